@@ -1,0 +1,32 @@
+"""ProGAN, StyleGAN and StyleGAN2 in PyTorch.
+
+The names below are imported on first use, so `import stylegan` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stylegan.interop.load import load, load_networks
+    from stylegan.models.io import save
+    from stylegan.models.registry import create
+    from stylegan.training.loop import train
+
+__version__ = "0.1.0"
+__all__ = ["create", "load", "load_networks", "save", "train"]
+
+_HOMES = {
+    "create": "stylegan.models.registry",
+    "load": "stylegan.interop.load",
+    "load_networks": "stylegan.interop.load",
+    "save": "stylegan.models.io",
+    "train": "stylegan.training.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stylegan' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,33 @@
+"""The errors that a user can cause, each told in one line."""
+
+
+class StyleganError(Exception):
+    """A failure that we report in one line: what was found, what was expected, what to do.
+
+    Args:
+        found: what was found, with the file or option it was found in.
+        expected: what should have been there.
+        fix: what the user can do about it, as an imperative.
+    """
+
+    def __init__(self, found: str, *, expected: str, fix: str) -> None:
+        super().__init__(f"{found}; expected {expected}; {fix}")
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+
+
+class ConfigError(StyleganError):
+    """An option has a value that cannot work, or a changed option would change a running run."""
+
+
+class DataError(StyleganError):
+    """Images or labels cannot be used as they are."""
+
+
+class CheckpointError(StyleganError):
+    """A run folder or checkpoint cannot be continued."""
+
+
+class WeightsError(StyleganError):
+    """A weight file cannot be read, or does not hold what it should."""

@@ -1,0 +1,90 @@
+"""The one file that knows both pixel conventions: float NCHW in [-1, 1], and uint8 in 0..255."""
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """Map uint8 [...] in 0..255 to float32 [...] in [-1, 1] by `u / 127.5 - 1`."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"from_uint8 takes uint8, got {images.dtype}")
+    return images.to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map float [...] nominally in [-1, 1] to uint8, by `floor(clamp(127.5 x + 128, 0, 255))`.
+
+    Both official implementations round so, and the metrics depend on it.
+    """
+    return (images.to(torch.float32) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def grid(images: Tensor, *, columns: int, padding: int = 0, fill: int = 255) -> Tensor:
+    """Tile uint8 [N, C, H, W], row by row, into one uint8 [C, H', W'] with `columns` columns.
+
+    Cells that N does not fill, and the `padding` pixels between cells, get the value `fill`.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise ValueError(f"grid takes uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
+    num, channels, height, width = images.shape
+    rows = -(-num // columns)
+    step_y, step_x = height + padding, width + padding
+    sheet = images.new_full((channels, rows * step_y - padding, columns * step_x - padding), fill)
+    for index, image in enumerate(images):
+        y, x = (index // columns) * step_y, (index % columns) * step_x
+        sheet[:, y : y + height, x : x + width] = image
+    return sheet
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """Make a PIL image of uint8 [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+    array: NDArray[np.uint8] = image.cpu().permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def from_pil(image: Image.Image) -> Tensor:
+    """Make uint8 [C, H, W] of a PIL image in mode L, RGB or RGBA."""
+    array = np.array(image, dtype=np.uint8)
+    array = array[:, :, None] if array.ndim == 2 else array
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def png_bytes(image: Tensor, *, compress_level: int = 6) -> bytes:
+    """Encode uint8 [C, H, W] as PNG. Equal pixels give equal bytes."""
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, format="png", compress_level=compress_level)
+    return buffer.getvalue()
+
+
+def write(image: Tensor, path: str | os.PathLike[str]) -> None:
+    """Write uint8 [C, H, W] as a PNG file, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(png_bytes(image))
+    temporary.replace(path)
+
+
+def write_gif(frames: Sequence[Tensor], path: str | os.PathLike[str], *, fps: float = 25) -> None:
+    """Write uint8 [C, H, W] frames as an endless GIF, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    first, *rest = [to_pil(frame) for frame in frames]
+    first.save(
+        temporary,
+        format="gif",
+        save_all=True,
+        append_images=rest,
+        duration=round(1000 / fps),
+        loop=0,
+    )
+    temporary.replace(path)

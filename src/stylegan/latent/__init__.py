@@ -1,0 +1,1 @@
+"""What one does with the latent space of a trained generator."""

@@ -1,0 +1,1 @@
+"""Losses and regularizers, one number per sample."""
