@@ -1,0 +1,254 @@
+"""Random access to a training set: an index gives an image."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from stylegan import images
+from stylegan.data.check import Entry, Verdict, examine, judge
+from stylegan.data.readers import (
+    AbstractSource,
+    Label,
+    Progress,
+    decode,
+    default_workers,
+    map_in_order,
+    open_source,
+)
+from stylegan.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class ImageDataset(Dataset[Tensor]):
+    """The images of a folder (recursively) or of a zip in the official layout.
+
+    Every image is decoded once at construction, so the list is fixed from then on: it is the
+    same at each start, cached or not. A zip that `stylegan data prepare` made opens at once, as
+    its record vouches for it. Each file that is left out is named in a warning.
+
+    Images are in the order of their names. Transparency is composed on white, EXIF rotation is
+    applied, grey images of a color set become RGB. An object can be pickled, without its cache.
+
+    Args:
+        path: a folder or a zip.
+        resolution: side of the images that it gives, in pixels. Larger ones, by a power of two,
+            are reduced by box means, rounded once, to nearest. None takes the images as they are.
+        mirror: double the set; the second half is the first, flipped left to right.
+        on_bad: "skip" leaves out files that cannot be used; "fail" raises an error instead.
+        workers: threads for the first decoding; None takes one per processor core.
+        progress: is told how many images have been decoded, and of how many.
+
+    Raises:
+        ConfigError: if `resolution` is not a power of two from 4.
+        DataError: if there is no usable image at `path`, or with on_bad="fail" a bad one.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        resolution: int | None = None,
+        mirror: bool = False,
+        on_bad: Literal["skip", "fail"] = "skip",
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._source = open_source(path)
+        entries = examine(self._source, workers=workers, progress=progress)
+        verdict = judge(self._source, entries, resolution=resolution)
+        _report(self._source, verdict, on_bad=on_bad)
+        self._entries = verdict.usable
+        self._bad = verdict.bad
+        self._mode = verdict.mode
+        self._side = verdict.side
+        self._resolution = resolution or verdict.side
+        self._mirror = mirror
+        self._labels = _labels(self._source, self._entries)
+        self._cache: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, or of the zip without its ending."""
+        return Path(self._source.path).resolve().stem
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images, in pixels."""
+        return self._resolution
+
+    @property
+    def num_channels(self) -> int:
+        """1 for a grey set, 3 for a color set."""
+        return 1 if self._mode == "L" else 3
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """File names in the set's order, without the mirrored half."""
+        return tuple(entry.name for entry in self._entries)
+
+    @property
+    def bad(self) -> tuple[tuple[str, str], ...]:
+        """Name and reason of each file that was left out."""
+        return self._bad
+
+    @property
+    def labels(self) -> tuple[Label | None, ...] | None:
+        """The label of each of `image_names` as `dataset.json` has it; None if it has none.
+
+        The label of an image that it forgets is None.
+        """
+        return self._labels
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, sizes, checksums and labels of the images, in hexadecimal.
+
+        It does not depend on where the set lies, whether in a folder or a zip, nor on
+        `resolution` and `mirror`.
+        """
+        digest = hashlib.sha256()
+        for index, entry in enumerate(self._entries):
+            label = None if self._labels is None else self._labels[index]
+            line = f"{entry.name}\0{entry.num_bytes}\0{entry.crc32:08x}\0{label}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether `preload` has decoded the set into memory."""
+        return self._cache is not None
+
+    def __len__(self) -> int:
+        """Return the number of images, mirrored ones included."""
+        return len(self._entries) * (2 if self._mirror else 1)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return an image, uint8 [C, R, R].
+
+        Raises:
+            IndexError: if there is no such image.
+            DataError: if the file has changed since construction and cannot be used.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        is_flipped, index = divmod(index, len(self._entries))
+        image = self._decode(index) if self._cache is None else self._cache[index]
+        return image.flip(2) if is_flipped else image
+
+    def gather(self, indices: Sequence[int]) -> Tensor:
+        """Return images as uint8 [N, C, R, R]; see `__getitem__` for what it raises."""
+        return torch.stack([self[index] for index in indices])
+
+    def preload(
+        self, budget_bytes: int, workers: int | None = None, *, progress: Progress | None = None
+    ) -> bool:
+        """Decode the whole set into memory if it fits, and tell whether it did.
+
+        This changes how fast an image comes, never which.
+
+        Args:
+            budget_bytes: how much memory the decoded images may take.
+            workers: threads; None takes one per processor core.
+            progress: is told how many images have been decoded, and of how many.
+
+        Raises:
+            DataError: if a file has changed since construction and cannot be used.
+        """
+        shape = (len(self._entries), self.num_channels, self._resolution, self._resolution)
+        num_bytes = torch.Size(shape).numel()
+        if num_bytes > budget_bytes:
+            logger.info(
+                "%.1f MiB of decoded images exceed the budget of %.1f MiB: reading from disk",
+                num_bytes / 2**20,
+                budget_bytes / 2**20,
+            )
+            return False
+        if self._cache is None:
+            cache = torch.empty(shape, dtype=torch.uint8)
+            decoded = map_in_order(
+                self._decode, range(len(self._entries)), workers=workers or default_workers()
+            )
+            for index, image in enumerate(decoded):
+                cache[index] = image
+                if progress is not None:
+                    progress(index + 1, len(self._entries))
+            self._cache = cache
+            logger.info("%d images cached, %.1f MiB", len(self._entries), num_bytes / 2**20)
+        return True
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the cache, which other processes do not need."""
+        return self.__dict__ | {"_cache": None}
+
+    def _decode(self, index: int) -> Tensor:
+        name = self._entries[index].name
+        try:
+            image = decode(self._source.read(name)).image
+            if image.size != (self._side, self._side):
+                raise DataError(
+                    "wrong size {}x{}".format(*image.size),
+                    expected=f"{self._side}x{self._side} as at the start",
+                    fix="leave the set alone while it is used",
+                )
+        except DataError as error:
+            found = f"{name} in {self._source.path}: {error.found}"
+            raise DataError(found, expected=error.expected, fix=error.fix) from error
+        pixels = images.from_pil(image if image.mode == self._mode else image.convert(self._mode))
+        return reduce(pixels, self._side // self._resolution)
+
+
+def reduce(image: Tensor, factor: int) -> Tensor:
+    """Replace blocks of factor x factor pixels of uint8 [C, H, W] by their mean.
+
+    The mean is rounded once, to nearest, halves upwards.
+    """
+    if factor == 1:
+        return image
+    channels, height, width = image.shape
+    blocks = image.reshape(channels, height // factor, factor, width // factor, factor)
+    sums = blocks.sum(dim=(2, 4), dtype=torch.int64)
+    return ((sums + factor**2 // 2) // factor**2).to(torch.uint8)
+
+
+def _report(source: AbstractSource, verdict: Verdict, *, on_bad: Literal["skip", "fail"]) -> None:
+    """Name what is left out, or refuse it."""
+    what_to_do = f"see `stylegan data check {source.path}`"
+    if on_bad == "fail" and verdict.bad:
+        name, reason = verdict.bad[0]
+        raise DataError(
+            f"{len(verdict.bad)} unusable files in {source.path}, the first {name}: {reason}",
+            expected="usable images only",
+            fix=f"{what_to_do}, or skip them",
+        )
+    for name, reason in verdict.bad:
+        logger.warning("skipped %s: %s", name, reason)
+    if verdict.bad:
+        logger.warning("skipped %d files; %d images left", len(verdict.bad), len(verdict.usable))
+    if not verdict.usable:
+        raise DataError(
+            f"no usable image among the {len(verdict.bad)} files of {source.path}",
+            expected="square images of one size, a power of two and not below the resolution",
+            fix=f"{what_to_do}, or make a set by `stylegan data prepare`",
+        )
+    num_grey = sum(entry.mode == "L" for entry in verdict.usable)
+    if verdict.mode == "RGB" and num_grey:
+        logger.warning("%d grey images in a color set: converted to RGB", num_grey)
+
+
+def _labels(source: AbstractSource, entries: tuple[Entry, ...]) -> tuple[Label | None, ...] | None:
+    by_name = source.read_labels()
+    if by_name is None:
+        return None
+    labels = tuple(by_name.get(entry.name) for entry in entries)
+    num_missing = labels.count(None)
+    if num_missing:
+        logger.warning("%d of %d images have no label", num_missing, len(labels))
+    return labels

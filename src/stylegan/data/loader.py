@@ -1,0 +1,117 @@
+"""From a set and a position to an endless stream of batches on a device."""
+
+import signal
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from stylegan.data.dataset import ImageDataset
+from stylegan.data.sampler import InfiniteSampler
+from stylegan.errors import DataError
+from stylegan.images import from_uint8
+from stylegan.rng import generator_for
+
+
+def batches(
+    dataset: ImageDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Iterator[Tensor]:
+    """Yield batches without end, float32 [N, C, R, R] in [-1, 1].
+
+    They depend on the set, `batch_size`, `seed` and `start` only: `workers` and the set's cache
+    change how fast they come. Nothing is drawn from torch's global generator. Close the iterator
+    to end the worker processes.
+
+    Args:
+        dataset: where the images come from.
+        batch_size: N. A batch may reach over the end of an epoch.
+        seed: the run's seed.
+        start: images drawn before, over all epochs.
+        device: where the batches go; pinned memory and asynchronous copies serve CUDA.
+        workers: processes that decode ahead; 0, or a cached set, decodes in this process.
+
+    Raises:
+        ValueError: if `batch_size` is not positive.
+        DataError: while iterating, if an image can no longer be read; it is named.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    sampler = InfiniteSampler(len(dataset), seed=seed, start=start)
+    return _batches(dataset, sampler, batch_size, torch.device(device), workers)
+
+
+def _batches(
+    dataset: ImageDataset,
+    sampler: InfiniteSampler,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+) -> Iterator[Tensor]:
+    is_cuda = device.type == "cuda"
+    workers = 0 if dataset.is_cached else workers
+    loader: DataLoader[Tensor | _Failure] = DataLoader(
+        _Batches(dataset),
+        sampler=_Chunks(sampler, batch_size),
+        batch_size=None,
+        collate_fn=_unchanged,
+        num_workers=workers,
+        worker_init_fn=_leave_signals_to_the_parent if workers else None,
+        pin_memory=is_cuda,
+        generator=generator_for("workers", seed=sampler.seed),
+    )
+    for batch in loader:
+        if isinstance(batch, _Failure):
+            raise batch.as_error()
+        yield from_uint8(batch.to(device, non_blocking=is_cuda))
+
+
+class _Failure:
+    """A DataError on its way out of a worker; torch would lose its type and wrap a traceback."""
+
+    def __init__(self, error: DataError) -> None:
+        self.found, self.expected, self.fix = error.found, error.expected, error.fix
+
+    def as_error(self) -> DataError:
+        return DataError(self.found, expected=self.expected, fix=self.fix)
+
+
+class _Batches(Dataset["Tensor | _Failure"]):
+    """The set seen by the loader: its keys are lists of indices."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, indices: list[int]) -> Tensor | _Failure:
+        try:
+            return self.dataset.gather(indices)
+        except DataError as error:
+            return _Failure(error)
+
+
+class _Chunks:
+    """The sampler's indices in lists of `batch_size`."""
+
+    def __init__(self, sampler: InfiniteSampler, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while True:
+            yield list(islice(self.sampler, self.batch_size))
+
+
+def _unchanged(batch: object) -> object:
+    return batch
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Let Ctrl-C reach the parent only, which then closes its workers by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

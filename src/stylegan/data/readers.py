@@ -1,0 +1,469 @@
+"""Where images come from: a folder or a zip gives names and bytes, and Pillow makes pixels of them.
+
+Nothing here knows what a training set must look like; `check.py` does.
+"""
+
+import abc
+import collections
+import contextlib
+import functools
+import io
+import json
+import os
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from PIL import Image, ImageColor, UnidentifiedImageError
+
+from stylegan.errors import ConfigError, DataError
+
+LABELS_NAME = "dataset.json"
+RECORD_NAME = "prepare.json"
+
+# A closed list: other plugins of Pillow start programs (EPS), or take any bytes for theirs (TGA).
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+# What operating systems leave in folders and archives; nobody means these to be images.
+_LITTER = frozenset({"thumbs.db", "desktop.ini"})
+
+# EXIF 2.32, tag 0x0112: how to turn the stored picture upright.
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
+_COLOR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"})
+
+Color = tuple[int, int, int]
+Label = int | tuple[float, ...]
+Mode = Literal["L", "RGB"]
+Progress = Callable[[int, int], None]
+"""Is told how many items are done, and of how many."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+WHITE: Color = (255, 255, 255)
+
+
+@functools.cache
+def image_formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this build of Pillow can open."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@functools.cache
+def image_extensions() -> frozenset[str]:
+    """Return the file name extensions of `image_formats`, in lower case, with their dot."""
+    known = Image.registered_extensions()
+    return frozenset(extension for extension, name in known.items() if name in image_formats())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An image, upright and without alpha, and how it came about.
+
+    Attributes:
+        image: in mode L or RGB.
+        size: width and height as stored in the file, in pixels.
+        mode: Pillow's mode as stored in the file.
+        steps: what was done to it, in order.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    mode: str
+    steps: tuple[str, ...]
+
+
+def parse_color(text: str) -> Color:
+    """Make (red, green, blue) in 0..255 of a CSS name or of `#rrggbb`.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    with contextlib.suppress(ValueError):
+        match ImageColor.getrgb(text):
+            case (red, green, blue):
+                return red, green, blue
+    raise ConfigError(
+        f"the color {text!r}", expected="a name such as white, or #rrggbb", fix="change it"
+    )
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read the header of an encoded image; the pixels are not decoded yet.
+
+    Raises:
+        DataError: if there is no image in `data` or it has too many pixels; `found` is the reason.
+    """
+    if not data:
+        raise _unusable("empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=image_formats())
+    except UnidentifiedImageError:
+        raise _unusable("not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large() from None
+    except Exception as error:  # a damaged header makes a plugin raise nearly anything
+        raise _unusable(f"truncated or damaged ({_line(error)})") from error
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise _too_large()
+    return image
+
+
+def final_mode(image: Image.Image, *, background: Color = WHITE) -> Mode:
+    """Return the mode that `decode` will give: L for grey images, RGB for all others.
+
+    Raises:
+        DataError: if the mode cannot be brought to 8 bits per channel; `found` is the reason.
+    """
+    if image.mode in _GREY_MODES:
+        has_alpha = image.mode in ("LA", "La") or image.has_transparency_data
+        return "RGB" if has_alpha and len(set(background)) > 1 else "L"
+    if image.mode in _COLOR_MODES:
+        return "RGB"
+    raise _unusable(f"wrong mode {image.mode}")
+
+
+def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
+    """Decode an image, turn it upright by its EXIF tag, and bring it to mode L or RGB.
+
+    Transparent pixels are composed on `background`; 16-bit grey is scaled to 8 bits by
+    rounding, 16-bit color by Pillow's dropping of the low byte; of an animation the first frame
+    is taken. Color profiles are not applied.
+
+    Raises:
+        DataError: if the data cannot be used; `found` is the reason, which starts with one of
+            empty, not an image, too large, truncated or damaged, wrong mode.
+    """
+    image = open_image(data)
+    size, stored_mode = image.size, image.mode
+    mode = final_mode(image, background=background)
+    steps = []
+    try:
+        num_frames = int(getattr(image, "n_frames", 1))
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # as above: plugins raise OSError, SyntaxError, struct.error, ...
+        raise _unusable(f"truncated or damaged ({_line(error)})") from error
+    if num_frames > 1:
+        steps.append(f"took the first of {num_frames} frames")
+    orientation = _orientation(image)
+    image = _to_eight_bits(image, data, background=background, steps=steps)
+    if image.mode != mode:
+        image = image.getchannel(0) if mode == "L" else image.convert(mode)
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+        steps.append(f"turned upright (EXIF orientation {orientation})")
+    return Decoded(image=image, size=size, mode=stored_mode, steps=tuple(steps))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # a broken EXIF block does not spoil the pixels; it tells no orientation
+        return 1
+
+
+def _to_eight_bits(
+    image: Image.Image, data: bytes, *, background: Color, steps: list[str]
+) -> Image.Image:
+    """Return the image in mode L or RGB, and add what was done to `steps`."""
+    stored_mode = image.mode
+    if "icc_profile" in image.info:
+        steps.append("dropped the color profile")
+    if stored_mode.startswith("I"):
+        levels = np.asarray(image).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise _unusable(f"wrong mode {stored_mode} (values outside 16 bits)")
+        steps.append("scaled 16 bits to 8")
+        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    if data[:4] == b"\x89PNG" and data[24] == 16:  # the bit depth; Pillow tells it in no other way
+        steps.append("scaled 16 bits to 8")
+    if image.has_transparency_data:
+        backdrop = Image.new("RGBA", image.size, background)
+        image = Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
+        steps.append("composed {} on #{:02x}{:02x}{:02x}".format(stored_mode, *background))
+    elif stored_mode not in ("L", "RGB"):
+        image = image.convert("L" if stored_mode == "1" else "RGB")
+        steps.append(f"converted {stored_mode} to {image.mode}")
+    return image
+
+
+def _unusable(reason: str) -> DataError:
+    return DataError(
+        reason, expected="an image that Pillow can decode", fix="replace or remove the file"
+    )
+
+
+def _too_large() -> DataError:
+    return _unusable(f"too large (more than {Image.MAX_IMAGE_PIXELS} pixels)")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class AbstractSource(abc.ABC):
+    """Names and bytes of image files. It can be pickled and read from several threads.
+
+    Attributes:
+        path: the folder or file that it reads.
+        images: names of files with an image's extension, relative, with forward slashes, sorted.
+        strangers: names of the other files, sorted, without labels, records and litter.
+    """
+
+    def __init__(self, path: Path, names: Iterable[str]) -> None:
+        self.path = path
+        wanted = sorted(name for name in names if not _is_litter(name))
+        self.images = tuple(name for name in wanted if _extension(name) in image_extensions())
+        self.strangers = tuple(
+            name
+            for name in wanted
+            if _extension(name) not in image_extensions() and name not in (LABELS_NAME, RECORD_NAME)
+        )
+
+    @abc.abstractmethod
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            DataError: if they cannot be read; `found` is the reason.
+        """
+
+    @abc.abstractmethod
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+
+    @abc.abstractmethod
+    def stored_crc32(self, name: str) -> tuple[int, int] | None:
+        """Return size in bytes and CRC-32 of a file, or None if that needs reading it."""
+
+    def read_json(self, name: str) -> object:
+        """Return the content of a JSON file, or None if there is no such file.
+
+        Raises:
+            DataError: if it is not JSON.
+        """
+        if not self.has(name):
+            return None
+        try:
+            content: object = json.loads(self.read(name))
+        except ValueError as error:
+            raise DataError(
+                f"{name} in {self.path} is not JSON ({_line(error)})",
+                expected="a JSON object",
+                fix="repair or remove it",
+            ) from error
+        return content
+
+    def read_labels(self) -> Mapping[str, Label] | None:
+        """Return the labels of `dataset.json` by file name, or None if it has none.
+
+        Raises:
+            DataError: if the file is not in the official layout.
+        """
+        content = self.read_json(LABELS_NAME)
+        if content is None:
+            return None
+        if not isinstance(content, dict):
+            raise self._bad_labels("no object at the top")
+        pairs = content.get("labels")
+        if pairs is None:
+            return None
+        if not isinstance(pairs, list):
+            raise self._bad_labels("labels that are no list")
+        labels: dict[str, Label] = {}
+        for pair in pairs:
+            match pair:
+                case [str(name), int(label)]:
+                    labels[name] = label
+                case [str(name), [*values]] if all(isinstance(v, int | float) for v in values):
+                    labels[name] = tuple(values)
+                case _:
+                    raise self._bad_labels(f"the entry {json.dumps(pair)[:80]}")
+        return labels
+
+    def _bad_labels(self, found: str) -> DataError:
+        return DataError(
+            f"{LABELS_NAME} in {self.path} has {found}",
+            expected='{"labels": null} or {"labels": [[name, integer or list of numbers], ...]}',
+            fix="repair or remove it",
+        )
+
+
+class FolderSource(AbstractSource):
+    """The files of a folder and of its subfolders, links to folders included."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, _walk(path))
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file; see `AbstractSource.read`."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise _unusable(f"unreadable ({error.strerror})") from error
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+        return (self.path / name).is_file()
+
+    def stored_crc32(self, name: str) -> None:
+        """Return None: a folder keeps no checksums."""
+        return None
+
+
+class ZipSource(AbstractSource):
+    """The files of a zip archive, such as one in the official layout.
+
+    Raises:
+        DataError: if the archive's directory cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        try:
+            self._archive: zipfile.ZipFile | None = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(
+                f"{path} is no zip archive ({_line(error)})",
+                expected="a folder of images, or a zip",
+                fix="check the path, or copy the file again",
+            ) from error
+        self._process = os.getpid()
+        infos = [info for info in self._archive.infolist() if not info.is_dir()]
+        super().__init__(path, [info.filename for info in infos])
+        self._stored = {info.filename: (info.file_size, info.CRC) for info in infos}
+
+    def _open(self) -> zipfile.ZipFile:
+        # A forked process shares the file offset with its parent, so each opens its own.
+        with self._lock:
+            if self._archive is None or self._process != os.getpid():
+                self._archive, self._process = zipfile.ZipFile(self.path), os.getpid()
+            return self._archive
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what belongs to this process."""
+        return self.__dict__ | {"_lock": None, "_archive": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Come back without an open file."""
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+        with self._lock:
+            if self._archive is not None and self._process == os.getpid():
+                self._archive.close()
+            self._archive = None
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file; see `AbstractSource.read`."""
+        try:
+            return self._open().read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            raise _unusable(f"truncated or damaged in the zip ({_line(error)})") from error
+        except (RuntimeError, NotImplementedError) as error:  # encrypted; unknown compression
+            raise _unusable(f"unreadable in the zip ({_line(error)})") from error
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file of this name."""
+        return name in self._stored
+
+    def stored_crc32(self, name: str) -> tuple[int, int]:
+        """Return size in bytes and CRC-32 as the archive's directory states them."""
+        return self._stored[name]
+
+
+def open_source(path: str | os.PathLike[str]) -> AbstractSource:
+    """Open a folder (recursively) or a zip.
+
+    Raises:
+        DataError: if there is nothing at `path`, or neither of the two.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return FolderSource(path)
+    if path.is_file():
+        return ZipSource(path)
+    raise DataError(
+        f"nothing at {path}", expected="a folder of images, or a zip", fix="check the path"
+    )
+
+
+def map_in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, workers: int
+) -> Iterator[_Result]:
+    """Apply `function` in threads and yield the results in the order of `items`.
+
+    At most a few results per thread wait at a time, so memory stays bounded. Pillow decodes,
+    resizes and encodes without the interpreter's lock, so threads are enough.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        pending: collections.deque[Future[_Result]] = collections.deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= 4 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def default_workers() -> int:
+    """Return the number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _walk(path: Path) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror})",
+            expected="a readable folder",
+            fix="change its permissions",
+        ) from error
+
+    visited: set[str] = set()
+    for folder, subfolders, files in os.walk(path, onerror=refuse, followlinks=True):
+        if os.path.realpath(folder) in visited:  # a link that leads back
+            subfolders.clear()
+            continue
+        visited.add(os.path.realpath(folder))
+        for file in files:
+            yield (Path(folder) / file).relative_to(path).as_posix()
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _is_litter(name: str) -> bool:
+    parts = name.split("/")
+    return (
+        parts[-1].lower() in _LITTER
+        or "__MACOSX" in parts
+        or any(part.startswith(".") for part in parts)
+    )

@@ -1,0 +1,84 @@
+import multiprocessing
+from itertools import islice
+
+import pytest
+import torch
+
+from stylegan.data.dataset import ImageDataset
+from stylegan.data.loader import batches
+from stylegan.data.sampler import InfiniteSampler
+from stylegan.errors import DataError
+from stylegan.images import from_uint8
+
+
+def drawn(dataset, num, **options):
+    stream = batches(dataset, **{"batch_size": 4, "seed": 3} | options)
+    result = list(islice(stream, num))
+    stream.close()
+    return torch.stack(result)
+
+
+def test_batches_follow_the_sampler_and_span_epochs(folder):
+    dataset = ImageDataset(folder)
+    order = list(islice(InfiniteSampler(7, seed=3), 16))
+    result = drawn(dataset, 4)
+    assert result.dtype == torch.float32
+    assert result.device.type == "cpu"
+    assert torch.equal(result.flatten(0, 1), from_uint8(dataset.gather(order)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_do_not_depend_on_the_workers(folder, make_zip, tmp_path, workers):
+    dataset = ImageDataset(make_zip(folder, tmp_path / "set.zip"), mirror=True)
+    dataset[0]  # the parent has the zip open; a worker must not share its file offset
+    assert torch.equal(drawn(dataset, 6, workers=workers), drawn(dataset, 6))
+
+
+def test_batches_do_not_depend_on_the_cache(folder):
+    cached = ImageDataset(folder, mirror=True)
+    cached.preload(2**20, 1)
+    expected = drawn(ImageDataset(folder, mirror=True), 6)
+    assert torch.equal(drawn(cached, 6, workers=2), expected)
+
+
+def test_a_stream_started_later_continues_exactly(folder):
+    dataset = ImageDataset(folder)
+    assert torch.equal(drawn(dataset, 3, start=12, workers=1), drawn(dataset, 6)[3:])
+
+
+def test_the_global_generator_is_left_alone(folder):
+    before = torch.get_rng_state()
+    drawn(ImageDataset(folder), 2, workers=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_closing_the_stream_ends_its_workers(folder):
+    stream = batches(ImageDataset(folder), batch_size=2, seed=0, workers=2)
+    next(stream)
+    assert len(multiprocessing.active_children()) == 2
+    stream.close()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_breaks_later_is_named_by_the_error(folder, workers):
+    dataset = ImageDataset(folder)
+    (folder / "003.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"003.png in .*: empty"):
+        drawn(dataset, 2, workers=workers)
+    assert multiprocessing.active_children() == []
+
+
+def _decode_all(dataset):
+    return dataset.gather(range(len(dataset))).sum().item()
+
+
+def test_a_spawned_process_reads_the_same_images(folder, make_zip, tmp_path):
+    dataset = ImageDataset(make_zip(folder, tmp_path / "set.zip"))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_decode_all, (dataset,)) == _decode_all(dataset)
+
+
+def test_a_batch_of_nothing_is_refused_before_the_first_is_drawn(folder):
+    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+        batches(ImageDataset(folder), batch_size=0, seed=0)
