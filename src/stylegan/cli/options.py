@@ -1,0 +1,71 @@
+"""What several commands share: the device, the console, the progress bar."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from stylegan.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Device = Annotated[
+    DeviceName, tyro.conf.arg(help="auto takes a CUDA device, or Apple's, before the CPU.")
+]
+Seed = Annotated[int, tyro.conf.arg(help="Decides everything that is drawn at random.")]
+
+
+def resolve_device(name: DeviceName) -> "torch.device":
+    """Return the device of that name; "auto" is the first of cuda, mps and cpu that is there.
+
+    Raises:
+        ConfigError: if this machine, or this build of PyTorch, has no such device.
+    """
+    import torch
+
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    found = [device for device, is_there in available.items() if is_there]
+    if name == "auto":
+        return torch.device(found[0])
+    if name not in found:
+        raise ConfigError(
+            f"--device {name}: PyTorch {torch.__version__} finds no such device here",
+            expected=f"one of {', '.join(found)}",
+            fix="leave --device out, or install a build of PyTorch for that device",
+        )
+    return torch.device(name)
+
+
+def console() -> Console:
+    """Return the console that commands print to: standard output as it is now."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def progress() -> Progress:
+    """Return a progress bar with count and time left, on standard error.
+
+    Where that is no terminal, it leaves one line when it ends.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
