@@ -1,6 +1,7 @@
 """Pure functions on z and w. No network in sight."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -51,12 +52,10 @@ def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
 
     Source: Karras et al. 2019 (StyleGAN), section 4.1.
     """
-    a = a / a.norm(dim=-1, keepdim=True)
-    b = b / b.norm(dim=-1, keepdim=True)
+    a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
     cosine = (a * b).sum(dim=-1, keepdim=True)
     angle_rad = t * torch.acos(cosine.clamp(-1, 1))
     tangent = b - cosine * a
-    # Equal or opposite directions have no tangent; stay at a.
-    length = tangent.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(a.dtype).tiny)
-    result = a * torch.cos(angle_rad) + tangent / length * torch.sin(angle_rad)
-    return result / result.norm(dim=-1, keepdim=True)
+    # Equal or opposite directions have no tangent; normalize keeps its zero, and we stay at a.
+    result = a * torch.cos(angle_rad) + F.normalize(tangent, dim=-1) * torch.sin(angle_rad)
+    return F.normalize(result, dim=-1)

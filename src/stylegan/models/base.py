@@ -1,0 +1,119 @@
+"""What every generator and discriminator promises, whatever its family.
+
+Abstract or final: a class is one of the interfaces here, or a leaf that nobody subclasses.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stylegan.nn.modulated import NoiseMode
+
+
+class AbstractGenerator(nn.Module, ABC):
+    """A generator: latents to styles to images.
+
+    Attributes:
+        z_dim: width of z.
+        w_dim: width of w.
+        c_dim: width of the labels, 0 for none.
+        num_ws: number of style inputs.
+        img_resolution: side of the images, in pixels.
+        img_channels: channels of the images.
+        mapping: module, `(z, c=None, truncation_psi=1, truncation_cutoff=None)` to ws
+            [N, num_ws, w_dim]; holds the mean `w_avg`.
+        synthesis: module, `(ws, noise_mode="const")` to images [N, C, R, R], float32,
+            nominally in [-1, 1].
+    """
+
+    z_dim: int
+    w_dim: int
+    c_dim: int
+    num_ws: int
+    img_resolution: int
+    img_channels: int
+    mapping: nn.Module
+    synthesis: nn.Module
+
+    @property
+    @abstractmethod
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of the convolutions: float32, bfloat16 or float16. Weights stay float32."""
+
+    @compute_dtype.setter
+    @abstractmethod
+    def compute_dtype(self, dtype: torch.dtype) -> None: ...
+
+    @abstractmethod
+    def update_w_avg(self, ws: Tensor, beta: float) -> None:
+        """Move the mean of w towards that of ws [N, num_ws, w_dim], before mixing."""
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Make images from latents.
+
+        Args:
+            z: [N, z_dim], standard normal.
+            c: labels, [N, c_dim]; None where the network has none.
+            truncation_psi: 1 for full variation, 0 for the mean image.
+            truncation_cutoff: truncate only so many styles, coarsest first; None means all.
+            noise_mode: "const" takes the stored noise, "random" draws it, "none" adds none.
+            generator: source of random noise; None takes torch's global one.
+
+        Returns:
+            [N, img_channels, img_resolution, img_resolution], float32, nominally in [-1, 1].
+        """
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
+        images: Tensor = self.synthesis(ws, noise_mode=noise_mode, generator=generator)
+        return images
+
+
+class AbstractDiscriminator(nn.Module, ABC):
+    """A discriminator: images to logits, positive for real.
+
+    Attributes:
+        c_dim: width of the labels, 0 for none.
+        img_resolution: side of the images, in pixels.
+        img_channels: channels of the images.
+        compute_dtype: dtype of the convolutions. Weights stay float32.
+    """
+
+    c_dim: int
+    img_resolution: int
+    img_channels: int
+    compute_dtype: torch.dtype
+
+    @abstractmethod
+    def forward(self, images: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1]."""
+
+
+@dataclass(kw_only=True)
+class Networks:
+    """The networks of one model; None where a file does not have one."""
+
+    generator: AbstractGenerator | None = None
+    generator_ema: AbstractGenerator | None = None
+    discriminator: AbstractDiscriminator | None = None
+
+    def items(self) -> Iterator[tuple[str, AbstractGenerator | AbstractDiscriminator]]:
+        """Yield name and network of those that are there."""
+        for name in ("generator", "generator_ema", "discriminator"):
+            network = getattr(self, name)
+            if network is not None:
+                yield name, network
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Count trainable numbers; buffers such as noise and w_avg are not among them."""
+    return sum(parameter.numel() for parameter in network.parameters())

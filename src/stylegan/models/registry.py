@@ -1,0 +1,153 @@
+"""The network half of each configuration, in one table."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stylegan.errors import ConfigError
+from stylegan.models import stylegan2
+from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
+
+GeneratorConfig = stylegan2.GeneratorConfig
+DiscriminatorConfig = stylegan2.DiscriminatorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The classes of one model family."""
+
+    generator: Callable[[Any], AbstractGenerator]
+    generator_config: type[GeneratorConfig]
+    discriminator: Callable[[Any], AbstractDiscriminator]
+    discriminator_config: type[DiscriminatorConfig]
+
+
+FAMILIES = {
+    "stylegan2": Family(
+        generator=stylegan2.Generator,
+        generator_config=stylegan2.GeneratorConfig,
+        discriminator=stylegan2.Discriminator,
+        discriminator_config=stylegan2.DiscriminatorConfig,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A named configuration: a family, and what differs from its defaults."""
+
+    family: str
+    generator: Mapping[str, Any]
+    discriminator: Mapping[str, Any]
+
+
+CONFIGURATIONS = {
+    # Karras et al. 2020, table 1, row E: no growing, G skip, D resnet.
+    "stylegan2-e": Configuration(
+        family="stylegan2",
+        generator={"channel_base": 16384},
+        discriminator={"channel_base": 16384},
+    ),
+    # Row F: twice the feature maps from 64x64 up.
+    "stylegan2-f": Configuration(family="stylegan2", generator={}, discriminator={}),
+    # Ours, for a CPU or a small GPU at up to 128x128. The mapping depth of 2 is ADA's for
+    # small data (Karras et al. 2020, "Training GANs with limited data", appendix C).
+    "stylegan2-small": Configuration(
+        family="stylegan2",
+        generator={
+            "channel_base": 4096,
+            "channel_max": 128,
+            "z_dim": 128,
+            "w_dim": 128,
+            "mapping_layers": 2,
+        },
+        discriminator={"channel_base": 4096, "channel_max": 128},
+    ),
+}
+
+
+def configs_for(
+    name: str, resolution: int, **options: int
+) -> tuple[str, GeneratorConfig, DiscriminatorConfig]:
+    """Return family, generator options and discriminator options of a named configuration.
+
+    Args:
+        name: a key of `CONFIGURATIONS`.
+        resolution: side of the images, in pixels.
+        options: fields that replace the configuration's own, in each network that has them.
+
+    Raises:
+        ConfigError: if the name or an option is unknown, or a value cannot work.
+    """
+    if name not in CONFIGURATIONS:
+        raise ConfigError(
+            f"configuration {name!r}",
+            expected="one of " + ", ".join(CONFIGURATIONS),
+            fix="choose one of these",
+        )
+    row = CONFIGURATIONS[name]
+    family = FAMILIES[row.family]
+    known = {
+        config: {field.name for field in dataclasses.fields(config)}
+        for config in (family.generator_config, family.discriminator_config)
+    }
+    for option in options:
+        if not any(option in names for names in known.values()):
+            raise ConfigError(
+                f"network option {option!r}",
+                expected="one of " + ", ".join(sorted(set.union(*known.values()))),
+                fix="check the spelling",
+            )
+
+    def values(config: type, base: Mapping[str, Any]) -> dict[str, Any]:
+        own = {key: value for key, value in options.items() if key in known[config]}
+        return {**base, **own, "resolution": resolution}
+
+    return (
+        row.family,
+        family.generator_config(**values(family.generator_config, row.generator)),
+        family.discriminator_config(**values(family.discriminator_config, row.discriminator)),
+    )
+
+
+def create(name: str, resolution: int, **options: int) -> Networks:
+    """Make the networks of a named configuration, freshly initialized.
+
+    Args:
+        name: "stylegan2-e", "stylegan2-f" or "stylegan2-small".
+        resolution: side of the images, a power of two from 8.
+        options: fields of the networks' configs, such as `channel_base`.
+
+    Returns:
+        Networks whose `generator_ema` equals the generator.
+
+    Raises:
+        ConfigError: if the name or an option is unknown, or a value cannot work.
+    """
+    family, generator_config, discriminator_config = configs_for(name, resolution, **options)
+    generator = build_generator(family, generator_config)
+    return Networks(
+        generator=generator,
+        generator_ema=copy.deepcopy(generator).eval().requires_grad_(False),
+        discriminator=build_discriminator(family, discriminator_config),
+    )
+
+
+def build_generator(family: str, config: GeneratorConfig) -> AbstractGenerator:
+    """Make a generator of a family from its options."""
+    return FAMILIES[family].generator(config)
+
+
+def build_discriminator(family: str, config: DiscriminatorConfig) -> AbstractDiscriminator:
+    """Make a discriminator of a family from its options."""
+    return FAMILIES[family].discriminator(config)
+
+
+def family_of(network: AbstractGenerator | AbstractDiscriminator) -> str:
+    """Return the name of the family that a network belongs to."""
+    for name, family in FAMILIES.items():
+        if type(network) in (family.generator, family.discriminator):
+            return name
+    raise ValueError(f"{type(network).__name__} belongs to no family")

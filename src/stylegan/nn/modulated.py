@@ -1,0 +1,117 @@
+"""The layers of StyleGAN2's synthesis network.
+
+Source: Karras et al. 2020 (StyleGAN2), section 2.2 and figure 2d.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylegan.nn.equalized import EqualizedLinear
+from stylegan.ops.bias_act import ACTIVATION_GAIN, LRELU_SLOPE
+from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
+from stylegan.ops.modulated_conv import modulated_conv2d
+
+NoiseMode = Literal["const", "random", "none"]
+ConvForm = Literal["scaled", "grouped"]
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated and demodulated 3x3 convolution, noise, bias, leaky ReLU with gain sqrt(2).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        w_dim: width of w.
+        resolution: side of the output, in pixels.
+        up: double the size, filtering with [1, 3, 3, 1].
+    """
+
+    kernel: Tensor
+    noise_const: Tensor
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, w_dim: int, resolution: int, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.up = up
+        self.form: ConvForm = "scaled"
+        self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
+        # Demodulation cancels any scale, so the weight is used as it is stored.
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        w: Tensor,
+        *,
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+        gain: float = 1.0,
+    ) -> Tensor:
+        """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, R, R], times `gain`."""
+        x = modulated_conv2d(
+            x,
+            self.weight,
+            self.affine(w),
+            up_kernel=self.kernel if self.up else None,
+            noise=self._noise(x, noise_mode, generator),
+            bias=self.bias,
+            gain=ACTIVATION_GAIN["lrelu"] * gain,
+            form=self.form,
+        )
+        return F.leaky_relu(x, LRELU_SLOPE)
+
+    def _noise(
+        self, x: Tensor, mode: NoiseMode, generator: torch.Generator | None
+    ) -> Tensor | None:
+        if mode == "none":
+            return None
+        if mode == "const":
+            return self.noise_const * self.noise_strength
+        shape = [x.shape[0], 1, self.resolution, self.resolution]
+        device = x.device if generator is None else generator.device
+        noise = torch.randn(shape, generator=generator, device=device).to(x.device)
+        return noise * self.noise_strength
+
+    def extra_repr(self) -> str:
+        """Show in `print(model)` what the weight's shape does not tell."""
+        up = ", up" if self.up else ""
+        return f"{list(self.weight.shape)}, {self.resolution}x{self.resolution}{up}"
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution without demodulation, noise or activation.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the image.
+        w_dim: width of w.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, w_dim: int) -> None:
+        super().__init__()
+        self.scale = 1 / math.sqrt(in_channels)
+        self.form: ConvForm = "scaled"
+        self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, H, W]."""
+        styles = self.affine(w) * self.scale
+        return modulated_conv2d(
+            x, self.weight, styles, demodulate=False, bias=self.bias, form=self.form
+        )
+
+    def extra_repr(self) -> str:
+        """Show in `print(model)` what the weight's shape does not tell."""
+        return f"{list(self.weight.shape)}"

@@ -1,0 +1,44 @@
+"""Bias, activation, gain, clamp."""
+
+import math
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Activation = Literal["linear", "lrelu"]
+
+LRELU_SLOPE = 0.2
+ACTIVATION_GAIN: dict[Activation, float] = {"linear": 1.0, "lrelu": math.sqrt(2.0)}
+"""Gains that keep the variance: StyleGAN2 carries He's sqrt(2) in the activation."""
+
+
+def bias_act(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    act: Activation = "linear",
+    gain: float | None = None,
+    clamp: float | None = None,
+) -> Tensor:
+    """Compute `clamp(act(x + bias) * gain)`.
+
+    Args:
+        x: [N, C, ...].
+        bias: [C]; None adds nothing.
+        act: "linear", or "lrelu" with slope 0.2.
+        gain: None takes the activation's own, 1 or sqrt(2).
+        clamp: bound on the magnitude of the result; None means none.
+
+    Returns:
+        The shape and dtype of `x`. Differentiable twice; the second derivative of the
+        activation is zero almost everywhere.
+    """
+    if bias is not None:
+        x = x + bias.to(x.dtype).reshape(-1, *[1] * (x.ndim - 2))
+    if act == "lrelu":
+        x = F.leaky_relu(x, LRELU_SLOPE)
+    gain = ACTIVATION_GAIN[act] if gain is None else gain
+    if gain != 1:
+        x = x * gain
+    return x if clamp is None else x.clamp(-clamp, clamp)

@@ -1,0 +1,101 @@
+"""FIR filtering with up- and downsampling: the specification, in plain PyTorch.
+
+Every function works in any float dtype, on any device and memory format, and differentiates
+any number of times, since it is a padding and a convolution.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
+"""The binomial low-pass filter of StyleGAN2 (Karras et al. 2020, appendix B)."""
+
+
+def fir_kernel(taps: Sequence[float] | Tensor) -> Tensor:
+    """Make a 2D kernel that sums to 1, float32 [T, T] or as given.
+
+    Args:
+        taps: [T], which stands for its outer product with itself, or [T_y, T_x].
+
+    Raises:
+        ValueError: if `taps` has another number of dimensions.
+    """
+    kernel = torch.as_tensor(taps, dtype=torch.float32)
+    if kernel.ndim == 1:
+        kernel = torch.outer(kernel, kernel)
+    if kernel.ndim != 2:
+        raise ValueError(f"taps must be 1D or 2D, got {list(kernel.shape)}")
+    return kernel / kernel.sum()
+
+
+def upfirdn2d(
+    x: Tensor,
+    kernel: Tensor,
+    *,
+    up: int = 1,
+    down: int = 1,
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    flip: bool = False,
+    gain: float = 1.0,
+) -> Tensor:
+    """Upsample with zeros, pad, filter, downsample: in this order, each channel alone.
+
+    1. Insert `up - 1` zeros after each sample, the last one included.
+    2. Pad with zeros; a negative number crops.
+    3. Convolve with `kernel`, valid positions only. (Convolution mirrors the kernel.)
+    4. Keep every `down`-th sample, the first one included.
+
+    Args:
+        x: [N, C, H, W].
+        kernel: [T_y, T_x], from `fir_kernel`.
+        up: integer upsampling factor.
+        down: integer downsampling factor.
+        padding: samples added left, right, top, bottom, counted after upsampling.
+        flip: correlate instead, that is, mirror the kernel once more.
+        gain: factor on the result.
+
+    Returns:
+        [N, C, H', W'] with `H' = (H * up + top + bottom - T_y) // down + 1`.
+
+    Source: Karras et al. 2020 (StyleGAN2), appendix B.
+    """
+    if up > 1:
+        x = _insert_zeros(x, up)
+    channels = x.shape[1]
+    weight = kernel if flip else kernel.flip(0, 1)
+    weight = (weight * gain).to(device=x.device, dtype=x.dtype).expand(channels, 1, -1, -1)
+    left, right, top, bottom = padding
+    if left == right >= 0 and top == bottom >= 0:  # let the convolution pad: one copy less
+        return F.conv2d(x, weight, stride=down, padding=(top, left), groups=channels)
+    return F.conv2d(F.pad(x, padding), weight, stride=down, groups=channels)
+
+
+def filter2d(x: Tensor, kernel: Tensor) -> Tensor:
+    """Filter [N, C, H, W] without changing its size; zeros beyond the border."""
+    taps_y, taps_x = kernel.shape
+    padding = (taps_x // 2, (taps_x - 1) // 2, taps_y // 2, (taps_y - 1) // 2)
+    return upfirdn2d(x, kernel, padding=padding)
+
+
+def upsample2d(x: Tensor, kernel: Tensor) -> Tensor:
+    """Double the size of [N, C, H, W]; a constant keeps its value away from the border."""
+    taps_y, taps_x = kernel.shape
+    padding = ((taps_x + 1) // 2, (taps_x - 2) // 2, (taps_y + 1) // 2, (taps_y - 2) // 2)
+    return upfirdn2d(x, kernel, up=2, padding=padding, gain=4)
+
+
+def downsample2d(x: Tensor, kernel: Tensor) -> Tensor:
+    """Halve the size of [N, C, H, W]; a constant keeps its value away from the border."""
+    taps_y, taps_x = kernel.shape
+    padding = ((taps_x - 1) // 2, (taps_x - 2) // 2, (taps_y - 1) // 2, (taps_y - 2) // 2)
+    return upfirdn2d(x, kernel, down=2, padding=padding)
+
+
+def _insert_zeros(x: Tensor, up: int) -> Tensor:
+    num, channels, height, width = x.shape
+    x = x.reshape(num, channels, height, 1, width, 1)
+    x = F.pad(x, (0, up - 1, 0, 0, 0, up - 1))
+    return x.reshape(num, channels, height * up, width * up)

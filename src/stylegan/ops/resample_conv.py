@@ -1,0 +1,56 @@
+"""Convolution joined with up- or downsampling by 2, in the order that the papers use.
+
+The filter follows a transposed convolution and precedes a strided one. Padding is done once,
+so the border differs from resampling and convolving one after the other.
+
+Source: Karras et al. 2020 (StyleGAN2), appendix B.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylegan.ops.fir import downsample2d, upfirdn2d, upsample2d
+
+
+def conv2d_up(x: Tensor, weight: Tensor, kernel: Tensor, *, groups: int = 1) -> Tensor:
+    """Upsample by 2 and convolve: [N, I, H, W] to [N, O, 2H, 2W].
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I / groups, k, k] with k 1 or 3. It acts as a true convolution, as in
+            the official PyTorch weight files: mirrored against `conv2d_down`.
+        kernel: the FIR filter, [T, T], from `fir_kernel`.
+        groups: as in `torch.nn.functional.conv2d`.
+    """
+    size = weight.shape[-1]
+    if size == 1:  # 1x1 convolution and resampling commute; this order has fewer pixels
+        return upsample2d(F.conv2d(x, weight, groups=groups), kernel)
+    out_channels, in_channels = weight.shape[0] // groups, weight.shape[1]
+    weight = weight.reshape(groups, out_channels, in_channels, size, size).transpose(1, 2)
+    weight = weight.reshape(groups * in_channels, out_channels, size, size)
+    # The full transposed convolution has 2H + 1 samples, an odd size for which oneDNN's
+    # kernels are five times slower than for an even one. One zero in front of the input and
+    # one sample of output padding give 2H + 2 samples, of which the first is zero: the same
+    # signal with one sample of the filter's padding already there.
+    x = F.pad(x, (1, 0, 1, 0))
+    x = F.conv_transpose2d(x, weight, stride=2, padding=1, output_padding=1, groups=groups)
+    extra = (kernel.shape[-1] - 2) - (size - 1)
+    before, after = (extra + 1) // 2 + 1, extra // 2 + 1
+    return upfirdn2d(x, kernel, padding=(before - 1, after) * 2, gain=4)
+
+
+def conv2d_down(x: Tensor, weight: Tensor, kernel: Tensor, *, bias: Tensor | None = None) -> Tensor:
+    """Convolve and downsample by 2: [N, I, H, W] to [N, O, H / 2, W / 2].
+
+    Args:
+        x: [N, I, H, W], H and W even.
+        weight: [O, I, k, k] with k 1 or 3, a correlation.
+        kernel: the FIR filter, [T, T], from `fir_kernel`.
+        bias: [O].
+    """
+    size = weight.shape[-1]
+    if size == 1:
+        return F.conv2d(downsample2d(x, kernel), weight, bias)
+    extra = (kernel.shape[-1] - 2) + (size - 1)
+    x = upfirdn2d(x, kernel, padding=((extra + 1) // 2, extra // 2) * 2)
+    return F.conv2d(x, weight, bias, stride=2)

@@ -1,0 +1,119 @@
+"""Imports point down only, and strangers do not meet. LAYERS is the architecture."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src" / "stylegan"
+
+# Bottom first; a row holds strangers, a module or a folder each.
+LAYERS = [
+    ["errors"],
+    ["rng"],
+    ["images"],
+    ["latents"],
+    ["ops"],
+    ["nn"],
+    ["models"],
+    ["losses", "data"],
+    ["training", "metrics", "latent", "interop"],
+    ["cli"],
+]
+# The order of the files within a folder; a file may import earlier ones only.
+FOLDERS = {
+    "ops": ["fir", "resample_conv", "bias_act", "normalize", "modulated_conv"],
+    "nn": ["equalized", "mapping", "modulated"],
+    "models": ["base", "stylegan2", "registry", "io"],
+    "losses": ["adversarial", "regularizers", "objective"],
+    "data": ["readers", "check", "prepare", "dataset", "sampler", "loader"],
+    "training": [
+        "config",
+        "presets",
+        "schedule",
+        "ema",
+        "state",
+        "step",
+        "checkpoint",
+        "stats",
+        "loop",
+    ],
+    "metrics": ["sliced_wasserstein"],
+    "latent": ["seeds", "interpolate", "sheets"],
+    "interop": ["restricted", "official_pickle", "load"],
+    "cli": ["options", "data", "train", "generate", "report", "demo", "main"],
+}
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+
+
+def imported_names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):  # walk, not body: an import inside a function counts too
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def violations(path: Path, text: str) -> list[str]:
+    here = path.relative_to(ROOT).with_suffix("").parts
+    found = []
+    for name in imported_names(ast.parse(text)):
+        parts = name.split(".")
+        if parts[0] != "stylegan" or len(parts) < 3:
+            continue  # `from stylegan import __version__` is open to all
+        there = parts[1:3]
+        if here[0] == there[0] and len(here) == 2:
+            order = FOLDERS[here[0]]
+            if order.index(there[1]) >= order.index(here[1]):
+                found.append(f"{'/'.join(here)} imports {name}, which does not come before it")
+        elif RANK[there[0]] >= RANK[here[0]]:
+            found.append(f"{'/'.join(here)} imports {name}, which does not lie below it")
+    return found
+
+
+def source_files() -> list[Path]:
+    return [path for path in sorted(ROOT.rglob("*.py")) if path.name != "__init__.py"]
+
+
+def test_no_file_imports_upwards_or_a_stranger():
+    assert [line for path in source_files() for line in violations(path, path.read_text())] == []
+
+
+def test_every_file_has_a_room():
+    for path in source_files():
+        here = path.relative_to(ROOT).with_suffix("").parts
+        assert here[0] in RANK, f"{path} is in no layer"
+        if len(here) == 2:
+            assert here[1] in FOLDERS[here[0]], f"{path} has no place in its folder's order"
+
+
+def test_folders_say_what_they_are_and_import_nothing():
+    for path in ROOT.glob("*/__init__.py"):
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree)
+        assert len(tree.body) == 1, f"{path} holds more than a docstring"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("ops/fir.py", "from stylegan.nn.equalized import EqualizedLinear"),
+        ("ops/fir.py", "def f():\n    import stylegan.training.loop"),
+        ("ops/fir.py", "from stylegan.ops.modulated_conv import modulated_conv2d"),
+        ("losses/objective.py", "from stylegan.data.dataset import ImageDataset"),
+        ("metrics/sliced_wasserstein.py", "from stylegan.training.loop import train"),
+    ],
+)
+def test_the_rule_sees_every_kind_of_wrong_import(path, text):
+    assert violations(ROOT / path, text)
+
+
+def test_the_library_never_prints():
+    for path in source_files():
+        if path.relative_to(ROOT).parts[0] == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_print = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+            assert not is_print, f"{path}:{node.lineno} prints"
