@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from stylegan.latent.layers import parse_layers
+from stylegan.latent.render import map_latents, render
+from stylegan.latent.seeds import latents_from_seeds
+from stylegan.latent.sheets import PADDING, mixing_sheet, sample_grid, truncation_sheet
+
+STEP = 32 + PADDING
+
+
+def cell(sheet, row, column, step=STEP):
+    return sheet[:, row * step : row * step + 32, column * step : column * step + 32]
+
+
+def picture(generator, ws):
+    return next(render(generator, ws))
+
+
+@pytest.fixture(scope="module")
+def z():
+    return latents_from_seeds(range(5), 16)
+
+
+def test_a_grid_shows_each_latent_in_its_place(generator, z):
+    sheet = sample_grid(generator, z, columns=3, psi=0.7)
+    assert sheet.shape == (3, 64, 96)
+    for index in range(5):
+        expected = picture(generator, map_latents(generator, z[index : index + 1], psi=0.7))
+        assert torch.equal(cell(sheet, index // 3, index % 3, 32), expected)
+    assert (cell(sheet, 1, 2, 32) == 255).all()
+    assert sample_grid(generator, z, columns=3, padding=2).shape == (3, 66, 100)
+
+
+def test_a_truncation_sheet_has_a_row_for_each_latent_and_a_column_for_each_psi(generator, z):
+    sheet = truncation_sheet(generator, z[:2])
+    assert sheet.shape == (3, 2 * STEP - PADDING, 6 * STEP - PADDING)
+    for row in range(2):
+        for column, psi in enumerate([1, 0.7, 0.5, 0, -0.5, -1]):
+            expected = picture(generator, map_latents(generator, z[row : row + 1], psi=psi))
+            assert torch.equal(cell(sheet, row, column), expected)
+
+
+def test_full_truncation_shows_the_mean_image_in_every_row(generator, z):
+    sheet = truncation_sheet(generator, z[:3], psis=[0, 1])
+    mean = picture(generator, generator.mapping.w_avg.expand(1, 8, 16))
+    for row in range(3):
+        assert torch.equal(cell(sheet, row, 0), mean)
+        assert not torch.equal(cell(sheet, row, 1), mean)
+
+
+@pytest.mark.parametrize("layers", ["coarse", "middle", "0,2-3"])
+def test_a_mixing_sheet_meets_its_sources_and_destinations(generator, z, layers):
+    indices = parse_layers(layers, 8)
+    sheet = mixing_sheet(generator, z[:2], sources=z[2:5], layers=indices, psi=0.8)
+    assert sheet.shape == (3, 3 * STEP - PADDING, 4 * STEP - PADDING)
+    ws = map_latents(generator, z, psi=0.8)
+    assert (cell(sheet, 0, 0) == 255).all()
+    for column in range(3):
+        assert torch.equal(cell(sheet, 0, column + 1), picture(generator, ws[2 + column][None]))
+    for row in range(2):
+        assert torch.equal(cell(sheet, row + 1, 0), picture(generator, ws[row][None]))
+        for column in range(3):
+            mixed = ws[row].clone()
+            mixed[indices] = ws[2 + column][indices]
+            assert torch.equal(cell(sheet, row + 1, column + 1), picture(generator, mixed[None]))
+
+
+def test_all_layers_give_the_source_and_none_the_destination(generator, z):
+    full = mixing_sheet(generator, z[:2], sources=z[2:4], layers=range(8))
+    empty = mixing_sheet(generator, z[:2], sources=z[2:4], layers=[])
+    for row in (1, 2):
+        for column in (1, 2):
+            assert torch.equal(cell(full, row, column), cell(full, 0, column))
+            assert torch.equal(cell(empty, row, column), cell(empty, row, 0))
