@@ -1,0 +1,320 @@
+"""The native format: a folder with `model.safetensors` and `model.json`. It runs nothing."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from stylegan.errors import ConfigError, WeightsError
+from stylegan.models.base import Networks
+from stylegan.models.registry import FAMILIES, family_of
+
+FORMAT = "stylegan"
+VERSION = 1
+NAMES = ("generator_ema", "generator", "discriminator")
+_WEIGHTS = "model.safetensors"
+_DESCRIPTION = "model.json"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def is_native(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder is a complete native one, without reading the weights."""
+    folder = Path(folder)
+    if not (folder / _WEIGHTS).is_file():
+        return False
+    try:
+        description = json.loads((folder / _DESCRIPTION).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(description, dict) and description.get("format") == FORMAT
+
+
+def save(
+    networks: Networks,
+    folder: str | os.PathLike[str],
+    *,
+    metadata: Mapping[str, object] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write networks as a native folder, whole or not at all.
+
+    A native folder that is already there is replaced whole.
+
+    Args:
+        networks: those that are None are left out.
+        folder: where to write.
+        metadata: anything JSON can hold, such as the training configuration.
+        dtype: of the stored floating-point tensors; None keeps theirs. `torch.float16` halves
+            the file, at about three decimal digits.
+
+    Raises:
+        ValueError: if there is no network to write, or `dtype` is not floating-point.
+        WeightsError: if `folder` is something else than a native folder or an empty one.
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"save stores floating-point tensors, got dtype {dtype}")
+    present = {
+        name: getattr(networks, name) for name in NAMES if getattr(networks, name) is not None
+    }
+    if not present:
+        raise ValueError("save needs at least one network, got none")
+    folder = Path(folder).absolute()
+    if folder.exists() and not is_native(folder) and not _is_empty(folder):
+        raise WeightsError(
+            f"{folder} exists and is not a native folder",
+            expected="a new, empty or native folder",
+            fix="choose another folder, or remove this one",
+        )
+    tensors: dict[str, Tensor] = {}
+    for name, network in present.items():
+        for key, tensor in network.state_dict().items():
+            cast = dtype if tensor.is_floating_point() else None
+            # clone: safetensors refuses tensors that share memory, and expanded ones.
+            tensors[f"{name}.{key}"] = (
+                tensor.detach().to("cpu", cast).clone(memory_format=torch.contiguous_format)
+            )
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "networks": {
+            name: {"family": family_of(network), "config": asdict(network.config)}
+            for name, network in present.items()
+        },
+        "metadata": dict(metadata or {}),
+    }
+    text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        save_file(tensors, temporary / _WEIGHTS, metadata={"format": "pt"})
+        (temporary / _DESCRIPTION).write_text(text, encoding="utf-8")
+        _flush(temporary / _WEIGHTS, temporary / _DESCRIPTION, temporary)
+        _replace(folder, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load(folder: str | os.PathLike[str], *, only: Collection[str] | None = None) -> Networks:
+    """Read a native folder. Half-precision files give float32 networks.
+
+    Args:
+        folder: as written by `save`.
+        only: names out of "generator_ema", "generator" and "discriminator"; the others are
+            neither read nor built. None reads all that are there.
+
+    Raises:
+        ValueError: if `only` has another name.
+        WeightsError: if the folder is missing, damaged or of a newer version, or if its tensors
+            are not those of its networks.
+    """
+    if unknown := set(only or ()) - set(NAMES):
+        raise ValueError(f"only takes names out of {NAMES}, got {sorted(unknown)}")
+    folder = Path(folder)
+    described = _read_description(folder)["networks"]
+    wanted = [name for name in described if only is None or name in only]
+    try:
+        with safetensors.safe_open(folder / _WEIGHTS, framework="pt") as file:
+            keys = list(file.keys())
+            if strangers := [key for key in keys if key.partition(".")[0] not in described]:
+                raise _damaged(f"{folder} has tensors of no network, {_few(strangers)}")
+            tensors = {
+                name: {
+                    key.removeprefix(f"{name}."): file.get_tensor(key)
+                    for key in keys
+                    if key.startswith(f"{name}.")
+                }
+                for name in wanted
+            }
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _damaged(f"{folder / _WEIGHTS} cannot be read ({_line(error)})") from error
+    networks = Networks()
+    for name in wanted:
+        setattr(networks, name, _build(name, described[name], tensors[name], str(folder)))
+    return networks
+
+
+def read_metadata(folder: str | os.PathLike[str]) -> dict[str, object]:
+    """Return what `save` was given as metadata.
+
+    Raises:
+        WeightsError: if the folder is not a native one.
+    """
+    return _read_description(Path(folder))["metadata"]
+
+
+class _Shapes(TorchFunctionMode):
+    """Make tensors of a given size without memory behind them.
+
+    `torch.device("meta")` would also take small constants made from data, such as filters, whose
+    values are looked at while a network is built.
+    """
+
+    _FACTORIES = (torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Collection[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Run `func`, on the meta device where it makes a tensor."""
+        options = dict(kwargs or {})
+        if func in self._FACTORIES:
+            options["device"] = "meta"
+        return func(*args, **options)
+
+
+def fill(build: Callable[[], Network], tensors: Mapping[str, Tensor], *, origin: str) -> Network:
+    """Build a network and give it all of `tensors`, under the names of its state dict.
+
+    Names and shapes are compared before any memory is taken, so a file cannot ask for a network
+    larger than itself.
+
+    Args:
+        build: makes the network; what it draws leaves torch's global generator as it was.
+        tensors: floating-point ones are cast to the network's dtype.
+        origin: where they come from, for the errors.
+
+    Raises:
+        WeightsError: if the configuration is impossible, or a tensor is missing, left over or of
+            another shape.
+    """
+    try:
+        with _Shapes():
+            expected = build().state_dict()
+    except (ArithmeticError, ConfigError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(f"{origin} describes an impossible network ({_line(error)})") from error
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise _damaged(f"{origin} lacks {_few(missing)}")
+    if extra := sorted(tensors.keys() - expected.keys()):
+        raise _damaged(f"{origin} has tensors of no layer, {_few(extra)}")
+    wrong = [
+        f"{name} {list(tensors[name].shape)} for {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if tensors[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise _damaged(f"{origin} has other shapes, {_few(wrong)}")
+    if integers := [name for name in expected if not tensors[name].is_floating_point()]:
+        raise _damaged(f"{origin} has integers in {_few(integers)}")
+    with torch.random.fork_rng(devices=[]):
+        network = build()
+    network.load_state_dict(dict(tensors))
+    return network
+
+
+def _build(name: str, described: object, tensors: Mapping[str, Tensor], origin: str) -> nn.Module:
+    """Build one network as its description says."""
+    match described:
+        case {"family": str(key), "config": dict(config)}:
+            layers = config.get("mapping_layers", 0)
+        case _:
+            raise _damaged(f"{origin} does not describe {name}")
+    if key not in FAMILIES:
+        raise WeightsError(
+            f"{origin} ({name}) is of family {ascii(key)[:100]}",
+            expected="one of " + ", ".join(FAMILIES),
+            fix="upgrade stylegan",
+        )
+    # `fill` bounds sizes, but it would build any number of layers first.
+    if not isinstance(layers, int) or layers > len(tensors):
+        raise _damaged(f"{origin} ({name}) lacks tensors for its mapping layers")
+    family = FAMILIES[key]
+
+    def build() -> nn.Module:
+        if name == "discriminator":
+            return family.discriminator(family.discriminator_config(**config))
+        return family.generator(family.generator_config(**config))
+
+    return fill(build, tensors, origin=f"{origin} ({name})")
+
+
+def _read_description(folder: Path) -> dict[str, dict[str, object]]:
+    """Read and check model.json."""
+    path = folder / _DESCRIPTION
+    try:
+        description = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(f"{path} cannot be read ({_line(error)})") from error
+    match description:
+        case {"format": "stylegan", "version": int(version)} if version > VERSION:
+            raise WeightsError(
+                f"{path} has version {version}",
+                expected=f"at most {VERSION}",
+                fix="upgrade stylegan",
+            )
+        case {
+            "format": "stylegan",
+            "version": int(version),
+            "networks": dict(networks),
+            "metadata": dict(metadata),
+        } if version >= 1 and networks and networks.keys() <= set(NAMES):
+            return {"networks": networks, "metadata": metadata}
+    raise _damaged(f"{path} describes no networks of ours")
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    """Put `temporary` in the place of `folder`.
+
+    No system call that Python has swaps two folders. Between the two renames the old one stands
+    beside its place, under a name that starts with a dot.
+    """
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    _flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(*paths: Path) -> None:
+    """Make files, or a folder's list of names, reach the disk."""
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except PermissionError:  # Windows opens no folders
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Tell whether a path is a folder with nothing in it."""
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _damaged(found: str) -> WeightsError:
+    """Say what is wrong with a set of weights."""
+    return WeightsError(
+        found,
+        expected="the tensors and description of a network of ours",
+        fix="write or download it again",
+    )
+
+
+def _few(items: list[str], num: int = 3) -> str:
+    """Name the first few of many."""
+    rest = f" and {len(items) - num} more" if len(items) > num else ""
+    shown = (item if item.isprintable() else ascii(item) for item in items[:num])
+    return ", ".join(item[:100] for item in shown) + rest
+
+
+def _line(error: Exception) -> str:
+    """Shorten another library's error to one line."""
+    return " ".join(str(error).split())[:160]
