@@ -1,0 +1,112 @@
+"""One door for weights of every kind: what a source is, its content says, not its suffix."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stylegan.errors import WeightsError
+from stylegan.interop.official_pickle import load_official_pickle
+from stylegan.models import io
+from stylegan.models.base import AbstractGenerator, Networks
+
+_SNAPSHOTS = "snapshots"
+
+
+def load(source: str | os.PathLike[str]) -> AbstractGenerator:
+    """Load a generator for use: in eval mode, without gradients for its parameters.
+
+    Args:
+        source: as for `load_networks`.
+
+    Returns:
+        The running average of the generator where the source has it, else the generator.
+
+    Raises:
+        WeightsError: as `load_networks`; or if the source has no generator.
+    """
+    networks = load_networks(source)
+    generator = networks.generator if networks.generator_ema is None else networks.generator_ema
+    if generator is None:
+        raise WeightsError(
+            f"{source} has no generator",
+            expected="a generator_ema or a generator",
+            fix="pass another source",
+        )
+    return generator.eval().requires_grad_(False)
+
+
+def load_networks(source: str | os.PathLike[str]) -> Networks:
+    """Load all networks of a source.
+
+    Args:
+        source: a native folder, a run folder (its newest complete snapshot), or an official
+            PyTorch pickle.
+
+    Returns:
+        On the CPU, in float32; None for what the source does not have.
+
+    Raises:
+        WeightsError: if the source is missing, of no known kind, or damaged.
+    """
+    path = Path(source)
+    for kind in KINDS:
+        if path.exists() and kind.recognizes(path):
+            return kind.load(path)
+    raise WeightsError(
+        f"{path} is of no known kind" if path.exists() else f"{path} does not exist",
+        expected=" or ".join(kind.name for kind in KINDS),
+        fix="check the path",
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source.
+
+    Args:
+        name: what to call it in an error, with its article.
+        recognizes: look at a path that exists; must be quick, and raise nothing.
+        load: read it, or raise WeightsError.
+    """
+
+    name: str
+    recognizes: Callable[[Path], bool]
+    load: Callable[[Path], Networks]
+
+
+def _is_pickle(path: Path) -> bool:
+    """Look for the protocol mark that every pickle since 2003 starts with."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError:
+        return False
+    return len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5
+
+
+def _is_run(path: Path) -> bool:
+    return (path / _SNAPSHOTS).is_dir()
+
+
+def _load_run(path: Path) -> Networks:
+    """Load the newest snapshot; one that was being written when the run died is passed over."""
+    folders = [folder for folder in (path / _SNAPSHOTS).iterdir() if folder.name.isdigit()]
+    for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
+        if io.is_native(folder):
+            return io.load(folder)
+    raise WeightsError(
+        f"{path / _SNAPSHOTS} has no complete snapshot",
+        expected="a folder named by nimg with model.safetensors and model.json",
+        fix="wait for the run's first snapshot, or pass another source",
+    )
+
+
+KINDS = (
+    Kind("a native folder (model.safetensors, model.json)", io.is_native, io.load),
+    Kind("a run folder (snapshots/)", _is_run, _load_run),
+    Kind("an official PyTorch pickle (.pkl)", _is_pickle, load_official_pickle),
+)
+"""Every kind of source we read; the first that recognizes a path loads it."""

@@ -1,0 +1,257 @@
+"""A pickle machine that builds plain data and calls only what its caller lists.
+
+Python's own unpickler imports and calls whatever a file names. This one knows no import:
+a name is looked up in a table, and a name outside the table ends the reading. It also
+allocates no more than the file's own size allows, so a small file cannot fill the memory.
+`pickletools`, the standard library's disassembler, decodes the operations.
+"""
+
+import io
+import os
+import pickletools
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol, TypeVar, runtime_checkable
+
+from stylegan.errors import WeightsError
+
+Value = TypeVar("Value")
+
+_LITERALS = frozenset(
+    {
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "LONG4",
+        "BINFLOAT",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+        "SHORT_BINBYTES",
+        "BINBYTES",
+        "BINBYTES8",
+    }
+)
+_CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: Mapping[str, Callable[[], object]] = {
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": set,
+}
+_SHORT_TUPLES: Mapping[str, int] = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """An object that takes the state which a pickle keeps apart from its arguments."""
+
+    def restore(self, state: object) -> None:
+        """Take the state; raise ValueError if it is not of the expected form."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name from the table, as it stands in a pickle; `call` is what stands in for it."""
+
+    name: str
+    call: Callable[..., object]
+
+
+class Budget:
+    """Bytes that a file may still ask for: at first as many as it has itself.
+
+    Args:
+        num_bytes: what may be asked for in all.
+        origin: the file, for the error.
+    """
+
+    def __init__(self, num_bytes: int, origin: str) -> None:
+        self.left = num_bytes
+        self.origin = origin
+
+    def charge(self, num_bytes: int) -> None:
+        """Count `num_bytes` as used.
+
+        Raises:
+            WeightsError: if the file asks for more than its own size.
+        """
+        self.left -= num_bytes
+        if self.left < 0:
+            raise WeightsError(
+                f"{self.origin} declares more data than it holds",
+                expected="tensors no larger than the file",
+                fix="download the file again, and do not trust it",
+            )
+
+
+class BoundedFile(io.BufferedReader):
+    """A file whose `read` never allocates more than is left to read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.num_bytes = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most `size` bytes."""
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, self.num_bytes - self.tell())
+        return super().read(size)
+
+
+def shown(value: object) -> str:
+    """Show a value from a file in an error: one line, ASCII, short."""
+    if isinstance(value, int):
+        return str(value) if value.bit_length() < 64 else f"an integer of {value.bit_length()} bits"
+    text = ascii(value) if isinstance(value, str) else f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:76] + "...'"
+
+
+def instance_of(value: object, kind: type[Value]) -> Value:
+    """Return the value; raise TypeError if it is of another type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{shown(value)} where a {kind.__name__} should be")
+    return value
+
+
+class Machine:
+    """Read one pickle of protocol 2 to 5.
+
+    Args:
+        origin: the file, for errors.
+        calls: what each allowed name stands for. The functions get the arguments of the file and
+            raise ValueError or TypeError if these are not as they should be.
+        budget: shared by all the pickles of one file; `calls` charge what they allocate.
+        persistent: what to make of a persistent id; None refuses it.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        calls: Mapping[str, Callable[..., object]],
+        *,
+        budget: Budget,
+        persistent: Callable[[object], object] | None = None,
+    ) -> None:
+        self.origin = origin
+        self.calls = calls
+        self.budget = budget
+        self.persistent = persistent
+        self.stack: list[object] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, object] = {}
+
+    def run(self, stream: IO[bytes]) -> object:
+        """Read up to the end of the pickle, and leave the stream right after it.
+
+        Raises:
+            WeightsError: if the data is no such pickle, or wants anything outside `calls`.
+        """
+        try:
+            for operation, argument, _ in pickletools.genops(stream):
+                if operation.name == "STOP":
+                    (result,) = self.stack
+                    return result
+                self._step(operation.name, argument)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            detail = " ".join(ascii(str(error)).split())[:120]
+            raise WeightsError(
+                f"{self.origin} breaks off or is damaged ({detail})",
+                expected="a whole pickle",
+                fix="download the file again",
+            ) from error
+        raise AssertionError("genops ends with STOP or raises")
+
+    def _step(self, operation: str, argument: object) -> None:
+        """Run one operation that is not STOP."""
+        if operation in _LITERALS:
+            self.stack.append(argument)
+        elif operation in _CONSTANTS:
+            self.stack.append(_CONSTANTS[operation])
+        elif operation in _EMPTY:
+            self.stack.append(_EMPTY[operation]())
+        elif operation in _SHORT_TUPLES:
+            self.stack.append(tuple(self._pop(_SHORT_TUPLES[operation])))
+        elif operation in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
+            index = len(self.memo) if operation == "MEMOIZE" else instance_of(argument, int)
+            self.memo[index] = self.stack[-1]
+        elif operation in ("BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[instance_of(argument, int)])
+        elif operation == "MARK":
+            self.marks.append(len(self.stack))
+        elif operation == "GLOBAL":
+            module, _, name = str(argument).partition(" ")
+            self.stack.append(self._look_up(f"{module}.{name}"))
+        elif operation not in ("PROTO", "FRAME"):
+            self._build(operation)
+
+    def _build(self, operation: str) -> None:
+        """Run an operation that builds something from values on the stack."""
+        if operation == "TUPLE":
+            self.stack.append(tuple(self._pop_to_mark()))
+        elif operation in ("APPEND", "APPENDS"):
+            items = self._pop(1) if operation == "APPEND" else self._pop_to_mark()
+            instance_of(self.stack[-1], list).extend(items)
+        elif operation in ("SETITEM", "SETITEMS"):
+            items = self._pop(2) if operation == "SETITEM" else self._pop_to_mark()
+            keys = [_key(key) for key in items[::2]]
+            instance_of(self.stack[-1], dict).update(zip(keys, items[1::2], strict=True))
+        elif operation == "ADDITEMS":
+            items = self._pop_to_mark()
+            instance_of(self.stack[-1], set).update(_key(item) for item in items)
+        elif operation == "STACK_GLOBAL":
+            module, name = self._pop(2)
+            self.stack.append(self._look_up(f"{instance_of(module, str)}.{instance_of(name, str)}"))
+        elif operation in ("REDUCE", "NEWOBJ"):
+            target, arguments = self._pop(2)
+            self.stack.append(instance_of(target, Name).call(*instance_of(arguments, tuple)))
+        elif operation == "BUILD":
+            (state,) = self._pop(1)
+            target = self.stack[-1]
+            if not isinstance(target, Restorable):
+                raise TypeError(f"{shown(target)} takes no state")
+            target.restore(state)
+        elif operation == "BINPERSID" and self.persistent is not None:
+            (key,) = self._pop(1)
+            self.stack.append(self.persistent(key))
+        else:
+            raise WeightsError(
+                f"{self.origin} uses the pickle operation {operation}",
+                expected="only those that build tensors and settings",
+                fix="do not trust the file",
+            )
+
+    def _look_up(self, name: str) -> Name:
+        """Find an allowed name."""
+        if name not in self.calls:
+            raise WeightsError(
+                f"{self.origin} names {shown(name)}, which none of these files needs",
+                expected="only tensors and settings",
+                fix="do not trust the file; nothing in it was run",
+            )
+        return Name(name, self.calls[name])
+
+    def _pop(self, num: int) -> list[object]:
+        """Take the last `num` values, none from below a mark."""
+        floor = self.marks[-1] if self.marks else 0
+        if len(self.stack) - floor < num:
+            raise IndexError("the stack is empty")
+        taken = self.stack[-num:]
+        del self.stack[-num:]
+        return taken
+
+    def _pop_to_mark(self) -> list[object]:
+        """Take all values since the last mark, and the mark."""
+        start = self.marks.pop()
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
+
+
+def _key(value: object) -> Hashable:
+    """Check a key. Hashing a tuple nested deeply enough would overflow the C stack."""
+    if not isinstance(value, str | int):
+        raise TypeError(f"{shown(value)} as a key")
+    return value

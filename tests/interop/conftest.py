@@ -1,0 +1,30 @@
+"""Fixtures of the weight readers' tests."""
+
+import pickle
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def write_pickle(tmp_path, monkeypatch) -> Callable[..., Path]:
+    """Return a function that writes a root object with the official names in scope."""
+
+    def refuse(meta: object) -> None:
+        raise AssertionError("nothing from a file may run")
+
+    module = types.ModuleType("torch_utils.persistence")
+    refuse.__module__, refuse.__qualname__ = module.__name__, "_reconstruct_persistent_obj"
+    module._reconstruct_persistent_obj = refuse
+    monkeypatch.setitem(sys.modules, "torch_utils", types.ModuleType("torch_utils"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def write(root: object, *, protocol: int = 4, name: str = "network.pkl") -> Path:
+        path = tmp_path / name
+        path.write_bytes(pickle.dumps(root, protocol=protocol))
+        return path
+
+    return write
