@@ -1,0 +1,263 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from PIL import Image
+
+from stylegan import images
+from stylegan.cli.generate import main
+from stylegan.errors import ConfigError, WeightsError
+from stylegan.images import from_pil, to_uint8
+from stylegan.interop.load import load
+from stylegan.latent.seeds import latents_from_seeds
+from stylegan.models import io
+from stylegan.models.base import Networks
+from stylegan.models.stylegan2 import Generator, GeneratorConfig
+
+
+def saved(folder, **options) -> str:
+    config = GeneratorConfig(
+        **{"resolution": 16, "z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 128}
+        | options
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Generator(config)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name.endswith("noise_strength"):
+                    parameter.fill_(0.5)
+            network.mapping.w_avg.copy_(torch.randn(16))
+    io.save(Networks(generator_ema=network), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> str:
+    return saved(tmp_path_factory.mktemp("weights") / "network")
+
+
+def run(command, network, **options):
+    words = [command, "--network", network, "--device", "cpu"]
+    for name, value in options.items():
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(str(value))
+    assert main(words) == 0
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read(path):
+    with Image.open(path) as picture:
+        return from_pil(picture)
+
+
+def direct(network, seed, **options):
+    generator = load(network)
+    return to_uint8(generator(latents_from_seeds([seed], generator.z_dim), **options))[0]
+
+
+def test_each_seed_gets_its_image_under_its_name(network, tmp_path, capsys):
+    run("images", network, seeds="3,100-101,12345", psi=0.7, cutoff=2, out=tmp_path / "new" / "out")
+    names = ["seed0003.png", "seed0100.png", "seed0101.png", "seed12345.png"]
+    assert sorted(contents(tmp_path / "new" / "out")) == names
+    for name, seed in zip(names, (3, 100, 101, 12345), strict=True):
+        expected = direct(network, seed, truncation_psi=0.7, truncation_cutoff=2)
+        assert torch.equal(read(tmp_path / "new" / "out" / name), expected)
+    assert capsys.readouterr().out == f"4 images in {tmp_path / 'new' / 'out'}\n"
+
+
+@pytest.mark.parametrize("noise_mode", ["const", "random", "none"])
+def test_a_seed_gives_the_same_file_in_any_company_and_at_any_batch_size(
+    network, tmp_path, noise_mode
+):
+    run("images", network, seeds="0-9", batch=8, noise_mode=noise_mode, out=tmp_path / "a")
+    run("images", network, seeds="7,3", batch=1, noise_mode=noise_mode, out=tmp_path / "b")
+    together, alone = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert {name: together[name] for name in alone} == alone
+    assert len(set(together.values())) == 10
+
+
+def test_long_lists_of_seeds_are_cut_without_a_seam(network, tmp_path, monkeypatch):
+    run("images", network, seeds="0-6", out=tmp_path / "a", grid=True)
+    monkeypatch.setattr("stylegan.cli.generate.CHUNK_SEEDS", 3)
+    run("images", network, seeds="0-6", out=tmp_path / "b", grid=True)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_random_noise_follows_the_seed_option(network, tmp_path):
+    for folder, options in (
+        ("a", {"noise_mode": "random", "seed": 1}),
+        ("b", {"noise_mode": "random", "seed": 2}),
+        ("again", {"noise_mode": "random", "seed": 2}),
+        ("const", {"seed": 2}),
+        ("none", {"noise_mode": "none", "seed": 2}),
+    ):
+        run("images", network, seeds="5", out=tmp_path / folder, **options)
+    files = {
+        name: contents(tmp_path / name)["seed0005.png"] for name in ("a", "b", "const", "none")
+    }
+    assert len(set(files.values())) == 4
+    assert contents(tmp_path / "again")["seed0005.png"] == files["b"]
+
+
+def test_a_grid_shows_the_seeds_row_by_row(network, tmp_path):
+    run("images", network, seeds="0-4", out=tmp_path, grid=True)
+    grid = read(tmp_path / "grid.png")
+    assert grid.shape == (3, 32, 48)
+    for index in range(5):
+        y, x = index // 3 * 16, index % 3 * 16
+        assert torch.equal(grid[:, y : y + 16, x : x + 16], direct(network, index))
+
+
+def test_a_mix_of_all_layers_shows_the_columns_and_of_none_the_rows(network, tmp_path):
+    pictures = {}
+    for layers in ("all", "none", "0-3", "coarse"):
+        path = tmp_path / f"{layers}.png"
+        run("mix", network, rows="1,2", cols="3-5", layers=layers, psi=0.5, out=path)
+        pictures[layers] = read(path)
+        assert pictures[layers].shape == (3, 3 * 18 - 2, 4 * 18 - 2)
+    inner = slice(18, 34)  # the first picture that is mixed
+    column = direct(network, 3, truncation_psi=0.5)
+    row = direct(network, 1, truncation_psi=0.5)
+    assert torch.equal(pictures["all"][:, inner, inner], column)
+    assert torch.equal(pictures["none"][:, inner, inner], row)
+    assert torch.equal(pictures["coarse"], pictures["0-3"])
+    assert not torch.equal(pictures["coarse"], pictures["all"])
+    assert not torch.equal(pictures["coarse"], pictures["none"])
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The frames as they are before the GIF's palette, and their rate."""
+    videos = []
+    whole = images.write_gif
+
+    def write_gif(frames, path, *, fps):
+        videos.append((frames, fps))
+        whole(frames, path, fps=fps)
+
+    monkeypatch.setattr(images, "write_gif", write_gif)
+    return videos
+
+
+@pytest.mark.parametrize("space", ["z", "w"])
+@pytest.mark.parametrize("interpolation", ["spline", "linear", "spherical"])
+def test_the_key_frames_of_a_video_are_the_stills_of_their_seeds(
+    network, tmp_path, written, space, interpolation
+):
+    run(
+        "video",
+        network,
+        seeds="4,9,2",
+        seconds=0.5,
+        fps=10,
+        psi=0.8,
+        cutoff=3,
+        space=space,
+        interpolation=interpolation,
+        out=tmp_path / "a.gif",
+    )
+    ((frames, fps),) = written
+    assert fps == 10
+    assert len(frames) == 15
+    for index, seed in enumerate((4, 9, 2)):
+        expected = direct(network, seed, truncation_psi=0.8, truncation_cutoff=3)
+        assert torch.equal(frames[5 * index], expected)
+    for frame, following in pairwise(frames):
+        assert not torch.equal(frame, following)
+
+
+def test_a_video_is_a_gif_with_every_frame_that_plays_for_ever(network, tmp_path, capsys):
+    path = tmp_path / "loop.gif"
+    run("video", network, seeds="4,9", seconds=0.4, fps=20, out=path)
+    with Image.open(path) as gif:
+        assert gif.format == "GIF"
+        assert gif.n_frames == 16
+        assert gif.size == (16, 16)
+        assert gif.info["duration"] == 50
+        assert gif.info["loop"] == 0
+    assert capsys.readouterr().out == f"16 frames in {path}\n"
+
+
+def test_a_video_without_seeds_wanders_from_the_seed_option(network, tmp_path, written):
+    for seed in (1, 1, 2):
+        run("video", network, seconds=2, fps=8, seed=seed, out=tmp_path / "a.gif")
+    first, again, other = (torch.stack(frames).float() for frames, _ in written)
+    assert len(first) == 16
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    # It is a loop: from the last frame to the first is a step like the others.
+    steps = (first.roll(-1, 0) - first).abs().mean(dim=(1, 2, 3))
+    assert steps[-1] < 2 * steps.mean()
+
+
+def test_a_video_has_the_stored_noise_in_every_frame_or_none(network, tmp_path, written):
+    run("video", network, seeds="4", seconds=0.3, fps=10, out=tmp_path / "a.gif")
+    run("video", network, seeds="4", seconds=0.3, fps=10, noise_mode="none", out=tmp_path / "b.gif")
+    (const, _), (none, _) = written
+    assert all(torch.equal(frame, const[0]) for frame in const)
+    assert torch.equal(none[0], direct(network, 4, noise_mode="none"))
+    assert not torch.equal(none[0], const[0])
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("images", {"seeds": "3-1", "out": "o"}, "backwards"),
+        ("images", {"seeds": "1", "out": "o", "batch": 0}, "--batch 0"),
+        ("images", {"seeds": "1", "out": "o", "cutoff": 99}, "--cutoff 99.*0 to 6"),
+        ("images", {"seeds": "1", "out": "a-file"}, "a-file is a file"),
+        ("mix", {"rows": "1", "cols": "2", "out": "o.jpg"}, "ends in .png"),
+        ("mix", {"rows": "1", "cols": "2", "out": "o.png", "layers": "fine"}, "'fine'"),
+        ("mix", {"rows": "1", "cols": "x", "out": "o.png"}, "'x'"),
+        ("video", {"seeds": "1", "out": "o.mp4"}, "ends in .gif"),
+        ("video", {"seeds": "1", "out": "o.gif", "fps": 60}, "--fps 60.*at most 50"),
+        ("video", {"seeds": "1", "out": "o.gif", "fps": 0}, "--fps 0"),
+        ("video", {"seeds": "1", "out": "o.gif", "seconds": 0}, "at least one frame"),
+        ("video", {"seeds": "1", "out": "o.gif", "seconds": "inf"}, "at least one frame"),
+        ("video", {"seeds": "1", "out": "o.gif", "cutoff": -1}, "--cutoff -1"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_written(
+    network, tmp_path, monkeypatch, command, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
+    with pytest.raises(ConfigError, match=message):
+        run(command, network, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+def test_a_network_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(WeightsError, match="nowhere"):
+        run("images", str(tmp_path / "nowhere"), seeds="1", out=tmp_path / "o")
+
+
+def test_a_network_that_takes_labels_is_refused_with_the_way_out(tmp_path):
+    network = saved(tmp_path / "labels", c_dim=3)
+    with pytest.raises(ConfigError, match=r"labels of width 3.*G\(z, c\)"):
+        run("images", network, seeds="1", out=tmp_path / "o")
+
+
+@pytest.mark.parametrize("command", ["images", "mix", "video"])
+def test_help_has_an_example_that_is_a_valid_line(command, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    (line,) = [line for line in text.splitlines() if line.startswith("Example: ")]
+    prefix = "Example: stylegan generate "
+    assert line.startswith(prefix)
+    with pytest.raises(WeightsError, match="runs/demo"):  # parsed, and only the network lacks
+        main(line.removeprefix(prefix).split())
+
+
+def test_wrong_usage_exits_with_two():
+    with pytest.raises(SystemExit) as caught:
+        main(["images", "--no-such-option"])
+    assert caught.value.code == 2
