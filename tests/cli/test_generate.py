@@ -261,3 +261,19 @@ def test_wrong_usage_exits_with_two():
     with pytest.raises(SystemExit) as caught:
         main(["images", "--no-such-option"])
     assert caught.value.code == 2
+
+
+def test_space_and_interpolation_decide_what_lies_between_the_keys(network, tmp_path, written):
+    for space in ("z", "w"):
+        for interpolation in ("spline", "linear", "spherical"):
+            run(
+                "video",
+                network,
+                seeds="4,9,2",
+                seconds=0.3,
+                fps=10,
+                space=space,
+                interpolation=interpolation,
+                out=tmp_path / "a.gif",
+            )
+    assert len({frames[1].numpy().tobytes() for frames, _ in written}) == 6
