@@ -472,7 +472,9 @@ def _size(shapes: Mapping[str, list[int]], name: str, axis: int, origin: str) ->
     """Return one size of a tensor that must be there."""
     shape = shapes.get(name, [])
     if axis >= len(shape):
-        raise _refusal(f"{origin} has no tensor {name} of {axis + 1} or more axes", "all tensors")
+        raise _refusal(
+            f"{origin} has no tensor {name} of {axis + 1} or more axes", "a StyleGAN2 network"
+        )
     return shape[axis]
 
 
