@@ -1,17 +1,20 @@
 """What a training set must look like, and which files are in its way."""
 
+import hashlib
 import zlib
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stylegan.data.readers import (
     RECORD_NAME,
     AbstractSource,
+    Label,
     Mode,
     Progress,
     decode,
-    default_workers,
     map_in_order,
+    num_threads,
 )
 from stylegan.errors import ConfigError, DataError
 
@@ -74,12 +77,14 @@ def examine(
     """
     recorded = read_record(source)
     if recorded is not None:
+        if progress is not None:
+            progress(len(recorded), len(recorded))
         return recorded
     entries = []
     found = map_in_order(
         lambda name: _examine_one(source, name),
         source.images,
-        workers=workers or default_workers(),
+        workers=num_threads(workers),
     )
     for entry in found:
         entries.append(entry)
@@ -195,6 +200,23 @@ def judge(
         else:
             reasons[entry.name] = f"wrong mode {entry.stored_mode} (most images are grey)"
     return Verdict(side=side, mode=mode, usable=tuple(usable), bad=tuple(sorted(reasons.items())))
+
+
+def fingerprint(entries: Iterable[Entry], labels: Mapping[str, Label] | None) -> str:
+    """Return the SHA-256 over names, sizes, checksums and labels of images, in hexadecimal.
+
+    It does not depend on where the set lies, nor on whether it is a folder or a zip.
+
+    Args:
+        entries: the images, in the set's order.
+        labels: by name; None for a set without.
+    """
+    digest = hashlib.sha256()
+    for entry in entries:
+        label = None if labels is None else labels.get(entry.name)
+        line = f"{entry.name}\0{entry.num_bytes}\0{entry.crc32:08x}\0{label}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _is_resolution(side: int) -> bool:

@@ -1,9 +1,8 @@
 """Random access to a training set: an index gives an image."""
 
-import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,14 +11,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylegan import images
-from stylegan.data.check import Entry, Verdict, examine, judge
+from stylegan.data.check import Entry, Verdict, examine, fingerprint, judge
 from stylegan.data.readers import (
     AbstractSource,
     Label,
     Progress,
     decode,
-    default_workers,
     map_in_order,
+    num_threads,
     open_source,
 )
 from stylegan.errors import DataError
@@ -71,7 +70,9 @@ class ImageDataset(Dataset[Tensor]):
         self._side = verdict.side
         self._resolution = resolution or verdict.side
         self._mirror = mirror
-        self._labels = _labels(self._source, self._entries)
+        labels = self._source.read_labels()
+        self._labels = _aligned(labels, self._entries)
+        self._fingerprint = fingerprint(self._entries, labels)
         self._cache: Tensor | None = None
 
     @property
@@ -114,12 +115,7 @@ class ImageDataset(Dataset[Tensor]):
         It does not depend on where the set lies, whether in a folder or a zip, nor on
         `resolution` and `mirror`.
         """
-        digest = hashlib.sha256()
-        for index, entry in enumerate(self._entries):
-            label = None if self._labels is None else self._labels[index]
-            line = f"{entry.name}\0{entry.num_bytes}\0{entry.crc32:08x}\0{label}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        return self._fingerprint
 
     @property
     def is_cached(self) -> bool:
@@ -174,7 +170,7 @@ class ImageDataset(Dataset[Tensor]):
         if self._cache is None:
             cache = torch.empty(shape, dtype=torch.uint8)
             decoded = map_in_order(
-                self._decode, range(len(self._entries)), workers=workers or default_workers()
+                self._decode, range(len(self._entries)), workers=num_threads(workers)
             )
             for index, image in enumerate(decoded):
                 cache[index] = image
@@ -243,8 +239,10 @@ def _report(source: AbstractSource, verdict: Verdict, *, on_bad: Literal["skip",
         logger.warning("%d grey images in a color set: converted to RGB", num_grey)
 
 
-def _labels(source: AbstractSource, entries: tuple[Entry, ...]) -> tuple[Label | None, ...] | None:
-    by_name = source.read_labels()
+def _aligned(
+    by_name: Mapping[str, Label] | None, entries: tuple[Entry, ...]
+) -> tuple[Label | None, ...] | None:
+    """Put the labels in the order of the images."""
     if by_name is None:
         return None
     labels = tuple(by_name.get(entry.name) for entry in entries)

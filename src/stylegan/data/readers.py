@@ -431,8 +431,16 @@ def map_in_order(
                 future.cancel()
 
 
-def default_workers() -> int:
-    """Return the number of processor cores that this process may use."""
+def num_threads(workers: int | None) -> int:
+    """Return how many threads a user's `workers` means; None and 0 are one per processor core.
+
+    Raises:
+        ConfigError: if it is negative.
+    """
+    if workers is not None and workers < 0:
+        raise ConfigError(f"{workers} workers", expected="0 or more", fix="change it")
+    if workers:
+        return workers
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,0 +1,143 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylegan.cli.data import main
+from stylegan.errors import ConfigError
+
+
+@pytest.fixture
+def photos(tmp_path):
+    path = tmp_path / "photos"
+    path.mkdir()
+    for index in range(4):
+        Image.effect_noise((16, 16), 50).convert("RGB").save(path / f"{index}.png")
+    return path
+
+
+def test_check_is_quiet_about_a_good_set(photos, capsys):
+    assert main(["check", str(photos)]) == 0
+    assert capsys.readouterr().out == "4 images can be trained on at 16x16.\n"
+    assert main(["check", str(photos), "--resolution", "8"]) == 0
+    assert capsys.readouterr().out == "4 images can be trained on at 8x8.\n"
+
+
+def test_check_lists_offenders_and_ends_with_what_to_do(photos, capsys):
+    (photos / "a [b].png").write_bytes(b"")
+    (photos / "cut.png").write_bytes((photos / "0.png").read_bytes()[:200])
+    (photos / "readme.txt").write_text("hello")
+    Image.new("RGB", (40, 30)).save(photos / "wide.png")
+    assert main(["check", str(photos)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "a [b].png: empty"
+    assert lines[1].startswith("cut.png: truncated or damaged")
+    assert lines[2] == "readme.txt: not an image (by the name's ending)"
+    assert lines[3] == "wide.png: wrong size 40x30 (not square)"
+    assert lines[4] == "4 images can be trained on at 16x16."
+    assert lines[5] == "4 files cannot, and are skipped in training. What to do:"
+    assert lines[6].startswith("  empty, truncated, unreadable: copy or download the files again")
+    assert lines[7].startswith("  not an image: remove")
+    assert lines[8].endswith(f"`stylegan data prepare {photos} photos16.zip --resolution 16`.")
+    assert len(lines) == 9
+
+
+def test_check_of_an_empty_folder_fails_and_says_so(tmp_path, capsys):
+    assert main(["check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "No image can be trained on." in out
+    assert "there is no image at all: check the path." in out
+
+
+def test_prepare_makes_a_set_that_info_describes(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (photos / "bad.png").write_text("hello")
+    assert main(["prepare", str(photos), "set.zip", "--resolution", "8", "--filter", "box"]) == 0
+    assert capsys.readouterr().out.startswith("set.zip: 4 images, 8x8 RGB, 0.0 MB; 1 files skipped")
+    assert main(["info", "set.zip"]) == 0
+    out = capsys.readouterr().out
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert rows["images"] == "4 can be trained on, 0 files cannot"
+    assert rows["sizes"] == "8x8 (4)"
+    assert rows["modes"] == "RGB (4)"
+    assert rows["labels"] == "none"
+    assert len(rows["fingerprint"]) == 64
+    assert rows["from"] == "photos"
+    assert "resolution 8, crop center" in rows["options"]
+    assert rows["steps"] == "resized 16x16 to 8x8 (box) (4)"
+    assert rows["left"] == "out     1 files"
+    assert rows["sheet"] == "set-sheet.png"
+    with Image.open("set-sheet.png") as sheet:
+        assert (sheet.mode, sheet.size) == ("RGB", (4 * 8 + 3 * 2, 8))
+
+
+def test_prepare_refuses_to_overwrite_without_the_flag(photos, tmp_path):
+    line = ["prepare", str(photos), str(tmp_path / "set.zip"), "--resolution", "8"]
+    assert main(line) == 0
+    with pytest.raises(ConfigError, match="exists"):
+        main(line)
+    assert main([*line, "--overwrite"]) == 0
+
+
+def test_prepare_passes_every_option_on(photos, tmp_path):
+    (photos / "cats").mkdir()
+    Image.new("RGBA", (16, 16)).save(photos / "cats" / "a.png")
+    line = "--resolution 8 --crop wide --wide-height 4 --filter box --background #010203"
+    line += " --compress-level 1 --labels-from folders --on-bad skip --workers 1"
+    archive = tmp_path / "set.zip"
+    assert main(["prepare", str(photos), str(archive), *line.split()]) == 0
+    with zipfile.ZipFile(archive) as file:
+        options = json.loads(file.read("prepare.json"))["options"]
+        pixels = np.asarray(Image.open(file.open("00000/img00000000.png")))
+    assert options == {
+        "resolution": 8,
+        "crop": "wide",
+        "wide_height": 4,
+        "filter": "box",
+        "background": "#010203",
+        "compress_level": 1,
+        "labels_from": "folders",
+        "on_bad": "skip",
+    }
+    assert pixels[:, 0].tolist() == [[0, 0, 0]] * 2 + [[1, 2, 3]] * 4 + [[0, 0, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([["0.png", 0], ["1.png", 2], ["2.png", 2]], "3 classes, for 3 of 4 images: 2 (2), 0 (1)"),
+        ([["0.png", [0.1, 1]], ["1.png", [0, 0]]], "vectors of 2 numbers, for 2 of 4 images"),
+        ([], "none of 4 images has one"),
+    ],
+)
+def test_info_describes_labels(photos, tmp_path, capsys, labels, expected):
+    (photos / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert main(["info", str(photos), "--out", str(tmp_path / "sheet.png")]) == 0
+    assert f"labels       {expected}\n" in capsys.readouterr().out
+
+
+def test_info_draws_images_of_any_size(photos, tmp_path, capsys):
+    Image.new("L", (50, 40), 7).save(photos / "5.png")
+    (photos / "bad.png").write_text("hello")
+    assert main(["info", str(photos), "--out", str(tmp_path / "sheet.png")]) == 0
+    out = capsys.readouterr().out
+    assert "sizes        16x16 (4), 50x40 (1)" in out
+    assert f"See `stylegan data check {photos}`" in out
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (5 * 16 + 4 * 2, 16)
+
+
+@pytest.mark.parametrize("command", ["prepare", "check", "info"])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"Example: stylegan data {command} " in capsys.readouterr().out
+
+
+def test_wrong_usage_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["prepare", "photos"])
+    assert caught.value.code == 2

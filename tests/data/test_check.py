@@ -1,0 +1,102 @@
+import json
+import zipfile
+
+import pytest
+from PIL import Image
+
+from stylegan.data.check import examine, judge, read_record
+from stylegan.data.prepare import PrepareOptions, prepare
+from stylegan.data.readers import open_source
+
+
+def verdict_of(path, **options):
+    source = open_source(path)
+    return judge(source, examine(source, workers=2), **options)
+
+
+def test_every_offender_is_listed_once_with_its_reason(rogues, rogue_reasons):
+    verdict = verdict_of(rogues)
+    assert [name for name, _ in verdict.bad] == sorted(rogue_reasons)
+    for name, reason in verdict.bad:
+        assert reason.startswith(rogue_reasons[name])
+    assert (verdict.side, verdict.mode, len(verdict.usable)) == (16, "RGB", 9)
+
+
+def save(path, *sizes):
+    path.mkdir()
+    for index, size in enumerate(sizes):
+        Image.new("RGB", size).save(path / f"{index}.png")
+    return path
+
+
+def test_the_most_common_size_that_fits_is_the_sets(tmp_path):
+    path = save(tmp_path / "a", *[(8, 8)] * 3, *[(32, 32)] * 2, *[(20, 20)] * 4, (64, 64))
+    assert verdict_of(path).side == 8
+    verdict = verdict_of(path, resolution=16)
+    assert verdict.side == 32
+    reasons = dict(verdict.bad)
+    assert reasons["0.png"] == "wrong size 8x8 (below the resolution 16)"
+    assert reasons["5.png"] == "wrong size 20x20 (not a power of two)"
+    assert reasons["9.png"] == "wrong size 64x64 (most images are 32x32)"
+    assert len(verdict.usable) == 2
+
+
+def test_the_larger_of_two_equally_common_sizes_wins(tmp_path):
+    assert verdict_of(save(tmp_path / "a", (8, 8), (16, 16))).side == 16
+    assert verdict_of(save(tmp_path / "b", (16, 16), (8, 8))).side == 16
+
+
+@pytest.mark.parametrize(("num_color", "mode"), [(1, "L"), (2, "RGB"), (3, "RGB")])
+def test_the_majority_decides_about_color(tmp_path, num_color, mode):
+    for index in range(4):
+        Image.new("RGB" if index < num_color else "L", (8, 8)).save(tmp_path / f"{index}.png")
+    verdict = verdict_of(tmp_path)
+    assert verdict.mode == mode
+    assert len(verdict.usable) == (4 if mode == "RGB" else 3)
+
+
+def test_the_record_of_a_prepared_zip_spares_decoding(folder, tmp_path, monkeypatch):
+    archive = tmp_path / "set.zip"
+    prepare(folder, archive, options=PrepareOptions(resolution=8))
+    source = open_source(archive)
+    decoded = examine(open_source(folder))
+    monkeypatch.setattr("stylegan.data.check.decode", None)
+    entries = examine(source)
+    assert [entry.size for entry in entries] == [(8, 8)] * len(decoded)
+    assert {entry.mode for entry in entries} == {"RGB"}
+
+
+def rewrite(archive, change):
+    with zipfile.ZipFile(archive) as file:
+        content = {name: file.read(name) for name in file.namelist()}
+    change(content)
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+
+
+def test_a_record_that_does_not_fit_is_not_believed(folder, tmp_path):
+    archive = tmp_path / "set.zip"
+
+    def fresh():
+        prepare(folder, archive, options=PrepareOptions(resolution=8), overwrite=True)
+        assert read_record(open_source(archive)) is not None
+
+    def cut(content):
+        content["00000/img00000002.png"] = content["00000/img00000002.png"][:90]
+
+    def take(content):
+        del content["00000/img00000006.png"]
+
+    def blank(content):
+        content["prepare.json"] = json.dumps({"images": 3}).encode()
+
+    for change in (cut, take, blank):
+        fresh()
+        rewrite(archive, change)
+        assert read_record(open_source(archive)) is None
+    fresh()
+    rewrite(archive, cut)
+    (bad,) = verdict_of(archive).bad
+    assert bad[0] == "00000/img00000002.png"
+    assert bad[1].startswith("truncated or damaged")

@@ -1,0 +1,286 @@
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylegan.data.dataset import ImageDataset
+from stylegan.data.prepare import PrepareOptions, fit, prepare
+from stylegan.errors import ConfigError, DataError
+
+
+def made(source, destination, **options):
+    return prepare(source, destination, options=PrepareOptions(**{"resolution": 8} | options))
+
+
+def content_of(archive):
+    with zipfile.ZipFile(archive) as file:
+        record = json.loads(file.read("prepare.json"))
+        return file.infolist(), json.loads(file.read("dataset.json")), record
+
+
+def ramp(width, height):
+    """An L image whose pixel at (x, y) is 16 y + x."""
+    levels = 16 * np.arange(height)[:, None] + np.arange(width)
+    return Image.fromarray(levels.astype(np.uint8))
+
+
+def test_the_zip_is_in_the_official_layout(folder, tmp_path):
+    prepared = made(folder, tmp_path / "set.zip")
+    infos, labels, record = content_of(tmp_path / "set.zip")
+    names = [f"00000/img0000000{index}.png" for index in range(7)]
+    assert [info.filename for info in infos] == [*names, "dataset.json", "prepare.json"]
+    assert {info.compress_type for info in infos} == {zipfile.ZIP_STORED}
+    assert labels == {"labels": None}
+    assert [image["name"] for image in record["images"]] == names
+    assert [image["source"] for image in record["images"]] == [f"00{i}.png" for i in range(7)]
+    assert (prepared.num_images, prepared.skipped, prepared.mode) == (7, (), "RGB")
+    assert prepared.num_bytes == (tmp_path / "set.zip").stat().st_size
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "set.zip"}
+
+
+def test_the_thousand_and_first_image_opens_a_second_folder(tmp_path):
+    (tmp_path / "set").mkdir()
+    data = None
+    for index in range(1001):
+        path = tmp_path / "set" / f"{index:04d}.png"
+        if data is None:
+            Image.new("L", (4, 4)).save(path)
+            data = path.read_bytes()
+        path.write_bytes(data)
+    made(tmp_path / "set", tmp_path / "set.zip", resolution=4)
+    _, _, record = content_of(tmp_path / "set.zip")
+    assert record["images"][999]["name"] == "00000/img00000999.png"
+    assert record["images"][1000]["name"] == "00001/img00001000.png"
+    assert ImageDataset(tmp_path / "set.zip").image_names[1000] == "00001/img00001000.png"
+
+
+def test_the_bytes_depend_on_images_and_options_only(rogues, tmp_path):
+    options = PrepareOptions(resolution=8)
+    for workers in (1, 2, 5):
+        prepare(rogues, tmp_path / f"{workers}.zip", options=options, workers=workers)
+    first = (tmp_path / "1.zip").read_bytes()
+    assert (tmp_path / "2.zip").read_bytes() == first
+    assert (tmp_path / "5.zip").read_bytes() == first
+    made(rogues, tmp_path / "box.zip", filter="box")
+    assert (tmp_path / "box.zip").read_bytes() != first
+
+
+def test_images_of_the_right_size_keep_their_pixels(folder, tmp_path):
+    made(folder, tmp_path / "set.zip", resolution=16)
+    before, after = ImageDataset(folder), ImageDataset(tmp_path / "set.zip")
+    assert torch.equal(before.gather(range(7)), after.gather(range(7)))
+    _, _, record = content_of(tmp_path / "set.zip")
+    assert all(image["steps"] == [] for image in record["images"])
+
+
+def test_every_kind_of_image_becomes_part_of_the_set_and_the_rest_is_named(
+    rogues, rogue_reasons, tmp_path, caplog
+):
+    prepared = made(rogues, tmp_path / "set.zip")
+    of_a_wrong_size = {"large.png", "oblong.png"}  # these can be made to fit
+    skipped = dict(prepared.skipped)
+    assert set(skipped) == set(rogue_reasons) - of_a_wrong_size
+    for name, reason in skipped.items():
+        assert reason.startswith(rogue_reasons[name])
+        assert f"skipped {name}: {reason}" in caplog.messages
+    assert prepared.num_images == 11
+    _, _, record = content_of(tmp_path / "set.zip")
+    steps = {image["source"]: image["steps"] for image in record["images"]}
+    resized = "resized 16x16 to 8x8 (lanczos)"
+    assert steps["grey.png"] == [resized, "converted grey to RGB"]
+    assert steps["rgba.png"] == ["composed RGBA on #ffffff", resized]
+    assert steps["palette.png"] == ["converted P to RGB", resized]
+    assert steps["cmyk.jpg"] == ["converted CMYK to RGB", resized]
+    assert steps["rotated.png"] == ["turned upright (EXIF orientation 6)", resized]
+    assert steps["sixteen.png"] == ["scaled 16 bits to 8", resized, "converted grey to RGB"]
+    assert steps["oblong.png"] == ["cropped to 8x8 at (4, 0)"]
+    assert steps["large.png"] == ["resized 32x32 to 8x8 (lanczos)"]
+    modes = {image["source"]: image["mode"] for image in record["images"]}
+    assert (modes["palette.png"], modes["cmyk.jpg"]) == ("P", "CMYK")
+    assert {entry["source"] for entry in record["skipped"]} == set(skipped)
+    dataset = ImageDataset(tmp_path / "set.zip")
+    assert (len(dataset), dataset.bad, dataset.num_channels) == (11, (), 3)
+
+
+def test_on_bad_fail_names_the_file_and_leaves_nothing(rogues, tmp_path):
+    (rogues / "notes.txt").unlink()
+    with pytest.raises(DataError, match=r"empty\.png: empty; expected usable images only"):
+        made(rogues, tmp_path / "set.zip", on_bad="fail")
+    assert list(tmp_path.iterdir()) == [rogues]
+
+
+def test_a_set_of_grey_images_stays_grey(tmp_path):
+    (tmp_path / "set").mkdir()
+    ramp(8, 8).save(tmp_path / "set" / "a.png")
+    assert made(tmp_path / "set", tmp_path / "set.zip").mode == "L"
+    dataset = ImageDataset(tmp_path / "set.zip")
+    assert dataset.num_channels == 1
+    assert torch.equal(dataset[0][0], torch.from_numpy(np.array(ramp(8, 8))))
+
+
+def test_crop_center_keeps_the_central_square():
+    image, steps = fit(ramp(13, 8), options=PrepareOptions(resolution=8))
+    assert np.array_equal(np.asarray(image), np.asarray(ramp(13, 8))[:, 2:10])
+    assert steps == ("cropped to 8x8 at (2, 0)",)
+
+
+def test_crop_none_resizes_the_whole_image():
+    options = PrepareOptions(resolution=4, crop="none", filter="box")
+    image, steps = fit(ramp(8, 4), options=options)
+    # Means of two neighbours: 16 y + 2 x + 1/2, and Pillow rounds halves up.
+    assert np.asarray(image).tolist() == [[16 * y + 2 * x + 1 for x in range(4)] for y in range(4)]
+    assert steps == ("resized 8x4 to 4x4 (box)",)
+
+
+def test_crop_wide_takes_central_rows_at_full_width_on_black():
+    options = PrepareOptions(resolution=8, crop="wide", wide_height=4, filter="box")
+    levels = np.zeros((16, 16), dtype=np.uint8)
+    levels[4:12] = 200  # the 8 = 8 * 16 / 16 central rows
+    image, steps = fit(Image.fromarray(levels), options=options)
+    expected = np.zeros((8, 8), dtype=np.uint8)
+    expected[2:6] = 200
+    assert np.array_equal(np.asarray(image), expected)
+    assert steps == (
+        "cropped to 16x8 at (0, 4)",
+        "resized 16x8 to 8x4 (box)",
+        "centered on a black 8x8 square",
+    )
+
+
+def test_crop_wide_is_three_quarters_high_and_refuses_small_images(tmp_path):
+    options = PrepareOptions(resolution=8, crop="wide")
+    image, _ = fit(Image.new("L", (8, 6), 255), options=options)
+    assert np.asarray(image)[:, 0].tolist() == [0, 255, 255, 255, 255, 255, 255, 0]
+    for size in ((7, 8), (8, 5), (16, 10)):
+        with pytest.raises(DataError, match="wrong size"):
+            fit(Image.new("L", size), options=options)
+
+
+def test_lanczos_keeps_a_flat_image_flat_and_is_not_the_box():
+    flat, _ = fit(Image.new("RGB", (32, 32), (10, 20, 30)), options=PrepareOptions(resolution=8))
+    assert flat.getcolors() == [(64, (10, 20, 30))]
+    step = Image.fromarray(np.repeat([[0] * 7 + [255] * 9], 16, axis=0).astype(np.uint8))
+    lanczos, _ = fit(step, options=PrepareOptions(resolution=8))
+    box, _ = fit(step, options=PrepareOptions(resolution=8, filter="box"))
+    assert np.asarray(box)[0].tolist() == [0, 0, 0, 128, 255, 255, 255, 255]
+    assert np.asarray(lanczos)[0].tolist() != np.asarray(box)[0].tolist()
+
+
+def test_transparency_shows_the_chosen_background(tmp_path):
+    (tmp_path / "set").mkdir()
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "set" / "a.png")
+    made(tmp_path / "set", tmp_path / "set.zip", background="#010203")
+    assert ImageDataset(tmp_path / "set.zip")[0].unique(dim=1).flatten().tolist() == [
+        *(1,) * 8,
+        *(2,) * 8,
+        *(3,) * 8,
+    ]
+
+
+def test_enlarging_is_counted_and_warned_of(folder, tmp_path, caplog):
+    assert made(folder, tmp_path / "set.zip", resolution=32).num_enlarged == 7
+    assert "7 images were below the resolution: enlarged" in caplog.messages
+    assert made(folder, tmp_path / "same.zip", resolution=16).num_enlarged == 0
+
+
+def test_labels_are_carried_over_and_images_without_are_left_out(folder, tmp_path):
+    pairs = [["000.png", 2], ["003.png", [0.5, 1.0]], ["absent.png", 1]]
+    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    prepared = made(folder, tmp_path / "set.zip")
+    _, labels, _ = content_of(tmp_path / "set.zip")
+    assert labels == {
+        "labels": [["00000/img00000000.png", 2], ["00000/img00000001.png", [0.5, 1.0]]]
+    }
+    assert ("001.png", "no label") in prepared.skipped
+    assert ImageDataset(tmp_path / "set.zip").labels == (2, (0.5, 1.0))
+
+
+def test_labels_can_number_the_top_folders(folder, tmp_path):
+    for index, name in enumerate(["dogs", "cats/black", "cats"]):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / f"00{index}.png").rename(folder / name / f"00{index}.png")
+    prepared = made(folder, tmp_path / "set.zip", labels_from="folders")
+    _, labels, record = content_of(tmp_path / "set.zip")
+    assert [label for _, label in labels["labels"]] == [0, 0, 1]
+    assert record["classes"] == ["cats", "dogs"]
+    assert [image["source"] for image in record["images"]] == [
+        *("cats/002.png", "cats/black/001.png", "dogs/000.png")
+    ]
+    assert len(prepared.skipped) == 4
+
+
+def test_an_existing_zip_is_kept_unless_told_otherwise(folder, tmp_path):
+    destination = tmp_path / "set.zip"
+    destination.write_text("precious")
+    with pytest.raises(ConfigError, match=r"set\.zip exists; expected a new file; .*--overwrite"):
+        made(folder, destination)
+    assert destination.read_text() == "precious"
+    prepare(folder, destination, options=PrepareOptions(resolution=8), overwrite=True)
+    assert len(ImageDataset(destination)) == 7
+
+
+def test_an_interrupted_run_leaves_nothing_and_keeps_what_was_there(folder, tmp_path):
+    destination = tmp_path / "set.zip"
+    destination.write_text("precious")
+
+    def interrupt(num_done, num_all):
+        if num_done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(
+            folder,
+            destination,
+            options=PrepareOptions(resolution=8),
+            overwrite=True,
+            progress=interrupt,
+        )
+    assert destination.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.zip"]
+
+
+def test_a_place_that_cannot_be_written_is_reported(folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"set\.zip cannot be written"):
+        made(folder, tmp_path / "file" / "set.zip")
+
+
+def test_a_source_without_a_usable_image_is_refused(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.png").write_text("no image")
+    with pytest.raises(DataError, match="no usable image among the 1 files"):
+        made(tmp_path / "set", tmp_path / "set.zip")
+    assert not Path(tmp_path / "set.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": 100}, "resolution 100; expected a power of two from 4; take 64"),
+        ({"resolution": 2}, "resolution 2; expected a power of two from 4; take 4"),
+        ({"background": "beige-ish"}, "the color 'beige-ish'"),
+        ({"compress_level": 10}, "compress level 10; expected 0 to 9"),
+        ({"wide_height": 9}, "wide height 9; expected 1 to the resolution 8"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_once(options, message):
+    with pytest.raises(ConfigError, match=message):
+        PrepareOptions(**{"resolution": 8} | options)
+
+
+def test_the_destination_must_be_named_as_a_zip(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"expected a name ending in \.zip"):
+        made(folder, tmp_path / "set")
+
+
+@pytest.mark.parametrize("compress_level", [0, 9])
+def test_the_compress_level_changes_size_and_no_pixel(folder, tmp_path, compress_level):
+    plain = made(folder, tmp_path / "set.zip", resolution=64)
+    other = made(folder, tmp_path / "other.zip", resolution=64, compress_level=compress_level)
+    assert (other.num_bytes > plain.num_bytes) == (compress_level == 0)
+    one, two = ImageDataset(tmp_path / "set.zip"), ImageDataset(tmp_path / "other.zip")
+    assert torch.equal(one.gather(range(7)), two.gather(range(7)))
