@@ -1,0 +1,22 @@
+"""The running average of the generator's weights."""
+
+import torch
+
+from stylegan.models.base import AbstractGenerator
+
+
+@torch.no_grad()
+def update_ema(average: AbstractGenerator, generator: AbstractGenerator, beta: float) -> None:
+    """Move the average towards the generator, in place; buffers are copied.
+
+    Source: Karras et al. 2018 (ProGAN), section 4.1.
+
+    Args:
+        average: moved to `lerp(generator, average, beta)`.
+        generator: unchanged.
+        beta: share of the old average that stays.
+    """
+    parameters = [parameter.data for parameter in average.parameters()]
+    torch._foreach_lerp_(parameters, [p.data for p in generator.parameters()], 1 - beta)
+    for buffer, source in zip(average.buffers(), generator.buffers(), strict=True):
+        buffer.copy_(source)

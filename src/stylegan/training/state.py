@@ -1,0 +1,122 @@
+"""All that a training step changes."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stylegan.models.base import Networks
+from stylegan.models.registry import build_discriminator, build_generator
+from stylegan.rng import generator_for
+from stylegan.training.config import OptimConfig, RunConfig
+from stylegan.training.stats import Averages
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TrainState:
+    """The one mutable thing of a run: nothing else changes between two steps.
+
+    Args:
+        config: the run's options.
+        device: where networks and optimizers live.
+
+    Attributes:
+        generator: G.
+        generator_ema: running average of G, without gradients.
+        discriminator: D.
+        optimizer_g: Adam of G, with the correction for lazy path-length steps.
+        optimizer_d: Adam of D, with the correction for lazy R1 steps.
+        pl_mean: running mean of path lengths, [].
+        nimg: real images shown so far.
+        iteration: iterations finished so far.
+        skipped: optimizer steps left out for non-finite gradients.
+        skipped_in_row: how many of them came last, one after the other.
+        averages: sums of the terms since the last line of the log.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        # Parameters draw from torch's global stream: seed it here, and leave it as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator_for("initialization", seed=config.seed).initial_seed())
+            generator = build_generator(config.family, config.generator)
+            discriminator = build_discriminator(config.family, config.discriminator)
+        self.generator = generator.to(device).train()
+        self.discriminator = discriminator.to(device).train()
+        self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.generator.compute_dtype = DTYPES[config.precision]
+        self.discriminator.compute_dtype = DTYPES[config.precision]
+        optim, loss = config.optim, config.loss
+        pl_interval = loss.pl_interval if loss.pl_weight > 0 else None
+        r1_interval = loss.r1_interval if loss.gamma > 0 else None
+        self.optimizer_g = lazy_adam(self.generator, optim, optim.generator_lr, pl_interval)
+        self.optimizer_d = lazy_adam(self.discriminator, optim, optim.discriminator_lr, r1_interval)
+        self.pl_mean: Tensor = torch.zeros([], device=device)
+        self.nimg = 0
+        self.iteration = 0
+        self.skipped = 0
+        self.skipped_in_row = 0
+        self.averages = Averages()
+
+    @property
+    def networks(self) -> Networks:
+        """The networks of a snapshot."""
+        return Networks(
+            generator=self.generator,
+            generator_ema=self.generator_ema,
+            discriminator=self.discriminator,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the config, as tensors and plain values."""
+        return {
+            "generator": self.generator.state_dict(),
+            "generator_ema": self.generator_ema.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "optimizer_g": self.optimizer_g.state_dict(),
+            "optimizer_d": self.optimizer_d.state_dict(),
+            "pl_mean": self.pl_mean,
+            "nimg": self.nimg,
+            "iteration": self.iteration,
+            "skipped": self.skipped,
+            "skipped_in_row": self.skipped_in_row,
+            "averages": self.averages.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned, of a run with the same config."""
+        self.generator.load_state_dict(state["generator"])
+        self.generator_ema.load_state_dict(state["generator_ema"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimizer_g.load_state_dict(state["optimizer_g"])
+        self.optimizer_d.load_state_dict(state["optimizer_d"])
+        self.pl_mean = state["pl_mean"].to(self.device)
+        self.nimg = state["nimg"]
+        self.iteration = state["iteration"]
+        self.skipped = state["skipped"]
+        self.skipped_in_row = state["skipped_in_row"]
+        self.averages.load_state_dict(state["averages"])
+
+
+def lazy_adam(
+    network: nn.Module, config: OptimConfig, lr: float, interval: int | None
+) -> torch.optim.Adam:
+    """Make Adam for a network, corrected for a regularizer that takes its own steps.
+
+    With a regularization step every k iterations there are k + 1 steps where there was
+    one each: with c = k / (k + 1), lr becomes c lr, and each beta becomes beta^c.
+
+    Source: Karras et al. 2020 (StyleGAN2), appendix B, "lazy regularization".
+
+    Args:
+        network: whose parameters to optimize.
+        config: betas and eps.
+        lr: uncorrected learning rate.
+        interval: k; None if there is no lazy regularizer.
+    """
+    c = 1.0 if interval is None else interval / (interval + 1)
+    betas = (config.beta1**c, config.beta2**c)
+    return torch.optim.Adam(network.parameters(), lr=lr * c, betas=betas, eps=config.eps)

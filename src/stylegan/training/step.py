@@ -1,0 +1,166 @@
+"""One iteration of training: the algorithm, whole.
+
+Generator, path length, discriminator, R1, averages: the order of StyleGAN2. Each phase draws
+its own latents, and is one step of its network's Adam.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from stylegan.errors import StyleganError
+from stylegan.losses.objective import (
+    Draw,
+    discriminator_loss,
+    generator_loss,
+    path_length_loss,
+    r1_loss,
+    styles,
+    synthesize,
+)
+from stylegan.rng import generator_for
+from stylegan.training.ema import update_ema
+from stylegan.training.schedule import ema_beta, is_due
+from stylegan.training.state import TrainState
+
+MAX_SKIPPED_IN_ROW = 20
+
+Draws = Callable[[str, int], Draw]
+Timer = Callable[[str], AbstractContextManager[object]]
+
+
+def train_step(
+    state: TrainState,
+    reals: Tensor,
+    *,
+    draws: Draws | None = None,
+    pl_noise: Callable[[int], Tensor] | None = None,
+    timer: Timer = lambda _: nullcontext(),
+) -> dict[str, Tensor]:
+    """Train both networks on one batch.
+
+    Source: Karras et al. 2020 (StyleGAN2), appendix B; Goodfellow et al. 2014, algorithm 1.
+
+    Args:
+        state: changed in place, and nothing else is.
+        reals: real images, [batch, C, R, R] in [-1, 1], on the state's device.
+        draws: gives the random numbers of a phase ("G", "path_length", "D") for so many
+            images; None draws them as a function of seed, phase and nimg.
+        pl_noise: gives the direction of the path lengths for so many images, [n, C, R, R];
+            None likewise.
+        timer: called with "G", "D" or "regularizers", wraps the work of that kind.
+
+    Returns:
+        The terms of this iteration, [] each, detached.
+
+    Raises:
+        StyleganError: after 20 steps in a row with non-finite gradients.
+    """
+    config = state.config
+    draws = draws or (lambda phase, num: draw(state, phase, num))
+    pl_noise = pl_noise or (lambda num: _path_noise(state, num))
+    terms: dict[str, Tensor] = {}
+
+    with timer("G"):
+        loss = generator_loss(state.generator, state.discriminator, draws("G", config.batch))
+        norm = _optimize(state, state.generator, state.optimizer_g, loss.total)
+        terms |= loss.terms | {"grad_norm/G": norm}
+
+    if config.loss.pl_weight > 0 and is_due(state.iteration, config.loss.pl_interval):
+        with timer("regularizers"):
+            num = config.batch // config.loss.pl_batch_shrink
+            loss, pl_mean = path_length_loss(
+                state.generator,
+                draws("path_length", num),
+                pl_noise=pl_noise(num),
+                pl_mean=state.pl_mean,
+                config=config.loss,
+            )
+            norm = _optimize(state, state.generator, state.optimizer_g, loss.total)
+            if torch.isfinite(pl_mean):
+                state.pl_mean = pl_mean
+            terms |= loss.terms | {"grad_norm/path_length": norm}
+
+    with timer("D"):
+        with torch.no_grad():
+            drawn = draws("D", config.batch)
+            ws, unmixed = styles(state.generator, drawn)
+            fakes = synthesize(state.generator, ws, drawn)
+            state.generator.update_w_avg(unmixed, config.ema.w_avg_beta)
+        loss = discriminator_loss(state.discriminator, reals, fakes)
+        norm = _optimize(state, state.discriminator, state.optimizer_d, loss.total)
+        terms |= loss.terms | {"grad_norm/D": norm}
+
+    if config.loss.gamma > 0 and is_due(state.iteration, config.loss.r1_interval):
+        with timer("regularizers"):
+            loss = r1_loss(state.discriminator, reals, config=config.loss)
+            norm = _optimize(state, state.discriminator, state.optimizer_d, loss.total)
+            terms |= loss.terms | {"grad_norm/R1": norm}
+
+    beta = ema_beta(config.ema, nimg=state.nimg, batch=config.batch)
+    update_ema(state.generator_ema, state.generator, beta)
+    state.nimg += config.batch
+    state.iteration += 1
+    state.averages.add(terms)
+    return terms
+
+
+def draw(state: TrainState, phase: str, num: int) -> Draw:
+    """Draw the latents, style mixing and noise of a phase from its place in the run.
+
+    Latents and mixing come from CPU streams, so that they are the same on every device.
+    Mixing is decided once for the batch, as in the official code.
+    """
+    seed, nimg, generator = state.config.seed, state.nimg, state.generator
+    stream = generator_for(f"latents/{phase}", seed=seed, nimg=nimg)
+    z = torch.randn([num, generator.z_dim], generator=stream)
+    z_mix = torch.randn([num, generator.z_dim], generator=stream)
+    is_mixed = torch.rand([], generator=stream).item() < state.config.loss.mixing_prob
+    crossover = int(torch.randint(1, generator.num_ws, [], generator=stream))
+    return Draw(
+        z=z.to(state.device),
+        z_mix=z_mix.to(state.device) if is_mixed else None,
+        crossover=crossover,
+        noise=generator_for(f"noise/{phase}", seed=seed, nimg=nimg, device=state.device),
+    )
+
+
+def _path_noise(state: TrainState, num: int) -> Tensor:
+    generator = state.generator
+    stream = generator_for("path_noise", seed=state.config.seed, nimg=state.nimg)
+    side = generator.img_resolution
+    noise = torch.randn([num, generator.img_channels, side, side], generator=stream)
+    return noise.to(state.device)
+
+
+def _optimize(
+    state: TrainState, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor
+) -> Tensor:
+    """Take one step down the loss and return the norm of its gradient, [].
+
+    A parameter that the loss does not reach, such as the bias of RGB in path lengths, is left
+    out, and Adam does not count the step for it: as in the official PyTorch code.
+    """
+    parameters = list(network.parameters())
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+    norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
+    if not torch.isfinite(norm):
+        state.skipped += 1
+        state.skipped_in_row += 1
+        if state.skipped_in_row >= MAX_SKIPPED_IN_ROW:
+            raise StyleganError(
+                f"{MAX_SKIPPED_IN_ROW} steps in a row with non-finite gradients, "
+                f"after {state.nimg} images",
+                expected="finite gradients",
+                fix="start again from the last checkpoint with a lower learning rate, "
+                "a higher gamma or --set precision=fp32",
+            )
+        return norm
+    state.skipped_in_row = 0
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = grad
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
