@@ -40,7 +40,7 @@ img.enlarged { image-rendering: pixelated; }
   padding: .7rem .8rem; margin: 0; max-width: 34rem; }
 .charts h3 { font-size: .98rem; margin: 0 0 .2rem; }
 svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft); font: 12px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+svg text { fill: var(--soft); font: 13px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 .grid { stroke: var(--rule); stroke-width: 1; }
 .axis { stroke: var(--soft); stroke-width: 1; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
@@ -50,7 +50,7 @@ svg text { fill: var(--soft); font: 12px system-ui, "Segoe UI", Roboto, "DejaVu 
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid var(--rule);
   white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; }
+th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
 td.number, th.number { text-align: right; }
 """
 NUM_COLORS = 6
@@ -177,8 +177,8 @@ def line_chart(chart: Chart) -> str:
     # The curves end at their last point, while the y axis ends at a tick above the highest.
     x_low, x_high = _span([x for x, _ in points] or x_ticks)
     y_low, y_high = _span(y_ticks)
-    left = 14 + 7 * max(len(_number(y)) for y in y_ticks)
-    right, top, bottom = CHART_WIDTH - 12, 26, CHART_HEIGHT - 40
+    left = 12 + 8 * max(len(_number(y)) for y in y_ticks)
+    right, top, bottom = CHART_WIDTH - 14, 28, CHART_HEIGHT - 42
 
     def place_x(x: float) -> float:
         return left + (x - x_low) / (x_high - x_low) * (right - left)
@@ -186,7 +186,7 @@ def line_chart(chart: Chart) -> str:
     def place_y(y: float) -> float:
         return bottom - (y - y_low) / (y_high - y_low) * (bottom - top)
 
-    parts = [f'<text x="0" y="12">{escape(chart.y_label)}</text>']
+    parts = [f'<text x="0" y="13">{escape(chart.y_label)}</text>']
     for y in y_ticks:
         parts.append(
             f'<line class="grid" x1="{left}" x2="{right:g}" '
