@@ -1,4 +1,6 @@
 import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import pytest
@@ -58,6 +60,19 @@ def test_closing_the_stream_ends_its_workers(folder):
     assert len(multiprocessing.active_children()) == 2
     stream.close()
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
+def test_ctrl_c_does_not_reach_a_worker(folder):
+    dataset = ImageDataset(folder)
+    stream = batches(dataset, batch_size=4, seed=3, workers=1)
+    result = [next(stream)]  # so the worker is up
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGINT)
+    result += islice(stream, 9)  # more than what it has decoded ahead
+    stream.close()
+    assert torch.equal(torch.stack(result), drawn(dataset, 10))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -34,6 +34,8 @@ def test_the_zip_is_in_the_official_layout(folder, tmp_path):
     names = [f"00000/img0000000{index}.png" for index in range(7)]
     assert [info.filename for info in infos] == [*names, "dataset.json", "prepare.json"]
     assert {info.compress_type for info in infos} == {zipfile.ZIP_STORED}
+    assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
+    assert {info.external_attr for info in infos} == {0o644 << 16}
     assert labels == {"labels": None}
     assert [image["name"] for image in record["images"]] == names
     assert [image["source"] for image in record["images"]] == [f"00{i}.png" for i in range(7)]
