@@ -206,6 +206,7 @@ def test_a_discriminator_of_another_kind_is_refused(write_pickle):
         ("architecture", "resnet", "says architecture = 'resnet', its tensors say 'skip'"),
         ("img_resolution", 32, "says img_resolution = 32, its tensors say 16"),
         ("w_dim", "5", "says w_dim = '5', its tensors say 5"),
+        ("z_dim", torch.ones(2), "says z_dim = a Tensor, its tensors say 6"),
         ("channel_base", 64, "for channel_base 64"),
         ("channel_max", "many", "channel_max 'many'"),
         ("mapping_kwargs", {"num_layers": 3}, "says num_layers = 3, its tensors say 8"),
@@ -230,6 +231,12 @@ def test_layers_that_compute_something_else_are_refused(write_pickle, attribute,
     mapping = root.meta["state"]["_modules"]["mapping"].meta["state"]
     mapping["_modules"]["fc1"].meta["state"][attribute] = value
     assert found in refusal(write_pickle({"G": root}))
+
+
+def test_a_network_without_channels_is_refused(write_pickle):
+    empty = {"synthesis.b16.torgb.weight": torch.ones(0, 8, 1, 1)}
+    root = module(generator(), "silent", **empty)
+    assert "(G) has img_channels 0; expected 1 or more" in refusal(write_pickle({"G": root}))
 
 
 def test_a_whole_batch_as_statistics_group_is_refused(write_pickle):

@@ -161,8 +161,12 @@ def test_operations_that_no_official_file_has_are_refused(tmp_path, body, messag
     assert any(part in found for part in message.split("|")), found
 
 
-def storage(numel: int, *, data: bytes = b"\0" * 8) -> bytes:
-    """Write one float32 storage in torch.save's old form, with a size of our choice."""
+def storage(numel: int, *, count: int | None = None, data: bytes = b"\0" * 8) -> bytes:
+    """Write one float32 storage in torch.save's old form.
+
+    `numel` stands in its header; `count`, as large if None, before the data.
+    """
+    count = numel if count is None else count
 
     class Header:
         def persistent_id(self):
@@ -177,7 +181,7 @@ def storage(numel: int, *, data: bytes = b"\0" * 8) -> bytes:
     buffer = io.BytesIO()
     Pickler(buffer, protocol=2).dump(Header())
     return (
-        out + buffer.getvalue() + pickle.dumps(["0"], protocol=2) + struct.pack("<q", numel) + data
+        out + buffer.getvalue() + pickle.dumps(["0"], protocol=2) + struct.pack("<q", count) + data
     )
 
 
@@ -209,12 +213,17 @@ def test_our_own_storage_is_read_as_torch_reads_it(write_pickle):
         tensor_of(storage(2), size=(2,), stride=(2,)),
         tensor_of(storage(2), size=(2,), offset=1),
         tensor_of(storage(2), size=(-1,)),
+        tensor_of(storage(2), size=(1,), stride=(1 << 80,)),
+        tensor_of(storage(2), size=(0, 1 << 80), stride=(1, 1)),
+        tensor_of(storage(2), size=(0, 1 << 40, 1 << 40), stride=(1, 1, 1)),
         tensor_of(storage(2), offset=-1),
         tensor_of(storage(2), size=(2, 1)),
         tensor_of(storage(2), size=(1,) * 9, stride=(1,) * 9),
         tensor_of(storage(10**9)),
         tensor_of(storage(1 << 62)),
         tensor_of(storage(3)),
+        tensor_of(storage(1, count=2)),
+        tensor_of(storage(2, count=1)),
         tensor_of(storage(-1)),
         tensor_of(storage(2, data=b"")),
         tensor_of(storage(2)[:-9]),

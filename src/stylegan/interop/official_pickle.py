@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.errors import WeightsError
+from stylegan.errors import ConfigError, WeightsError
 from stylegan.interop.restricted import BoundedFile, Budget, Machine, Name, instance_of, shown
 from stylegan.models.base import Networks
 from stylegan.models.io import fill
@@ -90,7 +90,7 @@ def read_official_pickle(path: str | os.PathLike[str]) -> dict[str, OfficialModu
                 found = "a zip archive" if magic == b"PK" else "no pickle"
                 raise _refusal(f"{path} is {found}", "an official PyTorch pickle")
             reader = _Reader(str(path), stream.num_bytes)
-            root = Machine(str(path), reader.calls, budget=reader.budget).run(stream)
+            root = Machine(str(path), reader.calls).run(stream)
             return reader.modules(root)
     except OSError as error:
         raise WeightsError(
@@ -116,13 +116,16 @@ def load_official_pickle(path: str | os.PathLike[str]) -> Networks:
     for key, module in modules.items():
         origin = f"{path} ({key})"
         tensors = _without_filters(module.state_dict, origin)
-        if key == "D":
-            build_d = partial(Discriminator, _discriminator_config(module, origin))
-            networks.discriminator = fill(build_d, tensors, origin=origin)
-        else:
+        try:
+            if key == "D":
+                build_d = partial(Discriminator, _discriminator_config(module, origin))
+                networks.discriminator = fill(build_d, tensors, origin=origin)
+                continue
             build_g = partial(Generator, _generator_config(module, origin))
-            generator = fill(build_g, tensors, origin=origin)
-            setattr(networks, "generator" if key == "G" else "generator_ema", generator)
+        except ConfigError as error:
+            raise _refusal(f"{origin} has {error.found}", error.expected) from error
+        generator = fill(build_g, tensors, origin=origin)
+        setattr(networks, "generator" if key == "G" else "generator_ema", generator)
     return networks
 
 
@@ -236,7 +239,8 @@ class _Reader:
                     budget.charge(tensor.nbytes)
                     tensors[prefix + name] = tensor
             for key, value in node.state.items():
-                if key not in _OWN_STATE and isinstance(value, str | int | float | None):
+                is_own = key in _OWN_STATE or not isinstance(key, str)
+                if not is_own and isinstance(value, str | int | float | None):
                     attributes[f"{prefix}{str(key)[:_MAX_NAME]}"] = value
             for name, child in node.part("_modules").items():
                 if child is not None:
@@ -288,9 +292,7 @@ class _Reader:
         stream = io.BytesIO(data)
 
         def run(persistent: Callable[[object], object] | None = None) -> object:
-            machine = Machine(
-                self.origin, self.storage_calls, budget=self.budget, persistent=persistent
-            )
+            machine = Machine(self.origin, self.storage_calls, persistent=persistent)
             return machine.run(stream)
 
         if run() != _MAGIC or run() != _PROTOCOL:
@@ -329,14 +331,16 @@ class _Reader:
         strides = [instance_of(n, int) for n in instance_of(stride, tuple)]
         if len(sizes) != len(strides) or len(sizes) > _MAX_DIMENSIONS:
             raise ValueError("a tensor whose size and stride disagree")
-        if start < 0 or min([*sizes, *strides], default=0) < 0:
-            raise ValueError("a tensor with a negative size")
+        if start < 0 or any(not 0 <= n < 1 << 48 for n in (*sizes, *strides)):
+            raise ValueError("a tensor with an impossible size")
+        if math.prod(max(n, 1) for n in sizes) > self.num_bytes:
+            self.budget.charge(self.num_bytes + 1)
         numel = math.prod(sizes)
         extent = start + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True)) + 1
         if numel > flat.numel() or (numel and extent > flat.numel()):
             raise _refusal(
-                f"{self.origin} declares a tensor of {shown(numel)} elements over a storage of "
-                f"{flat.numel()}",
+                f"{self.origin} declares a tensor of {shown(numel)} elements, the last at "
+                f"{shown(extent - 1)}, over a storage of {flat.numel()}",
                 "tensors that lie within their storage",
             )
         return flat.as_strided(sizes, strides, start) if numel else flat.new_empty(sizes)
@@ -508,9 +512,11 @@ def _said(
 def _agree(found: Mapping[str, object], said: Mapping[str, object], origin: str) -> None:
     """Refuse a file whose arguments contradict its tensors."""
     for name, value in found.items():
-        if said.get(name, value) not in (value, None):
+        told = said.get(name)
+        # What is told may be anything, a tensor too, whose == is no yes or no.
+        if told is not None and not (isinstance(told, str | int | float) and told == value):
             raise _refusal(
-                f"{origin} says {name} = {shown(said[name])}, its tensors say {shown(value)}",
+                f"{origin} says {name} = {shown(told)}, its tensors say {shown(value)}",
                 "arguments that agree with the tensors",
             )
 

@@ -122,8 +122,8 @@ class Machine:
     Args:
         origin: the file, for errors.
         calls: what each allowed name stands for. The functions get the arguments of the file and
-            raise ValueError or TypeError if these are not as they should be.
-        budget: shared by all the pickles of one file; `calls` charge what they allocate.
+            raise ValueError or TypeError if these are not as they should be. What they allocate
+            beyond their arguments they must bound themselves, with a `Budget`.
         persistent: what to make of a persistent id; None refuses it.
     """
 
@@ -132,12 +132,10 @@ class Machine:
         origin: str,
         calls: Mapping[str, Callable[..., object]],
         *,
-        budget: Budget,
         persistent: Callable[[object], object] | None = None,
     ) -> None:
         self.origin = origin
         self.calls = calls
-        self.budget = budget
         self.persistent = persistent
         self.stack: list[object] = []
         self.marks: list[int] = []
@@ -178,6 +176,8 @@ class Machine:
             index = len(self.memo) if operation == "MEMOIZE" else instance_of(argument, int)
             self.memo[index] = self.stack[-1]
         elif operation in ("BINGET", "LONG_BINGET"):
+            if argument not in self.memo:
+                raise LookupError(f"nothing was remembered as {argument}")
             self.stack.append(self.memo[instance_of(argument, int)])
         elif operation == "MARK":
             self.marks.append(len(self.stack))

@@ -114,6 +114,9 @@ def load(folder: str | os.PathLike[str], *, only: Collection[str] | None = None)
         only: names out of "generator_ema", "generator" and "discriminator"; the others are
             neither read nor built. None reads all that are there.
 
+    Returns:
+        Networks as they are when built: on the CPU, in train mode, parameters with gradients.
+
     Raises:
         ValueError: if `only` has another name.
         WeightsError: if the folder is missing, damaged or of a newer version, or if its tensors
