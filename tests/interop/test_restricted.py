@@ -6,8 +6,11 @@ import pickle
 import random
 import resource
 import struct
+import sys
 import time
+import types
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +73,38 @@ def test_tensors_settings_and_names_come_back(write_pickle, protocol):
     assert module.state_dict.keys() == {"fc0.weight", "b4.noise_const"}
     assert torch.equal(module.state_dict["fc0.weight"], weight)
     assert torch.equal(module.state_dict["b4.noise_const"], const)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_the_official_dictionaries_sizes_and_devices_come_back(write_pickle, monkeypatch, protocol):
+    module = types.ModuleType("dnnlib.util")
+    module.EasyDict = type("EasyDict", (dict,), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, "dnnlib", types.ModuleType("dnnlib"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    root = tiny_root()
+    root["training_set_kwargs"] = module.EasyDict(path="data.zip")
+    root["G_ema"].meta["state"]["_init_kwargs"] = module.EasyDict(
+        z_dim=3,
+        inner=module.EasyDict(a=OrderedDict(b=1)),
+        size=torch.Size([2, 3]),
+        device=torch.device("cpu"),
+        names={"one"},
+    )
+    read = read_official_pickle(write_pickle(root, protocol=protocol))["G_ema"]
+    inner, size = {"a": {"b": 1}}, (2, 3)
+    assert read.init_kwargs == {
+        "z_dim": 3,
+        "inner": inner,
+        "size": size,
+        "device": "cpu",
+        "names": {"one"},
+    }
+
+
+def test_a_dictionary_made_from_arguments_is_refused(write_pickle):
+    for argument in ([("a", 1)], torch.ones(2)):
+        root = root_with() | {"augment_pipe": Call(OrderedDict, argument)}
+        assert "a dictionary made from arguments" in refusal(write_pickle(root))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64])

@@ -264,7 +264,7 @@ class _Reader:
 
     def _dictionary(self, items: object = ()) -> dict[object, object]:
         # Protocol 2 and later fill dictionaries by operations; arguments would be copied.
-        if items:
+        if not isinstance(items, tuple) or items:
             raise ValueError("a dictionary made from arguments")
         return {}
 

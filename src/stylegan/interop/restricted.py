@@ -153,7 +153,7 @@ class Machine:
                     (result,) = self.stack
                     return result
                 self._step(operation.name, argument)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             detail = " ".join(ascii(str(error)).split())[:120]
             raise WeightsError(
                 f"{self.origin} breaks off or is damaged ({detail})",
