@@ -1,5 +1,7 @@
 """The errors that a user can cause, each told in one line."""
 
+from functools import partial
+
 
 class StyleganError(Exception):
     """A failure that we report in one line: what was found, what was expected, what to do.
@@ -15,6 +17,10 @@ class StyleganError(Exception):
         self.found = found
         self.expected = expected
         self.fix = fix
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild from all three parts, so that an error survives the way between processes."""
+        return partial(type(self), expected=self.expected, fix=self.fix), (self.found,)
 
 
 class ConfigError(StyleganError):

@@ -1,4 +1,4 @@
-"""Two whole iterations of the official loop: from the same weights and draws to the same weights."""
+"""Two whole iterations of the official loop: from equal weights and draws to equal weights."""
 
 import copy
 from pathlib import Path

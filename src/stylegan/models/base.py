@@ -6,6 +6,7 @@ Abstract or final: a class is one of the interfaces here, or a leaf that nobody 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ class AbstractGenerator(nn.Module, ABC):
     """A generator: latents to styles to images.
 
     Attributes:
+        config: the family's frozen dataclass of options, from which an equal network is built.
         z_dim: width of z.
         w_dim: width of w.
         c_dim: width of the labels, 0 for none.
@@ -29,6 +31,7 @@ class AbstractGenerator(nn.Module, ABC):
             nominally in [-1, 1].
     """
 
+    config: Any
     z_dim: int
     w_dim: int
     c_dim: int
@@ -82,12 +85,14 @@ class AbstractDiscriminator(nn.Module, ABC):
     """A discriminator: images to logits, positive for real.
 
     Attributes:
+        config: the family's frozen dataclass of options, from which an equal network is built.
         c_dim: width of the labels, 0 for none.
         img_resolution: side of the images, in pixels.
         img_channels: channels of the images.
         compute_dtype: dtype of the convolutions. Weights stay float32.
     """
 
+    config: Any
     c_dim: int
     img_resolution: int
     img_channels: int

@@ -135,6 +135,7 @@ class RunConfig:
         batch: images in an iteration.
         seed: of everything random.
         precision: of the convolutions; weights and sums of RGB stay float32.
+        init_from: where the initial weights came from; None for random ones.
     """
 
     preset: str
@@ -149,6 +150,7 @@ class RunConfig:
     batch: int = 32
     seed: int = 0
     precision: Precision = "fp32"
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""

@@ -1,0 +1,66 @@
+"""The command table, exit codes, and the one place that turns our errors into one line."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+import stylegan
+from stylegan.errors import StyleganError
+
+COMMANDS = {
+    "data": ("stylegan.cli.data", "make, check and describe image sets"),
+    "train": ("stylegan.cli.train", "start a run, and with the same line go on with it"),
+    "generate": ("stylegan.cli.generate", "make images, mixing sheets and videos"),
+    "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),
+}
+"""Each command's module, imported when it is run; its `main` takes the arguments after it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status.
+
+    0: done. 1: a failure, told in one line. 2: wrong usage. 130: interrupted, 143: terminated.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["--version"]:
+        sys.stdout.write(f"stylegan {stylegan.__version__}\n")
+        return 0
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        sys.stdout.write(_usage())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        sys.stderr.write(f"stylegan: no command {name!r}\n{_usage()}")
+        return 2
+    _configure_logging()
+    try:
+        status: int = importlib.import_module(COMMANDS[name][0]).main(rest)
+    except StyleganError as error:
+        sys.stderr.write(f"stylegan {name}: {' '.join(str(error).split())}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"stylegan {name}: interrupted\n")
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        return 1
+    return status
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = (f"  {name:{width}}  {about}\n" for name, (_, about) in COMMANDS.items())
+    return (
+        "usage: stylegan COMMAND ...   (`stylegan COMMAND --help` explains one)\n\n"
+        + "".join(rows)
+        + "\nExample:\n  stylegan train --preset stylegan2-small --data photos/ --out runs/photos\n"
+    )
+
+
+def _configure_logging() -> None:
+    handler = logging.StreamHandler()  # standard error
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    library = logging.getLogger("stylegan")
+    library.handlers = [handler]
+    library.setLevel(logging.INFO)
+    library.propagate = False

@@ -1,0 +1,247 @@
+"""`stylegan train`: start a run, and with the same line go on with it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from stylegan.cli import options
+from stylegan.data.dataset import ImageDataset
+from stylegan.interop.load import load_networks
+from stylegan.models.base import Networks
+from stylegan.training.config import Precision, RunConfig
+from stylegan.training.estimate import estimate
+from stylegan.training.loop import Outcome, Progress, train
+from stylegan.training.presets import Choices, configure
+
+_TRAIN = """Train on a folder or zip of images. The same line goes on with the run.
+
+Example:
+    stylegan train --preset stylegan2-small --data photos/ --out runs/photos --resolution 64
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Options of `stylegan train`.
+
+    Attributes:
+        preset: A row of the preset table: stylegan2-f, stylegan2-e or stylegan2-small.
+        data: Folder (searched recursively) or zip of images.
+        out: Folder of the run.
+        resolution: Side of the images, in pixels; larger ones are reduced. Default: theirs.
+        batch: Images in an iteration.
+        kimg: Length of the run, in thousands of images shown.
+        gamma: Weight of R1. Default: the published rule, which is printed.
+        channel_base: A block at resolution r has this divided by r channels.
+        channel_max: Most channels of a block.
+        mirror: Show each image flipped as well.
+        on_bad: What to do with images that cannot be used.
+        checkpoint_kimg: Distance of two checkpoints. Default: that of the snapshots.
+        snapshot_kimg: Distance of two snapshots, each with a sheet of samples.
+        init_from: Start from these weights: a native folder, a run, an official pickle.
+        max_minutes: Save and stop, with exit status 0, after so many minutes.
+        precision: Of the convolutions. Default: bf16 where the device is fast in it.
+        workers: Processes that decode images where they do not fit in memory.
+        set: Any field of the configuration, as in loss.pl_weight=0. May be repeated.
+        dry_run: Print configuration, sizes and memory, and stop.
+        device: Where to compute.
+        seed: Of everything random.
+    """
+
+    preset: str
+    data: str
+    out: Path
+    resolution: int | None = None
+    batch: int | None = None
+    kimg: float | None = None
+    gamma: float | None = None
+    channel_base: int | None = None
+    channel_max: int | None = None
+    mirror: bool = False
+    on_bad: Literal["skip", "fail"] = "skip"
+    checkpoint_kimg: float | None = None
+    snapshot_kimg: float | None = None
+    init_from: str | None = None
+    max_minutes: float | None = None
+    precision: Precision | None = None
+    workers: int = 2
+    set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="set")] = ()
+    dry_run: bool = False
+    device: options.Device = "auto"
+    seed: options.Seed = 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `stylegan train` with its arguments, and return the exit status.
+
+    Raises:
+        StyleganError: for a user's mistake, which the caller reports.
+        SystemExit: with 2 for wrong usage, with 0 after `--help`.
+    """
+    command = tyro.cli(Train, prog="stylegan train", description=_TRAIN, args=arguments)
+    dataset = open_dataset(command)
+    initial = None if command.init_from is None else load_networks(command.init_from)
+    config, reasons = resolve(command, dataset, initial)
+    out = options.console()
+    if command.dry_run:
+        out.print_json(json.dumps(config.to_json()))
+    print_sizes(out, config, reasons)
+    if command.dry_run:
+        return 0
+    with LiveLine(out) as line:
+        outcome = train(
+            config,
+            command.out,
+            dataset=dataset,
+            initial=initial,
+            observe=line.update,
+            max_minutes=command.max_minutes,
+        )
+    out.print(f"{command.out}: {outcome.nimg / 1000:.1f} kimg, {_ending(outcome)}", markup=False)
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def open_dataset(command: Train) -> ImageDataset:
+    """Open the images of a command line, with a progress bar where that takes time."""
+    with options.progress() as bar:
+        task = bar.add_task("reading images", total=None, visible=False)
+
+        def move(num_done: int, num_all: int) -> None:
+            bar.update(task, completed=num_done, total=num_all, visible=True)
+
+        return ImageDataset(
+            command.data,
+            resolution=command.resolution,
+            mirror=command.mirror,
+            on_bad=command.on_bad,
+            progress=move,
+        )
+
+
+def resolve(
+    command: Train, dataset: ImageDataset, initial: Networks | None
+) -> tuple[RunConfig, dict[str, str]]:
+    """Turn a command line into the options of a run.
+
+    Sizes that are not given come from the images, the architecture from the initial weights.
+
+    Returns:
+        The config, and for each value that a rule chose, its reason.
+
+    Raises:
+        ConfigError: if a name is unknown or a value cannot work.
+    """
+    choices = Choices(
+        resolution=dataset.resolution,
+        img_channels=dataset.num_channels,
+        batch=command.batch,
+        kimg=command.kimg,
+        gamma=command.gamma,
+        channel_base=command.channel_base,
+        channel_max=command.channel_max,
+        mirror=command.mirror,
+        on_bad=command.on_bad,
+        checkpoint_kimg=command.checkpoint_kimg,
+        snapshot_kimg=command.snapshot_kimg,
+        seed=command.seed,
+        device=options.resolve_device(command.device).type,
+        workers=command.workers,
+        precision=command.precision,
+        init_from=command.init_from,
+        overrides=command.set,
+    )
+    return configure(command.preset, command.data, choices, initial=initial)
+
+
+def print_sizes(out: Console, config: RunConfig, reasons: Mapping[str, str]) -> None:
+    """Print what the run is, what it needs, and why rules chose what they chose."""
+    sizes = estimate(config)
+    side = config.generator.resolution
+    flat = config.to_json()
+    lines = [
+        f"{config.preset} at {side}x{side}, batch {config.batch}, on {config.output.device}: "
+        f"G {sizes.generator_parameters:,} and D {sizes.discriminator_parameters:,} parameters",
+        f"memory: about {sizes.total_bytes / 1e9:.1f} GB "
+        f"({sizes.state_bytes / 1e9:.2f} weights and optimizers, "
+        f"{sizes.activation_bytes / 1e9:.2f} activations)",
+    ]
+    for key, reason in reasons.items():
+        value: Any = flat
+        for part in key.split("."):
+            value = value[part]
+        lines.append(f"{key} = {value}: {reason}")
+    out.print("\n".join(lines), markup=False)
+
+
+class LiveLine:
+    """Shows where a run is: one live line on a terminal, else a plain line per log record.
+
+    Args:
+        out: the console.
+    """
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._live = Live(console=out, refresh_per_second=2) if out.is_terminal else None
+        self._terms = ""
+
+    def __enter__(self) -> "LiveLine":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show the progress after an iteration."""
+        if progress.record is not None:
+            self._terms = describe(progress.record)
+        line = (
+            f"kimg {progress.nimg / 1000:.1f}/{progress.total_nimg / 1000:g}  "
+            f"{progress.images_per_second:.1f} img/s  left {_duration(progress.seconds_left)}"
+        )
+        if self._live is not None:
+            self._live.update(Text(f"{line}\n{self._terms}"))
+        elif progress.record is not None:
+            self._out.print(f"{line}  {self._terms}", markup=False)
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """Say in a line what a record of the log holds: losses, regularizers, norms, time shares."""
+    terms, shares = record["terms"], record["time"]["share"]
+    names = {
+        "loss/G": "G",
+        "loss/D": "D",
+        "r1/penalty": "R1",
+        "path_length/mean": "path length",
+        "grad_norm/G": "|grad G|",
+        "grad_norm/D": "|grad D|",
+    }
+    shown = [f"{label} {terms[name]:.3g}" for name, label in names.items() if name in terms]
+    times = [f"{kind} {100 * share:.0f}%" for kind, share in shares.items()]
+    skipped = [f"skipped {record['skipped']}"] if record["skipped"] else []
+    return "  ".join([*shown, *skipped, "| " + " ".join(times)])
+
+
+def _ending(outcome: Outcome) -> str:
+    if outcome.is_complete:
+        return "complete"
+    if outcome.signal is not None:
+        return f"stopped by {outcome.signal.name}, saved; the same line goes on"
+    return "time is over, saved; the same line goes on"
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, hours = int(seconds // 60) % 60, int(seconds // 3600)
+    return f"{hours}h{minutes:02d}" if hours else f"{minutes}m{int(seconds) % 60:02d}"

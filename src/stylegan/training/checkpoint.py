@@ -1,0 +1,132 @@
+"""Checkpoints: all that a run needs to go on as if nothing had happened."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylegan.errors import CheckpointError, ConfigError
+from stylegan.training.config import RunConfig, differences
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: int) -> Path:
+    """Write `checkpoints/NNNNNNNNN.pt`, whole or not at all, and delete all but the newest.
+
+    Args:
+        run_dir: the run's folder.
+        state: tensors and plain values.
+        nimg: images shown, which names the file.
+        keep: how many checkpoints stay.
+    """
+    folder = run_dir / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{nimg:09d}.pt"
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        torch.save({"version": VERSION, "state": state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    for old in list_checkpoints(run_dir)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
+    """Return the state of the newest checkpoint that is whole, or None if there is none at all.
+
+    A damaged one is skipped with a warning.
+
+    Raises:
+        CheckpointError: if there are checkpoints and none can be read.
+    """
+    for leftover in (run_dir / "checkpoints").glob("*.tmp"):
+        logger.warning("%s: skipped, it was half written when the run died", leftover)
+        leftover.unlink()
+    paths = list_checkpoints(run_dir)
+    for path in reversed(paths):
+        try:
+            data = torch.load(path, map_location="cpu", weights_only=True)
+            version, state = data["version"], data["state"]
+        except Exception as error:  # torch.load raises many kinds on a damaged file
+            logger.warning("%s: skipped, it cannot be read (%s)", path, _first_line(error))
+            continue
+        if version != VERSION:
+            raise CheckpointError(
+                f"{path} of version {version}",
+                expected=f"version {VERSION}",
+                fix="continue the run with the release that wrote it",
+            )
+        result: dict[str, Any] = state
+        return result
+    if paths:
+        raise CheckpointError(
+            f"{len(paths)} checkpoints in {run_dir / 'checkpoints'}, none of which can be read",
+            expected="a whole one",
+            fix="start a new run with --init-from and the last of snapshots/",
+        )
+    return None
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """Return the checkpoint files, oldest first."""
+    paths = (run_dir / "checkpoints").glob("*.pt")
+    return sorted(path for path in paths if path.stem.isdigit())
+
+
+def open_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> None:
+    """Make the folder of a new run, or check that an old one may go on with this config.
+
+    `config.json` then holds the config and the fingerprint of the images.
+
+    Raises:
+        CheckpointError: if the folder holds something else, or other options that would change
+            what is computed, or if the images are others.
+    """
+    path = run_dir / "config.json"
+    if path.exists():
+        try:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            old, old_fingerprint = RunConfig.from_json(written["config"]), written["fingerprint"]
+        except (ValueError, KeyError, TypeError, ConfigError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({_first_line(error)})",
+                expected="the options of a run",
+                fix="choose another --out",
+            ) from error
+        changed = differences(old, config)
+        if changed:
+            raise CheckpointError(
+                f"{run_dir} was started with other options ({'; '.join(changed)})",
+                expected="the options that it was started with",
+                fix="repeat them, or choose another --out (with --init-from to go on from weights)",
+            )
+        if old_fingerprint != fingerprint:
+            raise CheckpointError(
+                f"{config.data.path} holds other images than when {run_dir} was started",
+                expected="the same images",
+                fix="restore them, or choose another --out",
+            )
+    elif run_dir.exists() and any(run_dir.iterdir()):
+        raise CheckpointError(
+            f"{run_dir} is not empty and holds no run",
+            expected="a new folder, or one of a run",
+            fix="choose another --out",
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name("config.json.tmp")
+    content = {"config": config.to_json(), "fingerprint": fingerprint}
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:120] if text else type(error).__name__

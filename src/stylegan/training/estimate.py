@@ -1,0 +1,83 @@
+"""What a run will need, before it starts."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from stylegan.losses.objective import Draw, discriminator_loss, generator_loss
+from stylegan.models.base import num_parameters
+from stylegan.training.config import RunConfig
+from stylegan.training.state import TrainState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Sizes of a run.
+
+    Attributes:
+        generator_parameters: trainable numbers of G.
+        discriminator_parameters: trainable numbers of D.
+        state_bytes: networks, running average, gradients and both Adams.
+        activation_bytes: what the larger main phase keeps for its backward pass.
+    """
+
+    generator_parameters: int
+    discriminator_parameters: int
+    state_bytes: int
+    activation_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory of state and activations; libraries and workspace come on top."""
+        return self.state_bytes + self.activation_bytes
+
+
+def estimate(config: RunConfig) -> Estimate:
+    """Compute the sizes of a run without computing or allocating anything.
+
+    The networks run on torch's meta device, which knows shapes only, and a hook adds up
+    what autograd would keep.
+    """
+    with torch.device("meta"):
+        state = TrainState(config, torch.device("meta"))
+        z = torch.empty(config.batch, state.generator.z_dim)
+        side = state.generator.img_resolution
+        reals = torch.empty(config.batch, state.generator.img_channels, side, side)
+        draw = Draw(z=z)
+        with _KeptBytes() as kept_g:
+            generator_loss(state.generator, state.discriminator, draw)
+        with _KeptBytes() as kept_d:
+            discriminator_loss(state.discriminator, reals, reals)
+    generator, discriminator = map(num_parameters, (state.generator, state.discriminator))
+    # float32: G has weight, gradient, two moments and the average; D all but the average
+    return Estimate(
+        generator_parameters=generator,
+        discriminator_parameters=discriminator,
+        state_bytes=4 * (5 * generator + 4 * discriminator),
+        activation_bytes=max(kept_g.total, kept_d.total),
+    )
+
+
+class _KeptBytes:
+    """Adds up the storage of all tensors that autograd keeps while open, each once."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._seen: dict[int, torch.UntypedStorage] = {}  # kept alive, so that ids stay unique
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept)
+
+    def __enter__(self) -> Self:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._hooks.__exit__(*exc_info)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen[storage._cdata] = storage
+            self.total += storage.nbytes()
+        return tensor

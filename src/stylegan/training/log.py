@@ -1,0 +1,76 @@
+"""The log of a run: one JSON object a line, and TensorBoard events where it is installed."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class RunLog:
+    """Appends records to `log.jsonl`, and their numbers to TensorBoard.
+
+    Opened at a position of the run, it drops what an interrupted run wrote beyond: the resumed
+    run writes those lines again, and they are the same but for the key "time".
+
+    Args:
+        run_dir: the run's folder.
+        nimg: images shown when the run continues; 0 for a new one.
+    """
+
+    def __init__(self, run_dir: Path, *, nimg: int) -> None:
+        self._path = run_dir / "log.jsonl"
+        kept = [record for record in read_log(run_dir) if record["nimg"] <= nimg and nimg > 0]
+        temporary = self._path.with_name("log.jsonl.tmp")
+        temporary.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+        temporary.replace(self._path)
+        self._events = _open_events(run_dir / "events", nimg)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record with a key "nimg"; it is on the disk when this returns."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())
+        if self._events is not None:
+            numbers = record.get("terms", {}) | {
+                f"time/{key}": value
+                for key, value in record.get("time", {}).items()
+                if isinstance(value, int | float)
+            }
+            for name, value in numbers.items():
+                self._events.add_scalar(name, value, global_step=record["nimg"])
+            self._events.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._events is not None:
+            self._events.close()
+
+
+def read_log(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's log; a last line that was cut off is left out."""
+    path = Path(run_dir) / "log.jsonl"
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _open_events(folder: Path, nimg: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("no TensorBoard events: pip install 'stylegan[log]' to have them")
+        return None
+    # purge_step hides what an interrupted run wrote beyond the position
+    return SummaryWriter(log_dir=str(folder), purge_step=nimg or None)

@@ -1,0 +1,382 @@
+"""The training loop: build, resume, repeat the step, and on cadence report and save."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGINT, SIGTERM, Signals
+from signal import signal as set_handler
+from types import FrameType
+from typing import Any
+
+import torch
+
+from stylegan import images
+from stylegan.data.dataset import ImageDataset
+from stylegan.data.loader import batches
+from stylegan.errors import ConfigError, DataError
+from stylegan.models import io
+from stylegan.models.base import Networks
+from stylegan.rng import generator_for
+from stylegan.training.checkpoint import (
+    load_newest_checkpoint,
+    open_run_folder,
+    save_checkpoint,
+)
+from stylegan.training.config import RunConfig
+from stylegan.training.log import RunLog
+from stylegan.training.schedule import crossed
+from stylegan.training.state import TrainState
+from stylegan.training.step import train_step
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_BATCH = 16
+DATA_SHARE_WARNING = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is, given to an observer after each iteration.
+
+    Attributes:
+        nimg: images shown.
+        total_nimg: images at the end.
+        images_per_second: over the last seconds.
+        seconds_left: to the end, at this speed.
+        record: the line of the log that this iteration wrote; None for most.
+    """
+
+    nimg: int
+    total_nimg: int
+    images_per_second: float
+    seconds_left: float
+    record: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        nimg: images shown.
+        is_complete: whether the run reached its length.
+        signal: SIGINT or SIGTERM if one of them ended it.
+    """
+
+    nimg: int
+    is_complete: bool
+    signal: Signals | None = None
+
+
+def train(
+    config: RunConfig,
+    run_dir: str | Path,
+    *,
+    dataset: ImageDataset | None = None,
+    initial: Networks | None = None,
+    observe: Callable[[Progress], None] | None = None,
+    max_minutes: float | None = None,
+) -> Outcome:
+    """Train to the end of the run, from its newest checkpoint if it has one.
+
+    On SIGINT or SIGTERM a checkpoint and a snapshot are written, and the run returns; so it
+    does after `max_minutes`.
+
+    Args:
+        config: the run's options.
+        run_dir: where everything is written.
+        dataset: the real images, if the caller has them open; None opens `config.data`.
+        initial: weights to start a new run from, as far as names and shapes agree.
+        observe: called after each iteration.
+        max_minutes: wall-clock limit; None for none.
+
+    Raises:
+        StyleganError: if images, options or checkpoint do not fit, or training diverges.
+    """
+    started_s = time.monotonic()
+    run_dir = Path(run_dir)
+    dataset = open_dataset(config) if dataset is None else dataset
+    _check_dataset(dataset, config)
+    open_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
+    state = TrainState(config, torch.device(config.output.device))
+    saved = load_newest_checkpoint(run_dir)
+    if saved is not None:
+        state.load_state_dict(saved)
+        logger.info("resumed at %d images", state.nimg)
+    elif initial is not None:
+        adopt(state, initial)
+    dataset.preload(round(config.output.cache_gb * 1e9))
+    deadline_s = None if max_minutes is None else started_s + max_minutes * 60
+    log = RunLog(run_dir, nimg=state.nimg)
+    try:
+        with _Signals() as signals:
+            return _Run(config, run_dir, state, log, observe).until_end(
+                dataset, signals, deadline_s
+            )
+    finally:
+        log.close()
+
+
+class _Run:
+    """One stretch of a run: what it writes, and the clock of its current tick."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        state: TrainState,
+        log: RunLog,
+        observe: Callable[[Progress], None] | None,
+    ) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.state = state
+        self.log = log
+        self.observe = observe
+        self.total_nimg = round(config.output.total_kimg * 1000)
+        self.clock = Clock()
+        self.tick_nimg = state.nimg
+
+    def until_end(
+        self, dataset: ImageDataset, signals: "_Signals", deadline_s: float | None
+    ) -> Outcome:
+        """Iterate until the run is complete, the time is over or a signal has come."""
+        state, output, batch = self.state, self.config.output, self.config.batch
+        if state.nimg == 0:
+            self.write_samples()
+        stream = batches(
+            dataset,
+            batch_size=batch,
+            seed=self.config.seed,
+            start=state.nimg,
+            device=state.device,
+            workers=output.workers,
+        )
+        try:
+            while state.nimg < self.total_nimg:
+                with self.clock("data"):
+                    reals = next(stream)
+                train_step(state, reals, timer=self.clock)
+                is_last = state.nimg >= self.total_nimg
+                record = None
+                if is_last or crossed(state.nimg, batch, output.tick_kimg):
+                    record = self.write_record()
+                if is_last or crossed(state.nimg, batch, output.snapshot_kimg):
+                    self.write_snapshot()
+                if is_last or crossed(state.nimg, batch, output.checkpoint_kimg):
+                    self.write_checkpoint()
+                self.report(record)
+                is_late = deadline_s is not None and time.monotonic() >= deadline_s
+                if not is_last and (is_late or signals.received is not None):
+                    self.write_checkpoint()
+                    self.write_snapshot()
+                    break
+        finally:
+            stream.close()  # type: ignore[attr-defined]  # an iterator to the caller, a generator here
+        if not (self.run_dir / "snapshots" / f"{state.nimg:09d}").exists():
+            self.write_snapshot()
+        is_complete = state.nimg >= self.total_nimg
+        received = None if is_complete else signals.received
+        return Outcome(nimg=state.nimg, is_complete=is_complete, signal=received)
+
+    def write_record(self) -> dict[str, Any]:
+        """Append the means since the last line to the log."""
+        state = self.state
+        seconds, shares = self.clock.report()
+        record: dict[str, Any] = {
+            "kind": "tick",
+            "nimg": state.nimg,
+            "iteration": state.iteration,
+            "skipped": state.skipped,
+            "terms": state.averages.report(),
+            "time": {
+                "seconds": seconds,
+                "images_per_second": (state.nimg - self.tick_nimg) / seconds,
+                "share": shares,
+            },
+        }
+        self.tick_nimg = state.nimg
+        self.log.write(record)
+        if state.skipped_in_row > 0:
+            logger.warning("%d steps in a row left out: gradients not finite", state.skipped_in_row)
+        if shares.get("data", 0) > DATA_SHARE_WARNING:
+            logger.warning(
+                "%.0f %% of the time went into waiting for images: raise --workers, or the cache "
+                "with --set output.cache_gb=...",
+                100 * shares["data"],
+            )
+        return record
+
+    def write_snapshot(self) -> None:
+        """Write the networks in the native format, and a sheet of samples."""
+        with self.clock("snapshots"):
+            io.save(
+                self.state.networks,
+                self.run_dir / "snapshots" / f"{self.state.nimg:09d}",
+                metadata={"nimg": self.state.nimg, "run": self.config.to_json()},
+            )
+            self.write_samples()
+
+    @torch.no_grad()
+    def write_samples(self) -> None:
+        """Write a sheet of EMA samples with the run's fixed latents and noise."""
+        generator, num = self.state.generator_ema, self.config.output.samples
+        stream = generator_for("samples", seed=self.config.seed)
+        z = torch.randn([num, generator.z_dim], generator=stream).to(self.state.device)
+        # in small parts: one pass over all would need more memory than training
+        parts = [images.to_uint8(generator(part)).cpu() for part in torch.split(z, SAMPLE_BATCH)]
+        sheet = images.grid(torch.cat(parts), columns=max(round(num**0.5), 1))
+        images.write(sheet, self.run_dir / "samples" / f"{self.state.nimg:09d}.png")
+
+    def write_checkpoint(self) -> None:
+        """Write all of the state, unless the last steps were left out for bad gradients."""
+        if self.state.skipped_in_row > 0:
+            return
+        with self.clock("snapshots"):
+            save_checkpoint(
+                self.run_dir,
+                self.state.state_dict(),
+                nimg=self.state.nimg,
+                keep=self.config.output.keep_checkpoints,
+            )
+
+    def report(self, record: Mapping[str, Any] | None) -> None:
+        """Tell the observer where the run is."""
+        if self.observe is None:
+            return
+        speed = self.clock.speed(self.state.nimg)
+        left = self.total_nimg - self.state.nimg
+        self.observe(
+            Progress(
+                nimg=self.state.nimg,
+                total_nimg=self.total_nimg,
+                images_per_second=speed,
+                seconds_left=left / speed if speed > 0 else float("inf"),
+                record=record,
+            )
+        )
+
+
+class Clock:
+    """Seconds by kind of work since the last report, and the speed over the last seconds."""
+
+    def __init__(self) -> None:
+        self._started_s = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+        self._marks: list[tuple[float, int]] = []
+
+    def __call__(self, kind: str) -> AbstractContextManager[None]:
+        """Add the time that the block takes to a kind."""
+        return self._timed(kind)
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        start_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed_s = time.perf_counter() - start_s
+            self._seconds[kind] = self._seconds.get(kind, 0.0) + elapsed_s
+
+    def report(self) -> tuple[float, dict[str, float]]:
+        """Return the seconds since the last report and each kind's share, and start anew."""
+        now_s = time.perf_counter()
+        total_s = max(now_s - self._started_s, 1e-9)
+        shares = {kind: seconds / total_s for kind, seconds in sorted(self._seconds.items())}
+        self._started_s, self._seconds = now_s, {}
+        return total_s, shares
+
+    def speed(self, nimg: int, *, window_s: float = 30.0) -> float:
+        """Return images per second over the last `window_s`, given the images shown now."""
+        now_s = time.perf_counter()
+        self._marks.append((now_s, nimg))
+        while len(self._marks) > 2 and self._marks[0][0] < now_s - window_s:
+            self._marks.pop(0)
+        (start_s, start_nimg), (end_s, end_nimg) = self._marks[0], self._marks[-1]
+        return (end_nimg - start_nimg) / (end_s - start_s) if end_s > start_s else 0.0
+
+
+class _Signals:
+    """While open, SIGINT and SIGTERM are noted, and end the run after the current iteration."""
+
+    def __init__(self) -> None:
+        self.received: Signals | None = None
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (SIGINT, SIGTERM):
+                self._old[number] = set_handler(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:  # a second one: the user does not want to wait
+            raise KeyboardInterrupt
+        self.received = Signals(number)
+        logger.warning("%s: saving a checkpoint after this iteration", self.received.name)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            set_handler(number, handler)
+
+
+def open_dataset(config: RunConfig) -> ImageDataset:
+    """Open the real images of a config."""
+    return ImageDataset(
+        config.data.path,
+        resolution=config.generator.resolution,
+        mirror=config.data.mirror,
+        on_bad=config.data.on_bad,
+    )
+
+
+def _check_dataset(dataset: ImageDataset, config: RunConfig) -> None:
+    if dataset.num_channels != config.generator.img_channels:
+        raise DataError(
+            f"{config.data.path} with {dataset.num_channels} channels",
+            expected=f"{config.generator.img_channels} as the networks have",
+            fix="convert the images, or set img_channels of both networks",
+        )
+    if len(dataset) < config.batch:
+        logger.warning("%d images are fewer than the batch of %d", len(dataset), config.batch)
+    if dataset.labels is not None:
+        logger.warning("%s has labels, which this run does not use", config.data.path)
+
+
+def adopt(state: TrainState, initial: Networks) -> None:
+    """Copy weights into a new run, as far as names and shapes agree, and log how many did.
+
+    Raises:
+        ConfigError: if a network of the run finds nothing that fits.
+    """
+    sources = {name: dict(network.state_dict()) for name, network in initial.items()}
+    average = sources.get("generator_ema") or sources.get("generator")
+    found = {
+        "generator": sources.get("generator") or average,
+        "generator_ema": average,
+        "discriminator": sources.get("discriminator"),
+    }
+    for name, network in state.networks.items():
+        source = found[name]
+        if source is None:
+            logger.warning("%s: not in the source, starts fresh", name)
+            continue
+        own = network.state_dict()
+        fitting = {
+            key: value
+            for key, value in source.items()
+            if key in own and own[key].shape == value.shape
+        }
+        if not fitting:
+            raise ConfigError(
+                f"--init-from has no weight that fits the {name}",
+                expected="networks of the same family",
+                fix="leave out the options that change the architecture",
+            )
+        network.load_state_dict(own | fitting)
+        new, dropped = len(own) - len(fitting), len(source) - len(fitting)
+        logger.info("%s: %d tensors kept, %d new, %d dropped", name, len(fitting), new, dropped)
