@@ -31,9 +31,7 @@ img { display: block; max-width: 100%; height: auto; border-radius: 3px; }
 img.enlarged { image-rendering: pixelated; }
 .scroll { overflow-x: auto; max-width: 100%; }
 .strip { display: flex; gap: .8rem; overflow-x: auto; padding-bottom: .4rem; }
-.strip figure { flex: 0 0 auto; margin: .4rem 0; }
-.strip figcaption { text-align: center; }
-.strip img { max-width: 72vw; }
+.strip figure { flex: 0 1 auto; margin: .4rem 0; }
 .charts { display: grid; gap: 1rem; grid-template-columns:
   repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
 .charts figure { background: var(--box); border: 1px solid var(--rule); border-radius: 6px;
@@ -56,6 +54,7 @@ td.number, th.number { text-align: right; }
 NUM_COLORS = 6
 # Told apart by dashes too, for those who cannot by color.
 DASHES = ("", "7 4", "2 4", "10 3 2 3")
+STRIP_WIDTH = 240  # of a figure, in pixels, before the strip is scrolled
 CHART_WIDTH = 360.0
 CHART_HEIGHT = 230.0
 
@@ -99,7 +98,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """Figures side by side, to be read from left to right; scrolled where the page is narrow."""
+    """Figures side by side, from left to right: first shrunk to fit the page, then scrolled."""
 
     figures: Sequence[Figure]
 
@@ -254,18 +253,20 @@ def _block(block: Text | Table | Figure | Strip) -> str:
         return _table(block)
     if isinstance(block, Figure):
         return _figure(block)
-    return '<div class="strip">\n' + "\n".join(map(_figure, block.figures)) + "\n</div>"
+    figures = [_figure(figure, least_width=STRIP_WIDTH) for figure in block.figures]
+    return '<div class="strip">\n' + "\n".join(figures) + "\n</div>"
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Figure, least_width: int = 0) -> str:
     with Image.open(io.BytesIO(figure.data)) as picture:
         kind, (width, height) = picture.format, picture.size
     if kind not in ("PNG", "GIF"):
         raise ValueError(f"a figure holds a PNG or GIF file, got {kind}")
     source = f"data:image/{kind.lower()};base64,{base64.b64encode(figure.data).decode()}"
     enlarged = ' class="enlarged"' if figure.scale > 1 else ""
+    style = f' style="min-width: {min(least_width, width * figure.scale)}px"' if least_width else ""
     return (
-        f'<figure><img{enlarged} width="{width * figure.scale}" height="{height * figure.scale}" '
+        f'<figure{style}><img{enlarged} width="{width * figure.scale}" height="{height * figure.scale}" '
         f'alt="{escape(figure.caption)}" src="{source}">{_caption(figure.caption)}</figure>'
     )
 
