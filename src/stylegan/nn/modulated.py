@@ -68,7 +68,7 @@ class SynthesisLayer(nn.Module):
             gain=ACTIVATION_GAIN["lrelu"] * gain,
             form=self.form,
         )
-        return F.leaky_relu(x, LRELU_SLOPE)
+        return F.leaky_relu(x, LRELU_SLOPE, inplace=True)
 
     def _noise(
         self, x: Tensor, mode: NoiseMode, generator: torch.Generator | None

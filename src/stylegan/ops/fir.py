@@ -1,10 +1,11 @@
 """FIR filtering with up- and downsampling: the specification, in plain PyTorch.
 
 Every function works in any float dtype, on any device and memory format, and differentiates
-any number of times, since it is a padding and a convolution.
+any number of times with respect to the image; filters are constants.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,21 @@ def upfirdn2d(
 
     Source: Karras et al. 2020 (StyleGAN2), appendix B.
     """
+    if torch.is_grad_enabled() and x.requires_grad:
+        y: Tensor = _UpFirDn2d.apply(x, kernel, up, down, padding, flip, gain)
+        return y
+    return _upfirdn2d(x, kernel, up, down, padding, flip, gain)
+
+
+def _upfirdn2d(
+    x: Tensor,
+    kernel: Tensor,
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],
+    flip: bool,
+    gain: float,
+) -> Tensor:
     if up > 1:
         x = _insert_zeros(x, up)
     channels = x.shape[1]
@@ -71,6 +87,48 @@ def upfirdn2d(
     if left == right >= 0 and top == bottom >= 0:  # let the convolution pad: one copy less
         return F.conv2d(x, weight, stride=down, padding=(top, left), groups=channels)
     return F.conv2d(F.pad(x, padding), weight, stride=down, groups=channels)
+
+
+class _UpFirDn2d(torch.autograd.Function):
+    """Its own gradient: the same operation with up and down exchanged and the kernel mirrored.
+
+    Autograd through the convolution would be right too, but oneDNN's backward pass of a
+    strided depthwise convolution is ten times slower than this.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        kernel: Tensor,
+        up: int,
+        down: int,
+        padding: tuple[int, int, int, int],
+        flip: bool,
+        gain: float,
+    ) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.options = (up, down, padding, flip, gain)
+        y = _upfirdn2d(x, kernel, up, down, padding, flip, gain)
+        ctx.sides = (*x.shape[2:], *y.shape[2:])
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (kernel,) = ctx.saved_tensors
+        up, down, (left, _, top, _), flip, gain = ctx.options
+        height, width, out_height, out_width = ctx.sides
+        taps_y, taps_x = kernel.shape
+        padding = (
+            taps_x - left - 1,
+            width * up - out_width * down + left - up + 1,
+            taps_y - top - 1,
+            height * up - out_height * down + top - up + 1,
+        )
+        x_grad = upfirdn2d(
+            grad, kernel, up=down, down=up, padding=padding, flip=not flip, gain=gain
+        )
+        return (x_grad, *[None] * 6)
 
 
 def filter2d(x: Tensor, kernel: Tensor) -> Tensor:
@@ -96,6 +154,12 @@ def downsample2d(x: Tensor, kernel: Tensor) -> Tensor:
 
 def _insert_zeros(x: Tensor, up: int) -> Tensor:
     num, channels, height, width = x.shape
-    x = x.reshape(num, channels, height, 1, width, 1)
-    x = F.pad(x, (0, up - 1, 0, 0, 0, up - 1))
-    return x.reshape(num, channels, height * up, width * up)
+    is_last = x.is_contiguous(memory_format=torch.channels_last)
+    spread = torch.empty(
+        [num, channels, height * up, width * up],
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if is_last else torch.contiguous_format,
+    ).zero_()
+    spread[:, :, ::up, ::up] = x
+    return spread
