@@ -4,7 +4,7 @@ Every function works in any float dtype, on any device and memory format, and di
 any number of times with respect to the image; filters are constants.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,8 +64,8 @@ def upfirdn2d(
     Source: Karras et al. 2020 (StyleGAN2), appendix B.
     """
     if torch.is_grad_enabled() and x.requires_grad:
-        y: Tensor = _UpFirDn2d.apply(x, kernel, up, down, padding, flip, gain)
-        return y
+        apply: Callable[..., Tensor] = _UpFirDn2d.apply
+        return apply(x, kernel, up, down, padding, flip, gain)
     return _upfirdn2d(x, kernel, up, down, padding, flip, gain)
 
 

@@ -74,7 +74,8 @@ def _scaled(
     shift = None if bias is None else (bias * gain).to(x.dtype)[:, None, None]
     if demodulate:
         # sum over I, k, k of (s W)^2 is a matrix product: N weights are never built
-        energy = styles.square() @ weight.square().sum(dim=(2, 3)).t()  # [N, O]
+        squares = weight.square().sum(dim=(2, 3)).to(styles.dtype)  # [O, I]
+        energy = styles.square() @ squares.t()  # [N, O]
         scale = ((energy + EPS).rsqrt() * gain).to(x.dtype)[:, :, None, None]
         y = y * scale if shift is None else torch.addcmul(shift, y, scale)
     elif shift is not None:

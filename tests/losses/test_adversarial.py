@@ -1,0 +1,29 @@
+import math
+
+import torch
+
+from stylegan.losses.adversarial import (
+    discriminator_logistic_fake,
+    discriminator_logistic_real,
+    generator_logistic,
+)
+
+
+def test_undecided_logits_cost_log_two():
+    logits = torch.zeros(3, 1)
+    for loss in (generator_logistic, discriminator_logistic_fake, discriminator_logistic_real):
+        torch.testing.assert_close(loss(logits), torch.full([3], math.log(2)))
+
+
+def test_signs():
+    real_looking = torch.full([1, 1], 20.0)
+    assert generator_logistic(real_looking) < 1e-6
+    assert discriminator_logistic_real(real_looking) < 1e-6
+    assert abs(discriminator_logistic_fake(real_looking).item() - 20) < 1e-5
+
+
+def test_the_generator_learns_most_where_it_is_found_out():
+    logits = torch.tensor([[-10.0], [10.0]], requires_grad=True)
+    generator_logistic(logits).sum().backward()
+    assert logits.grad[0].item() < -0.99
+    assert abs(logits.grad[1].item()) < 1e-4

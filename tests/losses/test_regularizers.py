@@ -1,0 +1,66 @@
+import math
+
+import pytest
+import torch
+
+from stylegan.losses.regularizers import path_length_penalty, path_lengths, r1_penalty
+
+
+def test_r1_of_a_linear_discriminator_is_its_squared_weight_norm():
+    weight = torch.randn(3, 8, 8, dtype=torch.float64)
+    images = torch.randn(4, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+    logits = (images * weight).sum(dim=(1, 2, 3))[:, None]  # dD/dx = weight everywhere
+    torch.testing.assert_close(r1_penalty(logits, images), weight.square().sum().expand(4))
+
+
+def test_r1_has_the_gradient_of_its_closed_form():
+    weight = torch.randn(3, 4, 4, dtype=torch.float64, requires_grad=True)
+    images = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    logits = (images * weight).square().sum(dim=(1, 2, 3))[:, None]  # dD/dx = 2 weight^2 x
+    penalty = r1_penalty(logits, images)
+    expected = (2 * weight.square() * images).square().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(penalty, expected)
+    (grad,) = torch.autograd.grad(penalty.sum(), weight)
+    (grad_expected,) = torch.autograd.grad(expected.sum(), weight)
+    torch.testing.assert_close(grad, grad_expected)
+
+
+def test_r1_needs_images_with_grad():
+    images = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(ValueError, match="requires_grad"):
+        r1_penalty(images.sum().reshape(1, 1), images)
+
+
+def test_path_length_of_a_linear_generator_is_the_norm_of_its_transposed_product():
+    num_ws, w_dim, side = 3, 5, 4
+    matrices = torch.randn(num_ws, w_dim, 3, side, side, dtype=torch.float64)
+    ws = torch.randn(2, num_ws, w_dim, dtype=torch.float64, requires_grad=True)
+    noise = torch.randn(2, 3, side, side, dtype=torch.float64)
+    images = torch.einsum("nlw,lwchv->nchv", ws, matrices)
+    jacobian = torch.einsum("lwchv,nchv->nlw", matrices, noise) / side
+    expected = jacobian.square().sum(dim=2).mean(dim=1).sqrt()
+    torch.testing.assert_close(path_lengths(images, ws, noise), expected)
+
+
+def test_path_length_needs_ws_with_grad():
+    with pytest.raises(ValueError, match="require grad"):
+        path_lengths(torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 3), torch.zeros(1, 3, 4, 4))
+
+
+def test_the_mean_moves_first_and_is_not_detached_in_the_penalty():
+    lengths = torch.tensor([1.0, 3.0], dtype=torch.float64, requires_grad=True)
+    penalty, mean = path_length_penalty(lengths, torch.tensor(1.0).double(), decay=0.01)
+    torch.testing.assert_close(mean.item(), 1.01)
+    torch.testing.assert_close(penalty, torch.tensor([0.01**2, 1.99**2], dtype=torch.float64))
+    (grad,) = torch.autograd.grad(penalty.mean(), lengths)
+    # d/dl_i of mean (l - a)^2 with a = 0.99 a0 + 0.01 mean(l)
+    deviation = lengths.detach() - 1.01
+    torch.testing.assert_close(grad, deviation - 0.01 * deviation.mean())
+    assert not mean.requires_grad
+
+
+def test_the_effective_coefficient_is_the_papers():
+    # spec, section 17: weight 2 with noise / R and the mean over L inputs is gamma_pl
+    for resolution, expected in ((256, 2.17983e-6), (512, 4.76837e-7), (1024, 1.05964e-7)):
+        num_ws = 2 * math.log2(resolution) - 2
+        assert abs(2 / (resolution**2 * num_ws) / expected - 1) < 1e-5
