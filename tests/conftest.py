@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from stylegan import images
+from stylegan.losses.objective import LossConfig
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
+from stylegan.training.config import DataConfig, EmaConfig, OutputConfig, RunConfig
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +34,37 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """Twelve noise images, 16x16."""
+    folder = tmp_path_factory.mktemp("images")
+    stream = torch.Generator().manual_seed(1)
+    for index in range(12):
+        image = torch.randint(0, 256, [3, 16, 16], generator=stream, dtype=torch.uint8)
+        images.write(image, folder / f"{index:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def run_config(generator_config, discriminator_config, image_folder):
+    """A run of 20 iterations of tiny networks; a step takes milliseconds."""
+    return RunConfig(
+        preset="tiny",
+        family="stylegan2",
+        generator=generator_config,
+        discriminator=discriminator_config,
+        data=DataConfig(path=str(image_folder), mirror=True),
+        loss=LossConfig(gamma=1.0, r1_interval=4),
+        ema=EmaConfig(half_life_kimg=0.1, rampup=0.05),
+        output=OutputConfig(
+            total_kimg=0.16,
+            tick_kimg=0.024,
+            snapshot_kimg=0.08,
+            checkpoint_kimg=0.04,
+            keep_checkpoints=2,
+            samples=4,
+        ),
+        batch=8,
+    )

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
     paths = list_checkpoints(run_dir)
     for path in reversed(paths):
         try:
+            _check_sums(path)
             data = torch.load(path, map_location="cpu", weights_only=True)
             version, state = data["version"], data["state"]
         except Exception as error:  # torch.load raises many kinds on a damaged file
@@ -125,6 +127,14 @@ def open_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> No
     content = {"config": config.to_json(), "fingerprint": fingerprint}
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every part of the file with its CRC; torch.load does not."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} does not match its checksum")
 
 
 def _first_line(error: Exception) -> str:

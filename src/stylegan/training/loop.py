@@ -202,7 +202,7 @@ class _Run:
         self.tick_nimg = state.nimg
         self.log.write(record)
         if state.skipped_in_row > 0:
-            logger.warning("%d steps in a row left out: gradients not finite", state.skipped_in_row)
+            logger.warning("%d iterations in a row had bad gradients", state.skipped_in_row)
         if shares.get("data", 0) > DATA_SHARE_WARNING:
             logger.warning(
                 "%.0f %% of the time went into waiting for images: raise --workers, or the cache "

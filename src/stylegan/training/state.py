@@ -32,7 +32,7 @@ class TrainState:
         nimg: real images shown so far.
         iteration: iterations finished so far.
         skipped: optimizer steps left out for non-finite gradients.
-        skipped_in_row: how many of them came last, one after the other.
+        skipped_in_row: iterations with such a step, one after the other, up to the last.
         averages: sums of the terms since the last line of the log.
     """
 

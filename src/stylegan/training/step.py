@@ -56,12 +56,13 @@ def train_step(
         The terms of this iteration, [] each, detached.
 
     Raises:
-        StyleganError: after 20 steps in a row with non-finite gradients.
+        StyleganError: after 20 iterations in a row with non-finite gradients.
     """
     config = state.config
     draws = draws or (lambda phase, num: draw(state, phase, num))
     pl_noise = pl_noise or (lambda num: _path_noise(state, num))
     terms: dict[str, Tensor] = {}
+    skipped_before = state.skipped
 
     with timer("G"):
         loss = generator_loss(state.generator, state.discriminator, draws("G", config.batch))
@@ -104,6 +105,7 @@ def train_step(
     state.nimg += config.batch
     state.iteration += 1
     state.averages.add(terms)
+    _count_skipped(state, is_bad=state.skipped > skipped_before)
     return terms
 
 
@@ -148,19 +150,21 @@ def _optimize(
     norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
     if not torch.isfinite(norm):
         state.skipped += 1
-        state.skipped_in_row += 1
-        if state.skipped_in_row >= MAX_SKIPPED_IN_ROW:
-            raise StyleganError(
-                f"{MAX_SKIPPED_IN_ROW} steps in a row with non-finite gradients, "
-                f"after {state.nimg} images",
-                expected="finite gradients",
-                fix="start again from the last checkpoint with a lower learning rate, "
-                "a higher gamma or --set precision=fp32",
-            )
         return norm
-    state.skipped_in_row = 0
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = grad
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+def _count_skipped(state: TrainState, *, is_bad: bool) -> None:
+    state.skipped_in_row = state.skipped_in_row + 1 if is_bad else 0
+    if state.skipped_in_row >= MAX_SKIPPED_IN_ROW:
+        raise StyleganError(
+            f"non-finite gradients in {MAX_SKIPPED_IN_ROW} iterations in a row, "
+            f"up to {state.nimg} images",
+            expected="finite gradients",
+            fix="start again from the last checkpoint, with a lower learning rate, a higher "
+            "gamma or --precision fp32",
+        )

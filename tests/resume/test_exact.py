@@ -1,0 +1,131 @@
+"""A run that is killed and started again is, bit for bit, the run that nobody touched."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan.training.checkpoint import list_checkpoints
+from stylegan.training.log import read_log
+from stylegan.training.loop import train
+
+# Runs in a process of its own, which it kills at a moment that the test chose.
+VICTIM = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from stylegan.training.config import RunConfig
+from stylegan.training.loop import train
+
+config = RunConfig.from_json(json.loads(sys.argv[1]))
+moment = json.loads(sys.argv[3])
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+save = torch.save
+saves = 0
+
+def save_half(data, file):
+    global saves
+    saves += 1
+    save(data, file)
+    if saves == moment.get("checkpoint"):
+        file.truncate(file.tell() // 2)
+        file.flush()
+        die()
+
+torch.save = save_half
+train(config, sys.argv[2], observe=lambda p: p.nimg == moment.get("nimg") and die())
+"""
+
+
+def run_and_kill(config, run_dir: Path, moment: dict[str, int]) -> None:
+    arguments = [json.dumps(config.to_json()), str(run_dir), json.dumps(moment)]
+    done = subprocess.run([sys.executable, "-c", VICTIM, *arguments], env=os.environ, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def assert_same(a, b, path="state"):
+    """Compare nested state exactly."""
+    assert type(a) is type(b), path
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype, path
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for index, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f"{path}[{index}]")
+    else:
+        assert a == b, path
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for left, right in zip(list_checkpoints(one), list_checkpoints(other), strict=True):
+        assert left.name == right.name
+        assert_same(
+            torch.load(left, weights_only=True)["state"],
+            torch.load(right, weights_only=True)["state"],
+        )
+    logs = [
+        [{key: value for key, value in record.items() if key != "time"} for record in read_log(run)]
+        for run in (one, other)
+    ]
+    assert logs[0] == logs[1]
+    for pattern in ("samples/*.png", "snapshots/*/*"):
+        files = [
+            sorted(path.relative_to(run) for path in run.glob(pattern)) for run in (one, other)
+        ]
+        assert files[0] == files[1]
+        for path in files[0]:
+            assert (one / path).read_bytes() == (other / path).read_bytes(), path
+
+
+@pytest.fixture(scope="module")
+def moments():
+    """Five moments, drawn once: three after an iteration, two within a checkpoint's write."""
+    stream = torch.Generator().manual_seed(20261124)
+    nimgs = (torch.randperm(19, generator=stream)[:3] + 1) * 8
+    between = [{"nimg": nimg} for nimg in sorted(nimgs.tolist())]
+    return [{"checkpoint": 1}, *between, {"checkpoint": 1}]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_killed_at_five_random_moments_and_resumed(run_config, tmp_path, moments, precision):
+    config = run_config.with_overrides(f"precision={precision}")
+    train(config, tmp_path / "whole")
+    # one run, killed again and again, for bf16 fewer times to save time
+    for moment in moments if precision == "fp32" else moments[2:]:
+        run_and_kill(config, tmp_path / "killed", moment)
+    train(config, tmp_path / "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("architectures", [("orig", "skip"), ("resnet", "orig")])
+def test_interrupted_and_resumed_in_other_architectures(run_config, tmp_path, architectures):
+    g, d = architectures
+    config = run_config.with_overrides(
+        f"generator.architecture={g}", f"discriminator.architecture={d}"
+    )
+    train(config, tmp_path / "whole")
+
+    def interrupt(progress):
+        if progress.nimg in (40, 104):  # on and off the cadence of the log
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = []
+    while not (outcome := train(config, tmp_path / "stopped", observe=interrupt)).is_complete:
+        stopped.append(outcome.nimg)
+    assert stopped == [40, 104]
+    for run in ("whole", "stopped"):  # the stops left snapshots that the whole run does not have
+        for nimg in stopped:
+            (tmp_path / run / "samples" / f"{nimg:09d}.png").unlink(missing_ok=True)
+            for path in (tmp_path / run / "snapshots" / f"{nimg:09d}").glob("*"):
+                path.unlink()
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")

@@ -1,0 +1,91 @@
+import dataclasses
+import json
+
+import pytest
+
+from stylegan.errors import ConfigError
+from stylegan.training.config import RunConfig, differences
+
+
+def test_json_round_trip_is_the_identity(run_config):
+    assert RunConfig.from_json(json.loads(json.dumps(run_config.to_json()))) == run_config
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("batch=16", ["batch"], 16),
+        ("optim.beta2=0.999", ["optim", "beta2"], 0.999),
+        ("optim.generator_lr=1", ["optim", "generator_lr"], 1.0),
+        ("data.mirror=false", ["data", "mirror"], False),
+        ("ema.rampup=none", ["ema", "rampup"], None),
+        ("ema.rampup=0.1", ["ema", "rampup"], 0.1),
+        ("generator.architecture=resnet", ["generator", "architecture"], "resnet"),
+        ("precision=bf16", ["precision"], "bf16"),
+        ("data.path=a=b", ["data", "path"], "a=b"),
+    ],
+)
+def test_overrides_are_typed_by_their_field(run_config, override, path, value):
+    found = run_config.with_overrides(override)
+    for name in path:
+        found = getattr(found, name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("batch=many", "--set batch=many; expected a whole number"),
+        ("batch=1.5", "expected a whole number"),
+        ("data.mirror=1", "expected true or false"),
+        ("optim.beta3=1", "--set optim.beta3=1; expected FIELD=VALUE with a field among"),
+        ("optim=1", "expected FIELD=VALUE"),
+        ("batch", "expected FIELD=VALUE"),
+        ("precision=fp8", "one of fp32, bf16"),
+        ("generator.resolution=48", "a power of two"),
+        ("optim.beta2=1.0", "from 0 to below 1"),
+    ],
+)
+def test_wrong_overrides_say_what_was_expected(run_config, override, message):
+    with pytest.raises(ConfigError, match=message):
+        run_config.with_overrides(override)
+
+
+def test_unknown_missing_and_mistyped_fields_are_refused(run_config):
+    data = run_config.to_json()
+    with pytest.raises(ConfigError, match="the fields"):
+        RunConfig.from_json({**data, "surprise": 1})
+    with pytest.raises(ConfigError, match="the fields"):
+        RunConfig.from_json({key: value for key, value in data.items() if key != "data"})
+    with pytest.raises(ConfigError, match="batch = '8'; expected a whole number"):
+        RunConfig.from_json({**data, "batch": "8"})
+
+
+def test_differences_name_what_changes_the_result_and_pass_over_the_rest(run_config):
+    changed = run_config.with_overrides("optim.beta2=0.9", "output.total_kimg=5", "seed=1")
+    assert differences(run_config, changed) == ["optim.beta2: 0.99 -> 0.9", "seed: 0 -> 1"]
+
+
+def test_parts_must_fit_each_other(run_config):
+    with pytest.raises(ConfigError, match=r"batch 6; expected a multiple of discriminator\.mbstd"):
+        run_config.with_overrides("batch=6")
+    with pytest.raises(ConfigError, match=r"generator.resolution 32 and discriminator.resolution"):
+        run_config.with_overrides("generator.resolution=32")
+    with pytest.raises(ConfigError, match="pl_batch_shrink"):
+        run_config.with_overrides("loss.pl_batch_shrink=3")
+
+
+def test_every_field_is_documented(run_config):
+    def parts(config):
+        yield type(config)
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if dataclasses.is_dataclass(value):
+                yield from parts(value)
+
+    for part in parts(run_config):
+        for field in dataclasses.fields(part):
+            assert f"\n        {field.name}: " in part.__doc__ or (
+                f"\n    {field.name}: " in part.__doc__
+            ), f"{part.__name__}.{field.name}"

@@ -1,0 +1,173 @@
+import dataclasses
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+import stylegan
+from stylegan.data.dataset import ImageDataset
+from stylegan.errors import ConfigError, DataError, StyleganError
+from stylegan.models.base import Networks
+from stylegan.models.stylegan2 import Generator
+from stylegan.training.checkpoint import list_checkpoints
+from stylegan.training.config import OutputConfig
+from stylegan.training.log import read_log
+from stylegan.training.loop import adopt, train
+from stylegan.training.state import TrainState
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_writes_its_folder(run_config, tmp_path):
+    seen = []
+    outcome = train(run_config, tmp_path / "run", observe=seen.append)
+    run = tmp_path / "run"
+    assert outcome.is_complete
+    assert outcome.nimg == 160
+    assert names(run) == [
+        "checkpoints", "config.json", "events", "log.jsonl", "samples", "snapshots"
+    ]  # fmt: skip
+    assert names(run / "samples") == ["000000000.png", "000000080.png", "000000160.png"]
+    assert names(run / "snapshots") == ["000000080", "000000160"]
+    assert names(run / "checkpoints") == ["000000120.pt", "000000160.pt"]
+    records = read_log(run)
+    assert [record["nimg"] for record in records] == [24, 48, 72, 96, 120, 144, 160]
+    assert {"loss/G", "loss/D", "grad_norm/G"} <= records[0]["terms"].keys()
+    assert {"data", "G", "D", "regularizers"} <= records[0]["time"]["share"].keys()
+    assert 0.5 < sum(records[-1]["time"]["share"].values()) <= 1
+    assert len(seen) == 20
+    assert sum(progress.record is not None for progress in seen) == 7
+
+
+def test_the_newest_snapshot_is_what_load_gives(run_config, tmp_path):
+    train(run_config, tmp_path / "run")
+    loaded = stylegan.load(tmp_path / "run")
+    checkpoint = torch.load(list_checkpoints(tmp_path / "run")[-1], weights_only=True)
+    average = checkpoint["state"]["generator_ema"]
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, average[key]), key
+    networks = stylegan.load_networks(tmp_path / "run")
+    assert {name for name, _ in networks.items()} == {
+        "generator", "generator_ema", "discriminator"
+    }  # fmt: skip
+
+
+def test_a_complete_run_started_again_does_nothing(run_config, tmp_path):
+    train(run_config, tmp_path / "run")
+    before = (tmp_path / "run" / "log.jsonl").read_bytes()
+    seen = []
+    assert train(run_config, tmp_path / "run", observe=seen.append).is_complete
+    assert seen == []
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_the_run_goes_on(run_config, tmp_path, number):
+    def interrupt(progress):
+        if progress.nimg == 56:
+            os.kill(os.getpid(), number)
+
+    outcome = train(run_config, tmp_path / "run", observe=interrupt)
+    assert (outcome.nimg, outcome.is_complete, outcome.signal) == (56, False, number)
+    assert names(tmp_path / "run" / "checkpoints")[-1] == "000000056.pt"
+    assert names(tmp_path / "run" / "snapshots") == ["000000056"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert train(run_config, tmp_path / "run").is_complete
+
+
+def test_max_minutes_saves_and_returns(run_config, tmp_path):
+    outcome = train(run_config, tmp_path / "run", max_minutes=0)
+    assert (outcome.nimg, outcome.is_complete, outcome.signal) == (8, False, None)
+    assert names(tmp_path / "run" / "checkpoints") == ["000000008.pt"]
+
+
+def test_divergence_keeps_the_last_good_checkpoint(run_config, tmp_path, monkeypatch):
+    config = run_config.with_overrides("output.checkpoint_kimg=0.016", "output.total_kimg=1")
+
+    def spoil(progress):
+        if progress.nimg == 40:
+            monkeypatch.setattr(
+                "stylegan.losses.objective.generator_logistic", lambda logits: logits * torch.nan
+            )
+
+    with pytest.raises(StyleganError, match="non-finite gradients in 20 iterations in a row"):
+        train(config, tmp_path / "run", observe=spoil)
+    assert names(tmp_path / "run" / "checkpoints") == ["000000016.pt", "000000032.pt"]
+
+
+def test_init_from_starts_with_the_weights_that_fit(run_config, tmp_path, caplog):
+    caplog.set_level("INFO", logger="stylegan")
+    other = Generator(dataclasses.replace(run_config.generator, resolution=32))
+    initial = Networks(generator_ema=other)
+    larger = dataclasses.replace(
+        run_config, output=dataclasses.replace(run_config.output, total_kimg=0.008)
+    )
+    train(larger, tmp_path / "run", initial=initial)
+    state = TrainState(run_config, torch.device("cpu"))
+    adopt(state, initial)
+    for key in ("mapping.fc0.weight", "synthesis.b4.const", "synthesis.b16.conv0.weight"):
+        assert torch.equal(state.generator.state_dict()[key], other.state_dict()[key])
+        assert torch.equal(state.generator_ema.state_dict()[key], other.state_dict()[key])
+    assert "generator: " in caplog.text
+    assert "kept" in caplog.text
+    assert "discriminator: not in the source" in caplog.text
+
+
+def test_init_from_weights_that_fit_nowhere_is_refused(run_config, tmp_path):
+    other = Generator(
+        dataclasses.replace(run_config.generator, z_dim=5, w_dim=7, channel_max=3, img_channels=1)
+    )
+    state = TrainState(run_config, torch.device("cpu"))
+    for name, tensor in list(other.state_dict().items()):
+        if tensor.shape == state.generator.state_dict()[name].shape:
+            module, _, leaf = name.rpartition(".")
+            delattr(other.get_submodule(module), leaf)
+    with pytest.raises(ConfigError, match="no weight that fits the generator"):
+        adopt(state, Networks(generator=other))
+
+
+def test_grey_images_need_grey_networks(run_config, tmp_path, image_folder):
+    from PIL import Image
+
+    for path in image_folder.glob("*.png"):
+        Image.open(path).convert("L").save(tmp_path / path.name)
+    dataset = ImageDataset(tmp_path)
+    with pytest.raises(DataError, match="with 1 channels; expected 3"):
+        train(run_config, tmp_path / "run", dataset=dataset)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_cache_and_workers_change_nothing(run_config, tmp_path, cached):
+    output = dataclasses.replace(
+        run_config.output, cache_gb=4.0 if cached else 0.0, workers=0, total_kimg=0.04
+    )
+    train(dataclasses.replace(run_config, output=output), tmp_path / "run")
+    (tmp_path / "reference").mkdir()
+    reference = dataclasses.replace(run_config.output, total_kimg=0.04)
+    train(dataclasses.replace(run_config, output=reference), tmp_path / "reference")
+    snapshots = [
+        (tmp_path / name / "snapshots" / "000000040" / "model.safetensors").read_bytes()
+        for name in ("run", "reference")
+    ]
+    assert snapshots[0] == snapshots[1]
+
+
+def test_tensorboard_gets_the_numbers_of_the_log(run_config, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(run_config, tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
+    logged = [record["terms"]["loss/G"] for record in read_log(tmp_path / "run")]
+    assert [event.value for event in events.Scalars("loss/G")] == pytest.approx(logged)
+
+
+def test_config_json_holds_the_options_and_the_images(run_config, tmp_path):
+    train(dataclasses.replace(run_config, output=OutputConfig(total_kimg=0.008)), tmp_path / "run")
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["config"]["loss"]["gamma"] == 1.0
+    assert len(written["fingerprint"]) == 64

@@ -1,0 +1,132 @@
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from stylegan.errors import StyleganError
+from stylegan.training.ema import update_ema
+from stylegan.training.state import TrainState
+from stylegan.training.step import MAX_SKIPPED_IN_ROW, draw, train_step
+
+
+@pytest.fixture
+def state(run_config):
+    return TrainState(run_config, torch.device("cpu"))
+
+
+def batch():
+    return torch.randn(8, 3, 16, 16)
+
+
+def snapshot(network):
+    return copy.deepcopy(network.state_dict())
+
+
+def moved(before, network):
+    return {key for key, value in network.state_dict().items() if not value.equal(before[key])}
+
+
+def test_one_step_moves_every_part_once(state):
+    before = {name: snapshot(network) for name, network in state.networks.items()}
+    terms = train_step(state, batch())
+    noise = {key for key in before["generator"] if key.endswith("noise_const")}
+    assert moved(before["generator"], state.generator) == before["generator"].keys() - noise
+    assert moved(before["discriminator"], state.discriminator) == before["discriminator"].keys()
+    # with ramp-up the average is the generator itself after the first iteration
+    for key, value in state.generator.state_dict().items():
+        torch.testing.assert_close(state.generator_ema.state_dict()[key], value)
+    assert (state.nimg, state.iteration, state.skipped) == (8, 1, 0)
+    assert state.pl_mean > 0
+    assert {"loss/G", "loss/D", "r1/penalty", "path_length/mean", "grad_norm/R1"} <= terms.keys()
+
+
+def test_lazy_terms_come_at_their_intervals(state):
+    present = [set(train_step(state, batch())) for _ in range(5)]
+    assert ["r1/penalty" in terms for terms in present] == [True, False, False, False, True]
+    assert ["path_length/mean" in terms for terms in present] == [True, False, False, False, True]
+
+
+def test_weight_zero_leaves_a_regularizer_out(run_config):
+    config = run_config.with_overrides("loss.gamma=0", "loss.pl_weight=0")
+    state = TrainState(config, torch.device("cpu"))
+    terms = train_step(state, batch())
+    assert not {"r1/penalty", "path_length/mean"} & terms.keys()
+    assert state.optimizer_g.param_groups[0]["lr"] == config.optim.generator_lr
+
+
+def test_draws_depend_on_place_and_phase_only(state):
+    first, again, other = draw(state, "G", 8), draw(state, "G", 8), draw(state, "D", 8)
+    assert torch.equal(first.z, again.z)
+    assert not torch.equal(first.z, other.z)
+    state.nimg = 8
+    assert not torch.equal(first.z, draw(state, "G", 8).z)
+
+
+def test_styles_are_mixed_in_nine_of_ten_batches_at_every_crossover(state):
+    drawn = []
+    for iteration in range(400):
+        state.nimg = iteration * 8
+        drawn.append(draw(state, "G", 1))
+    share = sum(one.z_mix is not None for one in drawn) / len(drawn)
+    assert abs(share - 0.9) < 0.05  # three standard deviations
+    assert {one.crossover for one in drawn} == set(range(1, state.generator.num_ws))
+
+
+def test_training_leaves_the_global_random_state_alone(state):
+    reals, before = batch(), torch.random.get_rng_state()
+    train_step(state, reals)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_ema_half_way_is_the_mean_and_copies_buffers(state):
+    target = state.generator
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.add_(1)
+    target.mapping.w_avg.fill_(3)
+    before = snapshot(state.generator_ema)
+    update_ema(state.generator_ema, target, 0.5)
+    after = state.generator_ema.state_dict()
+    torch.testing.assert_close(after["synthesis.b4.const"], before["synthesis.b4.const"] + 0.5)
+    assert torch.equal(after["mapping.w_avg"], torch.full([12], 3.0))
+
+
+def test_a_step_with_non_finite_gradients_is_left_out_and_counted(state):
+    before = snapshot(state.discriminator)
+    state.iteration = 1  # no regularizers
+    train_step(state, torch.full([8, 3, 16, 16], torch.nan))
+    assert (state.skipped, state.skipped_in_row) == (1, 1)
+    assert moved(before, state.discriminator) == set()
+    train_step(state, batch())
+    assert (state.skipped, state.skipped_in_row) == (1, 0)
+
+
+def test_twenty_bad_iterations_in_a_row_stop_training(state):
+    with torch.no_grad():
+        state.discriminator.b4.out.bias.fill_(torch.nan)  # spoils all but the path length
+    for _ in range(MAX_SKIPPED_IN_ROW - 1):
+        train_step(state, batch())
+    with pytest.raises(StyleganError, match="non-finite gradients in 20 iterations in a row"):
+        train_step(state, batch())
+
+
+def test_the_timer_sees_each_kind_of_work(state):
+    kinds = []
+    train_step(state, batch(), timer=lambda kind: nullcontext(kinds.append(kind)))
+    assert kinds == ["G", "regularizers", "D", "regularizers"]
+
+
+def test_bfloat16_gradients_point_the_same_way(run_config):
+    gradients = {}
+    for precision in ("fp32", "bf16"):
+        config = run_config.with_overrides(f"precision={precision}", "loss.pl_weight=0.01")
+        state = TrainState(config, torch.device("cpu"))
+        before = snapshot(state.discriminator)
+        torch.manual_seed(0)
+        terms = train_step(state, batch())
+        gradients[precision] = terms
+        assert moved(before, state.discriminator)
+    for name, value in gradients["fp32"].items():
+        # 8 bits in each of some ten layers
+        torch.testing.assert_close(gradients["bf16"][name], value, rtol=0.1, atol=0.03, msg=name)
