@@ -269,3 +269,10 @@ def test_writing_replaces_the_page_and_leaves_nothing_else(tmp_path):
     write_page(path, "second", sections=[])
     assert "<h1>second</h1>" in path.read_text()
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_figures_of_a_strip_shrink_to_no_less_than_240_pixels():
+    figures = [Figure(data=picture(8), caption="a", scale=scale) for scale in (1, 100)]
+    html = page("p", sections=[Section(title="s", blocks=[Strip(figures=figures), figures[1]])])
+    styles = [attributes.get("style") for tag, attributes in outline(html) if tag == "figure"]
+    assert styles == ["min-width: 8px", "min-width: 240px", None]

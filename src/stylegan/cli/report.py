@@ -46,9 +46,9 @@ svg text { fill: var(--soft); font: 13px system-ui, "Segoe UI", Roboto, "DejaVu 
   padding: 0; font-size: .85rem; color: var(--soft); }
 .legend svg { display: inline-block; width: 26px; height: 10px; margin-right: .35rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
-th, td { padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid var(--rule);
-  white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
+th, td { padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid var(--rule); }
+th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+td.number { white-space: nowrap; }
 td.number, th.number { text-align: right; }
 """
 NUM_COLORS = 6
@@ -259,14 +259,15 @@ def _block(block: Text | Table | Figure | Strip) -> str:
 
 def _figure(figure: Figure, least_width: int = 0) -> str:
     with Image.open(io.BytesIO(figure.data)) as picture:
-        kind, (width, height) = picture.format, picture.size
+        kind = picture.format
+        width, height = (figure.scale * side for side in picture.size)
     if kind not in ("PNG", "GIF"):
         raise ValueError(f"a figure holds a PNG or GIF file, got {kind}")
     source = f"data:image/{kind.lower()};base64,{base64.b64encode(figure.data).decode()}"
     enlarged = ' class="enlarged"' if figure.scale > 1 else ""
-    style = f' style="min-width: {min(least_width, width * figure.scale)}px"' if least_width else ""
+    style = f' style="min-width: {min(least_width, width)}px"' if least_width else ""
     return (
-        f'<figure{style}><img{enlarged} width="{width * figure.scale}" height="{height * figure.scale}" '
+        f'<figure{style}><img{enlarged} width="{width}" height="{height}" '
         f'alt="{escape(figure.caption)}" src="{source}">{_caption(figure.caption)}</figure>'
     )
 

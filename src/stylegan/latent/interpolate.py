@@ -76,7 +76,7 @@ def smooth_loop(
     frequency = torch.fft.rfftfreq(num_frames, dtype=torch.float64)
     response = torch.exp(-2 * (torch.pi * frequency * sigma_frames).square())
     spectrum = torch.fft.rfft(noise.double(), dim=0) * response[:, None]
-    smooth = torch.fft.irfft(spectrum, n=num_frames, dim=0)
+    smooth: Tensor = torch.fft.irfft(spectrum, n=num_frames, dim=0)
     return (smooth / smooth.square().mean().sqrt()).float()
 
 
