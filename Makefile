@@ -20,8 +20,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/sample.py
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/speed.py
 
 # constraints.txt pins the CPU build of torch; a looser request would fetch gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt
