@@ -1,0 +1,330 @@
+"""The documentation says what the code does: links, commands, options, numbers, texts."""
+
+import ast
+import contextlib
+import dataclasses
+import importlib
+import io
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+
+import stylegan
+from stylegan.cli.main import COMMANDS
+from stylegan.cli.train import Train
+from stylegan.models.base import num_parameters
+from stylegan.models.registry import build_discriminator, build_generator, configs_for
+from stylegan.training.estimate import estimate
+from stylegan.training.presets import PRESETS, Choices, configure
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "stylegan"
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+TO_COME = {ROOT / "docs" / "images" / "samples.png"}  # until the demo's picture is there
+ERRORS = {"StyleganError", "ConfigError", "DataError", "CheckpointError", "WeightsError"}
+ERROR_MAKERS = {"_refusal", "_damaged"}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield language and content of each fenced block."""
+    for match in re.finditer(r"^( *)```(\w*)\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL):
+        yield match[2], textwrap.dedent(match[3])
+
+
+def prose(text: str) -> str:
+    return re.sub(r"^( *)```.*?^\1```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(text: str) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", prose(text))
+
+
+def broken(document: Path, text: str) -> list[str]:
+    found = []
+    for link in links(text):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        if target in TO_COME:
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text("utf-8"))):
+            found.append(link)
+    return found
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    """Yield the lines of shell blocks; what is indented, or follows a backslash, is joined."""
+    for language, content in blocks(text):
+        if language in ("", "sh"):
+            joined = re.sub(r"\\?\n\s+(?=\S)", " ", content)
+            yield from (line.strip() for line in joined.splitlines() if line.strip())
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Return the arguments of each `stylegan ...` line; of alternatives a|b the first is taken."""
+    found = []
+    for line in shell_lines(text):
+        line = line.removeprefix(".venv/bin/")
+        if line.startswith("stylegan "):
+            words = shlex.split(re.sub(r"[\[\]]", "", line), comments=True)[1:]
+            found.append([word.partition("|")[0] for word in words])
+    return found
+
+
+class ParsedError(Exception):
+    """Ends a command once its line is understood."""
+
+    def __init__(self, options: object) -> None:
+        super().__init__(options)
+        self.options = options
+
+
+def parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return the options that a command line means, without running the command."""
+    understand = tyro.cli
+
+    def parse_only(*args: object, **kwargs: object) -> None:
+        raise ParsedError(understand(*args, **kwargs))
+
+    complaint = io.StringIO()
+    with monkeypatch.context() as patch, contextlib.redirect_stderr(complaint):
+        patch.setattr(tyro, "cli", parse_only)
+        try:
+            importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+        except ParsedError as parsed:
+            return parsed.options
+        except SystemExit:
+            raise AssertionError(f"{shlex.join(arguments)}\n{complaint.getvalue()}") from None
+    raise AssertionError(f"{arguments[0]} does not parse by tyro.cli")
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """Yield the cells of each row of each table."""
+    for line in text.splitlines():
+        if line.startswith("| "):
+            yield [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """Yield file and longest fixed part of each error and log message in the package."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            called = ast.unparse(node.func)
+            if called in ERRORS | ERROR_MAKERS or called.startswith("logger."):
+                for text in longest_literals(node.args[0]):
+                    yield str(path.relative_to(SOURCE)), text
+
+
+def longest_literals(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.IfExp):
+        return longest_literals(node.body) + longest_literals(node.orelse)
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    constants = [part.value for part in parts if isinstance(part, ast.Constant)]
+    pieces = [
+        piece.strip(" ({,;:")
+        for constant in constants
+        for piece in re.split(r"%%?[.\d]*[dfs]?|\{.*?\}", str(constant))
+    ]
+    longest = max(pieces, key=len, default="")
+    return [longest] if len(longest) >= 5 else []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_relative_link_leads_somewhere(document):
+    assert broken(document, document.read_text(encoding="utf-8")) == []
+
+
+def test_a_broken_link_or_anchor_is_noticed():
+    text = "[a](nowhere.md) [b](train.md#no-such-heading) [c](train.md#gamma) [d](#gamma)"
+    assert broken(ROOT / "docs" / "train.md", text) == ["nowhere.md", "train.md#no-such-heading"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_line_that_is_shown_is_one(document, monkeypatch, run_config):
+    for arguments in command_lines(document.read_text(encoding="utf-8")):
+        command = parse(arguments, monkeypatch)
+        if isinstance(command, Train):
+            assert command.preset in PRESETS
+            run_config.with_overrides(*command.set)
+
+
+def test_command_lines_are_found_and_wrong_ones_noticed(monkeypatch):
+    shown = (
+        "```\nstylegan data prepare A B.zip --resolution 4 [--crop center|wide]\n    [--on-bad x]"
+    )
+    (arguments,) = command_lines(shown + "\n```\n")
+    assert arguments[-4:] == ["--crop", "center", "--on-bad", "x"]
+    with pytest.raises(AssertionError, match="--on-bad"):
+        parse(arguments, monkeypatch)
+    assert sum(len(command_lines(path.read_text("utf-8"))) for path in DOCUMENTS) >= 15
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_make_target_that_is_shown_is_there(document):
+    targets = re.findall(r"^([\w-]+):", read("Makefile"), re.MULTILINE)
+    for line in shell_lines(document.read_text(encoding="utf-8")):
+        if line.startswith("make "):
+            assert shlex.split(line, comments=True)[1] in targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_that_is_shown_imports_what_is_there(document):
+    if document.name == "style.md":
+        return  # its examples are of form
+    for language, content in blocks(document.read_text(encoding="utf-8")):
+        if language != "python":
+            continue
+        for node in ast.walk(ast.parse(content)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "stylegan":
+                assert node.attr in [*stylegan.__all__, "models", "training"], node.attr
+
+
+def test_the_page_on_training_has_every_option_and_no_other():
+    text = read("docs/train.md")
+    table = text.partition("## Options")[2].partition("\n## ")[0]
+    documented = re.findall(r"^\| `--([\w-]+)`", table, re.MULTILINE)
+    assert sorted(documented) == sorted(
+        field.name.replace("_", "-") for field in dataclasses.fields(Train)
+    )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_readme_has_a_row_for_each_preset(name):
+    preset = PRESETS[name]
+    (row,) = [row for row in rows(read("README.md")) if row[0] == f"`{name}`"]
+    numbers = [f"{preset.batch}", f"{preset.lr:g}", f"{preset.kimg:,}"]
+    assert [row[3], row[4], row[6]] == numbers
+    assert row[5].split()[0] == ("by" if preset.gamma is None else f"{preset.gamma:g}")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_page_on_configurations_has_a_column_for_each_preset(name):
+    preset = PRESETS[name]
+    _, generator, discriminator = configs_for(preset.configuration, 64)
+    table = read("docs/configs.md").partition("## Presets")[2].partition("\n## ")[0]
+    header, *body = rows(table)
+    column = {row[0]: row[header.index(f"`{name}`")] for row in body}
+    assert column["batch"] == f"{preset.batch}"
+    assert column["learning rate of G and D"] == f"{preset.lr:g}"
+    assert column["length"] == f"{preset.kimg:,} kimg"
+    assert column["mapping layers"] == f"{generator.mapping_layers}"
+    assert column["z, w"] == f"{generator.z_dim}, {generator.w_dim}"
+    for network in (generator, discriminator):
+        widths = f"{network.channel_base}, {network.channel_max}"
+        assert column["`channel_base`, `channel_max`"] == widths
+    architectures = f"{generator.architecture}, {discriminator.architecture}"
+    assert column["generator, discriminator"] == architectures
+
+
+def count(name: str, resolution: int, **architecture: str) -> tuple[int, int]:
+    family, generator, discriminator = configs_for(name, resolution)
+    with torch.device("meta"):  # shapes only
+        return (
+            num_parameters(build_generator(family, dataclasses.replace(generator, **architecture))),
+            num_parameters(
+                build_discriminator(family, dataclasses.replace(discriminator, **architecture))
+            ),
+        )
+
+
+def test_parameter_counts_are_those_of_the_networks():
+    table = list(rows(read("docs/configs.md")))
+    for architecture in ("orig", "skip", "resnet"):
+        counts = [
+            count(name, 1024, architecture=architecture) for name in ("stylegan2-e", "stylegan2-f")
+        ]
+        for index, network in enumerate(("generator", "discriminator")):
+            shown = [f"{pair[index]:,}" for pair in counts]
+            assert [f"{network} `{architecture}`", *shown] in table
+    names = ["stylegan2-f", "stylegan2-e", "stylegan2-small"]
+    for resolution in (32, 64, 128, 256, 512, 1024):
+        pairs = [count(name, resolution) for name in names]
+        shown = [f"{generator:,} / {discriminator:,}" for generator, discriminator in pairs]
+        (row,) = [row for row in table if row[0] == str(resolution)]
+        assert row[1:] in (shown, shown[:2], [*shown[:2], ""])
+
+
+def test_the_memory_table_is_what_a_dry_run_states():
+    table = [row for row in rows(read("docs/train.md")) if row[-1].endswith(" GB")]
+    assert len(table) >= 6
+    for name, resolution, batch, *sizes in table:
+        for precision, size in zip(("fp32", "bf16"), sizes, strict=True):
+            choices = Choices(resolution=int(resolution), batch=int(batch), precision=precision)
+            config, _ = configure(name.strip("`"), "photos", choices)
+            stated = float(size.removesuffix(" GB"))
+            # Two digits are shown, and releases of PyTorch keep a little more or less.
+            assert estimate(config).total_bytes / 1e9 == pytest.approx(stated, rel=0.1, abs=0.06)
+
+
+def test_the_page_on_architecture_names_every_file():
+    text = read("docs/architecture.md").partition("## Where the plan was left")[0]
+    named = set(re.findall(r"`((?!tests/)(?:\w+/)?\w+\.py)`", text))
+    there = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py")}
+    modules = {name for name in there if not name.endswith("/__init__.py")}
+    assert modules - named == set()
+    assert named - there == set()
+
+
+def test_the_page_on_papers_points_at_names_that_are_there():
+    table = [row for row in rows(read("docs/papers.md")) if row[2].endswith(".py`")]
+    assert len(table) > 30
+    for row in table:
+        tree = ast.parse((SOURCE / row[2].strip("`")).read_text(encoding="utf-8"))
+        defined = {getattr(node, "name", None) for node in tree.body} | {
+            target.id
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        names = re.findall(r"`(\w+)`", row[3])
+        assert names
+        assert set(names) - defined == set(), row[2]
+
+
+def test_the_page_on_troubleshooting_has_every_error_and_log_message():
+    text = re.sub(r"`", "", read("docs/troubleshooting.md"))
+    found = list(messages())
+    assert len(found) > 70
+    assert [(path, message) for path, message in found if message not in text] == []
+
+
+def test_the_page_on_data_has_every_reason():
+    table = read("docs/data.md").partition("## check")[2].partition("\n## ")[0]
+    reasons = tuple(row[0].strip("`") for row in rows(table) if row[0].startswith("`"))
+    tree = ast.parse((SOURCE / "data" / "readers.py").read_text(encoding="utf-8"))
+    raised = [
+        ast.unparse(node.args[0]).strip("f'")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "_unusable"
+    ]
+    assert len(raised) > 5
+    assert [reason for reason in raised if not reason.startswith(reasons)] == []
