@@ -22,7 +22,7 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py
 
-# constraints.txt pins the CPU build of torch; a looser request would fetch gigabytes of CUDA.
+# torch first and pinned: a looser request may fetch gigabytes of CUDA (constraints.txt).
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0

@@ -104,3 +104,8 @@ def test_folders_of_something_else_are_refused(run_config, tmp_path):
     with pytest.raises(CheckpointError, match="not empty and holds no run"):
         open_run_folder(tmp_path, run_config, fingerprint="a")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_same_images_may_lie_elsewhere(run_config, tmp_path):
+    open_run_folder(tmp_path / "run", run_config, fingerprint="a")
+    open_run_folder(tmp_path / "run", run_config.with_overrides("data.path=b"), fingerprint="a")

@@ -84,3 +84,10 @@ def test_initial_networks_bring_their_architecture():
 def test_unknown_presets_are_refused_with_a_list():
     with pytest.raises(ConfigError, match="preset 'stylegan3'; expected one of stylegan2-f"):
         configure("stylegan3", "data", Choices(resolution=64))
+
+
+def test_initial_networks_with_labels_are_refused():
+    with torch.device("meta"):
+        initial = create("stylegan2-e", 32, c_dim=5)
+    with pytest.raises(ConfigError, match="a network with labels"):
+        configure("stylegan2-f", "data", Choices(resolution=32), initial=initial)

@@ -55,11 +55,12 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def progress() -> Progress:
+def progress(*, transient: bool = False) -> Progress:
     """Return a progress bar with count and time left, on standard error.
 
-    Where that is no terminal, it leaves one line when it ends.
+    Where that is no terminal, it leaves one line when it ends. A transient one leaves nothing.
     """
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -67,5 +68,7 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        transient=transient,
+        disable=transient and not console.is_terminal,
     )

@@ -110,11 +110,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def open_dataset(command: Train) -> ImageDataset:
     """Open the images of a command line, with a progress bar where that takes time."""
-    with options.progress() as bar:
-        task = bar.add_task("reading images", total=None, visible=False)
+    with options.progress(transient=True) as bar:
+        task = bar.add_task("reading images", total=None)
 
         def move(num_done: int, num_all: int) -> None:
-            bar.update(task, completed=num_done, total=num_all, visible=True)
+            bar.update(task, completed=num_done, total=num_all)
 
         return ImageDataset(
             command.data,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylegan.ops.bias_act import ACTIVATION_GAIN, LRELU_SLOPE, Activation
+from stylegan.ops.bias_act import ACTIVATION_GAIN, Activation, bias_act
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 from stylegan.ops.resample_conv import conv2d_down
 
@@ -55,7 +55,7 @@ class EqualizedLinear(nn.Module):
         weight = (self.weight * (self.scale * gain)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * (self.lr_multiplier * gain)).to(x.dtype)
         x = F.linear(x, weight, bias)
-        return F.leaky_relu(x, LRELU_SLOPE, inplace=True) if self.act == "lrelu" else x
+        return bias_act(x, act=self.act, gain=1, inplace=True)
 
     def extra_repr(self) -> str:
         """Show in `print(model)` what the weight's shape does not tell."""
@@ -109,7 +109,7 @@ class EqualizedConv2d(nn.Module):
             x = conv2d_down(x, weight, self.kernel, bias=bias)
         else:
             x = F.conv2d(x, weight, bias, padding=self.padding)
-        return F.leaky_relu(x, LRELU_SLOPE, inplace=True) if self.act == "lrelu" else x
+        return bias_act(x, act=self.act, gain=1, inplace=True)
 
     def extra_repr(self) -> str:
         """Show in `print(model)` what the weight's shape does not tell."""

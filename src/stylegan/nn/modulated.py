@@ -7,11 +7,10 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan.nn.equalized import EqualizedLinear
-from stylegan.ops.bias_act import ACTIVATION_GAIN, LRELU_SLOPE
+from stylegan.ops.bias_act import ACTIVATION_GAIN, bias_act
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 from stylegan.ops.modulated_conv import modulated_conv2d
 
@@ -68,7 +67,7 @@ class SynthesisLayer(nn.Module):
             gain=ACTIVATION_GAIN["lrelu"] * gain,
             form=self.form,
         )
-        return F.leaky_relu(x, LRELU_SLOPE, inplace=True)
+        return bias_act(x, act="lrelu", gain=1, inplace=True)
 
     def _noise(
         self, x: Tensor, mode: NoiseMode, generator: torch.Generator | None

@@ -20,6 +20,7 @@ def bias_act(
     act: Activation = "linear",
     gain: float | None = None,
     clamp: float | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """Compute `clamp(act(x + bias) * gain)`.
 
@@ -29,6 +30,7 @@ def bias_act(
         act: "linear", or "lrelu" with slope 0.2.
         gain: None takes the activation's own, 1 or sqrt(2).
         clamp: bound on the magnitude of the result; None means none.
+        inplace: the activation may overwrite `x`, which the caller needs no more.
 
     Returns:
         The shape and dtype of `x`. Differentiable twice; the second derivative of the
@@ -37,7 +39,7 @@ def bias_act(
     if bias is not None:
         x = x + bias.to(x.dtype).reshape(-1, *[1] * (x.ndim - 2))
     if act == "lrelu":
-        x = F.leaky_relu(x, LRELU_SLOPE)
+        x = F.leaky_relu(x, LRELU_SLOPE, inplace=inplace or bias is not None)
     gain = ACTIVATION_GAIN[act] if gain is None else gain
     if gain != 1:
         x = x * gain

@@ -223,12 +223,16 @@ class RunConfig:
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """List the fields that differ and would change what is computed, as "field: old -> new"."""
+    """List the fields that differ and would change what is computed, as "field: old -> new".
+
+    The path of the images is none of them: their fingerprint is compared instead.
+    """
     before, after = _flat(old.to_json()), _flat(new.to_json())
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(("output.", "preset"))
+        if before.get(key) != after.get(key)
+        and not key.startswith(("output.", "preset", "data.path"))
     ]
 
 

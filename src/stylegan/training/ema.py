@@ -9,7 +9,7 @@ from stylegan.models.base import AbstractGenerator
 def update_ema(average: AbstractGenerator, generator: AbstractGenerator, beta: float) -> None:
     """Move the average towards the generator, in place; buffers are copied.
 
-    Source: Karras et al. 2018 (ProGAN), section 4.1.
+    Source: Karras et al. 2018 (ProGAN), appendix A.
 
     Args:
         average: moved to `lerp(generator, average, beta)`.

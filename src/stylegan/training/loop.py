@@ -249,7 +249,7 @@ class _Run:
         if self.observe is None:
             return
         speed = self.clock.speed(self.state.nimg)
-        left = self.total_nimg - self.state.nimg
+        left = max(self.total_nimg - self.state.nimg, 0)
         self.observe(
             Progress(
                 nimg=self.state.nimg,

@@ -217,6 +217,12 @@ def _adopted(
     chosen: dict[str, int],
 ) -> tuple[GeneratorConfig, DiscriminatorConfig]:
     source = initial.generator_ema or initial.generator
+    if any(network.c_dim > 0 for _, network in initial.items()):
+        raise ConfigError(
+            "--init-from a network with labels",
+            expected="one without: training does not use labels yet",
+            fix="choose another network",
+        )
     own = {**chosen, "resolution": generator.resolution}
     if source is not None:
         generator = replace(source.config, **own)

@@ -11,7 +11,7 @@ def ema_beta(config: EmaConfig, *, nimg: int, batch: int) -> float:
     `0.5 ** (batch / half_life)`, the half-life in images, with ramp-up at most a share of the
     images shown so far.
 
-    Source: Karras et al. 2018 (ProGAN), section 4.1; ramp-up from StyleGAN2-ADA.
+    Source: Karras et al. 2018 (ProGAN), appendix A; ramp-up from StyleGAN2-ADA.
 
     Args:
         config: half-life and ramp-up.

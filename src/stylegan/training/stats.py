@@ -7,28 +7,34 @@ from torch import Tensor
 
 
 class Averages:
-    """Mean of each named term since the last report, summed on the device in float64 where it can.
+    """Mean of each named term since the last report, summed on its device.
 
-    A term that is not finite is counted apart and does not spoil its mean.
+    A value that is not finite is left out: the step that it came from was left out too.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}
 
     def add(self, terms: dict[str, Tensor]) -> None:
         """Add one value of each term, [] each."""
         for name, value in terms.items():
-            value = value.detach().to(torch.float32)
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            is_finite = torch.isfinite(value)
+            value = torch.where(is_finite, value.detach(), 0).to(torch.float32)
+            count = is_finite.to(torch.float32)
+            if name in self._sums:
+                value, count = self._sums[name] + value, self._counts[name] + count
+            self._sums[name], self._counts[name] = value, count
 
     def report(self) -> dict[str, float]:
-        """Return the means, sorted by name, and start anew."""
+        """Return the means, sorted by name, and start anew. A term without a value is left out."""
         names = sorted(self._sums)
-        values = torch.stack([self._sums[name] for name in names]).tolist() if names else []
+        both = [torch.stack([self._sums[name], self._counts[name]]) for name in names]
+        values = torch.stack(both).tolist() if both else []
         means = {
-            name: value / self._counts[name] for name, value in zip(names, values, strict=True)
+            name: total / count
+            for name, (total, count) in zip(names, values, strict=True)
+            if count > 0
         }
         self._sums, self._counts = {}, {}
         return means

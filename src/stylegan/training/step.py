@@ -165,6 +165,6 @@ def _count_skipped(state: TrainState, *, is_bad: bool) -> None:
             f"non-finite gradients in {MAX_SKIPPED_IN_ROW} iterations in a row, "
             f"up to {state.nimg} images",
             expected="finite gradients",
-            fix="start again from the last checkpoint, with a lower learning rate, a higher "
+            fix="start a new run with --init-from this one, and a lower learning rate, a higher "
             "gamma or --precision fp32",
         )

@@ -1,0 +1,47 @@
+import pytest
+
+import stylegan
+from stylegan.cli import main as cli
+from stylegan.errors import DataError
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"stylegan {stylegan.__version__}\n"
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["-h"], 0), ([], 2)])
+def test_help_lists_every_command(capsys, arguments, status):
+    assert cli.main(arguments) == status
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in cli.COMMANDS)
+    assert "Example:" in out
+
+
+def test_an_unknown_command_is_wrong_usage(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "no command 'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main([name, "--help"])
+    assert exit_info.value.code == 0
+    assert f"stylegan {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (DataError("a\nb", expected="c", fix="d"), 1, "stylegan data: a b; expected c; d\n"),
+        (KeyboardInterrupt(), 130, "stylegan data: interrupted\n"),
+    ],
+)
+def test_failures_are_one_line_and_a_status(monkeypatch, capsys, error, status, message):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr("stylegan.cli.data.main", fail)
+    assert cli.main(["data"]) == status
+    assert capsys.readouterr().err == message

@@ -1,0 +1,141 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import stylegan
+from stylegan.cli.main import main
+from stylegan.training.log import read_log
+
+SMALL = ["--channel-base", "64", "--channel-max", "6", "--batch", "4", "--device", "cpu"]
+
+
+@pytest.fixture
+def line(image_folder, tmp_path):
+    """A command line of a run of four iterations."""
+    return [
+        "train", "--preset", "stylegan2-small", "--data", str(image_folder),
+        "--out", str(tmp_path / "run"), *SMALL, "--kimg", "0.016",
+        "--set", "output.tick_kimg=0.008", "--set", "output.samples=4",
+    ]  # fmt: skip
+
+
+def test_trains_and_says_what_it_does(line, tmp_path, capsys):
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    assert "stylegan2-small at 16x16, batch 4, on cpu: G " in out
+    assert "loss.gamma = " in out
+    assert "resolution^2 / batch" in out
+    assert "kimg 0.0/0.016" in out
+    assert "img/s" in out
+    assert "|grad G|" in out
+    assert "0.0 kimg, complete" in out
+    assert stylegan.load(tmp_path / "run").img_resolution == 16
+
+
+def test_the_same_line_resumes_and_a_longer_one_goes_on(line, tmp_path, capsys):
+    assert main([*line, "--max-minutes", "0"]) == 0
+    assert "time is over, saved; the same line goes on" in capsys.readouterr().out
+    assert main(line) == 0
+    assert "resumed at 4 images" in capsys.readouterr().err
+    longer = [*line]
+    longer[longer.index("0.016")] = "0.024"
+    assert main(longer) == 0
+    assert [record["nimg"] for record in read_log(tmp_path / "run")] == [8, 16, 24]
+
+
+def test_a_changed_option_is_refused_in_one_line(line, tmp_path, capsys):
+    assert main(line) == 0
+    capsys.readouterr()
+    assert main([*line, "--gamma", "7"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "loss.gamma: " in error
+    assert "-> 7.0" in error
+
+
+def test_dry_run_prints_the_configuration_and_writes_nothing(line, tmp_path, capsys):
+    assert main([*line, "--dry-run", "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    assert '"seed": 3' in out
+    assert "parameters" in out
+    assert "memory: about" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys):
+    assert main(line) == 0
+    second = [str(tmp_path / "second") if word == str(tmp_path / "run") else word for word in line]
+    capsys.readouterr()
+    assert main([*second, "--init-from", str(tmp_path / "run"), "--max-minutes", "0"]) == 0
+    assert " 0 new, 0 dropped" in capsys.readouterr().err
+    written = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert written["config"]["init_from"] == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        (["--preset", "stylegan4"], 1, "preset 'stylegan4'; expected one of stylegan2-f"),
+        (["--data", "/nowhere"], 1, "/nowhere"),
+        (["--set", "optim.beta9=1"], 1, "--set optim.beta9=1; expected FIELD=VALUE"),
+        (["--batch", "6"], 1, "batch 6; expected a multiple of discriminator.mbstd_group_size 4"),
+        (["--kimg", "0"], 1, "output.total_kimg 0"),
+        (["--resolution", "48"], 1, "48"),
+        (["--init-from", "/nowhere"], 1, "/nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(line, capsys, change, status, message):
+    assert main([*line, *change]) == status
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "Traceback" not in error
+    assert "\n" not in error.replace("\r", "")
+
+
+def test_wrong_usage_exits_with_two(line, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main([*line, "--no-such-option"])
+    assert exit_info.value.code == 2
+
+
+def test_bad_images_fail_only_when_asked(line, image_folder, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in image_folder.glob("*.png"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.png").write_bytes(b"no image")
+    line[line.index(str(image_folder))] = str(folder)
+    assert main([*line, "--on-bad", "fail"]) == 1
+    assert "broken.png" in capsys.readouterr().err
+    assert main([*line, "--on-bad", "skip"]) == 0
+    assert "broken.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_set_the_exit_status(line, tmp_path, number, status):
+    line[line.index("0.016")] = "1000"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stylegan", *line], stdout=subprocess.PIPE, text=True
+    )
+    for text in process.stdout:
+        if "img/s" in text:
+            break
+    os.kill(process.pid, number)
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert f"stopped by {number.name}, saved; the same line goes on" in rest
+    assert list((tmp_path / "run" / "checkpoints").glob("*.pt"))
+
+
+def test_help_has_an_example_and_every_option(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["train", "--help"])
+    assert exit_info.value.code == 0
+    out = capsys.readouterr().out
+    assert "stylegan train --preset stylegan2-small --data photos/" in out
+    for option in ("--gamma", "--init-from", "--max-minutes", "--dry-run", "--set", "--on-bad"):
+        assert option in out
