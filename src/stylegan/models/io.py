@@ -12,7 +12,6 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from stylegan.errors import ConfigError, WeightsError
 from stylegan.models.base import Networks
@@ -157,29 +156,6 @@ def read_metadata(folder: str | os.PathLike[str]) -> dict[str, object]:
     return _read_description(Path(folder))["metadata"]
 
 
-class _Shapes(TorchFunctionMode):
-    """Make tensors of a given size without memory behind them.
-
-    `torch.device("meta")` would also take small constants made from data, such as filters, whose
-    values are looked at while a network is built.
-    """
-
-    _FACTORIES = (torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: Collection[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        """Run `func`, on the meta device where it makes a tensor."""
-        options = dict(kwargs or {})
-        if func in self._FACTORIES:
-            options["device"] = "meta"
-        return func(*args, **options)
-
-
 def fill(build: Callable[[], Network], tensors: Mapping[str, Tensor], *, origin: str) -> Network:
     """Build a network and give it all of `tensors`, under the names of its state dict.
 
@@ -196,7 +172,7 @@ def fill(build: Callable[[], Network], tensors: Mapping[str, Tensor], *, origin:
             another shape.
     """
     try:
-        with _Shapes():
+        with torch.device("meta"):  # shapes without memory
             expected = build().state_dict()
     except (ArithmeticError, ConfigError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(f"{origin} describes an impossible network ({_line(error)})") from error
