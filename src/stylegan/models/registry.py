@@ -57,13 +57,13 @@ CONFIGURATIONS = {
     "stylegan2-small": Configuration(
         family="stylegan2",
         generator={
-            "channel_base": 4096,
-            "channel_max": 128,
+            "channel_base": 2048,
+            "channel_max": 64,
             "z_dim": 128,
             "w_dim": 128,
             "mapping_layers": 2,
         },
-        discriminator={"channel_base": 4096, "channel_max": 128},
+        discriminator={"channel_base": 2048, "channel_max": 64},
     ),
 }
 

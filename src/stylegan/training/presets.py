@@ -34,9 +34,8 @@ class Preset:
         batch: images in an iteration.
         lr: of both networks.
         kimg: length of the run.
-        gamma: the published weight of R1 at `gamma_resolution` and this batch; None where the
-            rule is the publication.
-        gamma_resolution: see gamma.
+        gamma: weight of R1 at `gamma_resolution` and this batch; elsewhere the rule decides.
+        gamma_resolution: where gamma was published; None if it was chosen for any.
         half_life_kimg: of the running average; None scales it with the batch, 10 kimg for 32.
         rampup: of the running average, as a share of the images shown.
         tick_kimg: distance of two lines of the log.
@@ -48,8 +47,8 @@ class Preset:
     batch: int
     lr: float
     kimg: float
-    gamma: float | None
-    gamma_resolution: int = 1024
+    gamma: float
+    gamma_resolution: int | None
     half_life_kimg: float | None
     rampup: float | None
     tick_kimg: float
@@ -63,6 +62,7 @@ _F = Preset(
     lr=0.002,
     kimg=25000,
     gamma=10,
+    gamma_resolution=1024,
     half_life_kimg=10,
     rampup=None,
     tick_kimg=4,
@@ -79,14 +79,15 @@ PRESETS = {
         source="Karras et al. 2020 (StyleGAN2), table 1 row E and appendix B",
     ),
     # Ours: the learning rate, the ramp and the mapping depth are ADA's for small resolutions;
-    # widths and cadence are tuned for two CPU cores on 32x32 images.
+    # widths, batch and gamma are tuned for minutes on two CPU cores (docs/configs.md).
     "stylegan2-small": replace(
         _F,
         configuration="stylegan2-small",
-        batch=16,
+        batch=8,
         lr=0.0025,
         kimg=1000,
-        gamma=None,
+        gamma=1,
+        gamma_resolution=None,
         half_life_kimg=None,
         rampup=0.05,
         tick_kimg=0.5,
@@ -234,10 +235,12 @@ def _adopted(
 def _gamma(preset: Preset, choices: Choices, batch: int) -> tuple[float, str]:
     if choices.gamma is not None:
         return choices.gamma, "chosen with --gamma"
-    is_published = (choices.resolution, batch) == (preset.gamma_resolution, preset.batch)
-    if preset.gamma is not None and is_published:
-        return preset.gamma, f"published for {choices.resolution}x{choices.resolution}, {batch}"
-    return 0.0002 * choices.resolution**2 / batch, GAMMA_RULE
+    side = choices.resolution
+    if preset.gamma_resolution is None:
+        return preset.gamma, "the preset's, for short runs on some thousand images"
+    if (side, batch) == (preset.gamma_resolution, preset.batch):
+        return preset.gamma, f"published for {side}x{side} and a batch of {batch}"
+    return 0.0002 * side**2 / batch, GAMMA_RULE
 
 
 def _precision(choices: Choices) -> tuple[Precision, str]:
