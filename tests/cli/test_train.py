@@ -28,7 +28,7 @@ def test_trains_and_says_what_it_does(line, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "stylegan2-small at 16x16, batch 4, on cpu: G " in out
     assert "loss.gamma = " in out
-    assert "resolution^2 / batch" in out
+    assert "loss.gamma = 1: the preset's" in out
     assert "kimg 0.0/0.016" in out
     assert "img/s" in out
     assert "|grad G|" in out

@@ -176,7 +176,8 @@ def print_sizes(out: Console, config: RunConfig, reasons: Mapping[str, str]) -> 
         value: Any = flat
         for part in key.split("."):
             value = value[part]
-        lines.append(f"{key} = {value}: {reason}")
+        shown = f"{value:g}" if isinstance(value, float | int) else value
+        lines.append(f"{key} = {shown}: {reason}")
     out.print("\n".join(lines), markup=False)
 
 

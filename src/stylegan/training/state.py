@@ -119,4 +119,6 @@ def lazy_adam(
     """
     c = 1.0 if interval is None else interval / (interval + 1)
     betas = (config.beta1**c, config.beta2**c)
+    # Not fused=True: on the CPU it reads a gradient in the order of the parameter's memory,
+    # and ours may be channels_last (torch 2.13; tests/parity/test_train_step.py sees it).
     return torch.optim.Adam(network.parameters(), lr=lr * c, betas=betas, eps=config.eps)
