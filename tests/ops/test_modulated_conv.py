@@ -71,9 +71,11 @@ def test_demodulation_keeps_unit_variance():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_noise_is_added_after_demodulation(form):
+@pytest.mark.parametrize("shape", [(6, 6), (3, 1, 6, 6)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_noise_is_added_after_demodulation(form, shape, biased):
     given = arguments()
-    noise = torch.randn(6, 6, dtype=torch.float64)
+    noise = torch.randn(shape, dtype=torch.float64)
     change = modulated_conv2d(**given, noise=noise, form=form) - modulated_conv2d(
         **given, form=form
     )

@@ -84,9 +84,16 @@ def _upfirdn2d(
     weight = kernel if flip else kernel.flip(0, 1)
     weight = (weight * gain).to(device=x.device, dtype=x.dtype).expand(channels, 1, -1, -1)
     left, right, top, bottom = padding
-    if left == right >= 0 and top == bottom >= 0:  # let the convolution pad: one copy less
-        return F.conv2d(x, weight, stride=down, padding=(top, left), groups=channels)
-    return F.conv2d(F.pad(x, padding), weight, stride=down, groups=channels)
+    is_even = left == right and top == bottom
+    if min(padding) < 0 or (down > 1 and not is_even):
+        return F.conv2d(F.pad(x, padding), weight, stride=down, groups=channels)
+    # Let the convolution pad, which saves a copy: alike on both sides, then drop the excess.
+    pad_y, pad_x = max(top, bottom), max(left, right)
+    y = F.conv2d(x, weight, stride=down, padding=(pad_y, pad_x), groups=channels)
+    if is_even:
+        return y
+    height, width = y.shape[2] - abs(bottom - top), y.shape[3] - abs(right - left)
+    return y.narrow(2, pad_y - top, height).narrow(3, pad_x - left, width)
 
 
 class _UpFirDn2d(torch.autograd.Function):

@@ -40,7 +40,7 @@ def modulated_conv2d(
         styles: [N, I], about 1.
         demodulate: False for the layers that make RGB.
         up_kernel: FIR filter [T, T]; doubles the size as in `conv2d_up`. None keeps the size.
-        noise: broadcasts against [N, O, H', W']; added after demodulation.
+        noise: [H', W'], or [N, 1, H', W'] for noise of each sample; added after demodulation.
         bias: [O].
         gain: factor on the whole result; the caller's leaky ReLU lets it pass.
         form: "scaled" or "grouped".
@@ -71,7 +71,7 @@ def _scaled(
     if not demodulate:
         weight = weight * gain
     y = _convolve(x, weight.to(x.dtype), up_kernel, groups=1)
-    shift = None if bias is None else (bias * gain).to(x.dtype)[:, None, None]
+    shift, noise = _shift(noise, bias, gain, x.dtype)
     if demodulate:
         # sum over I, k, k of (s W)^2 is a matrix product: N weights are never built
         squares = weight.square().sum(dim=(2, 3)).to(styles.dtype)  # [O, I]
@@ -80,7 +80,20 @@ def _scaled(
         y = y * scale if shift is None else torch.addcmul(shift, y, scale)
     elif shift is not None:
         y = y + shift
-    return y if noise is None else y + (noise * gain).to(x.dtype)
+    return y if noise is None else y + noise
+
+
+def _shift(
+    noise: Tensor | None, bias: Tensor | None, gain: float, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return what all samples add, [O, 1, 1] or [O, H, W], and what each adds of its own."""
+    noise = None if noise is None else noise * gain
+    if bias is None:
+        return None, None if noise is None else noise.to(dtype)
+    bias = bias * gain
+    if noise is not None and noise.ndim == 2:  # stored noise: one pass over the features less
+        return (noise[:, :, None] + bias).to(dtype).permute(2, 0, 1), None
+    return bias.to(dtype)[:, None, None], None if noise is None else noise.to(dtype)
 
 
 def _grouped(
