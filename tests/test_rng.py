@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import torch
+
+from stylegan.rng import generator_for
+
+
+def draw(*args, **options):
+    return torch.randn(4, generator=generator_for(*args, **options))
+
+
+def test_equal_arguments_give_equal_numbers():
+    assert torch.equal(draw("z", seed=1, nimg=2), draw("z", seed=1, nimg=2))
+
+
+def test_each_argument_changes_the_stream():
+    streams = [
+        draw("z", seed=1, nimg=2),
+        draw("noise", seed=1, nimg=2),
+        draw("z", seed=2, nimg=2),
+        draw("z", seed=1, nimg=3),
+        draw("z", seed=1, nimg=2, rank=1),
+        draw("z", seed=12, nimg=0),  # the parts of the key do not run into each other
+        draw("z", seed=1, nimg=20),
+    ]
+    for index, stream in enumerate(streams):
+        assert all(not torch.equal(stream, other) for other in streams[:index])
+
+
+def test_the_stream_is_the_same_in_every_process():
+    script = (
+        "from stylegan.rng import generator_for; print(generator_for('z', seed=1).initial_seed())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert int(done.stdout) == generator_for("z", seed=1).initial_seed()
+
+
+def test_neighbouring_places_are_uncorrelated():
+    rows = torch.stack(
+        [torch.randn(512, generator=generator_for("z", seed=0, nimg=n)) for n in range(64)]
+    )
+    correlation = torch.corrcoef(rows) - torch.eye(64)
+    assert correlation.abs().max() < 0.22  # 5 standard deviations of 1 / sqrt(512)
