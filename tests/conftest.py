@@ -12,6 +12,7 @@ from stylegan.training.config import DataConfig, EmaConfig, OutputConfig, RunCon
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = False  # as the commands do
 
 
 @pytest.fixture

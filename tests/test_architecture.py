@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "stylegan"
 # Bottom first; a row holds strangers, a module or a folder each.
 LAYERS = [
     ["errors"],
+    ["files"],
     ["rng"],
     ["images"],
     ["latents"],

@@ -3,13 +3,14 @@
 import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from stylegan.files import write_atomic
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -66,25 +67,19 @@ def png_bytes(image: Tensor, *, compress_level: int = 6) -> bytes:
 
 def write(image: Tensor, path: str | os.PathLike[str]) -> None:
     """Write uint8 [C, H, W] as a PNG file, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(png_bytes(image))
-    temporary.replace(path)
+    write_atomic(path, png_bytes(image))
 
 
 def write_gif(frames: Sequence[Tensor], path: str | os.PathLike[str], *, fps: float = 25) -> None:
     """Write uint8 [C, H, W] frames as an endless GIF, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    buffer = io.BytesIO()
     first, *rest = [to_pil(frame) for frame in frames]
     first.save(
-        temporary,
+        buffer,
         format="gif",
         save_all=True,
         append_images=rest,
         duration=round(1000 / fps),
         loop=0,
     )
-    temporary.replace(path)
+    write_atomic(path, buffer.getvalue())

@@ -1,8 +1,7 @@
-import math
-
 import pytest
 import torch
 
+from stylegan.losses.objective import LossConfig
 from stylegan.losses.regularizers import path_length_penalty, path_lengths, r1_penalty
 
 
@@ -59,8 +58,14 @@ def test_the_mean_moves_first_and_is_not_detached_in_the_penalty():
     assert not mean.requires_grad
 
 
-def test_the_effective_coefficient_is_the_papers():
-    # spec, section 17: weight 2 with noise / R and the mean over L inputs is gamma_pl
-    for resolution, expected in ((256, 2.17983e-6), (512, 4.76837e-7), (1024, 1.05964e-7)):
-        num_ws = 2 * math.log2(resolution) - 2
-        assert abs(2 / (resolution**2 * num_ws) / expected - 1) < 1e-5
+@pytest.mark.parametrize(
+    ("resolution", "gamma_pl"), [(256, 2.17983e-6), (512, 4.76837e-7), (1024, 1.05964e-7)]
+)
+def test_weight_two_is_the_papers_coefficient(resolution, gamma_pl):  # spec, section 17
+    num_ws = 2 * resolution.bit_length() - 4
+    ws = torch.zeros(1, num_ws, 1, requires_grad=True)
+    images = ws[:, 0, 0] * torch.ones(1, 1, resolution, resolution)
+    noise = torch.ones_like(images)
+    plain = resolution**2  # |J^T y| of the paper's definition
+    effective = LossConfig().pl_weight * path_lengths(images, ws, noise).square() / plain**2
+    torch.testing.assert_close(effective.item(), gamma_pl, rtol=1e-4, atol=0)

@@ -45,6 +45,13 @@ def test_overrides_are_typed_by_their_field(run_config, override, path, value):
         ("precision=fp8", "one of fp32, bf16"),
         ("generator.resolution=48", "a power of two"),
         ("optim.beta2=1.0", "from 0 to below 1"),
+        ("loss.gamma=nan", "a finite number"),
+        ("output.total_kimg=inf", "a finite number"),
+        ("generator.c_dim=5", "training does not use labels yet"),
+        ("discriminator.mbstd_num_channels=4", "a divisor of the 6 channels"),
+        ("discriminator.mapping_layers=0", "mapping_layers 0"),
+        ("ema.rampup=-1", "ema.rampup -1"),
+        ("ema.w_avg_beta=2", "ema.w_avg_beta 2"),
     ],
 )
 def test_wrong_overrides_say_what_was_expected(run_config, override, message):

@@ -8,7 +8,7 @@ import torch
 
 import stylegan
 from stylegan.data.dataset import ImageDataset
-from stylegan.errors import ConfigError, DataError, StyleganError
+from stylegan.errors import CheckpointError, ConfigError, DataError, StyleganError
 from stylegan.models.base import Networks
 from stylegan.models.stylegan2 import Generator
 from stylegan.training.checkpoint import list_checkpoints
@@ -29,7 +29,7 @@ def test_a_run_writes_its_folder(run_config, tmp_path):
     assert outcome.is_complete
     assert outcome.nimg == 160
     assert names(run) == [
-        "checkpoints", "config.json", "events", "log.jsonl", "samples", "snapshots"
+        ".lock", "checkpoints", "config.json", "events", "log.jsonl", "samples", "snapshots"
     ]  # fmt: skip
     assert names(run / "samples") == ["000000000.png", "000000080.png", "000000160.png"]
     assert names(run / "snapshots") == ["000000080", "000000160"]
@@ -94,9 +94,55 @@ def test_divergence_keeps_the_last_good_checkpoint(run_config, tmp_path, monkeyp
                 "stylegan.losses.objective.generator_logistic", lambda logits: logits * torch.nan
             )
 
-    with pytest.raises(StyleganError, match="non-finite gradients in 20 iterations in a row"):
+    with pytest.raises(StyleganError, match="non-finite gradients in 20 steps of phase G in a row"):
         train(config, tmp_path / "run", observe=spoil)
     assert names(tmp_path / "run" / "checkpoints") == ["000000016.pt", "000000032.pt"]
+
+
+def test_a_stop_after_a_bad_step_saves_all_the_same(run_config, tmp_path, monkeypatch):
+    def spoil_and_interrupt(progress):
+        if progress.nimg == 24:
+            monkeypatch.setattr(
+                "stylegan.losses.objective.generator_logistic", lambda logits: logits * torch.nan
+            )
+        if progress.nimg == 32:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = train(run_config, tmp_path / "run", observe=spoil_and_interrupt)
+    assert (outcome.nimg, outcome.signal) == (32, signal.SIGINT)
+    assert names(tmp_path / "run" / "checkpoints") == ["000000032.pt"]
+
+
+def test_two_processes_do_not_train_in_one_folder(run_config, tmp_path):
+    def second(progress):
+        with pytest.raises(CheckpointError, match="another process is training"):
+            train(run_config, tmp_path / "run")
+
+    config = run_config.with_overrides("output.total_kimg=0.008")
+    assert train(config, tmp_path / "run", observe=second).is_complete
+
+
+def test_a_config_that_differs_from_the_open_images_is_refused(run_config, tmp_path):
+    dataset = ImageDataset(run_config.data.path)  # not mirrored
+    with pytest.raises(ConfigError, match="images opened with"):
+        train(run_config, tmp_path / "run", dataset=dataset)
+
+
+def test_a_run_from_weights_does_not_need_their_source_again(run_config, tmp_path):
+    initial = Networks(generator=Generator(run_config.generator))
+    train(run_config, tmp_path / "whole", initial=initial)
+
+    def die(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run_config, tmp_path / "run", initial=initial, observe=die)
+    train(run_config, tmp_path / "run")
+    states = [
+        torch.load(list_checkpoints(tmp_path / run)[-1], weights_only=True)["state"]["generator"]
+        for run in ("whole", "run")
+    ]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_init_from_starts_with_the_weights_that_fit(run_config, tmp_path, caplog):
@@ -135,17 +181,15 @@ def test_grey_images_need_grey_networks(run_config, tmp_path, image_folder):
 
     for path in image_folder.glob("*.png"):
         Image.open(path).convert("L").save(tmp_path / path.name)
-    dataset = ImageDataset(tmp_path)
+    dataset = ImageDataset(tmp_path, mirror=True)
     with pytest.raises(DataError, match="with 1 channels; expected 3"):
         train(run_config, tmp_path / "run", dataset=dataset)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_the_cache_and_workers_change_nothing(run_config, tmp_path, cached):
-    output = dataclasses.replace(
-        run_config.output, cache_gb=4.0 if cached else 0.0, workers=0, total_kimg=0.04
-    )
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_cache_and_workers_change_nothing(run_config, tmp_path, workers):
+    output = dataclasses.replace(run_config.output, cache_gb=0.0, workers=workers, total_kimg=0.04)
     train(dataclasses.replace(run_config, output=output), tmp_path / "run")
     (tmp_path / "reference").mkdir()
     reference = dataclasses.replace(run_config.output, total_kimg=0.04)
@@ -164,6 +208,20 @@ def test_tensorboard_gets_the_numbers_of_the_log(run_config, tmp_path):
     events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
     logged = [record["terms"]["loss/G"] for record in read_log(tmp_path / "run")]
     assert [event.value for event in events.Scalars("loss/G")] == pytest.approx(logged)
+
+
+def test_tensorboard_has_each_point_once_after_a_resume(run_config, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def interrupt(progress):
+        if progress.nimg in (72, 88):  # on the log's cadence, and off it
+            os.kill(os.getpid(), signal.SIGINT)
+
+    while not train(run_config, tmp_path / "run", observe=interrupt).is_complete:
+        pass
+    events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
+    steps = [event.step for event in events.Scalars("loss/G")]
+    assert steps == [record["nimg"] for record in read_log(tmp_path / "run")]
 
 
 def test_config_json_holds_the_options_and_the_images(run_config, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from stylegan.errors import ConfigError
 from stylegan.models.registry import create
 from stylegan.training.config import RunConfig
-from stylegan.training.presets import GAMMA_RULE, PRESETS, Choices, configure
+from stylegan.training.presets import GAMMA_RULE, OPTIONS, PRESETS, Choices, configure
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -55,7 +55,7 @@ def test_choices_and_overrides_win_over_the_preset():
         checkpoint_kimg=1,
         seed=5,
         precision="bf16",
-        overrides=["loss.gamma=4", "optim.beta2=0.9"],
+        overrides=["optim.beta2=0.9"],
     )
     config, reasons = configure("stylegan2-small", "data", choices)
     assert (config.batch, config.seed, config.precision) == (8, 5, "bf16")
@@ -64,14 +64,16 @@ def test_choices_and_overrides_win_over_the_preset():
     assert config.data.mirror
     assert (config.output.total_kimg, config.output.snapshot_kimg) == (7, 2)
     assert config.output.checkpoint_kimg == 1
-    assert (config.loss.gamma, config.optim.beta2) == (4, 0.9)
-    assert "loss.gamma" not in reasons
+    assert (config.loss.gamma, config.optim.beta2) == (3, 0.9)
+    assert reasons["loss.gamma"] == "chosen with --gamma"
     assert config.ema.half_life_kimg == 2.5  # 10 kimg for a batch of 32
 
 
 def test_initial_networks_bring_their_architecture():
     with torch.device("meta"):
         initial = create("stylegan2-e", 32, channel_max=24, mapping_layers=3, architecture="orig")
+    config, _ = configure("stylegan2-small", "data", Choices(resolution=64), initial=initial)
+    assert config.ema.rampup is None  # a ramp would throw the source's average away
     config, _ = configure("stylegan2-f", "data", Choices(resolution=64), initial=initial)
     assert config.generator.resolution == 64
     assert (config.generator.channel_max, config.generator.mapping_layers) == (24, 3)
@@ -91,3 +93,15 @@ def test_initial_networks_with_labels_are_refused():
         initial = create("stylegan2-e", 32, c_dim=5)
     with pytest.raises(ConfigError, match="a network with labels"):
         configure("stylegan2-f", "data", Choices(resolution=32), initial=initial)
+
+
+@pytest.mark.parametrize("field", OPTIONS)
+def test_fields_with_an_option_of_their_own_are_not_set(field):
+    with pytest.raises(ConfigError, match=f"expected the option {OPTIONS[field]}"):
+        configure("stylegan2-f", "data", Choices(resolution=32, overrides=[f"{field}=1"]))
+
+
+def test_zero_is_a_choice_and_is_refused():
+    for choice in ("snapshot_kimg", "checkpoint_kimg", "kimg", "batch"):
+        with pytest.raises(ConfigError, match=" 0"):
+            configure("stylegan2-f", "data", Choices(resolution=32, **{choice: 0}))

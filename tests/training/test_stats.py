@@ -25,6 +25,15 @@ def test_values_that_are_not_finite_are_left_out():
     json.dumps(report, allow_nan=False)
 
 
+def test_loaded_sums_go_to_the_device():
+    averages = Averages()
+    averages.load_state_dict(
+        {"sums": {"a": torch.tensor(1.0)}, "counts": {"a": torch.tensor(1.0)}},
+        device=torch.device("meta"),
+    )
+    assert {value.device.type for value in averages.state_dict()["sums"].values()} == {"meta"}
+
+
 def test_half_precision_is_summed_in_float32():
     averages = Averages()
     for _ in range(1000):

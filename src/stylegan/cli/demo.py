@@ -18,6 +18,7 @@ from stylegan.cli.report import Chart, Figure, Section, Strip, Table, Text, writ
 from stylegan.cli.train import LiveLine
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, DataError
+from stylegan.files import write_atomic
 from stylegan.interop.load import load
 from stylegan.latent.interpolate import loop_through
 from stylegan.latent.layers import parse_layers
@@ -168,8 +169,10 @@ def trained_minutes(run_dir: Path) -> float:
 
     The log tells of a run that was interrupted, up to its last line.
     """
-    path = run_dir / FINISHED
-    finished: float = json.loads(path.read_text())["minutes"] if path.exists() else 0.0
+    try:
+        finished = float(json.loads((run_dir / FINISHED).read_text(encoding="utf-8"))["minutes"])
+    except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
+        finished = 0.0
     logged: float = sum(record["time"]["seconds"] for record in ticks(run_dir)) / 60
     return max(finished, logged)
 
@@ -435,6 +438,4 @@ def _some(reals: ImageDataset, num: int, seed: int) -> Tensor:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(path, json.dumps(data, indent=2) + "\n")

@@ -44,6 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         return 1
+    except OSError as error:  # the disk is full, a folder is not writable
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"stylegan {name}: {where}{error.strerror or error}\n")
+        return 1
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        sys.stderr.write(
+            f"stylegan {name}: the device has not enough memory; expected room for the batch; "
+            "lower --batch, the widths or the resolution\n"
+        )
+        return 1
     return status
 
 
@@ -57,8 +69,16 @@ def _usage() -> str:
     )
 
 
+class _StandardError(logging.Handler):
+    """Writes to standard error as it is at that moment: a live line may have replaced it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        sys.stderr.write(self.format(record) + "\n")
+
+
 def _configure_logging() -> None:
-    handler = logging.StreamHandler()  # standard error
+    handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(message)s"))
     library = logging.getLogger("stylegan")
     library.handlers = [handler]

@@ -28,6 +28,8 @@ Seed = Annotated[int, tyro.conf.arg(help="Decides everything that is drawn at ra
 def resolve_device(name: DeviceName) -> "torch.device":
     """Return the device of that name; "auto" is the first of cuda, mps and cpu that is there.
 
+    Switches TF32 off for the process.
+
     Raises:
         ConfigError: if this machine, or this build of PyTorch, has no such device.
     """
@@ -38,6 +40,8 @@ def resolve_device(name: DeviceName) -> "torch.device":
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
+    # float32 means float32: PyTorch would round the inputs of convolutions to TF32
+    torch.backends.cudnn.allow_tf32 = False
     found = [device for device, is_there in available.items() if is_there]
     if name == "auto":
         return torch.device(found[0])

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from PIL import Image
+
+from stylegan.files import write_atomic
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --ink: #1c1d1f; --soft: #5d6168;
@@ -135,11 +136,7 @@ class Section:
 
 def write_page(path: str | os.PathLike[str], title: str, *, sections: Sequence[Section]) -> None:
     """Write one self-contained HTML file, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(page(title, sections=sections), encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(path, page(title, sections=sections))
 
 
 def page(title: str, *, sections: Sequence[Section]) -> str:

@@ -86,6 +86,11 @@ class ImageDataset(Dataset[Tensor]):
         return self._resolution
 
     @property
+    def is_mirrored(self) -> bool:
+        """Whether the second half of the set is the first, flipped left to right."""
+        return self._mirror
+
+    @property
     def num_channels(self) -> int:
         """1 for a grey set, 3 for a color set."""
         return 1 if self._mode == "L" else 3

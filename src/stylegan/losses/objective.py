@@ -1,6 +1,6 @@
 """Which terms make up the loss of each phase, with what weight.
 
-A phase is one optimizer step. Nothing here draws a random number or changes a network.
+A phase is one optimizer step. Nothing here changes a network; what is random comes in a `Draw`.
 """
 
 from dataclasses import dataclass

@@ -93,7 +93,7 @@ def save(
     }
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -251,7 +251,7 @@ def _replace(folder: Path, temporary: Path) -> None:
     No system call that Python has swaps two folders. Between the two renames the old one stands
     beside its place, under a name that starts with a dot.
     """
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)

@@ -69,7 +69,7 @@ CONFIGURATIONS = {
 
 
 def configs_for(
-    name: str, resolution: int, **options: int
+    name: str, resolution: int, **options: int | str
 ) -> tuple[str, GeneratorConfig, DiscriminatorConfig]:
     """Return family, generator options and discriminator options of a named configuration.
 
@@ -112,7 +112,7 @@ def configs_for(
     )
 
 
-def create(name: str, resolution: int, **options: int) -> Networks:
+def create(name: str, resolution: int, **options: int | str) -> Networks:
     """Make the networks of a named configuration, freshly initialized.
 
     Args:

@@ -89,6 +89,14 @@ class DiscriminatorConfig:
         """Check every value."""
         _check_common(self)
         _check_positive("mbstd_group_size", self.mbstd_group_size)
+        _check_positive("mapping_layers", self.mapping_layers)
+        num, channels = self.mbstd_num_channels, _channels(self, 4)
+        if num < 0 or (num and channels % num):
+            raise ConfigError(
+                f"mbstd_num_channels {num}",
+                expected=f"0, or a divisor of the {channels} channels at 4x4",
+                fix="use 1",
+            )
 
 
 class SynthesisBlock(nn.Module):

@@ -98,7 +98,8 @@ class EqualizedConv2d(nn.Module):
         self.padding = kernel_size // 2
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
+        if down:
+            self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
 
     def forward(self, x: Tensor, *, gain: float = 1.0) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H', W'], times `gain`."""

@@ -45,7 +45,8 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
-        self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
+        if up:
+            self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
 
     def forward(
         self,

@@ -2,19 +2,22 @@
 
 import json
 import logging
-import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stylegan.errors import CheckpointError, ConfigError
+from stylegan.files import write_atomic, write_atomic_by
 from stylegan.training.config import RunConfig, differences
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+LOCK = ".lock"
 
 
 def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: int) -> Path:
@@ -26,15 +29,8 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: in
         nimg: images shown, which names the file.
         keep: how many checkpoints stay.
     """
-    folder = run_dir / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{nimg:09d}.pt"
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save({"version": VERSION, "state": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    path = run_dir / "checkpoints" / f"{nimg:09d}.pt"
+    write_atomic_by(path, lambda file: torch.save({"version": VERSION, "state": state}, file))
     for old in list_checkpoints(run_dir)[:-keep]:
         old.unlink()
     return path
@@ -116,17 +112,45 @@ def open_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> No
                 expected="the same images",
                 fix="restore them, or choose another --out",
             )
-    elif run_dir.exists() and any(run_dir.iterdir()):
+    elif run_dir.exists() and not run_dir.is_dir():
+        raise CheckpointError(
+            f"{run_dir} is a file", expected="a folder", fix="choose another --out"
+        )
+    elif run_dir.exists() and any(entry.name != LOCK for entry in run_dir.iterdir()):
         raise CheckpointError(
             f"{run_dir} is not empty and holds no run",
             expected="a new folder, or one of a run",
             fix="choose another --out",
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("config.json.tmp")
     content = {"config": config.to_json(), "fingerprint": fingerprint}
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def lock_run_folder(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from training in the same folder while the block runs.
+
+    The system releases the lock when the process ends, however it ends.
+
+    Raises:
+        CheckpointError: if another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        yield
+        return
+    with (run_dir / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"another process is training in {run_dir}",
+                expected="one at a time",
+                fix="wait for it, stop it, or choose another --out",
+            ) from error
+        yield
 
 
 def _check_sums(path: Path) -> None:

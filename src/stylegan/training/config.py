@@ -1,6 +1,7 @@
 """The options of a run: frozen, checked, written to and read from JSON."""
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -76,6 +77,14 @@ class EmaConfig:
     def __post_init__(self) -> None:
         """Check every value."""
         _check_positive("ema.half_life_kimg", self.half_life_kimg)
+        if self.rampup is not None:
+            _check_positive("ema.rampup", self.rampup)
+        if not 0 <= self.w_avg_beta <= 1:
+            raise ConfigError(
+                f"ema.w_avg_beta {self.w_avg_beta}",
+                expected="a number from 0 to 1",
+                fix="choose a share",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +164,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""
         _check_positive("batch", self.batch)
+        if self.generator.c_dim or self.discriminator.c_dim:
+            raise ConfigError(
+                f"c_dim {max(self.generator.c_dim, self.discriminator.c_dim)}",
+                expected="0: training does not use labels yet",
+                fix="leave it out",
+            )
         if self.family not in FAMILIES:
             raise ConfigError(
                 f"family {self.family!r}",
@@ -225,14 +240,14 @@ class RunConfig:
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """List the fields that differ and would change what is computed, as "field: old -> new".
 
-    The path of the images is none of them: their fingerprint is compared instead.
+    Where the images lie and how bad ones are met is none of them: the fingerprint is compared.
     """
     before, after = _flat(old.to_json()), _flat(new.to_json())
+    harmless = ("output.", "preset", "data.path", "data.on_bad")
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-        and not key.startswith(("output.", "preset", "data.path"))
+        if before.get(key) != after.get(key) and not key.startswith(harmless)
     ]
 
 
@@ -297,7 +312,8 @@ def _matches(value: Any, kind: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_matches(value, option) for option in typing.get_args(kind))
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and math.isfinite(value)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
@@ -329,7 +345,7 @@ def _describe(kind: Any) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
     if typing.get_origin(kind) is types.UnionType:
         return " or ".join(_describe(option) for option in typing.get_args(kind))
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
     return names.get(kind, "none" if kind is types.NoneType else str(kind))
 
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from stylegan.files import write_atomic
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,9 +25,7 @@ class RunLog:
     def __init__(self, run_dir: Path, *, nimg: int) -> None:
         self._path = run_dir / "log.jsonl"
         kept = [record for record in read_log(run_dir) if record["nimg"] <= nimg and nimg > 0]
-        temporary = self._path.with_name("log.jsonl.tmp")
-        temporary.write_text("".join(_line(record) for record in kept), encoding="utf-8")
-        temporary.replace(self._path)
+        write_atomic(self._path, "".join(_line(record) for record in kept))
         self._events = _open_events(run_dir / "events", nimg)
 
     def write(self, record: dict[str, Any]) -> None:
@@ -51,19 +51,22 @@ class RunLog:
 
 
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the records of a run's log; a last line that was cut off is left out."""
+    """Return the records of a run's log, up to the first line that was cut off or is damaged."""
     path = Path(run_dir) / "log.jsonl"
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             break
+        if not isinstance(record, dict) or not isinstance(record.get("nimg"), int):
+            break
+        records.append(record)
     return records
 
 
 def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"
+    return json.dumps(record, allow_nan=False) + "\n"
 
 
 def _open_events(folder: Path, nimg: int) -> Any:
@@ -72,5 +75,5 @@ def _open_events(folder: Path, nimg: int) -> Any:
     except ImportError:
         logger.info("no TensorBoard events: pip install 'stylegan[log]' to have them")
         return None
-    # purge_step hides what an interrupted run wrote beyond the position
-    return SummaryWriter(log_dir=str(folder), purge_step=nimg or None)
+    # hides what an interrupted run wrote beyond the position
+    return SummaryWriter(log_dir=str(folder), purge_step=nimg + 1)

@@ -23,6 +23,7 @@ from stylegan.models.base import Networks
 from stylegan.rng import generator_for
 from stylegan.training.checkpoint import (
     load_newest_checkpoint,
+    lock_run_folder,
     open_run_folder,
     save_checkpoint,
 )
@@ -102,6 +103,19 @@ def train(
     dataset = open_dataset(config) if dataset is None else dataset
     _check_dataset(dataset, config)
     open_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
+    with lock_run_folder(run_dir):
+        return _train(config, run_dir, dataset, initial, observe, started_s, max_minutes)
+
+
+def _train(
+    config: RunConfig,
+    run_dir: Path,
+    dataset: ImageDataset,
+    initial: Networks | None,
+    observe: Callable[[Progress], None] | None,
+    started_s: float,
+    max_minutes: float | None,
+) -> Outcome:
     state = TrainState(config, torch.device(config.output.device))
     saved = load_newest_checkpoint(run_dir)
     if saved is not None:
@@ -109,6 +123,8 @@ def train(
         logger.info("resumed at %d images", state.nimg)
     elif initial is not None:
         adopt(state, initial)
+        # so that the run depends on its source no more
+        save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)
     dataset.preload(round(config.output.cache_gb * 1e9))
     deadline_s = None if max_minutes is None else started_s + max_minutes * 60
     log = RunLog(run_dir, nimg=state.nimg)
@@ -140,6 +156,7 @@ class _Run:
         self.total_nimg = round(config.output.total_kimg * 1000)
         self.clock = Clock()
         self.tick_nimg = state.nimg
+        self.checkpoint_is_due = False
 
     def until_end(
         self, dataset: ImageDataset, signals: "_Signals", deadline_s: float | None
@@ -167,7 +184,8 @@ class _Run:
                     record = self.write_record()
                 if is_last or crossed(state.nimg, batch, output.snapshot_kimg):
                     self.write_snapshot()
-                if is_last or crossed(state.nimg, batch, output.checkpoint_kimg):
+                self.checkpoint_is_due |= crossed(state.nimg, batch, output.checkpoint_kimg)
+                if is_last or (self.checkpoint_is_due and self.num_bad_in_row == 0):
                     self.write_checkpoint()
                 self.report(record)
                 is_late = deadline_s is not None and time.monotonic() >= deadline_s
@@ -201,8 +219,8 @@ class _Run:
         }
         self.tick_nimg = state.nimg
         self.log.write(record)
-        if state.skipped_in_row > 0:
-            logger.warning("%d iterations in a row had bad gradients", state.skipped_in_row)
+        if self.num_bad_in_row > 0:
+            logger.warning("%d steps in a row had bad gradients", self.num_bad_in_row)
         if shares.get("data", 0) > DATA_SHARE_WARNING:
             logger.warning(
                 "%.0f %% of the time went into waiting for images: raise --workers, or the cache "
@@ -210,6 +228,11 @@ class _Run:
                 100 * shares["data"],
             )
         return record
+
+    @property
+    def num_bad_in_row(self) -> int:
+        """Steps of a phase that were left out for bad gradients, up to the last."""
+        return max(self.state.skipped_in_row.values(), default=0)
 
     def write_snapshot(self) -> None:
         """Write the networks in the native format, and a sheet of samples."""
@@ -233,9 +256,12 @@ class _Run:
         images.write(sheet, self.run_dir / "samples" / f"{self.state.nimg:09d}.png")
 
     def write_checkpoint(self) -> None:
-        """Write all of the state, unless the last steps were left out for bad gradients."""
-        if self.state.skipped_in_row > 0:
-            return
+        """Write all of the state.
+
+        On cadence this waits for a step with good gradients, so that a run that diverges keeps
+        the checkpoints from before.
+        """
+        self.checkpoint_is_due = False
         with self.clock("snapshots"):
             save_checkpoint(
                 self.run_dir,
@@ -335,6 +361,12 @@ def open_dataset(config: RunConfig) -> ImageDataset:
 
 
 def _check_dataset(dataset: ImageDataset, config: RunConfig) -> None:
+    found = {"resolution": dataset.resolution, "mirror": dataset.is_mirrored}
+    wanted = {"resolution": config.generator.resolution, "mirror": config.data.mirror}
+    if found != wanted:
+        raise ConfigError(
+            f"images opened with {found}", expected=f"{wanted} as in the config", fix="set both"
+        )
     if dataset.num_channels != config.generator.img_channels:
         raise DataError(
             f"{config.data.path} with {dataset.num_channels} channels",

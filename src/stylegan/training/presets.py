@@ -96,6 +96,26 @@ PRESETS = {
     ),
 }
 
+OPTIONS = {
+    "preset": "--preset",
+    "data.path": "--data",
+    "data.mirror": "--mirror",
+    "data.on_bad": "--on-bad",
+    "generator.resolution": "--resolution",
+    "discriminator.resolution": "--resolution",
+    "batch": "--batch",
+    "seed": "--seed",
+    "precision": "--precision",
+    "init_from": "--init-from",
+    "loss.gamma": "--gamma",
+    "output.total_kimg": "--kimg",
+    "output.snapshot_kimg": "--snapshot-kimg",
+    "output.checkpoint_kimg": "--checkpoint-kimg",
+    "output.device": "--device",
+    "output.workers": "--workers",
+}
+"""Fields of the config that `stylegan train` has an option for."""
+
 GAMMA_RULE = "0.0002 * resolution^2 / batch (Karras et al. 2020, ADA, appendix C)"
 
 
@@ -174,11 +194,14 @@ def configure(
     )
     if initial is not None:
         generator, discriminator = _adopted(initial, generator, discriminator, chosen)
+    _refuse_flags(choices.overrides)
     batch = preset.batch if choices.batch is None else choices.batch
+    if batch < 1:
+        raise ConfigError(f"--batch {batch}", expected="1 or more", fix="raise it")
     gamma, gamma_reason = _gamma(preset, choices, batch)
     precision, precision_reason = _precision(choices)
     half_life = preset.half_life_kimg
-    snapshot_kimg = choices.snapshot_kimg or preset.snapshot_kimg
+    snapshot_kimg = _first(choices.snapshot_kimg, preset.snapshot_kimg)
     config = RunConfig(
         preset=name,
         family=family,
@@ -189,13 +212,14 @@ def configure(
         optim=OptimConfig(generator_lr=preset.lr, discriminator_lr=preset.lr),
         ema=EmaConfig(
             half_life_kimg=batch * 10 / 32 if half_life is None else half_life,
-            rampup=preset.rampup,
+            # a source brings its own average, which a ramp would throw away
+            rampup=preset.rampup if initial is None else None,
         ),
         output=OutputConfig(
-            total_kimg=preset.kimg if choices.kimg is None else choices.kimg,
+            total_kimg=_first(choices.kimg, preset.kimg),
             tick_kimg=preset.tick_kimg,
             snapshot_kimg=snapshot_kimg,
-            checkpoint_kimg=choices.checkpoint_kimg or snapshot_kimg,
+            checkpoint_kimg=_first(choices.checkpoint_kimg, snapshot_kimg),
             device=choices.device,
             workers=choices.workers,
         ),
@@ -205,10 +229,21 @@ def configure(
         init_from=choices.init_from,
     )
     reasons = {"loss.gamma": gamma_reason, "precision": precision_reason}
-    config = config.with_overrides(*choices.overrides)
-    for override in choices.overrides:
-        reasons.pop(override.partition("=")[0].strip(), None)
-    return config, reasons
+    return config.with_overrides(*choices.overrides), reasons
+
+
+def _first(chosen: float | None, default: float) -> float:
+    return default if chosen is None else chosen
+
+
+def _refuse_flags(overrides: Sequence[str]) -> None:
+    """Refuse fields with an option of their own: images and rules are chosen by the option."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key in OPTIONS:
+            raise ConfigError(
+                f"--set {override}", expected=f"the option {OPTIONS[key]}", fix="use it instead"
+            )
 
 
 def _adopted(

@@ -32,7 +32,7 @@ class TrainState:
         nimg: real images shown so far.
         iteration: iterations finished so far.
         skipped: optimizer steps left out for non-finite gradients.
-        skipped_in_row: iterations with such a step, one after the other, up to the last.
+        skipped_in_row: for each phase, how many of them came last, one after the other.
         averages: sums of the terms since the last line of the log.
     """
 
@@ -41,7 +41,8 @@ class TrainState:
         self.device = device
         # Parameters draw from torch's global stream: seed it here, and leave it as it was.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator_for("initialization", seed=config.seed).initial_seed())
+            seed = generator_for("initialization", seed=config.seed).initial_seed()
+            torch.default_generator.manual_seed(seed)  # the CPU's alone
             generator = build_generator(config.family, config.generator)
             discriminator = build_discriminator(config.family, config.discriminator)
         self.generator = generator.to(device).train()
@@ -58,7 +59,7 @@ class TrainState:
         self.nimg = 0
         self.iteration = 0
         self.skipped = 0
-        self.skipped_in_row = 0
+        self.skipped_in_row: dict[str, int] = {}
         self.averages = Averages()
 
     @property
@@ -82,7 +83,7 @@ class TrainState:
             "nimg": self.nimg,
             "iteration": self.iteration,
             "skipped": self.skipped,
-            "skipped_in_row": self.skipped_in_row,
+            "skipped_in_row": dict(self.skipped_in_row),
             "averages": self.averages.state_dict(),
         }
 
@@ -97,8 +98,8 @@ class TrainState:
         self.nimg = state["nimg"]
         self.iteration = state["iteration"]
         self.skipped = state["skipped"]
-        self.skipped_in_row = state["skipped_in_row"]
-        self.averages.load_state_dict(state["averages"])
+        self.skipped_in_row = dict(state["skipped_in_row"])
+        self.averages.load_state_dict(state["averages"], device=self.device)
 
 
 def lazy_adam(

@@ -43,6 +43,7 @@ class Averages:
         """Return sums and counts."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+    def load_state_dict(self, state: dict[str, Any], *, device: torch.device) -> None:
+        """Continue on a device from what `state_dict` returned."""
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._counts = {name: value.to(device) for name, value in state["counts"].items()}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stylegan.errors import StyleganError
 from stylegan.losses.objective import (
@@ -56,18 +56,16 @@ def train_step(
         The terms of this iteration, [] each, detached.
 
     Raises:
-        StyleganError: after 20 iterations in a row with non-finite gradients.
+        StyleganError: after 20 steps of one phase in a row with non-finite gradients.
     """
     config = state.config
     draws = draws or (lambda phase, num: draw(state, phase, num))
     pl_noise = pl_noise or (lambda num: _path_noise(state, num))
     terms: dict[str, Tensor] = {}
-    skipped_before = state.skipped
 
     with timer("G"):
         loss = generator_loss(state.generator, state.discriminator, draws("G", config.batch))
-        norm = _optimize(state, state.generator, state.optimizer_g, loss.total)
-        terms |= loss.terms | {"grad_norm/G": norm}
+        terms |= loss.terms | _optimize(state, "G", loss.total)
 
     if config.loss.pl_weight > 0 and is_due(state.iteration, config.loss.pl_interval):
         with timer("regularizers"):
@@ -79,10 +77,9 @@ def train_step(
                 pl_mean=state.pl_mean,
                 config=config.loss,
             )
-            norm = _optimize(state, state.generator, state.optimizer_g, loss.total)
-            if torch.isfinite(pl_mean):
+            terms |= loss.terms | _optimize(state, "path_length", loss.total)
+            if state.skipped_in_row["path_length"] == 0:
                 state.pl_mean = pl_mean
-            terms |= loss.terms | {"grad_norm/path_length": norm}
 
     with timer("D"):
         with torch.no_grad():
@@ -91,21 +88,19 @@ def train_step(
             fakes = synthesize(state.generator, ws, drawn)
             state.generator.update_w_avg(unmixed, config.ema.w_avg_beta)
         loss = discriminator_loss(state.discriminator, reals, fakes)
-        norm = _optimize(state, state.discriminator, state.optimizer_d, loss.total)
-        terms |= loss.terms | {"grad_norm/D": norm}
+        terms |= loss.terms | _optimize(state, "D", loss.total)
 
     if config.loss.gamma > 0 and is_due(state.iteration, config.loss.r1_interval):
         with timer("regularizers"):
             loss = r1_loss(state.discriminator, reals, config=config.loss)
-            norm = _optimize(state, state.discriminator, state.optimizer_d, loss.total)
-            terms |= loss.terms | {"grad_norm/R1": norm}
+            terms |= loss.terms | _optimize(state, "R1", loss.total)
 
     beta = ema_beta(config.ema, nimg=state.nimg, batch=config.batch)
     update_ema(state.generator_ema, state.generator, beta)
     state.nimg += config.batch
     state.iteration += 1
     state.averages.add(terms)
-    _count_skipped(state, is_bad=state.skipped > skipped_before)
+    _check_skipped(state)
     return terms
 
 
@@ -137,34 +132,38 @@ def _path_noise(state: TrainState, num: int) -> Tensor:
     return noise.to(state.device)
 
 
-def _optimize(
-    state: TrainState, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor
-) -> Tensor:
-    """Take one step down the loss and return the norm of its gradient, [].
+def _optimize(state: TrainState, phase: str, loss: Tensor) -> dict[str, Tensor]:
+    """Take one step of a phase down its loss and return the norm of the gradient as a term.
 
-    A parameter that the loss does not reach, such as the bias of RGB in path lengths, is left
-    out, and Adam does not count the step for it: as in the official PyTorch code.
+    A step with a gradient that is not finite is left out and counted. A parameter that the
+    loss does not reach, such as the bias of RGB in path lengths, is left out too, and Adam does
+    not count the step for it: as in the official PyTorch code.
     """
+    is_generator = phase in ("G", "path_length")
+    network = state.generator if is_generator else state.discriminator
+    optimizer = state.optimizer_g if is_generator else state.optimizer_d
     parameters = list(network.parameters())
     grads = torch.autograd.grad(loss, parameters, allow_unused=True)
     norm = torch.nn.utils.get_total_norm([grad for grad in grads if grad is not None])
-    if not torch.isfinite(norm):
+    if torch.isfinite(norm):
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        state.skipped_in_row[phase] = 0
+    else:
         state.skipped += 1
-        return norm
-    for parameter, grad in zip(parameters, grads, strict=True):
-        parameter.grad = grad
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return norm
+        state.skipped_in_row[phase] = state.skipped_in_row.get(phase, 0) + 1
+    return {f"grad_norm/{phase}": norm}
 
 
-def _count_skipped(state: TrainState, *, is_bad: bool) -> None:
-    state.skipped_in_row = state.skipped_in_row + 1 if is_bad else 0
-    if state.skipped_in_row >= MAX_SKIPPED_IN_ROW:
-        raise StyleganError(
-            f"non-finite gradients in {MAX_SKIPPED_IN_ROW} iterations in a row, "
-            f"up to {state.nimg} images",
-            expected="finite gradients",
-            fix="start a new run with --init-from this one, and a lower learning rate, a higher "
-            "gamma or --precision fp32",
-        )
+def _check_skipped(state: TrainState) -> None:
+    for phase, num in state.skipped_in_row.items():
+        if num >= MAX_SKIPPED_IN_ROW:
+            raise StyleganError(
+                f"non-finite gradients in {num} steps of phase {phase} in a row, "
+                f"up to {state.nimg} images",
+                expected="finite gradients",
+                fix="start a new run with --init-from this one, and a lower learning rate, a "
+                "higher gamma or --precision fp32",
+            )
