@@ -1,4 +1,5 @@
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -141,3 +142,24 @@ def test_wrong_usage_exits_with_2(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["prepare", "photos"])
     assert caught.value.code == 2
+
+
+def test_check_decodes_a_prepared_zip_and_a_pipe_is_no_image(tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(4):
+        noise = Image.effect_noise((16, 16), 50 + index)
+        noise.convert("RGB").save(folder / f"{index}.png")
+    prepared = tmp_path / "set.zip"
+    assert main(["prepare", str(folder), str(prepared), "--resolution", "16"]) == 0
+    assert main(["check", str(prepared)]) == 0
+    content = bytearray(prepared.read_bytes())
+    place = content.index(b"IDAT") + 8
+    content[place : place + 4] = b"####"
+    prepared.write_bytes(content)
+    assert main(["check", str(prepared)]) == 1
+    assert "00000/img00000000.png" in capsys.readouterr().out
+
+    os.mkfifo(folder / "pipe.png")
+    assert main(["check", str(folder)]) == 1
+    assert "pipe.png: unreadable (not a regular file)" in capsys.readouterr().out

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import pytest
 
 import stylegan
@@ -45,3 +48,46 @@ def test_failures_are_one_line_and_a_status(monkeypatch, capsys, error, status, 
     monkeypatch.setattr("stylegan.cli.data.main", fail)
     assert cli.main(["data"]) == status
     assert capsys.readouterr().err == message
+
+
+def test_sigterm_cleans_up_and_exits_with_143(monkeypatch, capsys):
+    cleaned = []
+
+    def wait(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("stylegan.cli.data.main", wait)
+    assert cli.main(["data"]) == 143
+    assert cleaned
+    assert capsys.readouterr().err == "stylegan data: terminated\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device", "out/a.png"), "out/a.png: No space left on device"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "lower --batch, the widths"),
+    ],
+)
+def test_a_full_disk_or_device_is_told_in_one_line(monkeypatch, capsys, error, message):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr("stylegan.cli.data.main", fail)
+    assert cli.main(["data"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch):
+    def fail(arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("stylegan.cli.data.main", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["data"])

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,9 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
     assert " 0 new, 0 dropped" in capsys.readouterr().err
     written = json.loads((tmp_path / "second" / "config.json").read_text())
     assert written["config"]["init_from"] == str(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")  # the same line goes on without its source
+    assert main([*second, "--init-from", str(tmp_path / "run")]) == 0
+    assert "resumed at 4 images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

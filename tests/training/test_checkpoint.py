@@ -5,10 +5,11 @@ import torch
 
 from stylegan.errors import CheckpointError
 from stylegan.training.checkpoint import (
+    check_run_folder,
     list_checkpoints,
     load_newest_checkpoint,
-    open_run_folder,
     save_checkpoint,
+    write_config,
 )
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
@@ -91,21 +92,32 @@ def test_no_checkpoint_is_none_and_none_readable_is_an_error(tmp_path):
 
 def test_a_run_goes_on_with_other_lengths_but_not_with_other_options(run_config, tmp_path):
     run = tmp_path / "run"
-    open_run_folder(run, run_config, fingerprint="a")
-    open_run_folder(run, run_config.with_overrides("output.total_kimg=9"), fingerprint="a")
+    write_config(run, run_config, fingerprint="a")
+    check_run_folder(run, run_config.with_overrides("output.total_kimg=9"), fingerprint="a")
     with pytest.raises(CheckpointError, match=r"loss.gamma: 1.0 -> 2.0; seed: 0 -> 3"):
-        open_run_folder(run, run_config.with_overrides("loss.gamma=2", "seed=3"), fingerprint="a")
+        check_run_folder(run, run_config.with_overrides("loss.gamma=2", "seed=3"), fingerprint="a")
     with pytest.raises(CheckpointError, match="other images"):
-        open_run_folder(run, run_config, fingerprint="b")
+        check_run_folder(run, run_config, fingerprint="b")
 
 
 def test_folders_of_something_else_are_refused(run_config, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="not empty and holds no run"):
-        open_run_folder(tmp_path, run_config, fingerprint="a")
+        check_run_folder(tmp_path, run_config, fingerprint="a")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_the_same_images_may_lie_elsewhere(run_config, tmp_path):
-    open_run_folder(tmp_path / "run", run_config, fingerprint="a")
-    open_run_folder(tmp_path / "run", run_config.with_overrides("data.path=b"), fingerprint="a")
+    write_config(tmp_path / "run", run_config, fingerprint="a")
+    check_run_folder(tmp_path / "run", run_config.with_overrides("data.path=b"), fingerprint="a")
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def fail(data, file):
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr("torch.save", fail)
+    with pytest.raises(CheckpointError, match=r"000000100\.pt cannot be written"):
+        save_checkpoint(tmp_path, {}, nimg=100, keep=1)
+    assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -39,7 +39,10 @@ def test_overrides_are_typed_by_their_field(run_config, override, path, value):
         ("batch=many", "--set batch=many; expected a whole number"),
         ("batch=1.5", "expected a whole number"),
         ("data.mirror=1", "expected true or false"),
-        ("optim.beta3=1", "--set optim.beta3=1; expected FIELD=VALUE with a field among"),
+        (
+            "optim.beta3=1",
+            "FIELD=VALUE, with a field such as optim.beta2",
+        ),
         ("optim=1", "expected FIELD=VALUE"),
         ("batch", "expected FIELD=VALUE"),
         ("precision=fp8", "one of fp32, bf16"),

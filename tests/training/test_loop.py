@@ -229,3 +229,15 @@ def test_config_json_holds_the_options_and_the_images(run_config, tmp_path):
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["config"]["loss"]["gamma"] == 1.0
     assert len(written["fingerprint"]) == 64
+
+
+def test_a_start_that_fails_leaves_no_run_behind(run_config, tmp_path, monkeypatch):
+    def fail(self, budget_bytes):
+        raise DataError("a.png: bad", expected="an image", fix="remove it")
+
+    monkeypatch.setattr(ImageDataset, "preload", fail)
+    with pytest.raises(DataError, match=r"a\.png: bad"):
+        train(run_config, tmp_path / "run")
+    monkeypatch.undo()
+    # other options may follow, as nothing has been started
+    assert train(run_config.with_overrides("seed=5"), tmp_path / "run").is_complete

@@ -71,7 +71,8 @@ def test_choices_and_overrides_win_over_the_preset():
 
 def test_initial_networks_bring_their_architecture():
     with torch.device("meta"):
-        initial = create("stylegan2-e", 32, channel_max=24, mapping_layers=3, architecture="orig")
+        networks = create("stylegan2-e", 32, channel_max=24, mapping_layers=3, architecture="orig")
+    initial = [networks.generator.config, networks.discriminator.config]
     config, _ = configure("stylegan2-small", "data", Choices(resolution=64), initial=initial)
     assert config.ema.rampup is None  # a ramp would throw the source's average away
     config, _ = configure("stylegan2-f", "data", Choices(resolution=64), initial=initial)
@@ -90,9 +91,11 @@ def test_unknown_presets_are_refused_with_a_list():
 
 def test_initial_networks_with_labels_are_refused():
     with torch.device("meta"):
-        initial = create("stylegan2-e", 32, c_dim=5)
+        networks = create("stylegan2-e", 32, c_dim=5)
     with pytest.raises(ConfigError, match="a network with labels"):
-        configure("stylegan2-f", "data", Choices(resolution=32), initial=initial)
+        configure(
+            "stylegan2-f", "data", Choices(resolution=32), initial=[networks.generator.config]
+        )
 
 
 @pytest.mark.parametrize("field", OPTIONS)

@@ -144,7 +144,7 @@ class Check:
         """List the offenders and tell what to do about them."""
         source = open_source(self.source)
         with _bar("Checking") as progress:
-            entries = examine(source, workers=self.workers, progress=progress)
+            entries = examine(source, workers=self.workers, progress=progress, trusts_record=False)
         verdict = judge(source, entries, resolution=self.resolution)
         for name, reason in verdict.bad:
             _print(f"{name}: {reason}")

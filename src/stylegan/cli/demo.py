@@ -29,7 +29,7 @@ from stylegan.metrics.sliced_wasserstein import SlicedWasserstein, sliced_wasser
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator, num_parameters
 from stylegan.rng import generator_for
-from stylegan.training.checkpoint import open_run_folder
+from stylegan.training.checkpoint import check_run_folder
 from stylegan.training.config import RunConfig
 from stylegan.training.log import read_log
 from stylegan.training.loop import Outcome, Progress, train
@@ -144,7 +144,7 @@ def train_for(
     minutes: float, config: RunConfig, *, run_dir: Path, dataset: ImageDataset, console: Console
 ) -> Outcome | None:
     """Train until the run has been trained for `minutes`; None if it already has."""
-    open_run_folder(run_dir, config, fingerprint=dataset.fingerprint)  # refuses another run's
+    check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)  # refuses another run's
     minutes_left = minutes - trained_minutes(run_dir)
     if minutes_left <= 0 and snapshots(run_dir):
         return None

@@ -2,8 +2,12 @@
 
 import importlib
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
+from typing import Any
 
 import stylegan
 from stylegan.errors import StyleganError
@@ -34,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"stylegan: no command {name!r}\n{_usage()}")
         return 2
     _configure_logging()
+    before = _on_sigterm(_terminate)
     try:
         status: int = importlib.import_module(COMMANDS[name][0]).main(rest)
     except StyleganError as error:
@@ -42,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"stylegan {name}: interrupted\n")
         return 130
+    except _TerminatedError:
+        sys.stderr.write(f"stylegan {name}: terminated\n")
+        return 143
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         return 1
     except OSError as error:  # the disk is full, a folder is not writable
@@ -56,7 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "lower --batch, the widths or the resolution\n"
         )
         return 1
+    finally:
+        _on_sigterm(before)
     return status
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM, raised like Ctrl-C so that what is half done is cleaned up."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError
+
+
+def _on_sigterm(handler: Any) -> Any:
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, handler)
 
 
 def _usage() -> str:

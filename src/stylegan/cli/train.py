@@ -1,6 +1,7 @@
 """`stylegan train`: start a run, and with the same line go on with it."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from rich.text import Text
 
 from stylegan.cli import options
 from stylegan.data.dataset import ImageDataset
+from stylegan.errors import ConfigError
 from stylegan.interop.load import load_networks
 from stylegan.models.base import Networks
+from stylegan.training.checkpoint import list_checkpoints, read_config
 from stylegan.training.config import Precision, RunConfig
 from stylegan.training.estimate import estimate
 from stylegan.training.loop import Outcome, Progress, train
@@ -86,9 +89,14 @@ def main(arguments: Sequence[str]) -> int:
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
     """
     command = tyro.cli(Train, prog="stylegan train", description=_TRAIN, args=arguments)
+    minutes = command.max_minutes
+    if minutes is not None and not 0 <= minutes < math.inf:
+        raise ConfigError(
+            f"--max-minutes {minutes:g}", expected="0 or more", fix="leave it out for no limit"
+        )
     dataset = open_dataset(command)
-    initial = None if command.init_from is None else load_networks(command.init_from)
-    config, reasons = resolve(command, dataset, initial)
+    initial, architectures = find_initial(command)
+    config, reasons = resolve(command, dataset, architectures)
     out = options.console()
     if command.dry_run:
         out.print_json(json.dumps(config.to_json()))
@@ -125,8 +133,26 @@ def open_dataset(command: Train) -> ImageDataset:
         )
 
 
+def find_initial(command: Train) -> tuple[Networks | None, list[Any] | None]:
+    """Load the networks to start from, and return them with their architectures.
+
+    A run that has started from them needs them no more: its own config tells the architectures,
+    so that it goes on where their source is gone.
+    """
+    if command.init_from is None:
+        return None, None
+    started = read_config(command.out)
+    if started is not None and started.init_from == command.init_from:
+        if list_checkpoints(command.out):
+            return None, [started.generator, started.discriminator]
+    networks = load_networks(command.init_from)
+    average = networks.generator_ema or networks.generator
+    found = [network for network in (average, networks.discriminator) if network is not None]
+    return networks, [network.config for network in found]
+
+
 def resolve(
-    command: Train, dataset: ImageDataset, initial: Networks | None
+    command: Train, dataset: ImageDataset, architectures: list[Any] | None
 ) -> tuple[RunConfig, dict[str, str]]:
     """Turn a command line into the options of a run.
 
@@ -157,7 +183,7 @@ def resolve(
         init_from=command.init_from,
         overrides=command.set,
     )
-    return configure(command.preset, command.data, choices, initial=initial)
+    return configure(command.preset, command.data, choices, initial=architectures)
 
 
 def print_sizes(out: Console, config: RunConfig, reasons: Mapping[str, str]) -> None:

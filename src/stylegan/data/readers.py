@@ -317,6 +317,8 @@ class FolderSource(AbstractSource):
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file; see `AbstractSource.read`."""
+        if not (self.path / name).is_file():  # a named pipe would be waited for, for ever
+            raise _unusable("unreadable (not a regular file)")
         try:
             return (self.path / name).read_bytes()
         except OSError as error:

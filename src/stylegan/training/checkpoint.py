@@ -30,7 +30,14 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: in
         keep: how many checkpoints stay.
     """
     path = run_dir / "checkpoints" / f"{nimg:09d}.pt"
-    write_atomic_by(path, lambda file: torch.save({"version": VERSION, "state": state}, file))
+    try:
+        write_atomic_by(path, lambda file: torch.save({"version": VERSION, "state": state}, file))
+    except RuntimeError as error:  # torch's word for a full disk
+        raise CheckpointError(
+            f"{path} cannot be written ({_first_line(error)})",
+            expected="room on the disk",
+            fix="make room; the same line goes on from the checkpoint before",
+        ) from error
     for old in list_checkpoints(run_dir)[:-keep]:
         old.unlink()
     return path
@@ -79,10 +86,17 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     return sorted(path for path in paths if path.stem.isdigit())
 
 
-def open_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> None:
-    """Make the folder of a new run, or check that an old one may go on with this config.
+def read_config(run_dir: Path) -> RunConfig | None:
+    """Return the config of the run in a folder, or None if there is none that can be read."""
+    try:
+        text = (run_dir / "config.json").read_text(encoding="utf-8")
+        return RunConfig.from_json(json.loads(text)["config"])
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None
 
-    `config.json` then holds the config and the fingerprint of the images.
+
+def check_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> None:
+    """Check that a run may start in a folder, or go on in it with this config and these images.
 
     Raises:
         CheckpointError: if the folder holds something else, or other options that would change
@@ -122,9 +136,12 @@ def open_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> No
             expected="a new folder, or one of a run",
             fix="choose another --out",
         )
-    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def write_config(run_dir: Path, config: RunConfig, *, fingerprint: str) -> None:
+    """Write `config.json`, which makes a folder that of a run."""
     content = {"config": config.to_json(), "fingerprint": fingerprint}
-    write_atomic(path, json.dumps(content, indent=2) + "\n")
+    write_atomic(run_dir / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -141,6 +158,7 @@ def lock_run_folder(run_dir: Path) -> Iterator[None]:
     except ImportError:  # Windows has no such lock
         yield
         return
+    run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,7 @@
 """The options of a run: frozen, checked, written to and read from JSON."""
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
@@ -230,8 +231,8 @@ class RunConfig:
             if not found or name not in types_here or dataclasses.is_dataclass(types_here[name]):
                 raise ConfigError(
                     f"--set {override}",
-                    expected=f"FIELD=VALUE with a field among {', '.join(_leaves(type(self)))}",
-                    fix="check the spelling",
+                    expected=f"FIELD=VALUE, with a field such as {_similar(key, type(self))}",
+                    fix="check the spelling; --dry-run shows every field",
                 )
             target[name] = _parse(text.strip(), types_here[name], key)
         return type(self).from_json(data)
@@ -249,6 +250,11 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not key.startswith(harmless)
     ]
+
+
+def _similar(key: str, kind: type) -> str:
+    fields = _leaves(kind)
+    return ", ".join(difflib.get_close_matches(key.strip(), fields, n=3, cutoff=0) or fields[:3])
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -53,13 +53,14 @@ class RunLog:
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
     """Return the records of a run's log, up to the first line that was cut off or is damaged."""
     path = Path(run_dir) / "log.jsonl"
-    records = []
+    records: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
-            break
+            record = None
         if not isinstance(record, dict) or not isinstance(record.get("nimg"), int):
+            logger.warning("%s: read up to line %d, which is damaged", path, len(records) + 1)
             break
         records.append(record)
     return records

@@ -22,10 +22,11 @@ from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.rng import generator_for
 from stylegan.training.checkpoint import (
+    check_run_folder,
     load_newest_checkpoint,
     lock_run_folder,
-    open_run_folder,
     save_checkpoint,
+    write_config,
 )
 from stylegan.training.config import RunConfig
 from stylegan.training.log import RunLog
@@ -102,7 +103,7 @@ def train(
     run_dir = Path(run_dir)
     dataset = open_dataset(config) if dataset is None else dataset
     _check_dataset(dataset, config)
-    open_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
+    check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
     with lock_run_folder(run_dir):
         return _train(config, run_dir, dataset, initial, observe, started_s, max_minutes)
 
@@ -123,9 +124,10 @@ def _train(
         logger.info("resumed at %d images", state.nimg)
     elif initial is not None:
         adopt(state, initial)
-        # so that the run depends on its source no more
-        save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)
     dataset.preload(round(config.output.cache_gb * 1e9))
+    write_config(run_dir, config, fingerprint=dataset.fingerprint)  # nothing failed so far
+    if saved is None and initial is not None:  # the run depends on its source no more
+        save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)
     deadline_s = None if max_minutes is None else started_s + max_minutes * 60
     log = RunLog(run_dir, nimg=state.nimg)
     try:
@@ -343,7 +345,10 @@ class _Signals:
         if self.received is not None:  # a second one: the user does not want to wait
             raise KeyboardInterrupt
         self.received = Signals(number)
-        logger.warning("%s: saving a checkpoint after this iteration", self.received.name)
+        logger.warning(
+            "%s: saving a checkpoint after this iteration; another one ends the run at once",
+            self.received.name,
+        )
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():

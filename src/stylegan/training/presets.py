@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from stylegan.errors import ConfigError
 from stylegan.losses.objective import LossConfig
-from stylegan.models.base import Networks
 from stylegan.models.registry import (
     CONFIGURATIONS,
     DiscriminatorConfig,
@@ -163,7 +162,11 @@ class Choices:
 
 
 def configure(
-    name: str, data_path: str, choices: Choices, *, initial: Networks | None = None
+    name: str,
+    data_path: str,
+    choices: Choices,
+    *,
+    initial: Sequence[GeneratorConfig | DiscriminatorConfig] | None = None,
 ) -> tuple[RunConfig, dict[str, str]]:
     """Resolve a preset and a user's choices to the options of a run.
 
@@ -171,8 +174,8 @@ def configure(
         name: a key of `PRESETS`.
         data_path: the real images.
         choices: what the user chose.
-        initial: weights to start from. Their architecture replaces the preset's, but for
-            the resolution and what `choices` names.
+        initial: architectures of the networks to start from. They replace the preset's, but
+            for the resolution and what `choices` names.
 
     Returns:
         The config, and for each value that a rule chose, its reason.
@@ -247,23 +250,23 @@ def _refuse_flags(overrides: Sequence[str]) -> None:
 
 
 def _adopted(
-    initial: Networks,
+    initial: Sequence[GeneratorConfig | DiscriminatorConfig],
     generator: GeneratorConfig,
     discriminator: DiscriminatorConfig,
     chosen: dict[str, int],
 ) -> tuple[GeneratorConfig, DiscriminatorConfig]:
-    source = initial.generator_ema or initial.generator
-    if any(network.c_dim > 0 for _, network in initial.items()):
-        raise ConfigError(
-            "--init-from a network with labels",
-            expected="one without: training does not use labels yet",
-            fix="choose another network",
-        )
-    own = {**chosen, "resolution": generator.resolution}
-    if source is not None:
-        generator = replace(source.config, **own)
-    if initial.discriminator is not None:
-        discriminator = replace(initial.discriminator.config, **own)
+    own: dict[str, Any] = {**chosen, "resolution": generator.resolution}
+    for source in initial:
+        if source.c_dim > 0:
+            raise ConfigError(
+                "--init-from a network with labels",
+                expected="one without: training does not use labels yet",
+                fix="choose another network",
+            )
+        if isinstance(source, GeneratorConfig):
+            generator = replace(source, **own)
+        else:
+            discriminator = replace(source, **own)
     return generator, discriminator
 
 

@@ -164,6 +164,6 @@ def _check_skipped(state: TrainState) -> None:
                 f"non-finite gradients in {num} steps of phase {phase} in a row, "
                 f"up to {state.nimg} images",
                 expected="finite gradients",
-                fix="start a new run with --init-from this one, and a lower learning rate, a "
-                "higher gamma or --precision fp32",
+                fix="start a new run, from a snapshot of this one by --init-from if there is one, "
+                "with a lower learning rate, a higher gamma or --precision fp32",
             )
