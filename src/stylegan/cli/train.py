@@ -142,9 +142,9 @@ def find_initial(command: Train) -> tuple[Networks | None, list[Any] | None]:
     if command.init_from is None:
         return None, None
     started = read_config(command.out)
-    if started is not None and started.init_from == command.init_from:
-        if list_checkpoints(command.out):
-            return None, [started.generator, started.discriminator]
+    is_the_same = started is not None and started.init_from == command.init_from
+    if started is not None and is_the_same and list_checkpoints(command.out):
+        return None, [started.generator, started.discriminator]
     networks = load_networks(command.init_from)
     average = networks.generator_ema or networks.generator
     found = [network for network in (average, networks.discriminator) if network is not None]
