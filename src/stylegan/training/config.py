@@ -90,7 +90,9 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """How long to train and what to write when. None of it changes what is computed.
+    """How long to train, where, and what to write when: all that a resumed run may change.
+
+    On another device the noise maps are others; the rest changes nothing of what is computed.
 
     Attributes:
         total_kimg: length of the run, in thousands of real images shown.
