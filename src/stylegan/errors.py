@@ -37,3 +37,23 @@ class CheckpointError(StyleganError):
 
 class WeightsError(StyleganError):
     """A weight file cannot be read, or does not hold what it should."""
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ConfigError unless an option is above 0."""
+    if not value > 0:
+        raise ConfigError(f"{name} {value:g}", expected="more than 0", fix="raise it")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raise ConfigError unless an option is 0 or above."""
+    if not value >= 0:
+        raise ConfigError(f"{name} {value:g}", expected="0 or more", fix="use 0 for none of it")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise ConfigError unless an option lies from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ConfigError(
+            f"{name} {value:g}", expected="a number from 0 to 1", fix="choose a share"
+        )

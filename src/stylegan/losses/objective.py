@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylegan.errors import ConfigError
+from stylegan.errors import check_not_negative, check_positive, check_share
 from stylegan.latents import mix
 from stylegan.losses.adversarial import (
     discriminator_logistic_fake,
@@ -45,24 +45,11 @@ class LossConfig:
     def __post_init__(self) -> None:
         """Check every value."""
         for name in ("r1_interval", "pl_interval", "pl_batch_shrink"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"loss.{name} {getattr(self, name)}", expected="1 or more", fix="raise it"
-                )
+            check_positive(f"loss.{name}", getattr(self, name))
         for name in ("gamma", "pl_weight"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"loss.{name} {getattr(self, name)}",
-                    expected="0 or more",
-                    fix="use 0 to leave the term out",
-                )
+            check_not_negative(f"loss.{name}", getattr(self, name))
         for name in ("pl_decay", "mixing_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(
-                    f"loss.{name} {getattr(self, name)}",
-                    expected="a number from 0 to 1",
-                    fix="choose a share",
-                )
+            check_share(f"loss.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, check_positive
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
 from stylegan.nn.mapping import MappingNetwork
@@ -55,7 +55,7 @@ class GeneratorConfig:
         """Check every value."""
         _check_common(self)
         for name in ("z_dim", "w_dim", "mapping_layers"):
-            _check_positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         """Check every value."""
         _check_common(self)
-        _check_positive("mbstd_group_size", self.mbstd_group_size)
-        _check_positive("mapping_layers", self.mapping_layers)
+        check_positive("mbstd_group_size", self.mbstd_group_size)
+        check_positive("mapping_layers", self.mapping_layers)
         num, channels = self.mbstd_num_channels, _channels(self, 4)
         if num < 0 or (num and channels % num):
             raise ConfigError(
@@ -433,12 +433,7 @@ def _check_common(config: GeneratorConfig | DiscriminatorConfig) -> None:
             expected=f"at least the resolution, {resolution}",
             fix="raise it, so that the last block has a channel",
         )
-    _check_positive("img_channels", config.img_channels)
-    _check_positive("channel_max", config.channel_max)
+    check_positive("img_channels", config.img_channels)
+    check_positive("channel_max", config.channel_max)
     if config.c_dim < 0:
         raise ConfigError(f"c_dim {config.c_dim}", expected="0 or more", fix="use 0 for no labels")
-
-
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ConfigError(f"{name} {value}", expected="1 or more", fix="raise it")

@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, check_not_negative, check_positive, check_share
 from stylegan.losses.objective import LossConfig
 from stylegan.models.registry import FAMILIES, DiscriminatorConfig, GeneratorConfig
 
@@ -51,7 +51,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Check every value."""
         for name in ("generator_lr", "discriminator_lr", "eps"):
-            _check_positive(f"optim.{name}", getattr(self, name))
+            check_positive(f"optim.{name}", getattr(self, name))
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -77,15 +77,10 @@ class EmaConfig:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        _check_positive("ema.half_life_kimg", self.half_life_kimg)
+        check_positive("ema.half_life_kimg", self.half_life_kimg)
         if self.rampup is not None:
-            _check_positive("ema.rampup", self.rampup)
-        if not 0 <= self.w_avg_beta <= 1:
-            raise ConfigError(
-                f"ema.w_avg_beta {self.w_avg_beta}",
-                expected="a number from 0 to 1",
-                fix="choose a share",
-            )
+            check_positive("ema.rampup", self.rampup)
+        check_share("ema.w_avg_beta", self.w_avg_beta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +114,11 @@ class OutputConfig:
     def __post_init__(self) -> None:
         """Check every value."""
         for name in ("total_kimg", "tick_kimg", "snapshot_kimg", "checkpoint_kimg"):
-            _check_positive(f"output.{name}", getattr(self, name))
+            check_positive(f"output.{name}", getattr(self, name))
         for name in ("keep_checkpoints", "samples"):
-            _check_positive(f"output.{name}", getattr(self, name))
-        if self.workers < 0 or self.cache_gb < 0:
-            raise ConfigError(
-                f"output.workers {self.workers}, output.cache_gb {self.cache_gb}",
-                expected="0 or more",
-                fix="use 0 for none",
-            )
+            check_positive(f"output.{name}", getattr(self, name))
+        for name in ("workers", "cache_gb"):
+            check_not_negative(f"output.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +157,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""
-        _check_positive("batch", self.batch)
+        check_positive("batch", self.batch)
         if self.generator.c_dim or self.discriminator.c_dim:
             raise ConfigError(
                 f"c_dim {max(self.generator.c_dim, self.discriminator.c_dim)}",
@@ -355,8 +346,3 @@ def _describe(kind: Any) -> str:
         return " or ".join(_describe(option) for option in typing.get_args(kind))
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
     return names.get(kind, "none" if kind is types.NoneType else str(kind))
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigError(f"{name} {value}", expected="more than 0", fix="raise it")
