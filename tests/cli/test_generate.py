@@ -277,3 +277,16 @@ def test_space_and_interpolation_decide_what_lies_between_the_keys(network, tmp_
                 out=tmp_path / "a.gif",
             )
     assert len({frames[1].numpy().tobytes() for frames, _ in written}) == 6
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["images", "--seeds", "0", "--out", "out"],
+        ["mix", "--rows", "0", "--cols", "1", "--out", "mix.png"],
+        ["video", "--seeds", "0-1", "--out", "loop.gif"],
+    ],
+)
+def test_a_psi_that_is_no_number_is_refused_before_anything_is_read(arguments):
+    with pytest.raises(ConfigError, match="--psi nan; expected a finite number"):
+        main([*arguments, "--network", "/nowhere", "--psi", "nan"])

@@ -85,6 +85,7 @@ class Images:
         """Write the images."""
         seeds = parse_seeds(self.seeds)
         _check_batch(self.batch)
+        _check_psi(self.psi)
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(
                 f"--out {self.out} is a file", expected="a folder", fix="choose another name"
@@ -147,6 +148,7 @@ class Mix:
         """Write the sheet."""
         rows, columns = parse_seeds(self.rows), parse_seeds(self.cols)
         _check_batch(self.batch)
+        _check_psi(self.psi)
         _check_suffix(self.out, ".png")
         generator = _load(self.network, self.device)
         sheet = mixing_sheet(
@@ -198,6 +200,7 @@ class Video:
         """Write the GIF."""
         keys = None if self.seeds is None else parse_seeds(self.seeds)
         _check_batch(self.batch)
+        _check_psi(self.psi)
         _check_suffix(self.out, ".gif")
         if not 0 < self.fps <= MAX_GIF_FPS:
             raise ConfigError(
@@ -285,6 +288,11 @@ def _load(network: str, device: DeviceName) -> AbstractGenerator:
 def _check_batch(batch: int) -> None:
     if batch < 1:
         raise ConfigError(f"--batch {batch}", expected="at least 1", fix="leave it out for 16")
+
+
+def _check_psi(psi: float) -> None:
+    if not math.isfinite(psi):
+        raise ConfigError(f"--psi {psi}", expected="a finite number", fix="leave it out for 1")
 
 
 def _check_cutoff(cutoff: int | None, generator: AbstractGenerator) -> None:
