@@ -25,9 +25,9 @@ LAYERS = [
 ]
 # The order of the files within a folder; a file may import earlier ones only.
 FOLDERS = {
-    "ops": ["fir", "resample_conv", "bias_act", "normalize", "modulated_conv"],
-    "nn": ["equalized", "mapping", "modulated"],
-    "models": ["base", "stylegan2", "registry", "io"],
+    "ops": ["box", "fir", "resample_conv", "bias_act", "normalize", "modulated_conv"],
+    "nn": ["equalized", "mapping", "adain", "modulated", "stages"],
+    "models": ["growth", "base", "progan", "stylegan", "stylegan2", "registry", "io"],
     "losses": ["adversarial", "regularizers", "objective"],
     "data": ["readers", "check", "prepare", "dataset", "sampler", "loader"],
     "training": [
@@ -45,8 +45,20 @@ FOLDERS = {
     ],
     "metrics": ["sliced_wasserstein"],
     "latent": ["seeds", "layers", "interpolate", "render", "sheets"],
-    "interop": ["restricted", "official_pickle", "load"],
-    "cli": ["options", "data", "train", "generate", "report", "demo", "main"],
+    "interop": [
+        "restricted",
+        "naming",
+        "official_pickle",
+        "tensorflow_pickle",
+        "tensorflow_stylegan",
+        "tensorflow_stylegan2",
+        "rosinality",
+        "nvidia",
+        "remote",
+        "load",
+        "convert",
+    ],
+    "cli": ["options", "data", "train", "generate", "convert", "report", "demo", "main"],
 }
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 

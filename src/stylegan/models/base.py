@@ -4,14 +4,18 @@ Abstract or final: a class is one of the interfaces here, or a leaf that nobody 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stylegan.models.growth import max_lod
 from stylegan.nn.modulated import NoiseMode
+
+Images = Tensor | Sequence[Tensor]
+"""Images [N, C, R, R], or, for networks of mipmaps, those of each resolution, largest first."""
 
 
 class AbstractGenerator(nn.Module, ABC):
@@ -28,7 +32,8 @@ class AbstractGenerator(nn.Module, ABC):
         mapping: module, `(z, c=None, truncation_psi=1, truncation_cutoff=None)` to ws
             [N, num_ws, w_dim]; holds the mean `w_avg`.
         synthesis: module, `(ws, noise_mode="const")` to images [N, C, R, R], float32,
-            nominally in [-1, 1].
+            nominally in [-1, 1]; in a growing network R is `img_resolution / 2**floor(lod)`.
+        is_growing: whether the network has a level of detail.
     """
 
     config: Any
@@ -40,6 +45,7 @@ class AbstractGenerator(nn.Module, ABC):
     img_channels: int
     mapping: nn.Module
     synthesis: nn.Module
+    is_growing: bool = False
 
     @property
     @abstractmethod
@@ -50,9 +56,36 @@ class AbstractGenerator(nn.Module, ABC):
     @abstractmethod
     def compute_dtype(self, dtype: torch.dtype) -> None: ...
 
+    @property
+    def lod(self) -> float:
+        """Level of detail of a growing network: 0 is full resolution, each 1 halves it.
+
+        Setting it raises ValueError beyond 4x4, or if the network does not grow.
+        """
+        return float(getattr(self.synthesis, "lod", 0.0))
+
+    @lod.setter
+    def lod(self, lod: float) -> None:
+        _check_lod(lod, self.img_resolution, is_growing=self.is_growing)
+        if self.is_growing:
+            self.synthesis.lod = float(lod)  # type: ignore[assignment]  # a plain attribute
+
     @abstractmethod
     def update_w_avg(self, ws: Tensor, beta: float) -> None:
         """Move the mean of w towards that of ws [N, num_ws, w_dim], before mixing."""
+
+    def show(
+        self,
+        ws: Tensor,
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> Images:
+        """Make from ws what the discriminator is shown: the images, or their mipmap.
+
+        Arguments as in `forward`.
+        """
+        images: Tensor = self.synthesis(ws, noise_mode=noise_mode, generator=generator)
+        return images
 
     def forward(
         self,
@@ -90,6 +123,7 @@ class AbstractDiscriminator(nn.Module, ABC):
         img_resolution: side of the images, in pixels.
         img_channels: channels of the images.
         compute_dtype: dtype of the convolutions. Weights stay float32.
+        is_growing: whether the network has a level of detail.
     """
 
     config: Any
@@ -97,10 +131,26 @@ class AbstractDiscriminator(nn.Module, ABC):
     img_resolution: int
     img_channels: int
     compute_dtype: torch.dtype
+    is_growing: bool = False
+    _lod: float = 0.0
+
+    @property
+    def lod(self) -> float:
+        """Level of detail, as of a generator."""
+        return self._lod
+
+    @lod.setter
+    def lod(self, lod: float) -> None:
+        _check_lod(lod, self.img_resolution, is_growing=self.is_growing)
+        self._lod = float(lod)
 
     @abstractmethod
-    def forward(self, images: Tensor, c: Tensor | None = None) -> Tensor:
-        """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1]."""
+    def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
+        """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
+
+        With a level of detail, R is `img_resolution / 2**floor(lod)`. A network of mipmaps
+        takes the images of each resolution, largest first, or makes them of the largest.
+        """
 
 
 @dataclass(kw_only=True)
@@ -117,6 +167,13 @@ class Networks:
             network = getattr(self, name)
             if network is not None:
                 yield name, network
+
+
+def _check_lod(lod: float, resolution: int, *, is_growing: bool) -> None:
+    top = max_lod(resolution) if is_growing else 0
+    if not 0 <= lod <= top:
+        kind = f"from 0 to {top}" if is_growing else "0, as this network does not grow"
+        raise ValueError(f"lod must be {kind}, got {lod}")
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -376,7 +376,7 @@ class Discriminator(AbstractDiscriminator):
             )
         self.b4 = DiscriminatorEpilogue(config=config, out_features=max(self.label_dim, 1))
 
-    def forward(self, images: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
         """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
 
         Raises:

@@ -1,0 +1,74 @@
+"""Progressive growing as arithmetic: from images shown to level of detail.
+
+The level of detail, `lod`, is a float: 0 is full resolution, and each 1 halves it. Between two
+whole numbers the larger of the two resolutions fades in; the fraction is the weight of the
+smaller one, 1 - alpha in the paper's words.
+
+Source: Karras et al. 2018 (ProGAN), section 2 and appendix A.
+"""
+
+import math
+from dataclasses import dataclass
+
+from stylegan.errors import ConfigError, check_not_negative, check_positive
+
+SMALLEST = 4
+"""Side of the smallest level, in pixels."""
+
+
+def max_lod(resolution: int) -> int:
+    """Return the level of detail of 4x4 for networks of a resolution."""
+    return resolution.bit_length() - SMALLEST.bit_length()
+
+
+def resolution_at(resolution: int, lod: float) -> int:
+    """Return the side of the images at a level of detail, the larger one while fading."""
+    return resolution >> math.floor(lod)
+
+
+def fade_weight(lod: float) -> float:
+    """Return the weight of the smaller resolution, from 0 to below 1."""
+    return lod - math.floor(lod)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """How a run grows: each resolution trains alone, then the next one fades in.
+
+    Attributes:
+        initial_resolution: side of the first images, a power of two from 4.
+        train_kimg: length of each stage at one resolution, in thousands of images.
+        fade_kimg: length of each fade.
+    """
+
+    initial_resolution: int = 8
+    train_kimg: float = 600.0
+    fade_kimg: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        side = self.initial_resolution
+        if side < SMALLEST or side & (side - 1):
+            raise ConfigError(
+                f"growth.initial_resolution {side}",
+                expected=f"a power of two from {SMALLEST}",
+                fix="choose 4 or 8",
+            )
+        check_not_negative("growth.train_kimg", self.train_kimg)
+        check_positive("growth.fade_kimg", self.fade_kimg)
+
+    def lod_at(self, nimg: int, *, resolution: int) -> float:
+        """Return the level of detail after so many images, for networks of a resolution.
+
+        Source: Karras et al. 2019 (StyleGAN), appendix C; the official schedule.
+        """
+        first = max_lod(resolution) - max_lod(self.initial_resolution)
+        kimg, length = nimg / 1000, self.train_kimg + self.fade_kimg
+        phase = math.floor(kimg / length)
+        faded = max(kimg - phase * length - self.train_kimg, 0.0) / self.fade_kimg
+        return max(first - phase - faded, 0.0)
+
+    def end_kimg(self, *, resolution: int) -> float:
+        """Return when the full resolution has faded in, in thousands of images."""
+        num_fades = max(max_lod(resolution) - max_lod(self.initial_resolution), 0)
+        return num_fades * (self.train_kimg + self.fade_kimg)

@@ -1,0 +1,40 @@
+"""Resampling without a filter: nearest neighbours up, 2x2 means down, and the fade of growing.
+
+Source: Karras et al. 2018 (ProGAN), section 2 and figure 2.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def upsample_nearest(x: Tensor, *, factor: int = 2) -> Tensor:
+    """Repeat each pixel of [N, C, H, W] `factor` times along both axes."""
+    return x if factor == 1 else F.interpolate(x, scale_factor=float(factor), mode="nearest")
+
+
+def downsample_box(x: Tensor, *, factor: int = 2) -> Tensor:
+    """Replace blocks of factor x factor pixels of [N, C, H, W] by their mean."""
+    return x if factor == 1 else F.avg_pool2d(x, factor)
+
+
+def fade(images: Tensor, weight: float) -> Tensor:
+    """Mix images [N, C, H, W] with their own half resolution, as real images are while growing.
+
+    Args:
+        images: at the larger of the two resolutions.
+        weight: of the smaller one; 0 changes nothing.
+    """
+    if weight == 0:
+        return images
+    return images.lerp(upsample_nearest(downsample_box(images)), weight)
+
+
+def mipmap(images: Tensor, *, smallest: int = 4) -> list[Tensor]:
+    """Return images [N, C, R, R] at every resolution from R down to `smallest`, box-filtered.
+
+    Source: Karnewar and Wang 2020 (MSG-GAN), section 3.
+    """
+    levels = [images]
+    while levels[-1].shape[-1] > smallest:
+        levels.append(downsample_box(levels[-1]))
+    return levels
