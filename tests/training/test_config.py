@@ -52,7 +52,7 @@ def test_overrides_are_typed_by_their_field(run_config, override, path, value):
         ("output.total_kimg=inf", "a finite number"),
         ("generator.c_dim=5", "training does not use labels yet"),
         ("discriminator.mbstd_num_channels=4", "a divisor of the 6 channels"),
-        ("discriminator.mapping_layers=0", "mapping_layers 0"),
+        ("discriminator.mapping_layers=-1", "mapping_layers -1"),
         ("ema.rampup=-1", "ema.rampup -1"),
         ("ema.w_avg_beta=2", "ema.w_avg_beta 2"),
     ],

@@ -6,7 +6,7 @@ Abstract or final: a class is one of the interfaces here, or a leaf that nobody 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,32 @@ from stylegan.nn.modulated import NoiseMode
 
 Images = Tensor | Sequence[Tensor]
 """Images [N, C, R, R], or, for networks of mipmaps, those of each resolution, largest first."""
+
+
+class GeneratorConfig(Protocol):
+    """What the options of every generator have in common; each family's are a frozen dataclass."""
+
+    @property
+    def resolution(self) -> int: ...  # noqa: D102
+    @property
+    def img_channels(self) -> int: ...  # noqa: D102
+    @property
+    def z_dim(self) -> int: ...  # noqa: D102
+    @property
+    def c_dim(self) -> int: ...  # noqa: D102
+
+
+class DiscriminatorConfig(Protocol):
+    """What the options of every discriminator have in common, likewise."""
+
+    @property
+    def resolution(self) -> int: ...  # noqa: D102
+    @property
+    def img_channels(self) -> int: ...  # noqa: D102
+    @property
+    def c_dim(self) -> int: ...  # noqa: D102
+    @property
+    def mbstd_group_size(self) -> int: ...  # noqa: D102
 
 
 class AbstractGenerator(nn.Module, ABC):

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError, WeightsError
-from stylegan.models.base import Networks
+from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
 from stylegan.models.registry import FAMILIES, family_of
 
 FORMAT = "stylegan"
@@ -86,7 +86,11 @@ def save(
         "format": FORMAT,
         "version": VERSION,
         "networks": {
-            name: {"family": family_of(network), "config": asdict(network.config)}
+            name: {
+                "family": family_of(network),
+                "config": asdict(network.config),
+                **({"lod": network.lod} if network.is_growing else {}),
+            }
             for name, network in present.items()
         },
         "metadata": dict(metadata or {}),
@@ -198,8 +202,8 @@ def fill(build: Callable[[], Network], tensors: Mapping[str, Tensor], *, origin:
 def _build(name: str, described: object, tensors: Mapping[str, Tensor], origin: str) -> nn.Module:
     """Build one network as its description says."""
     match described:
-        case {"family": str(key), "config": dict(config)}:
-            layers = config.get("mapping_layers", 0)
+        case {"family": str(key), "config": dict(config), **rest}:
+            layers, lod = config.get("mapping_layers", 0), rest.get("lod", 0)
         case _:
             raise _damaged(f"{origin} does not describe {name}")
     if key not in FAMILIES:
@@ -213,12 +217,19 @@ def _build(name: str, described: object, tensors: Mapping[str, Tensor], origin: 
         raise _damaged(f"{origin} ({name}) lacks tensors for its mapping layers")
     family = FAMILIES[key]
 
-    def build() -> nn.Module:
+    def build() -> AbstractGenerator | AbstractDiscriminator:
         if name == "discriminator":
             return family.discriminator(family.discriminator_config(**config))
         return family.generator(family.generator_config(**config))
 
-    return fill(build, tensors, origin=f"{origin} ({name})")
+    network = fill(build, tensors, origin=f"{origin} ({name})")
+    if not isinstance(lod, int | float):
+        raise _damaged(f"{origin} ({name}) has a lod that is no number")
+    try:
+        network.lod = lod
+    except ValueError as error:
+        raise _damaged(f"{origin} ({name}): {_line(error)}") from error
+    return network
 
 
 def _read_description(folder: Path) -> dict[str, dict[str, object]]:

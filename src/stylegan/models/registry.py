@@ -8,10 +8,13 @@ from typing import Any
 
 from stylegan.errors import ConfigError
 from stylegan.models import stylegan2
-from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
-
-GeneratorConfig = stylegan2.GeneratorConfig
-DiscriminatorConfig = stylegan2.DiscriminatorConfig
+from stylegan.models.base import (
+    AbstractDiscriminator,
+    AbstractGenerator,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    Networks,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +22,9 @@ class Family:
     """The classes of one model family."""
 
     generator: Callable[[Any], AbstractGenerator]
-    generator_config: type[GeneratorConfig]
+    generator_config: type[Any]
     discriminator: Callable[[Any], AbstractDiscriminator]
-    discriminator_config: type[DiscriminatorConfig]
+    discriminator_config: type[Any]
 
 
 FAMILIES = {
@@ -43,15 +46,32 @@ class Configuration:
     discriminator: Mapping[str, Any]
 
 
+_STYLEGAN2_B = Configuration(
+    family="stylegan2",
+    generator={"architecture": "growing", "channel_base": 16384},
+    discriminator={"architecture": "growing", "channel_base": 16384},
+)
+_STYLEGAN2_E = Configuration(
+    family="stylegan2",
+    generator={"channel_base": 16384},
+    discriminator={"channel_base": 16384},
+)
+
 CONFIGURATIONS = {
-    # Karras et al. 2020, table 1, row E: no growing, G skip, D resnet.
-    "stylegan2-e": Configuration(
-        family="stylegan2",
-        generator={"channel_base": 16384},
-        discriminator={"channel_base": 16384},
-    ),
+    # Karras et al. 2020 (StyleGAN2), table 1. Row B: demodulated weights, still growing.
+    "stylegan2-b": _STYLEGAN2_B,
+    "stylegan2-c": _STYLEGAN2_B,  # C and D change the training only
+    "stylegan2-d": _STYLEGAN2_B,
+    # Row E: no growing, G skip, D resnet. Table 2 exchanges the two architectures.
+    "stylegan2-e": _STYLEGAN2_E,
     # Row F: twice the feature maps from 64x64 up.
     "stylegan2-f": Configuration(family="stylegan2", generator={}, discriminator={}),
+    # Figure 7a, after Karnewar and Wang 2020 (MSG-GAN): an image at each resolution.
+    "msg-stylegan2": Configuration(
+        family="stylegan2",
+        generator={**_STYLEGAN2_E.generator, "architecture": "mipmap"},
+        discriminator={**_STYLEGAN2_E.discriminator, "architecture": "mipmap"},
+    ),
     # Ours, for a CPU or a small GPU at up to 128x128. The mapping depth of 2 is ADA's for
     # small data (Karras et al. 2020, "Training GANs with limited data", appendix C).
     "stylegan2-small": Configuration(
@@ -116,7 +136,7 @@ def create(name: str, resolution: int, **options: int | str) -> Networks:
     """Make the networks of a named configuration, freshly initialized.
 
     Args:
-        name: "stylegan2-e", "stylegan2-f" or "stylegan2-small".
+        name: a key of `CONFIGURATIONS`, such as "stylegan2-f".
         resolution: side of the images, a power of two from 8.
         options: fields of the networks' configs, such as `channel_base`.
 

@@ -1,27 +1,33 @@
-"""StyleGAN2: configurations E and F, in the nine pairs of the paper's Table 2.
+"""StyleGAN2: configurations B to F, in the nine pairs of the paper's Table 2, and MSG-style.
 
-Parameters carry the names of the official PyTorch weight files, with the same storage scales.
+Five architectures share the layers and differ in where RGB leaves the generator and enters the
+discriminator. Parameters carry the names of the official PyTorch weight files, with the same
+storage scales.
 
 Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"; figure 7
-shows the three architectures.
+shows all but the growing one, which is that of configurations B to D.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from stylegan.errors import ConfigError, check_positive
-from stylegan.models.base import AbstractDiscriminator, AbstractGenerator
+from stylegan.errors import ConfigError, check_not_negative, check_positive
+from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
+from stylegan.models.growth import fade_weight, resolution_at
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
 from stylegan.nn.mapping import MappingNetwork
 from stylegan.nn.modulated import ConvForm, NoiseMode, SynthesisLayer, ToRGB
+from stylegan.ops.box import downsample_box, mipmap, upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, downsample2d, fir_kernel, upsample2d
 from stylegan.ops.normalize import minibatch_stddev
 
-Architecture = Literal["orig", "skip", "resnet"]
+Architecture = Literal["orig", "skip", "resnet", "growing", "mipmap"]
+RGB_EVERYWHERE = ("skip", "growing", "mipmap")
+"""Architectures with an RGB layer at every resolution; the others have one at the largest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +41,11 @@ class GeneratorConfig:
         w_dim: width of w.
         c_dim: width of the labels, 0 for none.
         mapping_layers: depth of the mapping network.
+        label_norm: "separate" normalizes z and the embedded labels each, as ADA does; "joint"
+            both together, as StyleGAN and StyleGAN2 in TensorFlow do.
         architecture: "orig" makes RGB at the end; "skip" sums RGB over resolutions;
-            "resnet" has residual blocks.
+            "resnet" has residual blocks; "growing" makes RGB at the current resolution, with
+            fades; "mipmap" gives an image at each resolution.
         channel_base: a block at resolution r has `channel_base / r` channels ...
         channel_max: ... but no more than this.
     """
@@ -47,6 +56,7 @@ class GeneratorConfig:
     w_dim: int = 512
     c_dim: int = 0
     mapping_layers: int = 8
+    label_norm: Literal["separate", "joint"] = "separate"
     architecture: Architecture = "skip"
     channel_base: int = 32768
     channel_max: int = 512
@@ -56,6 +66,7 @@ class GeneratorConfig:
         _check_common(self)
         for name in ("z_dim", "w_dim", "mapping_layers"):
             check_positive(name, getattr(self, name))
+        _check_choice("label_norm", self.label_norm, ("separate", "joint"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +78,13 @@ class DiscriminatorConfig:
         img_channels: channels of the images.
         c_dim: width of the labels, 0 for none.
         architecture: "orig" reads RGB at the start; "skip" reads it at each resolution;
-            "resnet" has residual blocks.
+            "resnet" has residual blocks; "growing" reads it at the current resolution, with
+            fades; "mipmap" reads an image of its own at each resolution.
         channel_base: a block at resolution r has `channel_base / r` channels ...
         channel_max: ... but no more than this.
-        mapping_layers: depth of the mapping network of the labels.
+        label_head: how labels enter: "projection" of the features on their embedding, as in
+            ADA, or "select": one output for each class, as StyleGAN2 in TensorFlow does.
+        mapping_layers: depth of the mapping network of the labels, for "projection".
         mbstd_group_size: samples in a group of the minibatch standard deviation.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
     """
@@ -81,6 +95,7 @@ class DiscriminatorConfig:
     architecture: Architecture = "resnet"
     channel_base: int = 32768
     channel_max: int = 512
+    label_head: Literal["projection", "select"] = "projection"
     mapping_layers: int = 8
     mbstd_group_size: int = 4
     mbstd_num_channels: int = 1
@@ -89,7 +104,8 @@ class DiscriminatorConfig:
         """Check every value."""
         _check_common(self)
         check_positive("mbstd_group_size", self.mbstd_group_size)
-        check_positive("mapping_layers", self.mapping_layers)
+        check_not_negative("mapping_layers", self.mapping_layers)
+        _check_choice("label_head", self.label_head, ("projection", "select"))
         num, channels = self.mbstd_num_channels, _channels(self, 4)
         if num < 0 or (num and channels % num):
             raise ConfigError(
@@ -114,9 +130,7 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         channels = _channels(config, resolution)
         self.architecture = config.architecture
-        self.resolution = resolution
         self.is_first = in_channels == 0
-        self.has_rgb = self.architecture == "skip" or resolution == config.resolution
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         if self.is_first:
             self.const = nn.Parameter(torch.randn(channels, resolution, resolution))
@@ -125,7 +139,7 @@ class SynthesisBlock(nn.Module):
                 in_channels, channels, w_dim=config.w_dim, resolution=resolution, up=True
             )
         self.conv1 = SynthesisLayer(channels, channels, w_dim=config.w_dim, resolution=resolution)
-        if self.has_rgb:
+        if self.architecture in RGB_EVERYWHERE or resolution == config.resolution:
             self.torgb = ToRGB(channels, config.img_channels, w_dim=config.w_dim)
         if self.architecture == "resnet" and not self.is_first:
             self.skip = EqualizedConv2d(in_channels, channels, 1, bias=False)
@@ -134,45 +148,37 @@ class SynthesisBlock(nn.Module):
     def forward(
         self,
         x: Tensor | None,
-        image: Tensor | None,
         ws: Tensor,
         *,
         dtype: torch.dtype,
         noise_mode: NoiseMode,
         generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run the block.
+    ) -> Tensor:
+        """Run the convolutions.
 
         Args:
             x: [N, in_channels, R / 2, R / 2]; None for the first block.
-            image: the sum of RGB so far, [N, img_channels, R / 2, R / 2]; None before it starts.
-            ws: one style for each convolution and one for RGB, [N, num_convs + 1, w_dim].
+            ws: one style for each convolution, [N, num_convs, w_dim].
             dtype: of the convolutions.
             noise_mode: see `Generator.forward`.
             generator: source of random noise.
 
         Returns:
-            Features [N, channels, R, R] in `dtype`, and the image so far, float32.
+            Features [N, channels, R, R] in `dtype`.
         """
-        styles = iter(ws.unbind(dim=1))
         noise = {"noise_mode": noise_mode, "generator": generator}
         if x is None:
             x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
             x = x.contiguous(memory_format=torch.channels_last)
-            x = self.conv1(x, next(styles), **noise)
+            x = self.conv1(x, ws[:, 0], **noise)
         elif self.architecture == "resnet":
             residual = upsample2d(self.skip(x, gain=math.sqrt(0.5)), self.kernel)
-            x = self.conv0(x, next(styles), **noise)
-            x = residual + self.conv1(x, next(styles), **noise, gain=math.sqrt(0.5))
+            x = self.conv0(x, ws[:, 0], **noise)
+            x = residual + self.conv1(x, ws[:, 1], **noise, gain=math.sqrt(0.5))
         else:
-            x = self.conv0(x, next(styles), **noise)
-            x = self.conv1(x, next(styles), **noise)
-        if image is not None:
-            image = upsample2d(image, self.kernel)
-        if self.has_rgb:
-            rgb = self.torgb(x, next(styles)).to(ws.dtype)
-            image = rgb if image is None else image + rgb
-        return x, image
+            x = self.conv0(x, ws[:, 0], **noise)
+            x = self.conv1(x, ws[:, 1], **noise)
+        return x
 
 
 class SynthesisNetwork(nn.Module):
@@ -182,10 +188,15 @@ class SynthesisNetwork(nn.Module):
         config: the generator's options.
     """
 
+    kernel: Tensor
+
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.compute_dtype = torch.float32
+        self.lod = 0.0
+        self.architecture = config.architecture
         self.resolutions = _resolutions(config.resolution)
+        self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         in_channels = 0
         for resolution in self.resolutions:
             block = SynthesisBlock(in_channels, config=config, resolution=resolution)
@@ -206,25 +217,60 @@ class SynthesisNetwork(nn.Module):
         Raises:
             ValueError: if ws has another number of styles, or the noise mode is unknown.
         """
+        return self.images(ws, noise_mode, generator)[0]
+
+    def images(
+        self,
+        ws: Tensor,
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> list[Tensor]:
+        """Make the images of each resolution that the architecture gives, largest first.
+
+        One but for "mipmap". Arguments and errors as in `forward`.
+        """
         if ws.ndim != 3 or ws.shape[1] != self.num_ws:
             raise ValueError(f"ws must be [N, {self.num_ws}, w_dim], got {list(ws.shape)}")
         if noise_mode not in ("const", "random", "none"):
             raise ValueError(f"noise_mode must be const, random or none, got {noise_mode!r}")
         dtype = torch.float64 if ws.dtype == torch.float64 else self.compute_dtype
+        top = resolution_at(self.resolutions[-1], self.lod)
+        with_rgb = self._resolutions_with_rgb(top)
         x: Tensor | None = None
-        image: Tensor | None = None
+        rgbs: list[Tensor] = []
         start = 0
         for resolution in self.resolutions:
+            if resolution > top:
+                break
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SynthesisBlock)
-            # RGB shares its style with the first layer of the next block.
-            rows = ws[:, start : start + block.num_convs + 1]
-            x, image = block(
-                x, image, rows, dtype=dtype, noise_mode=noise_mode, generator=generator
+            end = start + block.num_convs
+            x = block(
+                ws=ws[:, start:end], x=x, dtype=dtype, noise_mode=noise_mode, generator=generator
             )
-            start += block.num_convs
-        assert image is not None
-        return image
+            if resolution in with_rgb:
+                # RGB shares its style with the first layer of the next block.
+                rgbs.append(block.torgb(x, ws[:, end]).to(ws.dtype))
+            start = end
+        return self._joined(rgbs)
+
+    def _resolutions_with_rgb(self, top: int) -> list[int]:
+        if self.architecture in ("skip", "mipmap"):
+            return self.resolutions
+        is_fading = self.architecture == "growing" and fade_weight(self.lod) > 0
+        return [top // 2, top] if is_fading else [top]
+
+    def _joined(self, rgbs: list[Tensor]) -> list[Tensor]:
+        """Make of the RGB of each resolution, smallest first, what the architecture gives."""
+        if self.architecture == "mipmap":
+            return rgbs[::-1]
+        image = rgbs[0]
+        for rgb in rgbs[1:]:
+            if self.architecture == "growing":
+                image = rgb.lerp(upsample_nearest(image), fade_weight(self.lod))
+            else:
+                image = upsample2d(image, self.kernel) + rgb
+        return [image]
 
 
 class Generator(AbstractGenerator):
@@ -245,6 +291,7 @@ class Generator(AbstractGenerator):
         self.c_dim = config.c_dim
         self.img_resolution = config.resolution
         self.img_channels = config.img_channels
+        self.is_growing = config.architecture == "growing"
         self.synthesis = SynthesisNetwork(config)
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(
@@ -268,6 +315,16 @@ class Generator(AbstractGenerator):
         """Move the mean of w towards that of ws."""
         self.mapping.update_w_avg(ws, beta)
 
+    def show(
+        self,
+        ws: Tensor,
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> Images:
+        """Make what the discriminator is shown: the images, or of "mipmap" all resolutions'."""
+        images = self.synthesis.images(ws, noise_mode, generator)
+        return images if self.config.architecture == "mipmap" else images[0]
+
 
 class DiscriminatorBlock(nn.Module):
     """One resolution of the discriminator: two layers, the second halves the size.
@@ -277,41 +334,27 @@ class DiscriminatorBlock(nn.Module):
         resolution: side of the input, in pixels.
     """
 
-    kernel: Tensor
-
     def __init__(self, *, config: DiscriminatorConfig, resolution: int) -> None:
         super().__init__()
         channels, out_channels = _channels(config, resolution), _channels(config, resolution // 2)
         self.architecture = config.architecture
-        self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
-        self.has_rgb = self.architecture == "skip" or resolution == config.resolution
-        if self.has_rgb:
+        is_top = resolution == config.resolution
+        if self.architecture in RGB_EVERYWHERE or is_top:
             self.fromrgb = EqualizedConv2d(config.img_channels, channels, 1, act="lrelu")
-        self.conv0 = EqualizedConv2d(channels, channels, 3, act="lrelu")
+        in_channels = 2 * channels if self.architecture == "mipmap" and not is_top else channels
+        self.conv0 = EqualizedConv2d(in_channels, channels, 3, act="lrelu")
         self.conv1 = EqualizedConv2d(channels, out_channels, 3, act="lrelu", down=True)
         if self.architecture == "resnet":
             self.skip = EqualizedConv2d(channels, out_channels, 1, bias=False, down=True)
 
-    def forward(
-        self, x: Tensor | None, image: Tensor | None, *, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor | None]:
-        """Map features [N, channels, R, R] and image [N, img_channels, R, R] to half the size.
-
-        The image is None once no later block reads it, the features before the first.
-        """
-        if self.has_rgb:
-            assert image is not None
-            rgb = image.to(dtype).contiguous(memory_format=torch.channels_last)
-            rgb = self.fromrgb(rgb)
-            x = rgb if x is None else x + rgb
-            image = downsample2d(image, self.kernel) if self.architecture == "skip" else None
-        assert x is not None
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features [N, channels, R, R], RGB joined, to half the size."""
         if self.architecture == "resnet":
             residual = self.skip(x, gain=math.sqrt(0.5))
             x = residual + self.conv1(self.conv0(x), gain=math.sqrt(0.5))
         else:
             x = self.conv1(self.conv0(x))
-        return x, image
+        return x
 
 
 class DiscriminatorEpilogue(nn.Module):
@@ -319,25 +362,24 @@ class DiscriminatorEpilogue(nn.Module):
 
     Args:
         config: the discriminator's options.
-        out_features: 1, or the width of the labels' embedding.
+        out_features: 1, the width of the labels' embedding, or the number of classes.
     """
 
     def __init__(self, *, config: DiscriminatorConfig, out_features: int) -> None:
         super().__init__()
         channels = _channels(config, 4)
-        self.architecture = config.architecture
         self.mbstd_group_size = config.mbstd_group_size
         self.mbstd_num_channels = config.mbstd_num_channels
-        if self.architecture == "skip":
+        if config.architecture in RGB_EVERYWHERE:
             self.fromrgb = EqualizedConv2d(config.img_channels, channels, 1, act="lrelu")
-        self.conv = EqualizedConv2d(channels + config.mbstd_num_channels, channels, 3, act="lrelu")
+        in_channels = 2 * channels if config.architecture == "mipmap" else channels
+        in_channels += config.mbstd_num_channels
+        self.conv = EqualizedConv2d(in_channels, channels, 3, act="lrelu")
         self.fc = EqualizedLinear(channels * 16, channels, act="lrelu")
         self.out = EqualizedLinear(channels, out_features)
 
-    def forward(self, x: Tensor, image: Tensor | None) -> Tensor:
-        """Map features [N, channels, 4, 4] to [N, out_features]."""
-        if self.architecture == "skip":
-            x = x + self.fromrgb(image)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features [N, channels, 4, 4], RGB joined, to [N, out_features]."""
         if self.mbstd_num_channels > 0:
             x = minibatch_stddev(
                 x, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels
@@ -349,11 +391,13 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(AbstractDiscriminator):
-    """The StyleGAN2 discriminator. Labels, if any, enter by projection (StyleGAN2-ADA).
+    """The StyleGAN2 discriminator.
 
     Args:
         config: its options.
     """
+
+    kernel: Tensor
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -362,40 +406,89 @@ class Discriminator(AbstractDiscriminator):
         self.c_dim = config.c_dim
         self.img_resolution = config.resolution
         self.img_channels = config.img_channels
+        self.architecture = config.architecture
+        self.is_growing = config.architecture == "growing"
         self.resolutions = _resolutions(config.resolution)[:0:-1]  # largest first, without 4
+        self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         for resolution in self.resolutions:
             block = DiscriminatorBlock(config=config, resolution=resolution)
             self.add_module(f"b{resolution}", block)
-        self.label_dim = _channels(config, 4) if config.c_dim > 0 else 0
-        if config.c_dim > 0:
+        has_projection = config.c_dim > 0 and config.label_head == "projection"
+        self.label_dim = _channels(config, 4) if has_projection else 0
+        if has_projection:
             self.mapping = MappingNetwork(
                 z_dim=0,
                 w_dim=self.label_dim,
                 c_dim=config.c_dim,
                 num_layers=config.mapping_layers,
             )
-        self.b4 = DiscriminatorEpilogue(config=config, out_features=max(self.label_dim, 1))
+        out_features = self.label_dim if has_projection else max(config.c_dim, 1)
+        self.b4 = DiscriminatorEpilogue(config=config, out_features=out_features)
 
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
         """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
 
         Raises:
-            ValueError: if the images have another shape.
+            ValueError: if images or labels have another shape.
         """
-        shape = [self.img_channels, self.img_resolution, self.img_resolution]
-        if list(images.shape[1:]) != shape:
-            raise ValueError(f"images must be {['N', *shape]}, got {list(images.shape)}")
-        dtype = torch.float64 if images.dtype == torch.float64 else self.compute_dtype
+        shown = self._shown(images)
+        top = max(shown)
+        dtype = torch.float64 if shown[top].dtype == torch.float64 else self.compute_dtype
         x: Tensor | None = None
-        image: Tensor | None = images
         for resolution in self.resolutions:
-            x, image = self.get_submodule(f"b{resolution}")(x, image, dtype=dtype)
-        assert x is not None
-        logits: Tensor = self.b4(x.to(images.dtype), image)  # the head decides in full precision
+            if resolution > top:
+                continue
+            x = self._with_rgb(x, shown.get(resolution), resolution, dtype)
+            x = self.get_submodule(f"b{resolution}")(x)
+            if self.is_growing and resolution == top and fade_weight(self.lod) > 0:
+                small = self._with_rgb(None, downsample_box(shown[top]), resolution // 2, dtype)
+                x = x.lerp(small, fade_weight(self.lod))
+        x = self._with_rgb(x, shown.get(4), 4, dtype)
+        out: Tensor = self.b4(x.to(shown[top].dtype))  # the head decides in full precision
+        if self.c_dim == 0:
+            return out
         if self.label_dim > 0:
-            embedding = self.mapping(None, c)
-            logits = (logits * embedding).sum(dim=1, keepdim=True) / math.sqrt(self.label_dim)
-        return logits
+            embedding: Tensor = self.mapping(None, c)
+            return (out * embedding).sum(dim=1, keepdim=True) / math.sqrt(self.label_dim)
+        if c is None or c.shape != out.shape:
+            found = "None" if c is None else list(c.shape)
+            raise ValueError(f"c must be {list(out.shape)}, got {found}")
+        return (out * c).sum(dim=1, keepdim=True)
+
+    def _with_rgb(
+        self, x: Tensor | None, image: Tensor | None, resolution: int, dtype: torch.dtype
+    ) -> Tensor:
+        """Join what the image of a resolution says to the features that arrive there."""
+        if image is None:
+            assert x is not None
+            return x
+        image = image.to(dtype).contiguous(memory_format=torch.channels_last)
+        rgb: Tensor = self.get_submodule(f"b{resolution}").fromrgb(image)  # type: ignore[operator]
+        if x is None:
+            return rgb
+        return torch.cat([x, rgb], dim=1) if self.architecture == "mipmap" else x + rgb
+
+    def _shown(self, images: Images) -> dict[int, Tensor]:
+        """Return the image that each resolution reads; those that read none are left out."""
+        levels = [images] if isinstance(images, Tensor) else list(images)
+        side = resolution_at(self.img_resolution, self.lod)
+        sides = [side >> level for level in range(len(levels))]
+        for image, expected in zip(levels, sides, strict=True):
+            shape = [self.img_channels, expected, expected]
+            if list(image.shape[1:]) != shape:
+                raise ValueError(f"images must be {['N', *shape]}, got {list(image.shape)}")
+        if self.architecture == "mipmap":
+            levels = mipmap(levels[0]) if len(levels) == 1 else levels
+            if len(levels) != len(self.resolutions) + 1:
+                raise ValueError(
+                    f"images must be of 1 or {len(self.resolutions) + 1} sizes, got {len(levels)}"
+                )
+        elif len(levels) > 1:
+            raise ValueError(f"images must be of one size, got {len(levels)}")
+        elif self.architecture == "skip":
+            for _ in self.resolutions:
+                levels.append(downsample2d(levels[-1], self.kernel))
+        return {side >> level: image for level, image in enumerate(levels)}
 
 
 def set_conv_form(generator: Generator, form: ConvForm) -> None:
@@ -421,12 +514,7 @@ def _check_common(config: GeneratorConfig | DiscriminatorConfig) -> None:
             expected="a power of two from 8",
             fix="choose 8, 16, 32, 64, 128, 256, 512 or 1024",
         )
-    if config.architecture not in ("orig", "skip", "resnet"):
-        raise ConfigError(
-            f"architecture {config.architecture!r}",
-            expected="orig, skip or resnet",
-            fix="choose one of the three of the paper's figure 7",
-        )
+    _check_choice("architecture", config.architecture, get_args(Architecture))
     if config.channel_base < resolution:
         raise ConfigError(
             f"channel_base {config.channel_base}",
@@ -437,3 +525,10 @@ def _check_common(config: GeneratorConfig | DiscriminatorConfig) -> None:
     check_positive("channel_max", config.channel_max)
     if config.c_dim < 0:
         raise ConfigError(f"c_dim {config.c_dim}", expected="0 or more", fix="use 0 for no labels")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f"{name} {value!r}", expected="one of " + ", ".join(choices), fix="choose one of these"
+        )

@@ -10,7 +10,8 @@ from typing import Any, Literal, Self
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive, check_share
 from stylegan.losses.objective import LossConfig
-from stylegan.models.registry import FAMILIES, DiscriminatorConfig, GeneratorConfig
+from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
+from stylegan.models.registry import FAMILIES
 
 Precision = Literal["fp32", "bf16"]
 
@@ -218,13 +219,14 @@ class RunConfig:
             kind: Any = type(self)
             target = data
             for parent in parents:
-                kind = _field_types(kind).get(parent) if dataclasses.is_dataclass(kind) else None
+                known = _field_types(kind, data) if dataclasses.is_dataclass(kind) else {}
+                kind = known.get(parent)
                 target = target.get(parent, {}) if isinstance(target, dict) else {}
-            types_here = _field_types(kind) if dataclasses.is_dataclass(kind) else {}
+            types_here = _field_types(kind, data) if dataclasses.is_dataclass(kind) else {}
             if not found or name not in types_here or dataclasses.is_dataclass(types_here[name]):
                 raise ConfigError(
                     f"--set {override}",
-                    expected=f"FIELD=VALUE, with a field such as {_similar(key, type(self))}",
+                    expected=f"FIELD=VALUE, with a field such as {_similar(key, type(self), data)}",
                     fix="check the spelling; --dry-run shows every field",
                 )
             target[name] = _parse(text.strip(), types_here[name], key)
@@ -245,8 +247,8 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     ]
 
 
-def _similar(key: str, kind: type) -> str:
-    fields = _leaves(kind)
+def _similar(key: str, kind: type, data: dict[str, Any]) -> str:
+    fields = _leaves(kind, data)
     return ", ".join(difflib.get_close_matches(key.strip(), fields, n=3, cutoff=0) or fields[:3])
 
 
@@ -260,15 +262,21 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _field_types(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _field_types(kind: Any, data: Any) -> dict[str, Any]:
+    """Return the type of each field; those of a run's networks follow from its family."""
+    types_here = typing.get_type_hints(kind)
+    if kind is RunConfig and isinstance(data, dict) and data.get("family") in FAMILIES:
+        family = FAMILIES[data["family"]]
+        types_here["generator"] = family.generator_config
+        types_here["discriminator"] = family.discriminator_config
+    return types_here
 
 
-def _leaves(kind: type, prefix: str = "") -> list[str]:
+def _leaves(kind: type, data: Any, prefix: str = "") -> list[str]:
     leaves = []
-    for name, inner in _field_types(kind).items():
+    for name, inner in _field_types(kind, data).items():
         if dataclasses.is_dataclass(inner):
-            leaves += _leaves(typing.cast(type, inner), f"{prefix}{name}.")
+            leaves += _leaves(typing.cast(type, inner), None, f"{prefix}{name}.")
         else:
             leaves.append(prefix + name)
     return leaves
@@ -276,7 +284,7 @@ def _leaves(kind: type, prefix: str = "") -> list[str]:
 
 def _build(kind: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
-        types_here = _field_types(kind)
+        types_here = _field_types(kind, value)
         required = {
             entry.name
             for entry in dataclasses.fields(kind)

@@ -8,12 +8,8 @@ import torch
 
 from stylegan.errors import ConfigError
 from stylegan.losses.objective import LossConfig
-from stylegan.models.registry import (
-    CONFIGURATIONS,
-    DiscriminatorConfig,
-    GeneratorConfig,
-    configs_for,
-)
+from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
+from stylegan.models.registry import CONFIGURATIONS, configs_for
 from stylegan.training.config import (
     DataConfig,
     EmaConfig,
@@ -251,11 +247,12 @@ def _refuse_flags(overrides: Sequence[str]) -> None:
 
 def _adopted(
     initial: Sequence[GeneratorConfig | DiscriminatorConfig],
-    generator: GeneratorConfig,
-    discriminator: DiscriminatorConfig,
+    generator: Any,
+    discriminator: Any,
     chosen: dict[str, int],
 ) -> tuple[GeneratorConfig, DiscriminatorConfig]:
     own: dict[str, Any] = {**chosen, "resolution": generator.resolution}
+    source: Any
     for source in initial:
         if source.c_dim > 0:
             raise ConfigError(
@@ -263,7 +260,7 @@ def _adopted(
                 expected="one without: training does not use labels yet",
                 fix="choose another network",
             )
-        if isinstance(source, GeneratorConfig):
+        if hasattr(source, "z_dim"):
             generator = replace(source, **own)
         else:
             discriminator = replace(source, **own)
