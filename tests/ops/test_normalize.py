@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from stylegan.ops.normalize import minibatch_stddev, pixel_norm
+from stylegan.ops.normalize import instance_norm, minibatch_stddev, pixel_norm
 
 
 def test_pixel_norm_known_values():
@@ -13,6 +13,16 @@ def test_pixel_norm_known_values():
 def test_pixel_norm_projects_to_a_sphere_of_radius_sqrt_c():
     norms = pixel_norm(torch.randn(5, 64) * 7).norm(dim=1)
     torch.testing.assert_close(norms, torch.full([5], 8.0))
+
+
+def test_instance_norm_known_values():
+    x = torch.tensor([[1.0, 3.0], [5.0, 7.0]]).expand(1, 1, 2, 2)  # mean 4, variance 5
+    expected = torch.tensor([[-3.0, -1.0], [1.0, 3.0]]).expand(1, 1, 2, 2) / 5**0.5
+    torch.testing.assert_close(instance_norm(x), expected)
+
+
+def test_instance_norm_of_a_constant_is_zero():
+    assert instance_norm(torch.full([1, 2, 4, 4], 7.0)).abs().max() == 0
 
 
 def test_minibatch_stddev_known_values_and_strided_groups():
@@ -43,13 +53,14 @@ def test_sizes_that_do_not_divide_are_refused():
 
 def test_gradients_of_both_orders():
     x = torch.randn(4, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    for op in (pixel_norm, lambda x: minibatch_stddev(x, group_size=2)):
+    for op in (pixel_norm, instance_norm, lambda x: minibatch_stddev(x, group_size=2)):
         assert gradcheck(op, x)
         assert gradgradcheck(op, x)
 
 
 def test_statistics_of_half_precision_are_computed_in_float32():
     x = (torch.randn(4, 2, 8, 8) * 300).half()  # squares overflow float16
-    y = minibatch_stddev(x, group_size=4)
-    assert y.dtype == torch.float16
-    assert torch.isfinite(y).all()
+    for op in (instance_norm, lambda x: minibatch_stddev(x, group_size=4)):
+        y = op(x)
+        assert y.dtype == torch.float16
+        assert torch.isfinite(y).all()

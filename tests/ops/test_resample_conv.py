@@ -3,8 +3,14 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
+from stylegan.ops.box import downsample_box, upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, downsample2d, fir_kernel, upfirdn2d, upsample2d
-from stylegan.ops.resample_conv import conv2d_down, conv2d_up
+from stylegan.ops.resample_conv import (
+    conv2d_box_down,
+    conv2d_down,
+    conv2d_nearest_up,
+    conv2d_up,
+)
 
 KERNEL = fir_kernel(RESAMPLE_TAPS)
 WEIGHT = torch.arange(1.0, 10.0, dtype=torch.float64).reshape(1, 1, 3, 3) / 10
@@ -81,9 +87,36 @@ def test_gradients_of_both_orders(op, size):
     assert gradgradcheck(lambda x, w: op(x, w, KERNEL), (x, weight))
 
 
+@pytest.mark.parametrize("side", [1, 2, 5, 8])
+def test_conv2d_nearest_up_is_repeating_then_correlation(side):
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    apart = F.conv2d(upsample_nearest(x), weight, padding=1)
+    torch.testing.assert_close(conv2d_nearest_up(x, weight), apart)
+
+
+@pytest.mark.parametrize("side", [2, 4, 10])
+def test_conv2d_box_down_is_correlation_then_mean(side):
+    x = torch.randn(2, 3, side, side, dtype=torch.float64)
+    weight, bias = torch.randn(4, 3, 3, 3, dtype=torch.float64), torch.randn(4).double()
+    apart = downsample_box(F.conv2d(x, weight, bias, padding=1))
+    torch.testing.assert_close(conv2d_box_down(x, weight, bias=bias), apart)
+
+
+@pytest.mark.parametrize("op", [conv2d_nearest_up, conv2d_box_down])
+def test_gradients_of_both_orders_without_a_filter(op):
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(op, (x, weight))
+    assert gradgradcheck(op, (x, weight))
+
+
 @pytest.mark.gpu
 def test_cuda_equals_cpu():
     x, weight = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3)
     for op in (conv2d_up, conv2d_down):
         there = op(x.cuda(), weight.cuda(), KERNEL.cuda()).cpu()
         torch.testing.assert_close(there, op(x, weight, KERNEL), rtol=1e-4, atol=1e-4)  # TF32 off
+    for op in (conv2d_nearest_up, conv2d_box_down):
+        there = op(x.cuda(), weight.cuda()).cpu()
+        torch.testing.assert_close(there, op(x, weight), rtol=1e-4, atol=1e-4)

@@ -14,6 +14,23 @@ def pixel_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
 
 
+def instance_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
+    """Give each channel of each sample zero mean and unit variance over its pixels.
+
+    Statistics are computed in float32 at least; variance is that of all pixels, not N - 1.
+
+    Source: Karras et al. 2019 (StyleGAN), equation 1, without the styles.
+
+    Args:
+        x: [N, C, H, W].
+        eps: added to the variance.
+    """
+    y = x.to(torch.promote_types(x.dtype, torch.float32))
+    y = y - y.mean(dim=(2, 3), keepdim=True)
+    y = y * (y.square().mean(dim=(2, 3), keepdim=True) + eps).rsqrt()
+    return y.to(x.dtype)
+
+
 def minibatch_stddev(x: Tensor, *, group_size: int, num_channels: int = 1) -> Tensor:
     """Append the standard deviation over groups of samples as constant channels.
 
