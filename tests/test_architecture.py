@@ -47,6 +47,7 @@ FOLDERS = {
     "latent": ["seeds", "layers", "interpolate", "render", "sheets"],
     "interop": [
         "restricted",
+        "arrays",
         "naming",
         "official_pickle",
         "tensorflow_pickle",

@@ -17,12 +17,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError, WeightsError
-from stylegan.interop.restricted import BoundedFile, Budget, Machine, Name, instance_of, shown
+from stylegan.interop.arrays import array_calls
+from stylegan.interop.restricted import (
+    BoundedFile,
+    Budget,
+    Machine,
+    Name,
+    Record,
+    instance_of,
+    shown,
+)
 from stylegan.models.base import Networks
 from stylegan.models.io import fill
 from stylegan.models.stylegan2 import (
@@ -147,24 +155,6 @@ class _Node:
         return dict(part)
 
 
-class _Dtype:
-    """A stand-in for `numpy.dtype`, for the few numbers that official files keep as scalars."""
-
-    def __init__(self, code: object, align: object = False, copy: object = True) -> None:
-        self.code = instance_of(code, str)
-        if not re.fullmatch(r"b1|[fiu][1248]", self.code):
-            raise ValueError(f"numpy dtype {shown(code)}")
-
-    def restore(self, state: object) -> None:
-        """Check the byte order, the only part of the state that matters to numbers."""
-        if instance_of(state, tuple)[1] not in ("<", "|"):
-            raise ValueError("numbers that are not little-endian")
-
-    def scalar(self, data: object) -> object:
-        """Return one number as a Python object."""
-        return np.frombuffer(instance_of(data, bytes), self.code).item()
-
-
 @dataclass(frozen=True)
 class _Storage:
     """What the header of a storage declares."""
@@ -191,9 +181,7 @@ class _Reader:
             "torch.storage._load_from_bytes": self._storage,
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": lambda data, *_: instance_of(data, Tensor),
-            "numpy.dtype": _Dtype,
-            "numpy.core.multiarray.scalar": self._scalar,
-            "numpy._core.multiarray.scalar": self._scalar,
+            **array_calls(self.budget),
         }
         self.storage_calls = dict.fromkeys(_STORAGES, self._no_call)
 
@@ -262,19 +250,16 @@ class _Reader:
         class_name = instance_of(meta.get("class_name"), str)
         return _Node(class_name, instance_of(meta.get("state"), dict))
 
-    def _dictionary(self, items: object = ()) -> dict[object, object]:
+    def _dictionary(self, items: object = ()) -> Record:
         # Protocol 2 and later fill dictionaries by operations; arguments would be copied.
         if not isinstance(items, tuple) or items:
             raise ValueError("a dictionary made from arguments")
-        return {}
+        return Record()
 
     def _set(self, items: object) -> set[object]:
         names = instance_of(items, list)
         self.budget.charge(8 * len(names))
         return {instance_of(name, str) for name in names}
-
-    def _scalar(self, dtype: object, data: object) -> object:
-        return instance_of(dtype, _Dtype).scalar(data)
 
     def _no_call(self, *_: object) -> object:
         raise ValueError("a storage class that is called")

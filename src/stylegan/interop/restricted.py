@@ -7,6 +7,7 @@ allocates no more than the file's own size allows, so a small file cannot fill t
 """
 
 import io
+import itertools
 import os
 import pickletools
 from collections.abc import Callable, Hashable, Mapping
@@ -29,9 +30,12 @@ _LITERALS = frozenset(
         "SHORT_BINUNICODE",
         "BINUNICODE",
         "BINUNICODE8",
+        "SHORT_BINSTRING",  # Python 2's strings, decoded as latin1
+        "BINSTRING",
         "SHORT_BINBYTES",
         "BINBYTES",
         "BINBYTES8",
+        "BYTEARRAY8",
     }
 )
 _CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -50,6 +54,15 @@ class Restorable(Protocol):
 
     def restore(self, state: object) -> None:
         """Take the state; raise ValueError if it is not of the expected form."""
+
+
+class Record(dict[object, object]):
+    """A dictionary of a class of its own: it may bring a state, which must be empty."""
+
+    def restore(self, state: object) -> None:
+        """Take the attributes that such a dictionary has beside its items: none."""
+        if instance_of(state, dict):
+            raise ValueError("a dictionary with attributes")
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,29 @@ class BoundedFile(io.BufferedReader):
         if size is not None and size > io.DEFAULT_BUFFER_SIZE:
             size = min(size, self.num_bytes - self.tell())
         return super().read(size)
+
+
+def first_name(path: Path) -> str | None:
+    """Return the first name that a pickle asks for, such as "collections.OrderedDict".
+
+    It tells kinds of pickles apart without reading them. None if the file is no pickle, or
+    names nothing early; raises nothing.
+    """
+    try:
+        with BoundedFile(path) as stream:
+            if stream.peek(1)[:1] != b"\x80":
+                return None
+            texts = [""]
+            for operation, argument, _ in itertools.islice(pickletools.genops(stream), 100):
+                if operation.name == "GLOBAL":
+                    return str(argument).replace(" ", ".", 1)
+                if operation.name == "STACK_GLOBAL":
+                    return ".".join(texts[-2:])
+                if isinstance(argument, str):
+                    texts.append(argument)
+    except (OSError, ValueError):
+        pass
+    return None
 
 
 def shown(value: object) -> str:

@@ -1,0 +1,141 @@
+"""Stand-ins for numpy's objects in pickles: dtypes, scalars, arrays; no numpy code runs.
+
+Both spellings are known: `numpy.core` up to numpy 1, `numpy._core` since numpy 2; and so are
+the byte strings of Python 2, which arrive as latin1 text.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan.interop.restricted import Budget, Name, instance_of, shown
+
+_DTYPES = {
+    "b1": torch.bool,
+    "u1": torch.uint8,
+    "i1": torch.int8,
+    "i2": torch.int16,
+    "i4": torch.int32,
+    "i8": torch.int64,
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+}
+_MAX_DIMENSIONS = 8
+
+
+class Dtype:
+    """A stand-in for `numpy.dtype`, for numbers only."""
+
+    def __init__(self, code: object, align: object = False, copy: object = True) -> None:
+        self.code = instance_of(code, str)
+        if not re.fullmatch(r"b1|[fiu][1248]", self.code):
+            raise ValueError(f"numpy dtype {shown(code)}")
+        self.itemsize = int(self.code[1])
+
+    def restore(self, state: object) -> None:
+        """Check the byte order, the only part of the state that matters to numbers."""
+        if instance_of(state, tuple)[1] not in ("<", "|"):
+            raise ValueError("numbers that are not little-endian")
+
+    def scalar(self, data: object) -> object:
+        """Return one number as a Python object."""
+        return np.frombuffer(as_bytes(data), self.code).item()
+
+
+class Array:
+    """A stand-in for `numpy.ndarray`: a tensor, once its state is there.
+
+    Args:
+        budget: pays for the copy of the data.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._tensor: Tensor | None = None
+
+    def restore(self, state: object) -> None:
+        """Take (version, shape, dtype, is_fortran, data); old numpy has no version."""
+        shape, dtype, is_fortran, data = instance_of(state, tuple)[-4:]
+        self.fill(data, shape, dtype, is_fortran=bool(is_fortran))
+
+    def fill(self, data: object, shape: object, dtype: object, *, is_fortran: bool) -> None:
+        """Take the data, which must be as much as shape and dtype say."""
+        raw = as_bytes(data)
+        sizes = [instance_of(size, int) for size in instance_of(shape, tuple)]
+        kind = instance_of(dtype, Dtype)
+        if len(sizes) > _MAX_DIMENSIONS or any(not 0 <= size < 1 << 48 for size in sizes):
+            raise ValueError(f"an array of shape {shown_sizes(sizes)}")
+        if kind.code not in _DTYPES or math.prod(sizes) * kind.itemsize != len(raw):
+            raise ValueError(f"an array of {shown_sizes(sizes)} {kind.code} over {len(raw)} bytes")
+        self.budget.charge(len(raw))
+        dtype = _DTYPES[kind.code]
+        # bytearray copies: what torch can write to must not be the file's own bytes
+        flat = torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+        if is_fortran:
+            self._tensor = flat.reshape(sizes[::-1]).permute(*reversed(range(len(sizes))))
+        else:
+            self._tensor = flat.reshape(sizes)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The data; TypeError if the file never gave any."""
+        if self._tensor is None:
+            raise TypeError("an array without data")
+        return self._tensor
+
+
+def array_calls(budget: Budget) -> dict[str, Callable[..., object]]:
+    """Return what stands in for each name that a pickled number or array needs."""
+
+    def reconstruct(kind: object, shape: object, code: object) -> Array:
+        if instance_of(kind, Name).name != "numpy.ndarray" or shape != (0,):
+            raise ValueError("an array of another kind")
+        return Array(budget)
+
+    def from_buffer(data: object, dtype: object, shape: object, order: object) -> Array:
+        array = Array(budget)
+        array.fill(data, shape, dtype, is_fortran=order == "F")
+        return array
+
+    def encode(text: object, encoding: object) -> bytes | bytearray:
+        if encoding not in ("latin1", "latin-1"):
+            raise ValueError(f"text to encode as {shown(encoding)}")
+        data = as_bytes(instance_of(text, str))
+        encoded.charge(len(data))
+        return data
+
+    def scalar(dtype: object, data: object) -> object:
+        return instance_of(dtype, Dtype).scalar(data)
+
+    def no_call(*_: object) -> object:
+        raise ValueError("an array class that is called")
+
+    encoded = Budget(budget.left, budget.origin)
+    calls: dict[str, Callable[..., object]] = {
+        "numpy.dtype": Dtype,
+        "numpy.ndarray": no_call,
+        "_codecs.encode": encode,
+    }
+    for core in ("numpy.core", "numpy._core"):
+        calls[f"{core}.multiarray.scalar"] = scalar
+        calls[f"{core}.multiarray._reconstruct"] = reconstruct
+        calls[f"{core}.numeric._frombuffer"] = from_buffer
+    return calls
+
+
+def as_bytes(data: object) -> bytes | bytearray:
+    """Return bytes as they are, and the text that Python 2's became as bytes again."""
+    if isinstance(data, bytearray):
+        return data
+    # A character beyond latin1 raises UnicodeEncodeError, a ValueError, which names the file.
+    return data.encode("latin1") if isinstance(data, str) else instance_of(data, bytes)
+
+
+def shown_sizes(sizes: list[int]) -> str:
+    """Show a shape from a file in an error."""
+    return f"[{', '.join(shown(size) for size in sizes[:_MAX_DIMENSIONS])}]"

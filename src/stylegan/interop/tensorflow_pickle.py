@@ -1,0 +1,191 @@
+"""The official TensorFlow pickles, read as data: no TensorFlow, nothing from the file runs.
+
+ProGAN, StyleGAN, StyleGAN2 and StyleGAN2-ADA share the container: a tuple (G, D, Gs) of
+networks, each with its variables as numpy arrays, its arguments, and source text that is never
+looked at.
+
+Source: the file layout of Karras et al. 2018, 2019, 2020, as observed.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from stylegan.errors import WeightsError
+from stylegan.interop.arrays import Array, array_calls
+from stylegan.interop.restricted import (
+    BoundedFile,
+    Budget,
+    Machine,
+    Record,
+    first_name,
+    instance_of,
+    shown,
+)
+
+KEYS = ("G", "D", "Gs")
+_NETWORKS = ("dnnlib.tflib.network.Network", "tfutil.Network")
+_DICTIONARIES = ("dnnlib.util.EasyDict", "config.EasyDict", "collections.OrderedDict")
+_MAX_DEPTH = 3  # of components in components; the official networks reach 1
+_MAX_NAME = 100  # characters of a variable's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorFlowNetwork:
+    """One network of an official TensorFlow pickle, as data.
+
+    Args:
+        version: of the container: 2 ProGAN, 3 StyleGAN, 4 StyleGAN2; some files say more.
+        name: such as "Gs".
+        build_func_name: the function that built it, such as "G_main" or "D_stylegan2".
+        static_kwargs: the arguments it was built with; components' own come first to be
+            replaced by those of the whole.
+        variables: in TensorFlow's layout and names; those of the components "mapping" and
+            "synthesis" start with "mapping/" and "synthesis/".
+    """
+
+    version: int
+    name: str
+    build_func_name: str
+    static_kwargs: Mapping[str, object] = field(repr=False)
+    variables: Mapping[str, Tensor] = field(repr=False)
+
+
+def is_tensorflow_pickle(path: Path) -> bool:
+    """Tell whether a file starts like one of these; raises nothing."""
+    return first_name(path) in _NETWORKS
+
+
+def read_tensorflow_pickle(path: str | os.PathLike[str]) -> dict[str, TensorFlowNetwork]:
+    """Read the networks of an official TensorFlow pickle without running anything from it.
+
+    Returns:
+        Those of "G", "D" and "Gs" that the file has. A file of three networks is taken in the
+        official order; of fewer, by the networks' names.
+
+    Raises:
+        WeightsError: if the file is missing, damaged, of another kind, names anything but
+            arrays and settings, or declares more data than it holds.
+    """
+    path = Path(path)
+    try:
+        with BoundedFile(path) as stream:
+            num_bytes = stream.num_bytes
+            root = Machine(str(path), _calls(Budget(num_bytes, str(path)))).run(stream)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error.strerror})",
+            expected="an official TensorFlow pickle",
+            fix="check the path",
+        ) from error
+    networks = {}
+    for key, network in _keyed(root, str(path)).items():
+        # For each a budget of its own: G may be Gs, stored once.
+        budget = Budget(num_bytes, str(path))
+        try:
+            networks[key] = _flattened(network, budget)
+        except (TypeError, ValueError) as error:
+            raise _refusal(f"{path} ({key}) holds {error}", "a network") from error
+    return networks
+
+
+@dataclass(eq=False)
+class _Network:
+    """A network as it stands in the file."""
+
+    state: dict[object, object] = field(default_factory=dict)
+
+    def restore(self, state: object) -> None:
+        """Take the state, a dictionary."""
+        self.state = instance_of(state, dict)
+
+    def text(self, name: str) -> str:
+        """Return a text of the state; shortened, as it is for errors and choices only."""
+        return instance_of(self.state.get(name, ""), str)[:_MAX_NAME]
+
+    def part(self, name: str) -> dict[str, object]:
+        """Return a dictionary of the state, with keys checked."""
+        part = instance_of(self.state.get(name, {}), dict)
+        if any(not isinstance(key, str) or len(key) > _MAX_NAME for key in part):
+            raise TypeError("a name that is too long, or none")
+        return dict(part)
+
+
+def _calls(budget: Budget) -> dict[str, Callable[..., object]]:
+    """Return what stands in for each name that these files need."""
+
+    def dictionary(items: object = ()) -> Record:
+        # Protocol 2 and later fill dictionaries by operations; arguments would be copied.
+        if not isinstance(items, tuple) or items:
+            raise ValueError("a dictionary made from arguments")
+        return Record()
+
+    return {
+        **dict.fromkeys(_NETWORKS, _Network),
+        **dict.fromkeys(_DICTIONARIES, dictionary),
+        **array_calls(budget),
+    }
+
+
+def _keyed(root: object, origin: str) -> dict[str, _Network]:
+    """Say which network of the file is which."""
+    networks = [root] if isinstance(root, _Network) else root
+    if not isinstance(networks, tuple | list) or not 1 <= len(networks) <= len(KEYS):
+        raise _refusal(f"{origin} holds {shown(root)}", "one to three networks (G, D, Gs)")
+    keyed: dict[str, _Network] = {}
+    for index, network in enumerate(networks):
+        if not isinstance(network, _Network):
+            raise _refusal(f"{origin} holds {shown(network)}", "networks (G, D, Gs) only")
+        try:
+            key = KEYS[index] if len(networks) == len(KEYS) else network.text("name")
+        except TypeError as error:
+            raise _refusal(f"{origin} holds {error}", "a network's name") from error
+        if key not in KEYS or key in keyed:
+            again = "a second " if key in keyed else ""
+            raise _refusal(f"{origin} holds {again}network {shown(key)}", "one each of G, D, Gs")
+        keyed[key] = network
+    return keyed
+
+
+def _flattened(root: _Network, budget: Budget) -> TensorFlowNetwork:
+    """Join the variables and arguments of a network and its components."""
+    arguments: dict[str, object] = {}
+    variables: dict[str, Tensor] = {}
+    seen: set[int] = set()
+
+    def visit(network: _Network, prefix: str, depth: int) -> None:
+        # What stands in two places could stand in 2**depth.
+        parts = {id(network), id(network.state), id(network.state.get("variables"))}
+        if depth > _MAX_DEPTH or not seen.isdisjoint(parts):
+            raise ValueError(f"component {shown(prefix)} twice or too deep")
+        seen.update(parts)
+        for name, component in network.part("components").items():
+            visit(instance_of(component, _Network), f"{prefix}{name}/", depth + 1)
+        for item in instance_of(network.state.get("variables", []), list):
+            name, value = instance_of(item, tuple)
+            name = prefix + instance_of(name, str)
+            tensor = instance_of(value, Array).tensor
+            budget.charge(tensor.nbytes)
+            if len(name) > _MAX_NAME or name in variables:
+                raise ValueError(f"variable {shown(name)} twice, or with too long a name")
+            variables[name] = tensor
+        arguments.update(network.part("static_kwargs"))
+
+    visit(root, "", 0)
+    return TensorFlowNetwork(
+        version=instance_of(root.state.get("version", 0), int),
+        name=root.text("name"),
+        build_func_name=root.text("build_func_name"),
+        static_kwargs=arguments,
+        variables=variables,
+    )
+
+
+def _refusal(found: str, expected: str) -> WeightsError:
+    """Say what is wrong with a file that cannot be repaired."""
+    return WeightsError(
+        found, expected=expected, fix="use an official TensorFlow pickle of a GAN's networks"
+    )
