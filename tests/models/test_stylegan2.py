@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from stylegan.errors import ConfigError
-from stylegan.models.base import num_parameters
+from stylegan.models import io
+from stylegan.models.base import Networks, num_parameters
 from stylegan.models.registry import create
 from stylegan.models.stylegan2 import (
     Discriminator,
@@ -13,8 +14,10 @@ from stylegan.models.stylegan2 import (
     GeneratorConfig,
     set_conv_form,
 )
+from stylegan.ops.box import mipmap, upsample_nearest
 
-ARCHITECTURES = ["orig", "skip", "resnet"]
+TABLE_2 = ["orig", "skip", "resnet"]
+ARCHITECTURES = [*TABLE_2, "growing", "mipmap"]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +28,7 @@ ARCHITECTURES = ["orig", "skip", "resnet"]
         ("stylegan2-e", "skip", 24_900_764, 23_087_249),
         ("stylegan2-e", "orig", 23_596_292, 23_077_137),
         ("stylegan2-e", "resnet", 24_557_316, 24_038_161),
+        ("stylegan2-b", "growing", 24_900_764, 23_087_249),  # the layers of skip
     ],
 )
 def test_parameter_counts_at_1024(name, architecture, generator, discriminator):
@@ -59,9 +63,9 @@ def test_conditional_parameter_counts():
     assert num_parameters(networks.discriminator) == 23_876_096
 
 
-@pytest.mark.parametrize("g", ARCHITECTURES)
-@pytest.mark.parametrize("d", ARCHITECTURES)
-def test_all_nine_pairs_run_and_train_every_parameter(g, d, generator_config):
+@pytest.mark.parametrize("g", TABLE_2)
+@pytest.mark.parametrize("d", TABLE_2)
+def test_all_nine_pairs_of_table_2_run_and_train_every_parameter(g, d, generator_config):
     generator = Generator(dataclasses.replace(generator_config, architecture=g))
     discriminator = Discriminator(
         DiscriminatorConfig(resolution=16, channel_base=64, channel_max=6, architecture=d)
@@ -178,6 +182,105 @@ def test_unknown_names_and_options_are_refused():
         create("stylegan9", 16)
     with pytest.raises(ConfigError, match="network option 'chanel_base'"):
         create("stylegan2-f", 16, chanel_base=3)
+
+
+@pytest.fixture
+def growing(generator_config, discriminator_config):
+    """G and D of 16x16 that grow."""
+    return (
+        Generator(dataclasses.replace(generator_config, architecture="growing")),
+        Discriminator(dataclasses.replace(discriminator_config, architecture="growing")),
+    )
+
+
+def test_a_growing_generator_fades_from_the_smaller_image_to_the_larger(growing):
+    generator, _ = growing
+    ws = generator.mapping(torch.randn(2, 8))
+    images = {}
+    for lod, side in ((0, 16), (0.25, 16), (1, 8), (1.5, 8), (2, 4)):
+        generator.lod = lod
+        images[lod] = generator.synthesis(ws)
+        assert images[lod].shape == (2, 3, side, side)
+    faded = 0.75 * images[0] + 0.25 * upsample_nearest(images[1])
+    torch.testing.assert_close(images[0.25], faded)
+    faded = 0.5 * images[1] + 0.5 * upsample_nearest(images[2])
+    torch.testing.assert_close(images[1.5], faded)
+
+
+def test_a_growing_discriminator_fades_from_the_smaller_image_to_the_larger(growing):
+    _, discriminator = growing
+    small = torch.randn(4, 3, 8, 8)
+    discriminator.lod = 1
+    before = discriminator(small)
+    discriminator.lod = 1 - 1e-6  # the fade has just begun: the larger branch has no weight
+    torch.testing.assert_close(discriminator(upsample_nearest(small)), before)
+    discriminator.lod = 0.5
+    assert (discriminator(upsample_nearest(small)) - before).abs().max() > 1e-3
+    with pytest.raises(ValueError, match=r"images must be \['N', 3, 16, 16\]"):
+        discriminator(small)
+
+
+def test_a_level_beyond_the_network_is_refused(growing, generator_config):
+    for network in growing:
+        with pytest.raises(ValueError, match=r"lod must be from 0 to 2, got 2\.5"):
+            network.lod = 2.5
+    with pytest.raises(ValueError, match="lod must be 0, as this network does not grow"):
+        Generator(generator_config).lod = 1
+
+
+def test_the_level_of_detail_is_saved(growing, tmp_path):
+    generator, discriminator = growing
+    generator.lod = discriminator.lod = 1.25
+    io.save(Networks(generator=generator, discriminator=discriminator), tmp_path / "net")
+    again = io.load(tmp_path / "net")
+    assert again.generator.lod == again.discriminator.lod == 1.25
+    z = torch.randn(2, 8)
+    assert torch.equal(again.generator(z), generator(z))
+
+
+@pytest.fixture
+def msg(generator_config, discriminator_config):
+    """G and D of 16x16 that make and take an image at each resolution."""
+    return (
+        Generator(dataclasses.replace(generator_config, architecture="mipmap")),
+        Discriminator(dataclasses.replace(discriminator_config, architecture="mipmap")),
+    )
+
+
+def test_a_mipmap_generator_shows_an_image_at_each_resolution(msg):
+    generator, discriminator = msg
+    ws = generator.mapping(torch.randn(2, 8))
+    shown = generator.show(ws)
+    assert [list(image.shape) for image in shown] == [[2, 3, side, side] for side in (16, 8, 4)]
+    assert torch.equal(generator.synthesis(ws), shown[0])
+    grads = torch.autograd.grad(discriminator(shown).sum(), list(generator.parameters()))
+    assert all(grad.abs().max() > 0 for grad in grads if grad.ndim > 0)  # noise strengths too may
+
+
+def test_a_mipmap_discriminator_makes_the_mipmap_of_a_real_image_itself(msg):
+    _, discriminator = msg
+    images = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(discriminator(mipmap(images)), discriminator(images))
+    other = [images, *[torch.randn_like(image) for image in mipmap(images)[1:]]]
+    assert (discriminator(other) - discriminator(images)).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="images must be of 1 or 3 sizes, got 2"):
+        discriminator(mipmap(images)[:2])
+
+
+def test_a_network_of_one_image_refuses_several(discriminator_config):
+    with pytest.raises(ValueError, match="images must be of one size, got 3"):
+        Discriminator(discriminator_config)(mipmap(torch.zeros(1, 3, 16, 16)))
+
+
+def test_labels_select_one_of_the_outputs_of_a_discriminator(discriminator_config):
+    config = dataclasses.replace(discriminator_config, c_dim=3, label_head="select")
+    discriminator = Discriminator(config)
+    images = torch.randn(4, 3, 16, 16)
+    each = [discriminator(images, c.expand(4, -1)) for c in torch.eye(3)]
+    assert (each[0] - each[1]).abs().max() > 1e-3
+    torch.testing.assert_close(discriminator(images, torch.ones(4, 3)), sum(each))
+    with pytest.raises(ValueError, match=r"c must be \[4, 3\], got None"):
+        discriminator(images)
 
 
 @pytest.mark.gpu
