@@ -90,9 +90,9 @@ def test_gradients_of_both_orders(op, size):
 @pytest.mark.parametrize("side", [1, 2, 5, 8])
 def test_conv2d_nearest_up_is_repeating_then_correlation(side):
     x = torch.randn(2, 3, side, side, dtype=torch.float64)
-    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
-    apart = F.conv2d(upsample_nearest(x), weight, padding=1)
-    torch.testing.assert_close(conv2d_nearest_up(x, weight), apart)
+    weight, bias = torch.randn(4, 3, 3, 3, dtype=torch.float64), torch.randn(4).double()
+    apart = F.conv2d(upsample_nearest(x), weight, bias, padding=1)
+    torch.testing.assert_close(conv2d_nearest_up(x, weight, bias=bias), apart)
 
 
 @pytest.mark.parametrize("side", [2, 4, 10])

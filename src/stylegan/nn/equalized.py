@@ -2,21 +2,28 @@
 
 The stored weight has unit variance (divided by the learning-rate multiplier), and `forward`
 multiplies it by `lr_multiplier / sqrt(fan_in)`. Adam normalizes gradient magnitude, so layers
-of any width then move at the same relative speed. As in StyleGAN2, He's sqrt(2) stands in the
-activation.
+of any width then move at the same relative speed.
+
+He's sqrt(2) stands in one of two places. In StyleGAN2 it is the gain of the activation, so it
+scales the bias as well; in ProGAN and StyleGAN it is a gain of the weight alone. The argument
+`weight_gain` asks for the latter.
 
 Source: Karras et al. 2018 (ProGAN), section 4.1.
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan.ops.bias_act import ACTIVATION_GAIN, Activation, bias_act
-from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
-from stylegan.ops.resample_conv import conv2d_down
+from stylegan.ops.fir import BLUR_TAPS, RESAMPLE_TAPS, filter2d, fir_kernel
+from stylegan.ops.resample_conv import conv2d_box_down, conv2d_down, conv2d_nearest_up
+
+HE_GAIN = math.sqrt(2.0)
+"""Keeps the variance through a leaky ReLU (He et al. 2015): the weight's gain in ProGAN."""
 
 
 class EqualizedLinear(nn.Module):
@@ -25,10 +32,11 @@ class EqualizedLinear(nn.Module):
     Args:
         in_features: width of the input.
         out_features: width of the output.
-        act: "linear" or "lrelu"; the gain is the activation's own.
+        act: "linear" or "lrelu".
         bias: add one learned offset per output.
         bias_init: initial value of the offsets.
         lr_multiplier: factor on the effective learning rate of weight and bias.
+        weight_gain: of the weight alone; None takes the activation's gain, for the bias too.
     """
 
     def __init__(
@@ -40,20 +48,21 @@ class EqualizedLinear(nn.Module):
         bias: bool = True,
         bias_init: float = 0.0,
         lr_multiplier: float = 1.0,
+        weight_gain: float | None = None,
     ) -> None:
         super().__init__()
         self.act: Activation = act
-        self.lr_multiplier = lr_multiplier
-        self.scale = lr_multiplier / math.sqrt(in_features)
+        # Leaky ReLU is positively homogeneous: its gain may be applied before it.
+        weight_gain, bias_gain = _gains(act, weight_gain)
+        self.scale = weight_gain * lr_multiplier / math.sqrt(in_features)
+        self.bias_scale = bias_gain * lr_multiplier
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
         self.bias = nn.Parameter(torch.full([out_features], bias_init)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_features] to [N, out_features]."""
-        # Leaky ReLU is positively homogeneous: its gain may be applied before it, to the weight.
-        gain = ACTIVATION_GAIN[self.act]
-        weight = (self.weight * (self.scale * gain)).to(x.dtype)
-        bias = None if self.bias is None else (self.bias * (self.lr_multiplier * gain)).to(x.dtype)
+        weight = (self.weight * self.scale).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * self.bias_scale).to(x.dtype)
         x = F.linear(x, weight, bias)
         return bias_act(x, act=self.act, gain=1, inplace=True)
 
@@ -69,9 +78,10 @@ class EqualizedConv2d(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the square kernel, odd, in pixels.
-        act: "linear" or "lrelu"; the gain is the activation's own.
+        act: "linear" or "lrelu".
         bias: add one learned offset per output channel, zero at first.
         down: halve the size, filtering with [1, 3, 3, 1] first.
+        weight_gain: of the weight alone; None takes the activation's gain, for the bias too.
 
     Raises:
         ValueError: if `kernel_size` is even, as it would move the image by half a pixel.
@@ -88,13 +98,15 @@ class EqualizedConv2d(nn.Module):
         act: Activation = "linear",
         bias: bool = True,
         down: bool = False,
+        weight_gain: float | None = None,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         self.act: Activation = act
         self.down = down
-        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        weight_gain, self.bias_scale = _gains(act, weight_gain)
+        self.scale = weight_gain / math.sqrt(in_channels * kernel_size**2)
         self.padding = kernel_size // 2
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
@@ -103,9 +115,8 @@ class EqualizedConv2d(nn.Module):
 
     def forward(self, x: Tensor, *, gain: float = 1.0) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H', W'], times `gain`."""
-        gain = gain * ACTIVATION_GAIN[self.act]  # before the activation: see EqualizedLinear
         weight = (self.weight * (self.scale * gain)).to(x.dtype)
-        bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * (self.bias_scale * gain)).to(x.dtype)
         if self.down:
             x = conv2d_down(x, weight, self.kernel, bias=bias)
         else:
@@ -116,3 +127,63 @@ class EqualizedConv2d(nn.Module):
         """Show in `print(model)` what the weight's shape does not tell."""
         down = ", down" if self.down else ""
         return f"{list(self.weight.shape)}, {self.act}, scale={self.scale:.4g}{down}"
+
+
+class ResampleConv2d(nn.Module):
+    """3x3 convolution of ProGAN and StyleGAN that doubles or halves the size, and a leaky ReLU.
+
+    Pixels are repeated before the convolution, or averaged after it. He's sqrt(2) is in the
+    weight.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        resample: "up" or "down".
+        blur: filter with [1, 2, 1] before going down, as StyleGAN does from configuration B on.
+
+    Raises:
+        ValueError: if it blurs on the way up, where noise comes between blur and bias.
+    """
+
+    kernel: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        resample: Literal["up", "down"],
+        blur: bool = False,
+    ) -> None:
+        super().__init__()
+        if blur and resample == "up":
+            raise ValueError("ResampleConv2d blurs on the way down only")
+        self.resample = resample
+        self.blur = blur
+        self.scale = HE_GAIN / math.sqrt(in_channels * 9)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        if blur:
+            self.register_buffer("kernel", fir_kernel(BLUR_TAPS), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, in_channels, H, W] to [N, out_channels, 2H, 2W] or [.., H / 2, W / 2]."""
+        weight, bias = (self.weight * self.scale).to(x.dtype), self.bias.to(x.dtype)
+        if self.resample == "up":
+            return bias_act(
+                conv2d_nearest_up(x, weight, bias=bias), act="lrelu", gain=1, inplace=True
+            )
+        x = filter2d(x, self.kernel) if self.blur else x
+        return bias_act(conv2d_box_down(x, weight, bias=bias), act="lrelu", gain=1, inplace=True)
+
+    def extra_repr(self) -> str:
+        """Show in `print(model)` what the weight's shape does not tell."""
+        blur = ", blur" if self.blur else ""
+        return f"{list(self.weight.shape)}, {self.resample}, scale={self.scale:.4g}{blur}"
+
+
+def _gains(act: Activation, weight_gain: float | None) -> tuple[float, float]:
+    """Return the gains of weight and bias; that of the activation is then 1."""
+    if weight_gain is None:
+        return ACTIVATION_GAIN[act], ACTIVATION_GAIN[act]
+    return weight_gain, 1.0

@@ -1,5 +1,7 @@
 """The mapping network f: z to w."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -7,22 +9,32 @@ from stylegan.latents import broadcast, truncate
 from stylegan.nn.equalized import EqualizedLinear
 from stylegan.ops.normalize import pixel_norm
 
+LabelNorm = Literal["separate", "joint"]
+
 
 class MappingNetwork(nn.Module):
     """Map latents z, and labels c if there are any, to styles ws.
 
     `w_avg` is the running mean of w, the centre of truncation; only `update_w_avg` moves it.
 
-    Source: Karras et al. 2019 (StyleGAN), section 2; the labels' own embedding and
-    normalization follow StyleGAN2-ADA.
+    Source: Karras et al. 2019 (StyleGAN), section 2. "separate" labels follow StyleGAN2-ADA,
+    "joint" ones the official code of StyleGAN and StyleGAN2.
 
     Args:
         z_dim: width of z; 0 for a network of labels alone, as in a conditional discriminator.
-        w_dim: width of w and of all layers between.
+        w_dim: width of w.
         c_dim: width of the labels; 0 for none.
-        num_layers: number of fully connected layers.
+        num_layers: number of fully connected layers; 0 makes the normalized z itself w.
         num_ws: style inputs to repeat w for; None returns w itself and keeps no mean.
+        hidden_dim: width of the layers but the last; None for `w_dim`.
         lr_multiplier: factor on the learning rate of the layers.
+        weight_gain: of each layer's weight alone; None for StyleGAN2's, as `EqualizedLinear`.
+        label_norm: "separate" embeds labels in w_dim numbers with an equalized layer and
+            normalizes them apart from z; "joint" takes z_dim numbers, neither equalized nor
+            offset, and normalizes both as one vector.
+
+    Raises:
+        ValueError: if there is no layer and w would not have w_dim numbers.
     """
 
     w_avg: Tensor
@@ -35,7 +47,10 @@ class MappingNetwork(nn.Module):
         c_dim: int = 0,
         num_layers: int = 8,
         num_ws: int | None = None,
+        hidden_dim: int | None = None,
         lr_multiplier: float = 0.01,
+        weight_gain: float | None = None,
+        label_norm: LabelNorm = "separate",
     ) -> None:
         super().__init__()
         self.z_dim = z_dim
@@ -43,13 +58,25 @@ class MappingNetwork(nn.Module):
         self.c_dim = c_dim
         self.num_layers = num_layers
         self.num_ws = num_ws
-        if c_dim > 0:
+        self.label_norm = label_norm
+        width = z_dim
+        if c_dim > 0 and label_norm == "joint":
+            self.embed: nn.Module = nn.Linear(c_dim, z_dim, bias=False)
+            nn.init.normal_(self.embed.weight)
+            width += z_dim
+        elif c_dim > 0:
             self.embed = EqualizedLinear(c_dim, w_dim)
-        width = z_dim + (w_dim if c_dim > 0 else 0)
+            width += w_dim
+        if num_layers == 0 and width != w_dim:
+            raise ValueError(f"without layers w has {width} numbers, not w_dim {w_dim}")
         for index in range(num_layers):
-            layer = EqualizedLinear(width, w_dim, act="lrelu", lr_multiplier=lr_multiplier)
+            is_last = index == num_layers - 1
+            out = w_dim if is_last or hidden_dim is None else hidden_dim
+            layer = EqualizedLinear(
+                width, out, act="lrelu", lr_multiplier=lr_multiplier, weight_gain=weight_gain
+            )
             self.add_module(f"fc{index}", layer)
-            width = w_dim
+            width = out
         if num_ws is not None:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -69,10 +96,13 @@ class MappingNetwork(nn.Module):
         """
         inputs = []
         if self.z_dim > 0:
-            inputs.append(pixel_norm(_checked(z, self.z_dim, "z")))
+            inputs.append(_checked(z, self.z_dim, "z"))
         if self.c_dim > 0:
-            inputs.append(pixel_norm(self.embed(_checked(c, self.c_dim, "c"))))
-        w = torch.cat(inputs, dim=1)
+            inputs.append(self.embed(_checked(c, self.c_dim, "c")))
+        if self.label_norm == "joint":
+            w = pixel_norm(torch.cat(inputs, dim=1))
+        else:
+            w = torch.cat([pixel_norm(part) for part in inputs], dim=1)
         for index in range(self.num_layers):
             w = self.get_submodule(f"fc{index}")(w)
         if self.num_ws is None:

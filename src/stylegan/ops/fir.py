@@ -14,6 +14,9 @@ from torch import Tensor
 RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial low-pass filter of StyleGAN2 (Karras et al. 2020, appendix B)."""
 
+BLUR_TAPS = (1.0, 2.0, 1.0)
+"""That of StyleGAN (Karras et al. 2019, appendix C)."""
+
 
 def fir_kernel(taps: Sequence[float] | Tensor) -> Tensor:
     """Make a 2D kernel that sums to 1, float32 [T, T] or as given.

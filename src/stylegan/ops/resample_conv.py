@@ -59,7 +59,7 @@ def conv2d_down(x: Tensor, weight: Tensor, kernel: Tensor, *, bias: Tensor | Non
     return F.conv2d(x, weight, bias, stride=2)
 
 
-def conv2d_nearest_up(x: Tensor, weight: Tensor) -> Tensor:
+def conv2d_nearest_up(x: Tensor, weight: Tensor, *, bias: Tensor | None = None) -> Tensor:
     """Repeat each pixel twice along both axes, then correlate with zeros beyond the border.
 
     Done as one transposed convolution: equal neighbours are added in the kernel instead of
@@ -68,12 +68,13 @@ def conv2d_nearest_up(x: Tensor, weight: Tensor) -> Tensor:
     Args:
         x: [N, I, H, W].
         weight: [O, I, 3, 3], a correlation on the enlarged image.
+        bias: [O].
 
     Returns:
         [N, O, 2H, 2W].
     """
     kernel = _sum_of_shifts(weight.flip(2, 3)).transpose(0, 1)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
 
 
 def conv2d_box_down(x: Tensor, weight: Tensor, *, bias: Tensor | None = None) -> Tensor:
