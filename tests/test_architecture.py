@@ -31,6 +31,7 @@ FOLDERS = {
     "losses": ["adversarial", "regularizers", "objective"],
     "data": ["readers", "check", "prepare", "dataset", "sampler", "loader"],
     "training": [
+        "fields",
         "config",
         "presets",
         "schedule",

@@ -36,12 +36,13 @@ def test_mixing_takes_the_second_latents_from_the_crossover_on(generator):
 
 def test_losses_start_near_log_two_a_term(generator, discriminator):
     draw = Draw(z=torch.randn(8, 8))
-    loss = generator_loss(generator, discriminator, draw)
+    loss = generator_loss(generator, discriminator, draw, config=LossConfig())
     assert loss.total.item() == loss.terms["loss/G"].item()
     assert not loss.terms["loss/G"].requires_grad
     torch.nn.init.zeros_(discriminator.b4.out.weight)
     fakes = generator(draw.z)
-    loss = discriminator_loss(discriminator, torch.randn_like(fakes), fakes)
+    reals = torch.randn_like(fakes)
+    loss = discriminator_loss(discriminator, reals, fakes, config=LossConfig())
     torch.testing.assert_close(loss.total.item(), 2 * math.log(2))
 
 

@@ -144,9 +144,16 @@ class ImageDataset(Dataset[Tensor]):
         image = self._decode(index) if self._cache is None else self._cache[index]
         return image.flip(2) if is_flipped else image
 
-    def gather(self, indices: Sequence[int]) -> Tensor:
-        """Return images as uint8 [N, C, R, R]; see `__getitem__` for what it raises."""
-        return torch.stack([self[index] for index in indices])
+    def gather(self, indices: Sequence[int], *, resolution: int | None = None) -> Tensor:
+        """Return images as uint8 [N, C, R, R]; see `__getitem__` for what it raises.
+
+        Args:
+            indices: which.
+            resolution: R; below that of the set, box means of its images, rounded once. None
+                for that of the set.
+        """
+        images = torch.stack([self[index] for index in indices])
+        return reduce(images, 1 if resolution is None else self._resolution // resolution)
 
     def preload(
         self, budget_bytes: int, workers: int | None = None, *, progress: Progress | None = None
@@ -206,16 +213,16 @@ class ImageDataset(Dataset[Tensor]):
         return reduce(pixels, self._side // self._resolution)
 
 
-def reduce(image: Tensor, factor: int) -> Tensor:
-    """Replace blocks of factor x factor pixels of uint8 [C, H, W] by their mean.
+def reduce(pixels: Tensor, factor: int) -> Tensor:
+    """Replace blocks of factor x factor pixels of uint8 [..., H, W] by their mean.
 
     The mean is rounded once, to nearest, halves upwards.
     """
     if factor == 1:
-        return image
-    channels, height, width = image.shape
-    blocks = image.reshape(channels, height // factor, factor, width // factor, factor)
-    sums = blocks.sum(dim=(2, 4), dtype=torch.int64)
+        return pixels
+    *rest, height, width = pixels.shape
+    blocks = pixels.reshape(*rest, height // factor, factor, width // factor, factor)
+    sums = blocks.sum(dim=(-3, -1), dtype=torch.int64)
     return ((sums + factor**2 // 2) // factor**2).to(torch.uint8)
 
 

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from itertools import islice
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -21,44 +22,122 @@ def batches(
     batch_size: int,
     seed: int,
     start: int = 0,
+    resolution: int | None = None,
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Iterator[Tensor]:
     """Yield batches without end, float32 [N, C, R, R] in [-1, 1].
 
-    They depend on the set, `batch_size`, `seed` and `start` only: `workers` and the set's cache
-    change how fast they come. Nothing is drawn from torch's global generator. Close the iterator
-    to end the worker processes.
+    They depend on the set, `batch_size`, `seed`, `start` and `resolution` only: `workers` and
+    the set's cache change how fast they come. Nothing is drawn from torch's global generator.
+    Close the iterator to end the worker processes.
 
     Args:
         dataset: where the images come from.
         batch_size: N. A batch may reach over the end of an epoch.
         seed: the run's seed.
         start: images drawn before, over all epochs.
+        resolution: R, a power of two up to the set's, which None takes; see `ImageDataset.gather`.
         device: where the batches go; pinned memory and asynchronous copies serve CUDA.
         workers: processes that decode ahead; 0, or a cached set, decodes in this process.
 
     Raises:
-        ValueError: if `batch_size` is not positive.
+        ValueError: if `batch_size` is not positive, or the set has no such resolution.
         DataError: while iterating, if an image can no longer be read; it is named.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
+    resolution = dataset.resolution if resolution is None else resolution
+    if resolution < 1 or dataset.resolution % resolution:
+        raise ValueError(f"resolution must divide {dataset.resolution}, got {resolution}")
     sampler = InfiniteSampler(len(dataset), seed=seed, start=start)
-    return _batches(dataset, sampler, batch_size, torch.device(device), workers)
+    sized = _Batches(dataset, resolution)
+    return _batches(sized, sampler, batch_size, torch.device(device), workers)
+
+
+class Stream:
+    """Batches of a run whose batch size and resolution change with the images shown.
+
+    A batch depends on its place and size only, so a stream that is opened later goes on exactly.
+    Used as a context manager, it ends its worker processes on leaving.
+
+    Args:
+        dataset: where the images come from.
+        seed: the run's seed.
+        device: where the batches go.
+        workers: processes that decode ahead, as in `batches`.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        self._dataset = dataset
+        self._seed = seed
+        self._device = device
+        self._workers = workers
+        self._next: tuple[int, int, int] | None = None
+        self._batches: Iterator[Tensor] | None = None
+
+    def take(self, batch_size: int, *, start: int, resolution: int) -> Tensor:
+        """Return the batch at a place, float32 [N, C, R, R] in [-1, 1].
+
+        One that follows on the last, in its size, comes from the workers' work ahead; another
+        size or place starts them anew.
+
+        Args:
+            batch_size: N.
+            start: images drawn before, over all epochs.
+            resolution: R.
+
+        Raises:
+            ValueError: as `batches`.
+            DataError: if an image can no longer be read; it is named.
+        """
+        if self._batches is None or self._next != (start, batch_size, resolution):
+            self.close()
+            self._batches = batches(
+                self._dataset,
+                batch_size=batch_size,
+                seed=self._seed,
+                start=start,
+                resolution=resolution,
+                device=self._device,
+                workers=self._workers,
+            )
+        self._next = (start + batch_size, batch_size, resolution)
+        return next(self._batches)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._batches is not None:
+            self._batches.close()  # type: ignore[attr-defined]  # an iterator to callers, a generator here
+            self._batches = None
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the worker processes."""
+        self.close()
 
 
 def _batches(
-    dataset: ImageDataset,
+    sized: "_Batches",
     sampler: InfiniteSampler,
     batch_size: int,
     device: torch.device,
     workers: int,
 ) -> Iterator[Tensor]:
     is_cuda = device.type == "cuda"
-    workers = 0 if dataset.is_cached else workers
+    workers = 0 if sized.dataset.is_cached else workers
     loader: DataLoader[Tensor | _Failure] = DataLoader(
-        _Batches(dataset),
+        sized,
         sampler=_Chunks(sampler, batch_size),
         batch_size=None,
         collate_fn=_unchanged,
@@ -86,12 +165,13 @@ class _Failure:
 class _Batches(Dataset["Tensor | _Failure"]):
     """The set seen by the loader: its keys are lists of indices."""
 
-    def __init__(self, dataset: ImageDataset) -> None:
+    def __init__(self, dataset: ImageDataset, resolution: int) -> None:
         self.dataset = dataset
+        self.resolution = resolution
 
     def __getitem__(self, indices: list[int]) -> Tensor | _Failure:
         try:
-            return self.dataset.gather(indices)
+            return self.dataset.gather(indices, resolution=self.resolution)
         except DataError as error:
             return _Failure(error)
 

@@ -4,52 +4,84 @@ A phase is one optimizer step. Nothing here changes a network; what is random co
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from stylegan.errors import check_not_negative, check_positive, check_share
+from stylegan.errors import ConfigError, check_not_negative, check_positive, check_share
 from stylegan.latents import mix
 from stylegan.losses.adversarial import (
     discriminator_logistic_fake,
     discriminator_logistic_real,
+    discriminator_wasserstein,
     generator_logistic,
+    generator_wasserstein,
 )
-from stylegan.losses.regularizers import path_length_penalty, path_lengths, r1_penalty
-from stylegan.models.base import AbstractDiscriminator, AbstractGenerator
+from stylegan.losses.regularizers import (
+    enlargement,
+    gradient_penalty,
+    path_length_penalty,
+    path_lengths,
+    r1_penalty,
+)
+from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
+from stylegan.nn.modulated import NoiseMode
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Weights and intervals of the loss terms. The defaults are StyleGAN2's.
 
+    An interval makes a regularizer lazy: it takes steps of its own, Adam is corrected for them,
+    and its loss is multiplied by the interval. The correction stays where the weight is 0 and no
+    such step is taken: the official code trains StyleGAN2's configuration C like that. Without
+    an interval (None) the regularizer is part of the main loss, in each iteration.
+
     Attributes:
-        gamma: weight of R1; half of it multiplies the squared gradient norm.
-        r1_interval: iterations between two R1 steps. Its loss is multiplied by as much.
+        adversarial: "logistic", non-saturating, or "wgan-gp" with its gradient penalty.
+        gamma: weight of R1; half of it multiplies the squared gradient norm. 0 for "wgan-gp".
+        r1_interval: iterations between two R1 steps; None for R1 in the main loss.
+        gp_weight: weight of the gradient penalty of "wgan-gp".
+        gp_target: the gradient norm that it asks for.
+        drift: weight of D's squared output at real images, for "wgan-gp".
         pl_weight: weight of path-length regularization; 0 leaves it out.
-        pl_interval: iterations between two path-length steps. The paper says 8, the official
-            code 4; this follows the code.
+        pl_interval: iterations between two path-length steps; None for path lengths in the main
+            loss. The paper says 8, the official code 4; this follows the code.
         pl_decay: share of a batch in the running mean of path lengths.
         pl_batch_shrink: path lengths use this fraction of the batch, 2 for a half.
         mixing_prob: share of batches whose styles are mixed from two latents.
     """
 
+    adversarial: Literal["logistic", "wgan-gp"] = "logistic"
     gamma: float = 10.0
-    r1_interval: int = 16
+    r1_interval: int | None = 16
+    gp_weight: float = 10.0
+    gp_target: float = 1.0
+    drift: float = 0.001
     pl_weight: float = 2.0
-    pl_interval: int = 4
+    pl_interval: int | None = 4
     pl_decay: float = 0.01
     pl_batch_shrink: int = 2
     mixing_prob: float = 0.9
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("r1_interval", "pl_interval", "pl_batch_shrink"):
+        for name in ("r1_interval", "pl_interval"):
+            if getattr(self, name) is not None:
+                check_positive(f"loss.{name}", getattr(self, name))
+        for name in ("gp_target", "pl_batch_shrink"):
             check_positive(f"loss.{name}", getattr(self, name))
-        for name in ("gamma", "pl_weight"):
+        for name in ("gamma", "gp_weight", "drift", "pl_weight"):
             check_not_negative(f"loss.{name}", getattr(self, name))
         for name in ("pl_decay", "mixing_prob"):
             check_share(f"loss.{name}", getattr(self, name))
+        if self.adversarial == "wgan-gp" and self.gamma > 0:
+            raise ConfigError(
+                f"loss.gamma {self.gamma:g} with loss.adversarial wgan-gp",
+                expected="gamma 0, as WGAN-GP has a gradient penalty of its own",
+                fix="add --gamma 0",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +122,25 @@ def styles(generator: AbstractGenerator, draw: Draw) -> tuple[Tensor, Tensor]:
     return mix(ws, generator.mapping(draw.z_mix), draw.crossover), ws
 
 
-def synthesize(generator: AbstractGenerator, ws: Tensor, draw: Draw) -> Tensor:
-    """Make images from ws with the draw's noise."""
-    noise_mode = "const" if draw.noise is None else "random"
-    images: Tensor = generator.synthesis(ws, noise_mode=noise_mode, generator=draw.noise)
-    return images
+def show(generator: AbstractGenerator, ws: Tensor, draw: Draw) -> Images:
+    """Make from ws, with the draw's noise, what the discriminator is shown."""
+    noise_mode: NoiseMode = "const" if draw.noise is None else "random"
+    return generator.show(ws, noise_mode=noise_mode, generator=draw.noise)
 
 
 def generator_loss(
-    generator: AbstractGenerator, discriminator: AbstractDiscriminator, draw: Draw
+    generator: AbstractGenerator,
+    discriminator: AbstractDiscriminator,
+    draw: Draw,
+    *,
+    config: LossConfig,
 ) -> Loss:
     """Loss of the phase "G main": the generator against the discriminator."""
     ws, _ = styles(generator, draw)
-    logits = discriminator(synthesize(generator, ws, draw))
-    total = generator_logistic(logits).mean()
+    logits = discriminator(show(generator, ws, draw))
+    is_logistic = config.adversarial == "logistic"
+    each = generator_logistic(logits) if is_logistic else generator_wasserstein(logits)
+    total = each.mean()
     return Loss(total=total, terms={"loss/G": total.detach()})
 
 
@@ -120,7 +157,7 @@ def path_length_loss(
     Args:
         generator: G.
         draw: latents, already shrunk.
-        pl_noise: standard normal, the shape of the images.
+        pl_noise: standard normal, the shape of the images, the largest ones of a mipmap.
         pl_mean: running mean of path lengths, [].
         config: weights.
 
@@ -128,9 +165,11 @@ def path_length_loss(
         The loss, and the new running mean.
     """
     ws, _ = styles(generator, draw)
-    lengths = path_lengths(synthesize(generator, ws, draw), ws, pl_noise)
+    images = show(generator, ws, draw)
+    largest = images if isinstance(images, Tensor) else images[0]
+    lengths = path_lengths(largest, ws, pl_noise)
     penalty, pl_mean = path_length_penalty(lengths, pl_mean, decay=config.pl_decay)
-    total = penalty.mean() * (config.pl_weight * config.pl_interval)
+    total = penalty.mean() * (config.pl_weight * (config.pl_interval or 1))
     terms = {
         "path_length/mean": lengths.detach().mean(),
         "path_length/penalty": penalty.detach().mean(),
@@ -138,24 +177,81 @@ def path_length_loss(
     return Loss(total=total, terms=terms), pl_mean
 
 
-def discriminator_loss(discriminator: AbstractDiscriminator, reals: Tensor, fakes: Tensor) -> Loss:
-    """Loss of the phase "D main": real against generated images, both [N, C, R, R]."""
+def discriminator_loss(
+    discriminator: AbstractDiscriminator,
+    reals: Tensor,
+    fakes: Images,
+    *,
+    config: LossConfig,
+    positions: Tensor | None = None,
+) -> Loss:
+    """Loss of the phase "D main": real against generated images, with its own regularizers.
+
+    Args:
+        discriminator: D.
+        reals: real images, [N, C, R, R].
+        fakes: generated images, likewise, or their mipmap.
+        config: weights; R1 is added here unless it has an interval.
+        positions: for "wgan-gp", where between real (0) and generated (1) each gradient is
+            taken, [N], uniform.
+
+    Raises:
+        ValueError: if "wgan-gp" gets no positions, or a mipmap.
+    """
+    has_r1 = config.r1_interval is None and config.gamma > 0
+    reals = reals.detach().requires_grad_(has_r1)
     real_logits, fake_logits = discriminator(reals), discriminator(fakes)
-    total = (
-        discriminator_logistic_real(real_logits) + discriminator_logistic_fake(fake_logits)
-    ).mean()
     terms = {
-        "loss/D": total.detach(),
         "logits/real": real_logits.detach().mean(),
         "logits/fake": fake_logits.detach().mean(),
         "logits/real_sign": real_logits.detach().sign().mean(),
     }
+    if config.adversarial == "logistic":
+        total = (
+            discriminator_logistic_real(real_logits) + discriminator_logistic_fake(fake_logits)
+        ).mean()
+        terms["loss/D"] = total.detach()
+    else:
+        total = discriminator_wasserstein(real_logits, fake_logits).mean()
+        terms["loss/D"] = total.detach()
+        total = total + config.drift * real_logits.square().mean()
+        if config.gp_weight > 0:
+            penalty = _penalty_between(discriminator, reals, fakes, positions, config)
+            total = total + config.gp_weight * penalty.mean()
+            terms["gradient_penalty"] = penalty.detach().mean()
+    if has_r1:
+        penalty = _scaled_r1(discriminator, real_logits, reals)
+        total = total + config.gamma / 2 * penalty.mean()
+        terms["r1/penalty"] = penalty.detach().mean()
     return Loss(total=total, terms=terms)
 
 
 def r1_loss(discriminator: AbstractDiscriminator, reals: Tensor, *, config: LossConfig) -> Loss:
     """Loss of the phase "D R1" at real images [N, C, R, R], times its weight and interval."""
     reals = reals.detach().requires_grad_()
-    penalty = r1_penalty(discriminator(reals), reals)
-    total = penalty.mean() * (config.gamma / 2 * config.r1_interval)
+    penalty = _scaled_r1(discriminator, discriminator(reals), reals)
+    total = penalty.mean() * (config.gamma / 2 * (config.r1_interval or 1))
     return Loss(total=total, terms={"r1/penalty": penalty.detach().mean()})
+
+
+def _scaled_r1(discriminator: AbstractDiscriminator, logits: Tensor, reals: Tensor) -> Tensor:
+    scale = enlargement(reals, discriminator.img_resolution)
+    return r1_penalty(logits, reals) * scale**2
+
+
+def _penalty_between(
+    discriminator: AbstractDiscriminator,
+    reals: Tensor,
+    fakes: Images,
+    positions: Tensor | None,
+    config: LossConfig,
+) -> Tensor:
+    if positions is None or not isinstance(fakes, Tensor):
+        raise ValueError("wgan-gp needs positions [N], and images of one size")
+    between = reals.detach().lerp(fakes.detach(), positions[:, None, None, None]).requires_grad_()
+    return gradient_penalty(
+        discriminator(between),
+        between,
+        target=config.gp_target,
+        scale=enlargement(between, discriminator.img_resolution),
+    )

@@ -28,6 +28,55 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """
     if not images.requires_grad:
         raise ValueError("r1_penalty needs images.requires_grad_() before D(images)")
+    return _squared_norm(logits, images)
+
+
+def gradient_penalty(
+    logits: Tensor, images: Tensor, *, target: float = 1.0, scale: float = 1.0
+) -> Tensor:
+    """Squared distance of the discriminator's gradient norm from a target, over the target.
+
+    `((scale * |dD/dx| - target) / target)^2`; the caller multiplies by its weight, 10.
+
+    Source: Gulrajani et al. 2017 (WGAN-GP), section 4; the target of the norm, 1 there, is
+    free in Karras et al. 2018 (ProGAN).
+
+    Args:
+        logits: discriminator outputs for `images`, [N, 1].
+        images: points between real and generated images, [N, C, H, W], with `requires_grad`
+            set before the forward pass that made `logits`.
+        target: the norm to reach, above 0.
+        scale: factor on the norm; see `enlargement`.
+
+    Returns:
+        [N], differentiable a second time where the gradient is not zero everywhere.
+
+    Raises:
+        ValueError: if `images` does not require grad.
+    """
+    if not images.requires_grad:
+        raise ValueError("gradient_penalty needs images.requires_grad_() before D(images)")
+    norm = _squared_norm(logits, images).sqrt() * scale
+    return ((norm - target) / target).square()
+
+
+def enlargement(images: Tensor, resolution: int) -> float:
+    """Return the factor from gradient norms at images to those at the enlarged images.
+
+    The published networks grow inside a fixed size: they are given each pixel of an image at
+    r x r repeated s = R / r times along both axes, and take the mean over s x s pixels first. The
+    gradient at one of the s^2 copies is thus 1 / s^2 of that at the pixel, and the squared norm
+    over all copies is s^2 (1 / s^2)^2 = 1 / s^2 of ours: the norm is 1 / s. Published weights of
+    gradient penalties are meant for that norm, at every level.
+
+    Args:
+        images: [N, C, r, r].
+        resolution: R, the full side of the networks.
+    """
+    return images.shape[-1] / resolution
+
+
+def _squared_norm(logits: Tensor, images: Tensor) -> Tensor:
     # Samples do not interact in the sum, so its gradient is each sample's own.
     # (The minibatch-stddev layer breaks this slightly; the official code accepts it too.)
     (grad,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
@@ -38,7 +87,9 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
     """Length of the step that an image takes per unit step in w, along a random direction.
 
     `|J^T y|`, with y the noise divided by sqrt(H * W): the squared gradient is summed over
-    w_dim and averaged over style inputs.
+    w_dim and averaged over style inputs. A growing network needs no correction: noise over R x R
+    copies of r x r pixels, s^2 = (R / r)^2 of them each, divided by R, sums to a deviation of
+    s / R = 1 / r a pixel, which is what H = W = r gives.
 
     Source: Karras et al. 2020 (StyleGAN2), section 3.2, equation 4, and appendix B.
 

@@ -1,9 +1,6 @@
 """The options of a run: frozen, checked, written to and read from JSON."""
 
 import dataclasses
-import difflib
-import math
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -11,7 +8,9 @@ from typing import Any, Literal, Self
 from stylegan.errors import ConfigError, check_not_negative, check_positive, check_share
 from stylegan.losses.objective import LossConfig
 from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
+from stylegan.models.growth import SMALLEST, Growth
 from stylegan.models.registry import FAMILIES
+from stylegan.training import fields
 
 Precision = Literal["fp32", "bf16"]
 
@@ -36,6 +35,7 @@ class OptimConfig:
     """Adam, for each network. Lazy regularization corrects lr and betas on top of these.
 
     Attributes:
+        order: which network takes its step first in an iteration.
         generator_lr: learning rate of the generator.
         discriminator_lr: learning rate of the discriminator.
         beta1: decay of the first moment.
@@ -43,6 +43,7 @@ class OptimConfig:
         eps: added to the root of the second moment.
     """
 
+    order: Literal["generator-first", "discriminator-first"] = "generator-first"
     generator_lr: float = 0.002
     discriminator_lr: float = 0.002
     beta1: float = 0.0
@@ -69,11 +70,14 @@ class EmaConfig:
     Attributes:
         half_life_kimg: of the generator's weights, in thousands of images.
         rampup: the half-life is at most this share of the images shown; None for no ramp.
+        beta: share of the old weights that stays in each iteration, whatever its batch, in place
+            of the half-life; None for the half-life.
         w_avg_beta: share of the old mean of w that stays in each iteration.
     """
 
     half_life_kimg: float = 10.0
     rampup: float | None = None
+    beta: float | None = None
     w_avg_beta: float = 0.998
 
     def __post_init__(self) -> None:
@@ -81,7 +85,51 @@ class EmaConfig:
         check_positive("ema.half_life_kimg", self.half_life_kimg)
         if self.rampup is not None:
             check_positive("ema.rampup", self.rampup)
+        if self.beta is not None:
+            check_share("ema.beta", self.beta)
         check_share("ema.w_avg_beta", self.w_avg_beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowthConfig:
+    """Progressive growing: how the resolution follows from the images shown.
+
+    Attributes:
+        initial_resolution: side of the first images, a power of two from 4.
+        train_kimg: length of each stage at one resolution, in thousands of images.
+        fade_kimg: length of each fade to the next one.
+        batches: images in an iteration, by resolution; `RunConfig.batch` where none is named.
+        lrs: learning rate of both networks, by resolution; those of `optim` where none is named.
+    """
+
+    initial_resolution: int = 8
+    train_kimg: float = 600.0
+    fade_kimg: float = 600.0
+    batches: dict[str, int] = field(default_factory=dict)
+    lrs: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _ = self.schedule
+        for name in ("batches", "lrs"):
+            for key, value in getattr(self, name).items():
+                side = int(key) if key.isdecimal() else 0
+                if side < SMALLEST or side & (side - 1) or key != str(side):
+                    raise ConfigError(
+                        f"growth.{name} with a key {key!r}",
+                        expected=f"resolutions, powers of two from {SMALLEST}",
+                        fix=f"write growth.{name}=8:...,16:...",
+                    )
+                check_positive(f"growth.{name} at {key}", value)
+
+    @property
+    def schedule(self) -> Growth:
+        """The arithmetic of it."""
+        return Growth(
+            initial_resolution=self.initial_resolution,
+            train_kimg=self.train_kimg,
+            fade_kimg=self.fade_kimg,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +183,9 @@ class RunConfig:
         loss: loss terms and their weights.
         optim: Adam.
         ema: running means.
+        growth: progressive growing; None trains at the full resolution from the start.
         output: length, cadence, device.
-        batch: images in an iteration.
+        batch: images in an iteration, at the full resolution.
         seed: of everything random.
         precision: of the convolutions; weights and sums of RGB stay float32.
         init_from: where the initial weights came from; None for random ones.
@@ -150,6 +199,7 @@ class RunConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    growth: GrowthConfig | None = None
     output: OutputConfig = field(default_factory=OutputConfig)
     batch: int = 32
     seed: int = 0
@@ -158,18 +208,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what concerns more than one part."""
+        check_family(self.family)
         check_positive("batch", self.batch)
         if self.generator.c_dim or self.discriminator.c_dim:
             raise ConfigError(
                 f"c_dim {max(self.generator.c_dim, self.discriminator.c_dim)}",
                 expected="0: training does not use labels yet",
                 fix="leave it out",
-            )
-        if self.family not in FAMILIES:
-            raise ConfigError(
-                f"family {self.family!r}",
-                expected="one of " + ", ".join(FAMILIES),
-                fix="choose one of these",
             )
         for name in ("resolution", "img_channels"):
             if getattr(self.generator, name) != getattr(self.discriminator, name):
@@ -179,18 +224,17 @@ class RunConfig:
                     expected="the same value",
                     fix="set both",
                 )
-        group = min(self.discriminator.mbstd_group_size, self.batch)
-        if self.batch % group:
+        batches = {"batch": self.batch}
+        if self.growth is not None:
+            _check_growth(self, self.growth)
+            batches |= {f"growth.batches {key}": n for key, n in self.growth.batches.items()}
+        for name, batch in batches.items():
+            _check_batch(name, batch, self)
+        if self.loss.adversarial == "wgan-gp" and _architecture(self.generator) == "mipmap":
             raise ConfigError(
-                f"batch {self.batch}",
-                expected=f"a multiple of discriminator.mbstd_group_size {group}",
-                fix="change one of the two",
-            )
-        if self.batch % self.loss.pl_batch_shrink:
-            raise ConfigError(
-                f"batch {self.batch}",
-                expected=f"a multiple of loss.pl_batch_shrink {self.loss.pl_batch_shrink}",
-                fix="change one of the two",
+                "loss.adversarial wgan-gp with images at each resolution",
+                expected="logistic",
+                fix="take another loss, or networks of another preset",
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -204,33 +248,72 @@ class RunConfig:
         Raises:
             ConfigError: if a field is unknown, missing or of another type.
         """
-        return typing.cast(Self, _build(cls, data, path=""))
+        family = data.get("family") if isinstance(data, dict) else None
+        if family is not None:
+            check_family(family)
+        return typing.cast(Self, fields.build(cls, data, types_of=_types_of(family)))
 
     def with_overrides(self, *overrides: str) -> Self:
         """Return a config with fields replaced, as by `with_overrides("optim.beta2=0.999")`.
+
+        A field of `growth` also switches growing on, with the defaults of the other fields.
 
         Raises:
             ConfigError: if a field is unknown or the text is not of its type.
         """
         data = self.to_json()
         for override in overrides:
-            key, found, text = override.partition("=")
-            *parents, name = key.strip().split(".")
-            kind: Any = type(self)
-            target = data
-            for parent in parents:
-                known = _field_types(kind, data) if dataclasses.is_dataclass(kind) else {}
-                kind = known.get(parent)
-                target = target.get(parent, {}) if isinstance(target, dict) else {}
-            types_here = _field_types(kind, data) if dataclasses.is_dataclass(kind) else {}
-            if not found or name not in types_here or dataclasses.is_dataclass(types_here[name]):
-                raise ConfigError(
-                    f"--set {override}",
-                    expected=f"FIELD=VALUE, with a field such as {_similar(key, type(self), data)}",
-                    fix="check the spelling; --dry-run shows every field",
-                )
-            target[name] = _parse(text.strip(), types_here[name], key)
+            fields.override(type(self), data, override, types_of=_types_of(self.family))
         return type(self).from_json(data)
+
+
+def _types_of(family: object) -> fields.TypesOf:
+    """Return what gives a part its fields' types; those of the networks depend on the family."""
+
+    def types_of(kind: Any) -> dict[str, Any]:
+        hints = typing.get_type_hints(kind)
+        if kind is RunConfig and isinstance(family, str) and family in FAMILIES:
+            networks = FAMILIES[family]
+            hints["generator"] = networks.generator_config
+            hints["discriminator"] = networks.discriminator_config
+        return hints
+
+    return types_of
+
+
+def _architecture(network: GeneratorConfig | DiscriminatorConfig) -> str:
+    # ProGAN and StyleGAN have one architecture, which grows
+    return str(getattr(network, "architecture", "growing"))
+
+
+def _check_growth(config: RunConfig, growth: GrowthConfig) -> None:
+    for name in ("generator", "discriminator"):
+        if (found := _architecture(getattr(config, name))) != "growing":
+            raise ConfigError(
+                f"growth with {name}.architecture {found}",
+                expected="networks that grow",
+                fix="set growth=none, or take a preset that grows",
+            )
+    if growth.initial_resolution > config.generator.resolution:
+        raise ConfigError(
+            f"growth.initial_resolution {growth.initial_resolution}",
+            expected=f"at most the resolution, {config.generator.resolution}",
+            fix="lower it",
+        )
+
+
+def _check_batch(name: str, batch: int, config: RunConfig) -> None:
+    divisors = {
+        "discriminator.mbstd_group_size": min(config.discriminator.mbstd_group_size, batch),
+        "loss.pl_batch_shrink": config.loss.pl_batch_shrink if config.loss.pl_weight > 0 else 1,
+    }
+    for part, divisor in divisors.items():
+        if batch % divisor:
+            raise ConfigError(
+                f"{name} {batch}",
+                expected=f"a multiple of {part} {divisor}",
+                fix="change one of the two",
+            )
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -238,7 +321,7 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
 
     Where the images lie and how bad ones are met is none of them: the fingerprint is compared.
     """
-    before, after = _flat(old.to_json()), _flat(new.to_json())
+    before, after = fields.flat(old.to_json()), fields.flat(new.to_json())
     harmless = ("output.", "preset", "data.path", "data.on_bad")
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
@@ -247,110 +330,11 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     ]
 
 
-def _similar(key: str, kind: type, data: dict[str, Any]) -> str:
-    fields = _leaves(kind, data)
-    return ", ".join(difflib.get_close_matches(key.strip(), fields, n=3, cutoff=0) or fields[:3])
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _field_types(kind: Any, data: Any) -> dict[str, Any]:
-    """Return the type of each field; those of a run's networks follow from its family."""
-    types_here = typing.get_type_hints(kind)
-    if kind is RunConfig and isinstance(data, dict) and data.get("family") in FAMILIES:
-        family = FAMILIES[data["family"]]
-        types_here["generator"] = family.generator_config
-        types_here["discriminator"] = family.discriminator_config
-    return types_here
-
-
-def _leaves(kind: type, data: Any, prefix: str = "") -> list[str]:
-    leaves = []
-    for name, inner in _field_types(kind, data).items():
-        if dataclasses.is_dataclass(inner):
-            leaves += _leaves(typing.cast(type, inner), None, f"{prefix}{name}.")
-        else:
-            leaves.append(prefix + name)
-    return leaves
-
-
-def _build(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        types_here = _field_types(kind, value)
-        required = {
-            entry.name
-            for entry in dataclasses.fields(kind)
-            if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        }
-        if (
-            not isinstance(value, dict)
-            or value.keys() - types_here.keys()
-            or required - value.keys()
-        ):
-            found = sorted(value) if isinstance(value, dict) else value
-            raise ConfigError(
-                f"{path or 'config'} with {found}",
-                expected=f"the fields {', '.join(types_here)}",
-                fix="use a config that this version wrote",
-            )
-        build: Any = kind
-        return build(
-            **{key: _build(types_here[key], item, f"{path}{key}.") for key, item in value.items()}
-        )
-    if not _matches(value, kind):
+def check_family(family: str) -> None:
+    """Raise ConfigError unless there is such a family."""
+    if family not in list(FAMILIES):
         raise ConfigError(
-            f"{path.rstrip('.')} = {value!r}", expected=_describe(kind), fix="correct the value"
+            f"family {family!r}",
+            expected="one of " + ", ".join(FAMILIES),
+            fix="choose one of these",
         )
-    return float(value) if kind is float else value
-
-
-def _matches(value: Any, kind: Any) -> bool:
-    origin = typing.get_origin(kind)
-    if origin is Literal:
-        return value in typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return any(_matches(value, option) for option in typing.get_args(kind))
-    if kind is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and math.isfinite(value)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
-
-
-def _parse(text: str, kind: Any, key: str) -> Any:
-    options = typing.get_args(kind) if typing.get_origin(kind) is types.UnionType else (kind,)
-    for option in options:
-        if option is types.NoneType and text.lower() == "none":
-            return None
-        if option is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if typing.get_origin(option) is Literal and text in typing.get_args(option):
-            return text
-        if option is str:
-            return text
-        if option in (int, float):
-            try:
-                return option(text)
-            except ValueError:
-                continue
-    raise ConfigError(
-        f"--set {key}={text}", expected=_describe(kind), fix="give a value of that type"
-    )
-
-
-def _describe(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) is types.UnionType:
-        return " or ".join(_describe(option) for option in typing.get_args(kind))
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
-    return names.get(kind, "none" if kind is types.NoneType else str(kind))

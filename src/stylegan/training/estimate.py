@@ -37,19 +37,29 @@ class Estimate:
 def estimate(config: RunConfig) -> Estimate:
     """Compute the sizes of a run without computing or allocating anything.
 
+    A growing run is taken at its full resolution.
+
     The networks run on torch's meta device, which knows shapes only, and a hook adds up
     what autograd would keep.
     """
     with torch.device("meta"):
         state = TrainState(config, torch.device("meta"))
+        for _, network in state.networks.items():
+            network.lod = 0.0
         z = torch.empty(config.batch, state.generator.z_dim)
         side = state.generator.img_resolution
         reals = torch.empty(config.batch, state.generator.img_channels, side, side)
         draw = Draw(z=z)
         with _KeptBytes() as kept_g:
-            generator_loss(state.generator, state.discriminator, draw)
+            generator_loss(state.generator, state.discriminator, draw, config=config.loss)
         with _KeptBytes() as kept_d:
-            discriminator_loss(state.discriminator, reals, reals)
+            discriminator_loss(
+                state.discriminator,
+                reals,
+                reals,
+                config=config.loss,
+                positions=torch.empty(config.batch),
+            )
     generator, discriminator = map(num_parameters, (state.generator, state.discriminator))
     # float32: G has weight, gradient, two moments and the average; D all but the average
     return Estimate(

@@ -36,8 +36,9 @@ class RunLog:
             os.fsync(file.fileno())
         if self._events is not None:
             numbers = record.get("terms", {}) | {
-                f"time/{key}": value
-                for key, value in record.get("time", {}).items()
+                f"{part}/{key}": value
+                for part in ("growth", "time")
+                for key, value in record.get(part, {}).items()
                 if isinstance(value, int | float)
             }
             for name, value in numbers.items():

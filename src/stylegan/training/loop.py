@@ -16,10 +16,11 @@ import torch
 
 from stylegan import images
 from stylegan.data.dataset import ImageDataset
-from stylegan.data.loader import batches
+from stylegan.data.loader import Stream
 from stylegan.errors import ConfigError, DataError
 from stylegan.models import io
 from stylegan.models.base import Networks
+from stylegan.ops.box import upsample_nearest
 from stylegan.rng import generator_for
 from stylegan.training.checkpoint import (
     check_run_folder,
@@ -164,21 +165,16 @@ class _Run:
         self, dataset: ImageDataset, signals: "_Signals", deadline_s: float | None
     ) -> Outcome:
         """Iterate until the run is complete, the time is over or a signal has come."""
-        state, output, batch = self.state, self.config.output, self.config.batch
+        state, output = self.state, self.config.output
         if state.nimg == 0:
             self.write_samples()
-        stream = batches(
-            dataset,
-            batch_size=batch,
-            seed=self.config.seed,
-            start=state.nimg,
-            device=state.device,
-            workers=output.workers,
-        )
-        try:
+        with Stream(
+            dataset, seed=self.config.seed, device=state.device, workers=output.workers
+        ) as stream:
             while state.nimg < self.total_nimg:
+                batch = state.stage.batch
                 with self.clock("data"):
-                    reals = next(stream)
+                    reals = stream.take(batch, start=state.nimg, resolution=state.stage.resolution)
                 train_step(state, reals, timer=self.clock)
                 is_last = state.nimg >= self.total_nimg
                 record = None
@@ -195,8 +191,6 @@ class _Run:
                     self.write_checkpoint()
                     self.write_snapshot()
                     break
-        finally:
-            stream.close()  # type: ignore[attr-defined]  # an iterator to the caller, a generator here
         if not (self.run_dir / "snapshots" / f"{state.nimg:09d}").exists():
             self.write_snapshot()
         is_complete = state.nimg >= self.total_nimg
@@ -213,6 +207,7 @@ class _Run:
             "iteration": state.iteration,
             "skipped": state.skipped,
             "terms": state.averages.report(),
+            **self.growth(),
             "time": {
                 "seconds": seconds,
                 "images_per_second": (state.nimg - self.tick_nimg) / seconds,
@@ -231,6 +226,21 @@ class _Run:
             )
         return record
 
+    def growth(self) -> dict[str, Any]:
+        """Return where a growing run is, as a field of its log; nothing for others."""
+        if self.config.growth is None:
+            return {}
+        stage = self.state.stage
+        return {
+            "growth": {
+                "lod": stage.lod,
+                "resolution": stage.resolution,
+                "batch": stage.batch,
+                "generator_lr": stage.generator_lr,
+                "discriminator_lr": stage.discriminator_lr,
+            }
+        }
+
     @property
     def num_bad_in_row(self) -> int:
         """Steps of a phase that were left out for bad gradients, up to the last."""
@@ -248,12 +258,19 @@ class _Run:
 
     @torch.no_grad()
     def write_samples(self) -> None:
-        """Write a sheet of EMA samples with the run's fixed latents and noise."""
+        """Write a sheet of EMA samples with the run's fixed latents and noise.
+
+        While a run grows, the pixels are repeated to the full size, so that sheets compare.
+        """
         generator, num = self.state.generator_ema, self.config.output.samples
+        factor = generator.img_resolution // self.state.stage.resolution
         stream = generator_for("samples", seed=self.config.seed)
         z = torch.randn([num, generator.z_dim], generator=stream).to(self.state.device)
         # in small parts: one pass over all would need more memory than training
-        parts = [images.to_uint8(generator(part)).cpu() for part in torch.split(z, SAMPLE_BATCH)]
+        parts = [
+            images.to_uint8(upsample_nearest(generator(part), factor=factor)).cpu()
+            for part in torch.split(z, SAMPLE_BATCH)
+        ]
         sheet = images.grid(torch.cat(parts), columns=max(round(num**0.5), 1))
         images.write(sheet, self.run_dir / "samples" / f"{self.state.nimg:09d}.png")
 

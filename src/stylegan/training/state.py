@@ -10,6 +10,7 @@ from stylegan.models.base import Networks
 from stylegan.models.registry import build_discriminator, build_generator
 from stylegan.rng import generator_for
 from stylegan.training.config import OptimConfig, RunConfig
+from stylegan.training.schedule import Stage, stage_at
 from stylegan.training.stats import Averages
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -34,6 +35,7 @@ class TrainState:
         skipped: optimizer steps left out for non-finite gradients.
         skipped_in_row: for each phase, how many of them came last, one after the other.
         averages: sums of the terms since the last line of the log.
+        stage: level of detail, batch and learning rates at `nimg`, which decides them.
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -51,16 +53,47 @@ class TrainState:
         self.generator.compute_dtype = DTYPES[config.precision]
         self.discriminator.compute_dtype = DTYPES[config.precision]
         optim, loss = config.optim, config.loss
-        pl_interval = loss.pl_interval if loss.pl_weight > 0 else None
-        r1_interval = loss.r1_interval if loss.gamma > 0 else None
-        self.optimizer_g = lazy_adam(self.generator, optim, optim.generator_lr, pl_interval)
-        self.optimizer_d = lazy_adam(self.discriminator, optim, optim.discriminator_lr, r1_interval)
+        self.optimizer_g = lazy_adam(self.generator, optim, optim.generator_lr, loss.pl_interval)
+        self.optimizer_d = lazy_adam(
+            self.discriminator, optim, optim.discriminator_lr, loss.r1_interval
+        )
         self.pl_mean: Tensor = torch.zeros([], device=device)
         self.nimg = 0
         self.iteration = 0
         self.skipped = 0
         self.skipped_in_row: dict[str, int] = {}
         self.averages = Averages()
+        self.stage = stage_at(config, 0)
+        self._enter(self.stage)
+
+    def advance(self, num: int) -> None:
+        """Count an iteration of so many images, and enter the stage that follows.
+
+        Both optimizers forget their moments at the start and at the end of every fade. As this
+        happens here, the state is always ready for the iteration at `nimg`, and a checkpoint
+        needs no record of it.
+
+        Source: the official code of ProGAN.
+        """
+        self.nimg += num
+        self.iteration += 1
+        stage = stage_at(self.config, self.nimg)
+        if stage.key != self.stage.key:
+            self.optimizer_g.state.clear()
+            self.optimizer_d.state.clear()
+        self._enter(stage)
+
+    def _enter(self, stage: Stage) -> None:
+        self.stage = stage
+        for _, network in self.networks.items():
+            network.lod = stage.lod
+        loss = self.config.loss
+        for optimizer, lr, interval in (
+            (self.optimizer_g, stage.generator_lr, loss.pl_interval),
+            (self.optimizer_d, stage.discriminator_lr, loss.r1_interval),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * lazy_correction(interval)
 
     @property
     def networks(self) -> Networks:
@@ -100,6 +133,7 @@ class TrainState:
         self.skipped = state["skipped"]
         self.skipped_in_row = dict(state["skipped_in_row"])
         self.averages.load_state_dict(state["averages"], device=self.device)
+        self._enter(stage_at(self.config, self.nimg))
 
 
 def lazy_adam(
@@ -118,8 +152,13 @@ def lazy_adam(
         lr: uncorrected learning rate.
         interval: k; None if there is no lazy regularizer.
     """
-    c = 1.0 if interval is None else interval / (interval + 1)
+    c = lazy_correction(interval)
     betas = (config.beta1**c, config.beta2**c)
     # Not fused=True: on the CPU it reads a gradient in the order of the parameter's memory,
     # and ours may be channels_last (torch 2.13; tests/parity/test_train_step.py sees it).
     return torch.optim.Adam(network.parameters(), lr=lr * c, betas=betas, eps=config.eps)
+
+
+def lazy_correction(interval: int | None) -> float:
+    """Return c = k / (k + 1) for a lazy regularizer every k iterations, 1 for none."""
+    return 1.0 if interval is None else interval / (interval + 1)

@@ -1,9 +1,11 @@
 """One iteration of training: the algorithm, whole.
 
-Generator, path length, discriminator, R1, averages: the order of StyleGAN2. Each phase draws
-its own latents, and is one step of its network's Adam.
+Generator, path length, discriminator, R1, averages: the order of StyleGAN2; ProGAN and StyleGAN
+begin with the discriminator. Each phase draws its own latents, and is one step of its network's
+Adam.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,13 +15,15 @@ from torch import Tensor
 from stylegan.errors import StyleganError
 from stylegan.losses.objective import (
     Draw,
+    Loss,
     discriminator_loss,
     generator_loss,
     path_length_loss,
     r1_loss,
+    show,
     styles,
-    synthesize,
 )
+from stylegan.ops.box import fade
 from stylegan.rng import generator_for
 from stylegan.training.ema import update_ema
 from stylegan.training.schedule import ema_beta, is_due
@@ -28,6 +32,7 @@ from stylegan.training.state import TrainState
 MAX_SKIPPED_IN_ROW = 20
 
 Draws = Callable[[str, int], Draw]
+Noise = Callable[[int], Tensor]
 Timer = Callable[[str], AbstractContextManager[object]]
 
 
@@ -36,7 +41,7 @@ def train_step(
     reals: Tensor,
     *,
     draws: Draws | None = None,
-    pl_noise: Callable[[int], Tensor] | None = None,
+    pl_noise: Noise | None = None,
     timer: Timer = lambda _: nullcontext(),
 ) -> dict[str, Tensor]:
     """Train both networks on one batch.
@@ -45,7 +50,8 @@ def train_step(
 
     Args:
         state: changed in place, and nothing else is.
-        reals: real images, [batch, C, R, R] in [-1, 1], on the state's device.
+        reals: real images, [batch, C, R, R] in [-1, 1], on the state's device, at the
+            resolution of `state.stage`. Fading is done here.
         draws: gives the random numbers of a phase ("G", "path_length", "D") for so many
             images; None draws them as a function of seed, phase and nimg.
         pl_noise: gives the direction of the path lengths for so many images, [n, C, R, R];
@@ -58,49 +64,80 @@ def train_step(
     Raises:
         StyleganError: after 20 steps of one phase in a row with non-finite gradients.
     """
-    config = state.config
     draws = draws or (lambda phase, num: draw(state, phase, num))
     pl_noise = pl_noise or (lambda num: _path_noise(state, num))
+    reals = fade(reals, state.stage.fade)
+    phases = {
+        "generator-first": (_train_generator, _train_discriminator),
+        "discriminator-first": (_train_discriminator, _train_generator),
+    }
     terms: dict[str, Tensor] = {}
+    for phase in phases[state.config.optim.order]:
+        terms |= phase(state, reals, draws, pl_noise, timer)
+    beta = ema_beta(state.config.ema, nimg=state.nimg, batch=len(reals))
+    update_ema(state.generator_ema, state.generator, beta)
+    state.averages.add(terms)
+    _check_skipped(state, state.nimg + len(reals))
+    state.advance(len(reals))
+    return terms
+
+
+def _train_generator(
+    state: TrainState, reals: Tensor, draws: Draws, pl_noise: Noise, timer: Timer
+) -> dict[str, Tensor]:
+    config = state.config.loss
+    num = len(reals) // config.pl_batch_shrink
+    is_with_main = config.pl_weight > 0 and config.pl_interval is None
+
+    def path_lengths() -> tuple[Loss, Tensor]:
+        return path_length_loss(
+            state.generator,
+            draws("path_length", num),
+            pl_noise=pl_noise(num),
+            pl_mean=state.pl_mean,
+            config=config,
+        )
+
+    def step(phase: str, loss: Loss, pl_mean: Tensor) -> dict[str, Tensor]:
+        terms = loss.terms | _optimize(state, phase, loss.total)
+        if state.skipped_in_row[phase] == 0:
+            state.pl_mean = pl_mean
+        return terms
 
     with timer("G"):
-        loss = generator_loss(state.generator, state.discriminator, draws("G", config.batch))
-        terms |= loss.terms | _optimize(state, "G", loss.total)
-
-    if config.loss.pl_weight > 0 and is_due(state.iteration, config.loss.pl_interval):
+        pl_mean = state.pl_mean
+        drawn = draws("G", len(reals))
+        loss = generator_loss(state.generator, state.discriminator, drawn, config=config)
+        if is_with_main:
+            added, pl_mean = path_lengths()
+            loss = Loss(total=loss.total + added.total, terms=loss.terms | added.terms)
+        terms = step("G", loss, pl_mean)
+    if config.pl_weight > 0 and is_due(state.iteration, config.pl_interval):
         with timer("regularizers"):
-            num = config.batch // config.loss.pl_batch_shrink
-            loss, pl_mean = path_length_loss(
-                state.generator,
-                draws("path_length", num),
-                pl_noise=pl_noise(num),
-                pl_mean=state.pl_mean,
-                config=config.loss,
-            )
-            terms |= loss.terms | _optimize(state, "path_length", loss.total)
-            if state.skipped_in_row["path_length"] == 0:
-                state.pl_mean = pl_mean
+            terms |= step("path_length", *path_lengths())
+    return terms
 
+
+def _train_discriminator(
+    state: TrainState, reals: Tensor, draws: Draws, pl_noise: Noise, timer: Timer
+) -> dict[str, Tensor]:
+    config = state.config.loss
     with timer("D"):
         with torch.no_grad():
-            drawn = draws("D", config.batch)
+            drawn = draws("D", len(reals))
             ws, unmixed = styles(state.generator, drawn)
-            fakes = synthesize(state.generator, ws, drawn)
-            state.generator.update_w_avg(unmixed, config.ema.w_avg_beta)
-        loss = discriminator_loss(state.discriminator, reals, fakes)
-        terms |= loss.terms | _optimize(state, "D", loss.total)
+            fakes = show(state.generator, ws, drawn)
+            state.generator.update_w_avg(unmixed, state.config.ema.w_avg_beta)
+        positions = _positions(state, len(reals)) if config.adversarial == "wgan-gp" else None
+        loss = discriminator_loss(
+            state.discriminator, reals, fakes, config=config, positions=positions
+        )
+        terms = loss.terms | _optimize(state, "D", loss.total)
 
-    if config.loss.gamma > 0 and is_due(state.iteration, config.loss.r1_interval):
+    if config.gamma > 0 and is_due(state.iteration, config.r1_interval):
         with timer("regularizers"):
-            loss = r1_loss(state.discriminator, reals, config=config.loss)
+            loss = r1_loss(state.discriminator, reals, config=config)
             terms |= loss.terms | _optimize(state, "R1", loss.total)
-
-    beta = ema_beta(config.ema, nimg=state.nimg, batch=config.batch)
-    update_ema(state.generator_ema, state.generator, beta)
-    state.nimg += config.batch
-    state.iteration += 1
-    state.averages.add(terms)
-    _check_skipped(state)
     return terms
 
 
@@ -108,14 +145,19 @@ def draw(state: TrainState, phase: str, num: int) -> Draw:
     """Draw the latents, style mixing and noise of a phase from its place in the run.
 
     Latents and mixing come from CPU streams, so that they are the same on every device.
-    Mixing is decided once for the batch, as in the official code.
+    Mixing is decided once for the batch, as in the official code, and crosses over between style
+    inputs that the current level of detail has.
     """
     seed, nimg, generator = state.config.seed, state.nimg, state.generator
     stream = generator_for(f"latents/{phase}", seed=seed, nimg=nimg)
     z = torch.randn([num, generator.z_dim], generator=stream)
     z_mix = torch.randn([num, generator.z_dim], generator=stream)
     is_mixed = torch.rand([], generator=stream).item() < state.config.loss.mixing_prob
-    crossover = int(torch.randint(1, generator.num_ws, [], generator=stream))
+    num_ws = generator.num_ws - 2 * math.floor(state.stage.lod)
+    if num_ws > 1:
+        crossover = int(torch.randint(1, num_ws, [], generator=stream))
+    else:
+        is_mixed, crossover = False, 0
     return Draw(
         z=z.to(state.device),
         z_mix=z_mix.to(state.device) if is_mixed else None,
@@ -127,9 +169,15 @@ def draw(state: TrainState, phase: str, num: int) -> Draw:
 def _path_noise(state: TrainState, num: int) -> Tensor:
     generator = state.generator
     stream = generator_for("path_noise", seed=state.config.seed, nimg=state.nimg)
-    side = generator.img_resolution
+    side = state.stage.resolution
     noise = torch.randn([num, generator.img_channels, side, side], generator=stream)
     return noise.to(state.device)
+
+
+def _positions(state: TrainState, num: int) -> Tensor:
+    """Draw where between a real and a generated image WGAN-GP takes its gradient."""
+    stream = generator_for("interpolation", seed=state.config.seed, nimg=state.nimg)
+    return torch.rand([num], generator=stream).to(state.device)
 
 
 def _optimize(state: TrainState, phase: str, loss: Tensor) -> dict[str, Tensor]:
@@ -157,12 +205,12 @@ def _optimize(state: TrainState, phase: str, loss: Tensor) -> dict[str, Tensor]:
     return {f"grad_norm/{phase}": norm}
 
 
-def _check_skipped(state: TrainState) -> None:
+def _check_skipped(state: TrainState, nimg: int) -> None:
     for phase, num in state.skipped_in_row.items():
         if num >= MAX_SKIPPED_IN_ROW:
             raise StyleganError(
                 f"non-finite gradients in {num} steps of phase {phase} in a row, "
-                f"up to {state.nimg} images",
+                f"up to {nimg} images",
                 expected="finite gradients",
                 fix="start a new run, from a snapshot of this one by --init-from if there is one, "
                 "with a lower learning rate, a higher gamma or --precision fp32",
