@@ -283,6 +283,15 @@ def test_labels_select_one_of_the_outputs_of_a_discriminator(discriminator_confi
         discriminator(images)
 
 
+def test_a_mapping_network_of_another_width_and_joint_labels(generator_config):
+    config = dataclasses.replace(generator_config, mapping_width=10, c_dim=3, label_norm="joint")
+    generator = Generator(config)
+    assert [
+        list(layer.shape) for layer in (generator.mapping.fc0.weight, generator.mapping.fc1.weight)
+    ] == [[10, 16], [12, 10]]
+    assert generator(torch.randn(2, 8), torch.eye(3)[:2]).shape == (2, 3, 16, 16)
+
+
 @pytest.mark.gpu
 def test_cuda_images_are_within_two_levels_of_the_cpu(generator_config):
     generator = Generator(generator_config)

@@ -19,7 +19,7 @@ from stylegan.errors import ConfigError, check_not_negative, check_positive
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
 from stylegan.models.growth import fade_weight, resolution_at
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
-from stylegan.nn.mapping import MappingNetwork
+from stylegan.nn.mapping import LabelNorm, MappingNetwork
 from stylegan.nn.modulated import ConvForm, NoiseMode, SynthesisLayer, ToRGB
 from stylegan.ops.box import downsample_box, mipmap, upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, downsample2d, fir_kernel, upsample2d
@@ -41,6 +41,7 @@ class GeneratorConfig:
         w_dim: width of w.
         c_dim: width of the labels, 0 for none.
         mapping_layers: depth of the mapping network.
+        mapping_width: of its layers but the last; None for `w_dim`.
         label_norm: "separate" normalizes z and the embedded labels each, as ADA does; "joint"
             both together, as StyleGAN and StyleGAN2 in TensorFlow do.
         architecture: "orig" makes RGB at the end; "skip" sums RGB over resolutions;
@@ -56,7 +57,8 @@ class GeneratorConfig:
     w_dim: int = 512
     c_dim: int = 0
     mapping_layers: int = 8
-    label_norm: Literal["separate", "joint"] = "separate"
+    mapping_width: int | None = None
+    label_norm: LabelNorm = "separate"
     architecture: Architecture = "skip"
     channel_base: int = 32768
     channel_max: int = 512
@@ -66,7 +68,9 @@ class GeneratorConfig:
         _check_common(self)
         for name in ("z_dim", "w_dim", "mapping_layers"):
             check_positive(name, getattr(self, name))
-        _check_choice("label_norm", self.label_norm, ("separate", "joint"))
+        if self.mapping_width is not None:
+            check_positive("mapping_width", self.mapping_width)
+        _check_choice("label_norm", self.label_norm, get_args(LabelNorm))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +304,8 @@ class Generator(AbstractGenerator):
             c_dim=config.c_dim,
             num_layers=config.mapping_layers,
             num_ws=self.num_ws,
+            hidden_dim=config.mapping_width,
+            label_norm=config.label_norm,
         )
 
     @property

@@ -1,0 +1,131 @@
+"""Train every family on the emoji set for the same number of images, and compare them.
+
+    python benchmarks/families.py [--runs runs/families] [--only emoji-progan ...]
+        [--out benchmarks/results/NAME.json] [--sheet docs/images/families.png]
+
+Each run is a recipe, trained by the real command, one after the other; a run that is there is
+continued or kept. Distances are to 1,695 real images, of generators without truncation and with
+random noise. The sheet has a row for each family: seeds 0 to 15, not chosen.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+import stylegan
+from stylegan import images
+from stylegan.cli.demo import sample, ticks
+from stylegan.data.dataset import ImageDataset
+from stylegan.latent.render import map_latents, render
+from stylegan.latent.seeds import latents_from_seeds
+from stylegan.metrics.sliced_wasserstein import sliced_wasserstein_distance
+from stylegan.models.base import num_parameters
+from stylegan.training.checkpoint import read_config
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "demo" / "emoji64.zip"
+COLUMNS = 16
+LABEL_WIDTH = 150
+
+
+def train(recipe, run):
+    command = [sys.executable, "-m", "stylegan", "train", "--recipe", str(recipe)]
+    subprocess.run([*command, "--data", str(DATA), "--out", str(run)], check=True)
+
+
+def real_halves(resolution):
+    reals = ImageDataset(DATA, resolution=resolution)
+    order = torch.randperm(len(reals), generator=torch.Generator().manual_seed(0)).tolist()
+    num = len(reals) // 2
+    return reals.gather(order[:num]), reals.gather(order[num : 2 * num])
+
+
+def describe(run, reals):
+    config = read_config(run)
+    networks = stylegan.load_networks(run)
+    generator = networks.generator_ema.eval()
+    fakes = sample(generator, len(reals), seed=0)
+    distance = sliced_wasserstein_distance(reals, fakes, seed=0)
+    records = ticks(run)
+    seconds = sum(record["time"]["seconds"] for record in records)
+    return generator, {
+        "preset": config.preset,
+        "generator_parameters": num_parameters(networks.generator),
+        "discriminator_parameters": num_parameters(networks.discriminator),
+        "kimg": records[-1]["nimg"] / 1000,
+        "minutes": seconds / 60,
+        "images_per_second": records[-1]["nimg"] / seconds,
+        # the last tick is at full resolution, in a growing run too
+        "images_per_second_at_the_end": records[-1]["time"]["images_per_second"],
+        "swd": distance.average,
+        "swd_levels": {str(side): value for side, value in distance.levels.items()},
+    }
+
+
+def draw_row(label, pictures):
+    strip = images.grid(torch.stack(pictures), columns=COLUMNS, padding=2)
+    height, width = strip.shape[1:]
+    row = Image.new("RGB", (LABEL_WIDTH + width, height), "white")
+    ImageDraw.Draw(row).text((4, height // 2 - 5), label, fill="black")
+    row.paste(Image.fromarray(strip.permute(1, 2, 0).numpy()), (LABEL_WIDTH, 0))
+    return row
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "families")
+    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--sheet", type=Path)
+    arguments = parser.parse_args()
+    recipes = sorted((ROOT / "recipes").glob("emoji-*.toml"))
+    recipes = [
+        path for path in recipes if arguments.only in (None, []) or path.stem in arguments.only
+    ]
+    for recipe in recipes:
+        train(recipe, arguments.runs / recipe.stem)
+    resolution = read_config(arguments.runs / recipes[0].stem).generator.resolution
+    reals, others = real_halves(resolution)
+    other = sliced_wasserstein_distance(reals, others, seed=0)
+    results, rows = {}, [draw_row("real images", list(others[:COLUMNS]))]
+    for recipe in recipes:
+        generator, result = describe(arguments.runs / recipe.stem, reals)
+        results[recipe.stem] = result
+        z = latents_from_seeds(range(COLUMNS), generator.z_dim)
+        rows.append(draw_row(result["preset"], list(render(generator, map_latents(generator, z)))))
+        print(
+            f"| `{result['preset']}` | {result['generator_parameters']:,} / "
+            f"{result['discriminator_parameters']:,} | {result['kimg']:.0f} | "
+            f"{result['minutes']:.1f} | {result['images_per_second']:.0f} | "
+            f"{result['images_per_second_at_the_end']:.0f} | {result['swd']:.1f} |",
+            flush=True,
+        )
+    print(f"other real images: {other.average:.1f}")
+    if arguments.sheet:
+        sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
+        for index, row in enumerate(rows):
+            sheet.paste(row, (0, index * rows[0].height))
+        sheet.save(arguments.sheet)
+    if arguments.out:
+        record = {
+            "date": date.today().isoformat(),
+            "stylegan": stylegan.__version__,
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+            f"{torch.backends.cpu.get_cpu_capability()}",
+            "images": len(reals),
+            "swd_of_other_real_images": other.average,
+            "results": results,
+        }
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
