@@ -26,7 +26,7 @@ LAYERS = [
 # The order of the files within a folder; a file may import earlier ones only.
 FOLDERS = {
     "ops": ["box", "fir", "resample_conv", "bias_act", "normalize", "modulated_conv"],
-    "nn": ["equalized", "mapping", "adain", "modulated", "stages"],
+    "nn": ["equalized", "progressive", "mapping", "modulated", "adain", "stages"],
     "models": ["growth", "base", "progan", "stylegan", "stylegan2", "registry", "io"],
     "losses": ["adversarial", "regularizers", "objective"],
     "data": ["readers", "check", "prepare", "dataset", "sampler", "loader"],
