@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from stylegan.ops.normalize import instance_norm, minibatch_stddev, pixel_norm
+from stylegan.ops.normalize import adain, instance_norm, minibatch_stddev, pixel_norm
 
 
 def test_pixel_norm_known_values():
@@ -23,6 +23,32 @@ def test_instance_norm_known_values():
 
 def test_instance_norm_of_a_constant_is_zero():
     assert instance_norm(torch.full([1, 2, 4, 4], 7.0)).abs().max() == 0
+
+
+def test_adain_is_instance_norm_and_style():
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64) * 5 + 2
+    scale, shift = torch.randn(2, 2, 3, dtype=torch.float64)
+    styled = instance_norm(x) * scale[:, :, None, None] + shift[:, :, None, None]
+    torch.testing.assert_close(adain(x, scale, shift), styled)
+    with torch.no_grad():
+        assert torch.equal(adain(x.requires_grad_(), scale, shift), adain(x, scale, shift))
+
+
+@pytest.mark.parametrize("trained", [(0, 1, 2), (0,), (1, 2), (2,)])
+def test_gradients_of_adain_of_both_orders(trained):
+    inputs = [torch.randn(2, 3, 3, 2), torch.randn(2, 3), torch.randn(2, 3)]
+    inputs = [t.double().requires_grad_(i in trained) for i, t in enumerate(inputs)]
+    assert gradcheck(adain, inputs)
+    assert gradgradcheck(adain, inputs)
+
+
+def test_gradients_of_adain_are_the_same_whether_or_not_they_are_differentiated():
+    x, scale, shift = torch.randn(2, 3, 4, 4), torch.randn(2, 3), torch.randn(2, 3)
+    inputs = [t.requires_grad_() for t in (x, scale, shift)]
+    out, direction = adain(*inputs), torch.randn(2, 3, 4, 4)
+    once = torch.autograd.grad(out, inputs, direction, retain_graph=True)
+    again = torch.autograd.grad(out, inputs, direction, create_graph=True)
+    torch.testing.assert_close(again, once, rtol=1e-4, atol=1e-5)  # sums in another order
 
 
 def test_minibatch_stddev_known_values_and_strided_groups():
@@ -60,7 +86,12 @@ def test_gradients_of_both_orders():
 
 def test_statistics_of_half_precision_are_computed_in_float32():
     x = (torch.randn(4, 2, 8, 8) * 300).half()  # squares overflow float16
-    for op in (instance_norm, lambda x: minibatch_stddev(x, group_size=4)):
+    ones = torch.ones(4, 2)
+    for op in (
+        instance_norm,
+        lambda x: adain(x, ones, ones),
+        lambda x: minibatch_stddev(x, group_size=4),
+    ):
         y = op(x)
         assert y.dtype == torch.float16
         assert torch.isfinite(y).all()

@@ -1,0 +1,170 @@
+"""The layers of StyleGAN's synthesis network.
+
+A layer is a linear part (the learned constant, a dense layer, a convolution) and what follows
+each of them: noise, bias, leaky ReLU, and a normalization with style.
+
+Source: Karras et al. 2019 (StyleGAN), section 2 and figure 1b.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylegan.nn.equalized import HE_GAIN, EqualizedLinear
+from stylegan.nn.modulated import NoiseMode
+from stylegan.ops.bias_act import bias_act
+from stylegan.ops.fir import BLUR_TAPS, filter2d, fir_kernel
+from stylegan.ops.normalize import adain, pixel_norm
+from stylegan.ops.resample_conv import conv2d_nearest_up
+
+
+class AbstractStyleLayer(nn.Module, ABC):
+    """What every layer has, whatever its linear part.
+
+    Args:
+        channels: channels of the output.
+        w_dim: width of w.
+        resolution: side of the output, in pixels.
+        styles: normalize by AdaIN with a style made of w; otherwise by pixel norm.
+        noise: add noise, scaled by a learned strength for each channel, zero at first.
+    """
+
+    noise_const: Tensor
+
+    def __init__(
+        self, channels: int, *, w_dim: int, resolution: int, styles: bool, noise: bool
+    ) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.styles = styles
+        self.noise = noise
+        self.bias = nn.Parameter(torch.zeros(channels))
+        if styles:
+            self.affine = EqualizedLinear(w_dim, 2 * channels)
+        if noise:
+            self.noise_strength = nn.Parameter(torch.zeros(channels))
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+
+    @abstractmethod
+    def linear(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
+        """Compute the linear part without its bias, [N, channels, R, R] in `dtype`."""
+
+    def forward(
+        self,
+        x: Tensor | None,
+        w: Tensor,
+        *,
+        dtype: torch.dtype = torch.float32,
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Compute the layer.
+
+        Args:
+            x: features of the layer before, [N, in_channels, H, W]; None for an input layer.
+            w: [N, w_dim].
+            dtype: of the result and of the linear part; statistics stay in float32 at least.
+            noise_mode: "const" takes the stored noise, "random" draws it, "none" adds none.
+            generator: source of random noise.
+
+        Returns:
+            [N, channels, R, R].
+        """
+        x = self.linear(x, w, dtype)
+        offset = self.bias[:, None, None]
+        if self.noise and noise_mode == "const":
+            offset = offset + self.noise_const * self.noise_strength[:, None, None]
+        elif self.noise and noise_mode == "random":
+            shape = [w.shape[0], 1, self.resolution, self.resolution]
+            device = w.device if generator is None else generator.device
+            noise = torch.randn(shape, generator=generator, device=device).to(w.device, dtype)
+            x = torch.addcmul(x, noise, self.noise_strength[:, None, None].to(dtype))
+        x = bias_act(x + offset.to(dtype), act="lrelu", gain=1, inplace=True)
+        if not self.styles:
+            return pixel_norm(x)
+        scale, shift = self.affine(w).chunk(2, dim=1)
+        return adain(x, scale + 1, shift)
+
+    def extra_repr(self) -> str:
+        """Show in `print(model)` what the parts do not tell."""
+        normalization = "AdaIN" if self.styles else "pixel norm"
+        noise = ", noise" if self.noise else ""
+        return f"{self.resolution}x{self.resolution}, {normalization}{noise}"
+
+
+class ConstantInput(AbstractStyleLayer):
+    """The learned 4x4 constant, ones at first, of configurations D to F."""
+
+    def __init__(
+        self, channels: int, *, w_dim: int, resolution: int, styles: bool, noise: bool
+    ) -> None:
+        super().__init__(channels, w_dim=w_dim, resolution=resolution, styles=styles, noise=noise)
+        self.const = nn.Parameter(torch.ones(channels, resolution, resolution))
+
+    def linear(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
+        """Repeat the constant for each sample."""
+        const = self.const.to(dtype).expand(w.shape[0], -1, -1, -1)
+        return const.contiguous(memory_format=torch.channels_last)
+
+
+class DenseInput(AbstractStyleLayer):
+    """The traditional input of configurations B and C: w itself, through a dense layer."""
+
+    def __init__(
+        self, channels: int, *, w_dim: int, resolution: int, styles: bool, noise: bool
+    ) -> None:
+        super().__init__(channels, w_dim=w_dim, resolution=resolution, styles=styles, noise=noise)
+        # A quarter of He's constant, as in ProGAN's official code.
+        self.scale = HE_GAIN / 4 / math.sqrt(w_dim)
+        self.weight = nn.Parameter(torch.randn(channels * resolution**2, w_dim))
+
+    def linear(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
+        """Map w to features."""
+        x = F.linear(w.to(dtype), (self.weight * self.scale).to(dtype))
+        x = x.reshape(w.shape[0], -1, self.resolution, self.resolution)
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+class StyledConv2d(AbstractStyleLayer):
+    """3x3 convolution; `up` doubles the size, by repeated pixels before it and a blur after.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the output.
+        w_dim: width of w.
+        resolution: side of the output, in pixels.
+        styles: as `AbstractStyleLayer`.
+        noise: as `AbstractStyleLayer`.
+        up: double the size.
+    """
+
+    kernel: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        w_dim: int,
+        resolution: int,
+        styles: bool = True,
+        noise: bool = True,
+        up: bool = False,
+    ) -> None:
+        super().__init__(channels, w_dim=w_dim, resolution=resolution, styles=styles, noise=noise)
+        self.up = up
+        self.scale = HE_GAIN / math.sqrt(in_channels * 9)
+        self.weight = nn.Parameter(torch.randn(channels, in_channels, 3, 3))
+        if up:
+            self.register_buffer("kernel", fir_kernel(BLUR_TAPS), persistent=False)
+
+    def linear(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
+        """Convolve."""
+        assert x is not None
+        weight = (self.weight * self.scale).to(dtype)
+        if self.up:
+            return filter2d(conv2d_nearest_up(x, weight), self.kernel)
+        return F.conv2d(x, weight, padding=1)
