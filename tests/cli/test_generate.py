@@ -237,9 +237,23 @@ def test_a_network_that_is_not_there_is_told(tmp_path):
         run("images", str(tmp_path / "nowhere"), seeds="1", out=tmp_path / "o")
 
 
-def test_a_network_that_takes_labels_is_refused_with_the_way_out(tmp_path):
+def test_a_class_of_a_network_with_labels(tmp_path):
     network = saved(tmp_path / "labels", c_dim=3)
-    with pytest.raises(ConfigError, match=r"labels of width 3.*G\(z, c\)"):
+    run("images", network, **{"class": 2}, seeds="5", out=tmp_path / "out")
+    generator = load(network)
+    expected = generator(latents_from_seeds([5], generator.z_dim), torch.tensor([[0.0, 0, 1]]))
+    assert torch.equal(read(tmp_path / "out" / "seed0005.png"), to_uint8(expected)[0])
+    run("mix", network, **{"class": 2}, rows="5", cols="5", out=tmp_path / "mix.png")
+    run("video", network, **{"class": 2}, seconds=0.08, out=tmp_path / "loop.gif")
+
+
+def test_a_class_that_is_missing_or_not_there_is_refused(network, tmp_path):
+    with pytest.raises(ConfigError, match="--class 0; expected a generator with labels"):
+        run("images", network, **{"class": 0}, seeds="1", out=tmp_path / "out")
+    network = saved(tmp_path / "labels", c_dim=3)
+    with pytest.raises(ConfigError, match="--class 3; expected 0 to 2"):
+        run("images", network, **{"class": 3}, seeds="1", out=tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"no --class; expected 0 to 2.*G\(z, c\)"):
         run("images", network, seeds="1", out=tmp_path / "o")
 
 

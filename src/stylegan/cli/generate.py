@@ -56,6 +56,10 @@ Cutoff = Annotated[
     int | None,
     tyro.conf.arg(metavar="N", help="Truncate the N coarsest layers only; left out: all."),
 ]
+Class = Annotated[
+    int | None,
+    tyro.conf.arg(name="class", metavar="N", help="The class, from 0, of a generator with labels."),
+]
 Batch = Annotated[
     int, tyro.conf.arg(metavar="N", help="Images at once on a GPU; the CPU makes one at a time.")
 ]
@@ -70,6 +74,7 @@ class Images:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder to write to.")]
     psi: Psi = 1.0
     cutoff: Cutoff = None
+    class_index: Class = None
     noise_mode: Annotated[
         NoiseMode,
         tyro.conf.arg(help="The stored noise, noise drawn from --seed and the image's, or none."),
@@ -91,7 +96,8 @@ class Images:
                 f"--out {self.out} is a file", expected="a folder", fix="choose another name"
             )
         generator = _load(self.network, self.device)
-        _check_cutoff(self.cutoff, generator)
+        label = _label(self.class_index, generator)
+        _check_truncation(self.psi, self.cutoff, generator)
         pictures: list[Tensor] = []
         with progress() as bar:
             task = bar.add_task("images", total=len(seeds))
@@ -100,6 +106,7 @@ class Images:
                 ws = map_latents(
                     generator,
                     latents_from_seeds(chunk, generator.z_dim),
+                    c=label,
                     psi=self.psi,
                     cutoff=self.cutoff,
                     batch=self.batch,
@@ -141,6 +148,7 @@ class Mix:
         ),
     ] = "coarse"
     psi: Psi = 1.0
+    class_index: Class = None
     batch: Batch = 16
     device: Device = "auto"
 
@@ -151,11 +159,20 @@ class Mix:
         _check_psi(self.psi)
         _check_suffix(self.out, ".png")
         generator = _load(self.network, self.device)
+        label = _label(self.class_index, generator)
+        _check_truncation(self.psi, None, generator)
+        if generator.num_ws == 1:
+            raise ConfigError(
+                f"{self.network} has no styles to mix",
+                expected="a StyleGAN or StyleGAN2 generator with a mapping network",
+                fix="use another network",
+            )
         sheet = mixing_sheet(
             generator,
             latents_from_seeds(rows, generator.z_dim),
             sources=latents_from_seeds(columns, generator.z_dim),
             layers=parse_layers(self.layers, generator.num_ws),
+            c=label,
             psi=self.psi,
             batch=self.batch,
         )
@@ -189,6 +206,7 @@ class Video:
     ] = "spline"
     psi: Psi = 1.0
     cutoff: Cutoff = None
+    class_index: Class = None
     noise_mode: Annotated[
         Literal["const", "none"], tyro.conf.arg(help="The stored noise, or none.")
     ] = "const"
@@ -216,8 +234,9 @@ class Video:
                 fix="raise --seconds",
             )
         generator = _load(self.network, self.device)
-        _check_cutoff(self.cutoff, generator)
-        ws = self._path(generator, keys, num_frames)
+        label = _label(self.class_index, generator)
+        _check_truncation(self.psi, self.cutoff, generator)
+        ws = self._path(generator, label, keys, num_frames)
         pictures = render(generator, ws, noise_mode=self.noise_mode, batch=self.batch)
         with progress() as bar:
             frames = list(bar.track(pictures, total=len(ws), description="frames"))
@@ -226,12 +245,18 @@ class Video:
         return 0
 
     def _path(
-        self, generator: AbstractGenerator, keys: Sequence[int] | None, num_frames: int
+        self,
+        generator: AbstractGenerator,
+        label: Tensor | None,
+        keys: Sequence[int] | None,
+        num_frames: int,
     ) -> Tensor:
         """Return ws [frames, num_ws, w_dim]."""
 
         def to_ws(z: Tensor) -> Tensor:
-            return map_latents(generator, z, psi=self.psi, cutoff=self.cutoff, batch=self.batch)
+            return map_latents(
+                generator, z, c=label, psi=self.psi, cutoff=self.cutoff, batch=self.batch
+            )
 
         if keys is None:
             source = generator_for("video", seed=self.seed)
@@ -271,15 +296,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _load(network: str, device: DeviceName) -> AbstractGenerator:
-    """Load a generator, and make sure that it works without labels."""
+    """Load a generator onto a device; on the CPU it computes in float32."""
     target = resolve_device(device)
     generator = load(network)
-    if generator.c_dim > 0:
-        raise ConfigError(
-            f"{network} takes labels of width {generator.c_dim}",
-            expected="a generator without labels",
-            fix="give them from Python: G = stylegan.load(network); G(z, c)",
-        )
     if target.type == "cpu":
         generator.compute_dtype = torch.float32
     return generator.to(target)
@@ -295,7 +314,31 @@ def _check_psi(psi: float) -> None:
         raise ConfigError(f"--psi {psi}", expected="a finite number", fix="leave it out for 1")
 
 
-def _check_cutoff(cutoff: int | None, generator: AbstractGenerator) -> None:
+def _label(class_index: int | None, generator: AbstractGenerator) -> Tensor | None:
+    """Return a class as a label [c_dim], one-hot; None for a generator without labels."""
+    num = generator.c_dim
+    if class_index is None and num == 0:
+        return None
+    if num == 0:
+        raise ConfigError(
+            f"--class {class_index}", expected="a generator with labels", fix="leave --class out"
+        )
+    if class_index is None or not 0 <= class_index < num:
+        raise ConfigError(
+            "no --class" if class_index is None else f"--class {class_index}",
+            expected=f"0 to {num - 1}, the classes of this generator",
+            fix="choose one of them; other labels from Python: G = stylegan.load(NET); G(z, c)",
+        )
+    return torch.eye(num)[class_index]
+
+
+def _check_truncation(psi: float, cutoff: int | None, generator: AbstractGenerator) -> None:
+    if psi != 1 and generator.w_avg is None:
+        raise ConfigError(
+            f"--psi {psi:g}",
+            expected="1: this generator has no mapping network whose mean it could approach",
+            fix="leave it out",
+        )
     if cutoff is not None and not 0 <= cutoff <= generator.num_ws:
         raise ConfigError(
             f"--cutoff {cutoff}",

@@ -15,6 +15,7 @@ def map_latents(
     generator: AbstractGenerator,
     z: Tensor,
     *,
+    c: Tensor | None = None,
     psi: float = 1.0,
     cutoff: int | None = None,
     batch: int = 16,
@@ -26,6 +27,7 @@ def map_latents(
     Args:
         generator: in eval mode.
         z: on any device.
+        c: one label for all, [c_dim]; None where the generator takes none.
         psi: truncation; 1 for none.
         cutoff: truncate only so many style inputs, coarsest first; None means all.
         batch: how many at once on another device than the CPU.
@@ -35,9 +37,13 @@ def map_latents(
     with torch.no_grad():
         blocks = [
             generator.mapping(
-                z[start : start + step].to(device), truncation_psi=psi, truncation_cutoff=cutoff
+                part.to(device),
+                None if c is None else c.to(device).expand(len(part), -1),
+                truncation_psi=psi,
+                truncation_cutoff=cutoff,
             )
-            for start in range(0, len(z), step)
+            for part in torch.split(z, step)
+            if len(part) > 0
         ]
     if not blocks:
         return torch.zeros(0, generator.num_ws, generator.w_dim, device=device)

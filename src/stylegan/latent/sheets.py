@@ -56,6 +56,7 @@ def mixing_sheet(
     *,
     sources: Tensor,
     layers: Sequence[int],
+    c: Tensor | None = None,
     psi: float = 1.0,
     batch: int = 16,
 ) -> Tensor:
@@ -71,11 +72,12 @@ def mixing_sheet(
         destinations: z [N, z_dim], a row each.
         sources: z [M, z_dim], a column each.
         layers: indices of the style inputs taken from the source.
+        c: one label for all, [c_dim]; None where the generator takes none.
         psi: truncation of both.
         batch: how many at once on another device than the CPU.
     """
-    row_ws = map_latents(generator, destinations, psi=psi, batch=batch)
-    column_ws = map_latents(generator, sources, psi=psi, batch=batch)
+    row_ws = map_latents(generator, destinations, c=c, psi=psi, batch=batch)
+    column_ws = map_latents(generator, sources, c=c, psi=psi, batch=batch)
     num_rows, num_columns = len(row_ws), len(column_ws)
     mixed = mix_layers(
         row_ws.repeat_interleave(num_columns, 0), column_ws.repeat(num_rows, 1, 1), layers

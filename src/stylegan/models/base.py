@@ -96,6 +96,11 @@ class AbstractGenerator(nn.Module, ABC):
         if self.is_growing:
             self.synthesis.lod = float(lod)  # type: ignore[assignment]  # a plain attribute
 
+    @property
+    def w_avg(self) -> Tensor | None:
+        """The mean of w, [w_dim], the centre of truncation; None where nothing is mapped."""
+        return getattr(self.mapping, "w_avg", None)
+
     @abstractmethod
     def update_w_avg(self, ws: Tensor, beta: float) -> None:
         """Move the mean of w towards that of ws [N, num_ws, w_dim], before mixing."""
