@@ -48,8 +48,10 @@ FOLDERS = {
     "latent": ["seeds", "layers", "interpolate", "render", "sheets"],
     "interop": [
         "restricted",
-        "arrays",
+        "sizes",
         "naming",
+        "arrays",
+        "storages",
         "official_pickle",
         "tensorflow_pickle",
         "tensorflow_stylegan",

@@ -11,7 +11,7 @@ from interop_files import persistent
 from torch import Tensor, nn
 
 from stylegan.errors import WeightsError
-from stylegan.interop.official_pickle import load_official_pickle
+from stylegan.interop.nvidia import load_official_pickle
 from stylegan.models.stylegan2 import (
     Discriminator,
     DiscriminatorConfig,
@@ -206,7 +206,7 @@ def test_a_discriminator_of_another_kind_is_refused(write_pickle):
         ("architecture", "resnet", "says architecture = 'resnet', its tensors say 'skip'"),
         ("img_resolution", 32, "says img_resolution = 32, its tensors say 16"),
         ("w_dim", "5", "says w_dim = '5', its tensors say 5"),
-        ("z_dim", torch.ones(2), "says z_dim = a Tensor, its tensors say 6"),
+        ("z_dim", torch.ones(2), "says z_dim = a StoredTensor, its tensors say 6"),
         ("channel_base", 64, "for channel_base 64"),
         ("channel_max", "many", "channel_max 'many'"),
         ("mapping_kwargs", {"num_layers": 3}, "says num_layers = 3, its tensors say 8"),

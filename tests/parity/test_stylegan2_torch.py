@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.interop.official_pickle import load_official_pickle
+from stylegan.interop.nvidia import load_official_pickle
 from stylegan.models.stylegan2 import Discriminator, Generator, set_conv_form
 
 HERE = Path(__file__).parent

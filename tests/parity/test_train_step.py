@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.interop.official_pickle import load_official_pickle
+from stylegan.interop.nvidia import load_official_pickle
 from stylegan.losses.objective import Draw, LossConfig
 from stylegan.training.config import DataConfig, EmaConfig, OptimConfig, RunConfig
 from stylegan.training.state import TrainState

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylegan.errors import WeightsError
-from stylegan.interop.official_pickle import load_official_pickle
+from stylegan.interop.nvidia import load_official_pickle
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator, Networks
 

@@ -20,11 +20,12 @@ from stylegan.interop.restricted import (
     BoundedFile,
     Budget,
     Machine,
-    Record,
     first_name,
     instance_of,
+    new_record,
     shown,
 )
+from stylegan.interop.sizes import refusal
 
 KEYS = ("G", "D", "Gs")
 _NETWORKS = ("dnnlib.tflib.network.Network", "tfutil.Network")
@@ -88,7 +89,7 @@ def read_tensorflow_pickle(path: str | os.PathLike[str]) -> dict[str, TensorFlow
         try:
             networks[key] = _flattened(network, budget)
         except (TypeError, ValueError) as error:
-            raise _refusal(f"{path} ({key}) holds {error}", "a network") from error
+            raise refusal(f"{path} ({key}) holds {error}", "a network") from error
     return networks
 
 
@@ -116,16 +117,9 @@ class _Network:
 
 def _calls(budget: Budget) -> dict[str, Callable[..., object]]:
     """Return what stands in for each name that these files need."""
-
-    def dictionary(items: object = ()) -> Record:
-        # Protocol 2 and later fill dictionaries by operations; arguments would be copied.
-        if not isinstance(items, tuple) or items:
-            raise ValueError("a dictionary made from arguments")
-        return Record()
-
     return {
         **dict.fromkeys(_NETWORKS, _Network),
-        **dict.fromkeys(_DICTIONARIES, dictionary),
+        **dict.fromkeys(_DICTIONARIES, new_record),
         **array_calls(budget),
     }
 
@@ -134,18 +128,18 @@ def _keyed(root: object, origin: str) -> dict[str, _Network]:
     """Say which network of the file is which."""
     networks = [root] if isinstance(root, _Network) else root
     if not isinstance(networks, tuple | list) or not 1 <= len(networks) <= len(KEYS):
-        raise _refusal(f"{origin} holds {shown(root)}", "one to three networks (G, D, Gs)")
+        raise refusal(f"{origin} holds {shown(root)}", "one to three networks (G, D, Gs)")
     keyed: dict[str, _Network] = {}
     for index, network in enumerate(networks):
         if not isinstance(network, _Network):
-            raise _refusal(f"{origin} holds {shown(network)}", "networks (G, D, Gs) only")
+            raise refusal(f"{origin} holds {shown(network)}", "networks (G, D, Gs) only")
         try:
             key = KEYS[index] if len(networks) == len(KEYS) else network.text("name")
         except TypeError as error:
-            raise _refusal(f"{origin} holds {error}", "a network's name") from error
+            raise refusal(f"{origin} holds {error}", "a network's name") from error
         if key not in KEYS or key in keyed:
             again = "a second " if key in keyed else ""
-            raise _refusal(f"{origin} holds {again}network {shown(key)}", "one each of G, D, Gs")
+            raise refusal(f"{origin} holds {again}network {shown(key)}", "one each of G, D, Gs")
         keyed[key] = network
     return keyed
 
@@ -181,11 +175,4 @@ def _flattened(root: _Network, budget: Budget) -> TensorFlowNetwork:
         build_func_name=root.text("build_func_name"),
         static_kwargs=arguments,
         variables=variables,
-    )
-
-
-def _refusal(found: str, expected: str) -> WeightsError:
-    """Say what is wrong with a file that cannot be repaired."""
-    return WeightsError(
-        found, expected=expected, fix="use an official TensorFlow pickle of a GAN's networks"
     )

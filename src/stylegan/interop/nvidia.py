@@ -1,0 +1,220 @@
+"""The official PyTorch networks (StyleGAN2-ADA, and StyleGAN2 of StyleGAN3's code), and ours.
+
+Our StyleGAN2 carries the official names, so nothing is renamed. Resampling filters, which are
+buffers there and constants here, are checked and left out.
+"""
+
+import math
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from stylegan.errors import ConfigError
+from stylegan.interop.official_pickle import OfficialModule, read_official_pickle
+from stylegan.interop.restricted import shown
+from stylegan.interop.sizes import (
+    agree,
+    architecture_of,
+    channels_of,
+    count,
+    refusal,
+    resolutions_of,
+    shapes_of,
+    size_of,
+)
+from stylegan.models.base import Networks
+from stylegan.models.io import fill
+from stylegan.models.stylegan2 import (
+    Discriminator,
+    DiscriminatorConfig,
+    Generator,
+    GeneratorConfig,
+)
+
+OURS = {"G": "generator", "D": "discriminator", "G_ema": "generator_ema"}
+"""Our names of the networks by the official ones."""
+
+
+def load_official_pickle(
+    path: str | os.PathLike[str], *, only: Collection[str] | None = None
+) -> Networks:
+    """Build our networks from an official PyTorch pickle.
+
+    Args:
+        path: the file.
+        only: our names of the networks to build; None builds all.
+
+    Raises:
+        WeightsError: as `read_official_pickle` and `networks_of`.
+    """
+    keys = [key for key, name in OURS.items() if only is None or name in only]
+    return networks_of(read_official_pickle(path, only=keys), str(path))
+
+
+def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
+    """Build our networks from official ones.
+
+    Sizes and architecture are read off the tensors' shapes, and must agree with the arguments
+    that the file records. Every tensor is used. The clamp of float16 activations that some files
+    record (`conv_clamp`) is left out: in float32 it is never reached.
+
+    Args:
+        modules: by their official names; emptied, so that each can be freed once it is built.
+        origin: the file, for errors.
+
+    Raises:
+        WeightsError: if a network is not StyleGAN2, contradicts itself, or has tensors missing
+            or left over.
+    """
+    networks = Networks()
+    for key in list(modules):
+        module, place = modules.pop(key), f"{origin} ({key})"
+        tensors = _without_filters(module.state_dict, place)
+        build: Callable[[], Generator | Discriminator]
+        try:
+            if key == "D":
+                build = partial(Discriminator, _discriminator_config(module, place))
+            else:
+                build = partial(Generator, _generator_config(module, place))
+        except ConfigError as error:
+            raise refusal(f"{place} has {error.found}", error.expected) from error
+        setattr(networks, OURS[key], fill(build, tensors, origin=place))
+    return networks
+
+
+_NAMES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+_DISCRIMINATOR_NAMES = ("c_dim", "img_resolution", "img_channels")
+
+
+def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
+    """Read a generator's sizes off its tensors, and compare them with what the file says."""
+    shapes = shapes_of(module.state_dict)
+    if any(name.startswith("synthesis.input.") for name in shapes):
+        raise refusal(f"{origin} is an alias-free StyleGAN3 generator", "a StyleGAN2 network")
+    if "synthesis.b4.const" not in shapes:
+        raise refusal(
+            f"{origin} is a {shown(module.class_name)} that is not StyleGAN2",
+            "a StyleGAN2 generator",
+        )
+    resolutions = resolutions_of(shapes, r"synthesis\.b(\d{1,6})\.", origin)
+    top = f"synthesis.b{resolutions[-1]}"
+    num_layers = count(shapes, "mapping.fc", ".weight")
+    is_conditional = "mapping.embed.weight" in shapes
+    z_dim = size_of(shapes, "mapping.fc0.weight", 1, origin)
+    if is_conditional:
+        z_dim -= size_of(shapes, "mapping.embed.weight", 0, origin)
+    w_dim = size_of(shapes, f"mapping.fc{num_layers - 1}.weight", 0, origin)
+    c_dim = size_of(shapes, "mapping.embed.weight", 1, origin) if is_conditional else 0
+    img_channels = size_of(shapes, f"{top}.torgb.weight", 0, origin)
+    architecture = architecture_of(shapes, "synthesis.b4.torgb.weight", f"{top}.skip.weight")
+    said = _said(module, _NAMES, ("mapping_kwargs", "synthesis_kwargs", "block_kwargs"))
+    found = {
+        "z_dim": z_dim,
+        "c_dim": c_dim,
+        "w_dim": w_dim,
+        "img_resolution": resolutions[-1],
+        "img_channels": img_channels,
+        "num_layers": num_layers,
+        "architecture": architecture,
+    }
+    agree(found, said, origin)
+    _usual_layers(module, origin)
+    widths = {r: size_of(shapes, f"synthesis.b{r}.conv1.weight", 0, origin) for r in resolutions}
+    channel_base, channel_max = channels_of(widths, said, origin)
+    return GeneratorConfig(
+        resolution=resolutions[-1],
+        img_channels=img_channels,
+        z_dim=z_dim,
+        w_dim=w_dim,
+        c_dim=c_dim,
+        mapping_layers=num_layers,
+        architecture=architecture,
+        channel_base=channel_base,
+        channel_max=channel_max,
+    )
+
+
+def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorConfig:
+    """Read a discriminator's sizes off its tensors, and compare them with what the file says."""
+    shapes = shapes_of(module.state_dict)
+    if "b4.out.weight" not in shapes:
+        raise refusal(
+            f"{origin} is a {shown(module.class_name)} that is not StyleGAN2",
+            "a StyleGAN2 discriminator",
+        )
+    resolutions = resolutions_of(shapes, r"b(\d{1,6})\.", origin)
+    top = f"b{resolutions[-1]}"
+    is_conditional = "mapping.embed.weight" in shapes
+    c_dim = size_of(shapes, "mapping.embed.weight", 1, origin) if is_conditional else 0
+    img_channels = size_of(shapes, f"{top}.fromrgb.weight", 1, origin)
+    architecture = architecture_of(shapes, "b4.fromrgb.weight", f"{top}.skip.weight")
+    said = _said(module, _DISCRIMINATOR_NAMES, ("epilogue_kwargs", "block_kwargs"))
+    found = {
+        "c_dim": c_dim,
+        "img_resolution": resolutions[-1],
+        "img_channels": img_channels,
+        "architecture": architecture,
+    }
+    agree(found, said, origin)
+    _usual_layers(module, origin)
+    widths = {r: size_of(shapes, f"b{r}.conv0.weight", 0, origin) for r in resolutions[1:]}
+    widths[4] = size_of(shapes, "b4.conv.weight", 0, origin)
+    channel_base, channel_max = channels_of(widths, said, origin)
+    group_size = module.attributes.get("b4.mbstd.group_size", said.get("mbstd_group_size", 4))
+    if not isinstance(group_size, int):  # None is the whole batch there
+        raise refusal(f"{origin} has minibatch groups of {shown(group_size)}", "a whole number")
+    return DiscriminatorConfig(
+        resolution=resolutions[-1],
+        img_channels=img_channels,
+        c_dim=c_dim,
+        architecture=architecture,
+        channel_base=channel_base,
+        channel_max=channel_max,
+        mapping_layers=count(shapes, "mapping.fc", ".weight") or DiscriminatorConfig.mapping_layers,
+        mbstd_group_size=group_size,
+        mbstd_num_channels=size_of(shapes, "b4.conv.weight", 1, origin) - widths[4],
+    )
+
+
+def _said(
+    module: OfficialModule, positional: tuple[str, ...], groups: tuple[str, ...]
+) -> dict[str, object]:
+    """Flatten the arguments that a network was made with; ADA nests what StyleGAN3 does not."""
+    said = dict(zip(positional, module.init_args, strict=False)) | dict(module.init_kwargs)
+    for group in groups:
+        nested = said.pop(group, None)
+        if isinstance(nested, dict):
+            said |= {str(key): value for key, value in nested.items()}
+    return said
+
+
+def _usual_layers(module: OfficialModule, origin: str) -> None:
+    """Refuse layers that have the usual shapes but compute something else."""
+    for name, value in module.attributes.items():
+        layer, _, attribute = name.rpartition(".")
+        is_mapping = re.fullmatch(r"mapping\.fc\d+", layer) is not None
+        if attribute == "activation" and value not in ("lrelu", "linear"):
+            raise refusal(f"{origin} has {shown(value)} at {shown(name)}", "leaky ReLU")
+        is_rate = is_mapping and attribute == "bias_gain"
+        if is_rate and not (isinstance(value, float) and math.isclose(value, 0.01)):
+            raise refusal(
+                f"{origin} has learning-rate multiplier {shown(value)} at {shown(layer)}", "0.01"
+            )
+
+
+def _without_filters(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Drop the resampling filters, which our networks hold fixed, after a look at them."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    kept = {}
+    for name, tensor in tensors.items():
+        if name.rpartition(".")[2] != "resample_filter":
+            kept[name] = tensor
+        elif tensor.shape != (4, 4) or not torch.allclose(tensor.float(), taps.outer(taps)):
+            raise refusal(
+                f"{origin} has another filter at {shown(name)}", "the filter [1, 3, 3, 1] / 8"
+            )
+    return kept
