@@ -1,7 +1,10 @@
 """`stylegan train`: start a run, and with the same line go on with it."""
 
+import argparse
+import dataclasses
 import json
 import math
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ _TRAIN = """Train on a folder or zip of images. The same line goes on with the r
 
 Example:
     stylegan train --preset stylegan2-small --data photos/ --out runs/photos --resolution 64
+    stylegan train --recipe recipes/ffhq1024-stylegan2-f.toml --data ffhq.zip --out runs/ffhq
 """
 
 
@@ -35,12 +39,13 @@ class Train:
     """Options of `stylegan train`.
 
     Attributes:
-        preset: A row of the preset table: stylegan2-f, stylegan2-e or stylegan2-small.
+        recipe: Take the options that are not given from this file of them, in TOML.
+        preset: A row of the preset table, such as stylegan2-f, stylegan-f, progan, stylegan2-small.
         data: Folder (searched recursively) or zip of images.
         out: Folder of the run.
         resolution: Side of the images, in pixels; larger ones are reduced. Default: theirs.
-        batch: Images in an iteration.
-        kimg: Length of the run, in thousands of images shown.
+        batch: Images in an iteration. Growing presets scale those of smaller resolutions too.
+        total_kimg: Length of the run, in thousands of images shown. A shorter one grows faster.
         gamma: Weight of R1. Default: the published rule, which is printed.
         channel_base: A block at resolution r has this divided by r channels.
         channel_max: Most channels of a block.
@@ -58,12 +63,13 @@ class Train:
         seed: Of everything random.
     """
 
+    recipe: Path | None = None
     preset: str
     data: str
     out: Path
     resolution: int | None = None
     batch: int | None = None
-    kimg: float | None = None
+    total_kimg: Annotated[float | None, tyro.conf.arg(aliases=("--kimg",))] = None
     gamma: float | None = None
     channel_base: int | None = None
     channel_max: int | None = None
@@ -88,6 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         StyleganError: for a user's mistake, which the caller reports.
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
     """
+    arguments = with_recipe(arguments)
     command = tyro.cli(Train, prog="stylegan train", description=_TRAIN, args=arguments)
     minutes = command.max_minutes
     if minutes is not None and not 0 <= minutes < math.inf:
@@ -114,6 +121,49 @@ def main(arguments: Sequence[str]) -> int:
         )
     out.print(f"{command.out}: {outcome.nimg / 1000:.1f} kimg, {_ending(outcome)}", markup=False)
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def with_recipe(arguments: Sequence[str]) -> list[str]:
+    """Put the options of the file that `--recipe` names before those of the line, which win.
+
+    A recipe is a TOML file whose keys are options of this command, without the dashes in front:
+    `total-kimg = 25000`; true and false stand for an option and its `--no-`; a list repeats it.
+
+    Raises:
+        ConfigError: if there is no such file, it is not TOML, or a key is no option.
+    """
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--recipe")
+    path = before.parse_known_args(list(arguments))[0].recipe
+    if path is None:
+        return list(arguments)
+    try:
+        recipe = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"--recipe {path}: {error.strerror}", expected="a file", fix="check the path"
+        ) from error
+    except ValueError as error:  # no TOML, or no text
+        raise ConfigError(
+            f"--recipe {path} cannot be read ({' '.join(str(error).split())[:120]})",
+            expected="a TOML file of options, such as total-kimg = 25000",
+            fix="correct it",
+        ) from error
+    known = {field.name.replace("_", "-") for field in dataclasses.fields(Train)} - {"recipe"}
+    words = []
+    for key, value in recipe.items():
+        if key not in known or isinstance(value, dict):
+            raise ConfigError(
+                f"--recipe {path} with {key!r}",
+                expected="options of `stylegan train`, without the dashes in front",
+                fix="check the spelling",
+            )
+        if isinstance(value, bool):
+            words.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            each = value if isinstance(value, list) else [value]
+            words += [word for item in each for word in (f"--{key}", str(item))]
+    return [*words, *arguments]
 
 
 def open_dataset(command: Train) -> ImageDataset:
@@ -168,7 +218,7 @@ def resolve(
         resolution=dataset.resolution,
         img_channels=dataset.num_channels,
         batch=command.batch,
-        kimg=command.kimg,
+        total_kimg=command.total_kimg,
         gamma=command.gamma,
         channel_base=command.channel_base,
         channel_max=command.channel_max,
@@ -243,12 +293,18 @@ class LiveLine:
 
 
 def describe(record: Mapping[str, Any]) -> str:
-    """Say in a line what a record of the log holds: losses, regularizers, norms, time shares."""
+    """Say in a line what a record of the log holds: level, losses, regularizers, norms, times."""
     terms, shares = record["terms"], record["time"]["share"]
+    growth = record.get("growth")
+    where = []
+    if growth is not None:
+        side, batch = growth["resolution"], growth["batch"]
+        where = [f"{side}x{side} lod {growth['lod']:.2f} batch {batch}"]
     names = {
         "loss/G": "G",
         "loss/D": "D",
         "r1/penalty": "R1",
+        "gradient_penalty": "penalty",
         "path_length/mean": "path length",
         "grad_norm/G": "|grad G|",
         "grad_norm/D": "|grad D|",
@@ -256,7 +312,7 @@ def describe(record: Mapping[str, Any]) -> str:
     shown = [f"{label} {terms[name]:.3g}" for name, label in names.items() if name in terms]
     times = [f"{kind} {100 * share:.0f}%" for kind, share in shares.items()]
     skipped = [f"skipped {record['skipped']}"] if record["skipped"] else []
-    return "  ".join([*shown, *skipped, "| " + " ".join(times)])
+    return "  ".join([*where, *shown, *skipped, "| " + " ".join(times)])
 
 
 def _ending(outcome: Outcome) -> str:
