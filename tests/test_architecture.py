@@ -27,7 +27,7 @@ LAYERS = [
 FOLDERS = {
     "ops": ["box", "fir", "resample_conv", "bias_act", "normalize", "modulated_conv"],
     "nn": ["equalized", "progressive", "mapping", "modulated", "adain", "stages"],
-    "models": ["growth", "base", "progan", "stylegan", "stylegan2", "registry", "io"],
+    "models": ["growth", "sizes", "base", "progan", "stylegan", "stylegan2", "registry", "io"],
     "losses": ["adversarial", "regularizers", "objective"],
     "data": ["readers", "check", "prepare", "dataset", "sampler", "loader"],
     "training": [
