@@ -96,9 +96,9 @@ class MappingNetwork(nn.Module):
         """
         inputs = []
         if self.z_dim > 0:
-            inputs.append(_checked(z, self.z_dim, "z"))
+            inputs.append(checked_input(z, self.z_dim, "z"))
         if self.c_dim > 0:
-            inputs.append(self.embed(_checked(c, self.c_dim, "c")))
+            inputs.append(self.embed(checked_input(c, self.c_dim, "c")))
         if self.label_norm == "joint":
             w = pixel_norm(torch.cat(inputs, dim=1))
         else:
@@ -115,7 +115,12 @@ class MappingNetwork(nn.Module):
         self.w_avg.copy_(ws[:, 0].mean(dim=0).lerp(self.w_avg, beta))
 
 
-def _checked(x: Tensor | None, width: int, name: str) -> Tensor:
+def checked_input(x: Tensor | None, width: int, name: str) -> Tensor:
+    """Return latents or labels [N, width] in float32 or wider.
+
+    Raises:
+        ValueError: if they are missing or have another shape.
+    """
     if x is None or x.ndim != 2 or x.shape[1] != width:
         found = "None" if x is None else list(x.shape)
         raise ValueError(f"{name} must be [N, {width}], got {found}")

@@ -10,11 +10,13 @@ from torch import Tensor
 def pixel_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     """Scale [N, C, ...] to unit second moment over C: `x / sqrt(mean(x^2) + eps)`.
 
-    On latents it projects to a sphere of radius sqrt(C).
+    On latents it projects to a sphere of radius sqrt(C). Statistics are computed in float32 at
+    least.
 
     Source: Karras et al. 2018 (ProGAN), section 4.2.
     """
-    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+    y = x.to(torch.promote_types(x.dtype, torch.float32))
+    return x * (y.square().mean(dim=1, keepdim=True) + eps).rsqrt().to(x.dtype)
 
 
 def instance_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:

@@ -1,0 +1,303 @@
+"""ProGAN, which is StyleGAN's configuration A.
+
+Source: Karras et al. 2018, "Progressive Growing of GANs for Improved Quality, Stability, and
+Variation"; table 2 lists the layers, figure 2 shows the fades.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stylegan.errors import check_positive
+from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
+from stylegan.models.growth import fade_weight, resolution_at
+from stylegan.models.sizes import (
+    channels_at,
+    check_minibatch_stddev,
+    check_sizes,
+    resolutions_up_to,
+    single_images,
+)
+from stylegan.nn.adain import DenseInput
+from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d, ResampleConv2d
+from stylegan.nn.mapping import checked_input
+from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
+from stylegan.ops.box import upsample_nearest
+from stylegan.ops.normalize import pixel_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Options of `Generator`. The defaults are the paper's.
+
+    Attributes:
+        resolution: side of the images, a power of two from 8.
+        img_channels: channels of the images.
+        z_dim: width of z.
+        c_dim: width of the labels, 0 for none.
+        channel_base: a block at resolution r has `channel_base / r` channels ...
+        channel_max: ... but no more than this.
+    """
+
+    resolution: int
+    img_channels: int = 3
+    z_dim: int = 512
+    c_dim: int = 0
+    channel_base: int = 16384
+    channel_max: int = 512
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_sizes(self)
+        check_positive("z_dim", self.z_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """Options of `Discriminator`. The defaults are those of the official code's later presets.
+
+    Attributes:
+        resolution: side of the images, a power of two from 8.
+        img_channels: channels of the images.
+        c_dim: width of the labels, 0 for none.
+        channel_base: a block at resolution r has `channel_base / r` channels ...
+        channel_max: ... but no more than this.
+        fused_scale: average 2x2 pixels before the activation, within the convolution, and not
+            after it. Weight files of the official code exist for both.
+        mbstd_group_size: samples in a group of the minibatch standard deviation. The paper
+            takes the whole batch, the official code 4, and 16 to reproduce the paper.
+        mbstd_num_channels: channels that it adds; 0 leaves it out.
+    """
+
+    resolution: int
+    img_channels: int = 3
+    c_dim: int = 0
+    channel_base: int = 16384
+    channel_max: int = 512
+    fused_scale: bool = True
+    mbstd_group_size: int = 4
+    mbstd_num_channels: int = 1
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_sizes(self)
+        check_minibatch_stddev(
+            self, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels
+        )
+
+
+class LatentNormalization(nn.Module):
+    """What stands in the place of a mapping network: z, and the labels behind it, normalized.
+
+    Args:
+        z_dim: width of z.
+        c_dim: width of the labels, 0 for none.
+    """
+
+    def __init__(self, *, z_dim: int, c_dim: int) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+        self.c_dim = c_dim
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """Map z [N, z_dim] and c [N, c_dim] to ws [N, 1, z_dim + c_dim].
+
+        Raises:
+            ValueError: if z or c is missing or has another width, or if `truncation_psi` is
+                not 1: there is no w, and no mean of it.
+        """
+        if truncation_psi != 1:
+            raise ValueError(f"ProGAN has no truncation, so psi must be 1, got {truncation_psi}")
+        inputs = [checked_input(z, self.z_dim, "z")]
+        if self.c_dim > 0:
+            inputs.append(checked_input(c, self.c_dim, "c"))
+        return pixel_norm(torch.cat(inputs, dim=1)).unsqueeze(1)
+
+
+class SynthesisBlock(nn.Module):
+    """One resolution of the generator, and the way out to RGB.
+
+    Args:
+        in_channels: channels of the input; at 4x4 the width of the latents.
+        config: the generator's options.
+        resolution: side of this block, in pixels.
+    """
+
+    def __init__(self, in_channels: int, *, config: GeneratorConfig, resolution: int) -> None:
+        super().__init__()
+        channels = channels_at(config, resolution)
+        last = EqualizedConv2d(channels, channels, 3, act="lrelu", weight_gain=HE_GAIN)
+        self.is_first = resolution == 4
+        if self.is_first:
+            self.dense = DenseInput(
+                channels, w_dim=in_channels, resolution=4, styles=False, noise=False
+            )
+            self.conv = last
+        else:
+            self.conv0 = ResampleConv2d(in_channels, channels, resample="up")
+            self.conv1 = last
+        self.torgb = EqualizedConv2d(channels, config.img_channels, 1)
+
+    def forward(self, x: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Map latents [N, in_channels], or features of half the size, to [N, channels, R, R]."""
+        if self.is_first:
+            return pixel_norm(self.conv(self.dense(None, x, dtype=dtype)))
+        return pixel_norm(self.conv1(pixel_norm(self.conv0(x))))
+
+
+class SynthesisNetwork(nn.Module):
+    """Normalized latents to images, at the current level of detail.
+
+    Args:
+        config: the generator's options.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.compute_dtype = torch.float32
+        self.lod = 0.0
+        self.resolutions = resolutions_up_to(config.resolution)
+        in_channels = config.z_dim + config.c_dim
+        for resolution in self.resolutions:
+            block = SynthesisBlock(in_channels, config=config, resolution=resolution)
+            self.add_module(f"b{resolution}", block)
+            in_channels = channels_at(config, resolution)
+
+    def forward(
+        self,
+        ws: Tensor,
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Make images [N, img_channels, R, R] from ws [N, 1, w_dim].
+
+        R is the resolution of the level of detail. There is no noise to have a mode, nor
+        anything to draw. Computes in `compute_dtype`, or in float64 if ws is.
+
+        Raises:
+            ValueError: if ws has another number of styles.
+        """
+        if ws.ndim != 3 or ws.shape[1] != 1:
+            raise ValueError(f"ws must be [N, 1, w_dim], got {list(ws.shape)}")
+        dtype = torch.float64 if ws.dtype == torch.float64 else self.compute_dtype
+        top, weight = resolution_at(self.resolutions[-1], self.lod), fade_weight(self.lod)
+        image: Tensor | None = None
+        x = ws[:, 0]
+        for resolution in self.resolutions:
+            if resolution > top:
+                break
+            block = self.get_submodule(f"b{resolution}")
+            assert isinstance(block, SynthesisBlock)
+            x = block(x, dtype=dtype)
+            if resolution == top or (weight > 0 and resolution == top // 2):
+                rgb = block.torgb(x).to(ws.dtype)
+                image = rgb if image is None else rgb.lerp(upsample_nearest(image), weight)
+        assert image is not None
+        return image
+
+
+class Generator(AbstractGenerator):
+    """The generator of ProGAN.
+
+    In the terms of the later networks it has one style input, the normalized latents with the
+    labels behind them, and no truncation.
+
+    Args:
+        config: its options.
+    """
+
+    mapping: LatentNormalization
+    synthesis: SynthesisNetwork
+    is_growing = True
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.z_dim = config.z_dim
+        self.w_dim = config.z_dim + config.c_dim
+        self.c_dim = config.c_dim
+        self.num_ws = 1
+        self.img_resolution = config.resolution
+        self.img_channels = config.img_channels
+        self.mapping = LatentNormalization(z_dim=config.z_dim, c_dim=config.c_dim)
+        self.synthesis = SynthesisNetwork(config)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Dtype of the convolutions."""
+        return self.synthesis.compute_dtype
+
+    @compute_dtype.setter
+    def compute_dtype(self, dtype: torch.dtype) -> None:
+        self.synthesis.compute_dtype = dtype
+
+    def update_w_avg(self, ws: Tensor, beta: float) -> None:
+        """Do nothing: there is no w to have a mean."""
+
+
+class Discriminator(AbstractDiscriminator):
+    """The discriminator of ProGAN. With labels it is an AC-GAN's: it guesses them as well.
+
+    Args:
+        config: its options.
+    """
+
+    b4: DiscriminatorHead
+    is_growing = True
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = torch.float32
+        self.c_dim = config.c_dim
+        self.img_resolution = config.resolution
+        self.img_channels = config.img_channels
+        for resolution in resolutions_up_to(config.resolution)[:0:-1]:
+            block = DiscriminatorBlock(
+                config.img_channels,
+                channels_at(config, resolution),
+                channels_at(config, resolution // 2),
+                fused=config.fused_scale,
+            )
+            self.add_module(f"b{resolution}", block)
+        self.b4 = DiscriminatorHead(
+            config.img_channels,
+            channels_at(config, 4),
+            out_features=1 + config.c_dim,
+            mbstd_group_size=config.mbstd_group_size,
+            mbstd_num_channels=config.mbstd_num_channels,
+        )
+
+    def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
+        """Map images [N, C, R, R] in [-1, 1] to logits [N, 1].
+
+        R is the resolution of the level of detail. Labels are ignored: they enter by the loss,
+        from `logits_and_labels`.
+
+        Raises:
+            ValueError: if the images have another shape.
+        """
+        return self.logits_and_labels(images)[0]
+
+    def logits_and_labels(self, images: Images) -> tuple[Tensor, Tensor]:
+        """Map images to logits [N, 1] and the logits of their labels [N, c_dim].
+
+        Source: Odena et al. 2017, "Conditional Image Synthesis with Auxiliary Classifier GANs".
+
+        Raises:
+            ValueError: if the images have another shape.
+        """
+        images = single_images(
+            images, self.img_channels, resolution_at(self.img_resolution, self.lod)
+        )
+        dtype = torch.float64 if images.dtype == torch.float64 else self.compute_dtype
+        out = descend(self, images, weight=fade_weight(self.lod), dtype=dtype)
+        return out[:, :1], out[:, 1:]

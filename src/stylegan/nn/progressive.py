@@ -1,0 +1,136 @@
+"""The blocks of ProGAN's discriminator, which StyleGAN keeps.
+
+Source: Karras et al. 2018 (ProGAN), table 2; Karras et al. 2019 (StyleGAN), appendix C.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d, EqualizedLinear, ResampleConv2d
+from stylegan.ops.box import downsample_box
+from stylegan.ops.normalize import minibatch_stddev
+
+
+class DiscriminatorBlock(nn.Module):
+    """One resolution: two convolutions, the second halves the size; and the way in from RGB.
+
+    Args:
+        img_channels: channels of the images.
+        channels: channels at this resolution.
+        out_channels: channels at half of it.
+        blur: filter before going down, as StyleGAN does.
+        fused: average before the activation, as the joined convolution of the official code
+            does; otherwise after it, as its separate operations did in ProGAN.
+
+    Raises:
+        ValueError: if it blurs and is not fused, which no network does.
+    """
+
+    def __init__(
+        self,
+        img_channels: int,
+        channels: int,
+        out_channels: int,
+        *,
+        blur: bool = False,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        if blur and not fused:
+            raise ValueError("DiscriminatorBlock blurs only where it is fused")
+        self.fused = fused
+        self.fromrgb = from_rgb(img_channels, channels)
+        self.conv0 = EqualizedConv2d(channels, channels, 3, act="lrelu", weight_gain=HE_GAIN)
+        self.conv1: nn.Module
+        if fused:
+            self.conv1 = ResampleConv2d(channels, out_channels, resample="down", blur=blur)
+        else:
+            self.conv1 = EqualizedConv2d(
+                channels, out_channels, 3, act="lrelu", weight_gain=HE_GAIN
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features [N, channels, R, R] to [N, out_channels, R / 2, R / 2]."""
+        x = self.conv1(self.conv0(x))
+        return x if self.fused else downsample_box(x)
+
+
+class DiscriminatorHead(nn.Module):
+    """The block at 4x4: minibatch standard deviation, a convolution, two linear layers.
+
+    Args:
+        img_channels: channels of the images.
+        channels: channels at 4x4.
+        out_features: numbers that come out.
+        mbstd_group_size: samples in a group of the minibatch standard deviation.
+        mbstd_num_channels: channels that it adds; 0 leaves it out.
+    """
+
+    def __init__(
+        self,
+        img_channels: int,
+        channels: int,
+        *,
+        out_features: int,
+        mbstd_group_size: int,
+        mbstd_num_channels: int,
+    ) -> None:
+        super().__init__()
+        self.mbstd_group_size = mbstd_group_size
+        self.mbstd_num_channels = mbstd_num_channels
+        self.fromrgb = from_rgb(img_channels, channels)
+        self.conv = EqualizedConv2d(
+            channels + mbstd_num_channels, channels, 3, act="lrelu", weight_gain=HE_GAIN
+        )
+        self.fc = EqualizedLinear(channels * 16, channels, act="lrelu", weight_gain=HE_GAIN)
+        self.out = EqualizedLinear(channels, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features [N, channels, 4, 4] to [N, out_features]."""
+        if self.mbstd_num_channels > 0:
+            x = minibatch_stddev(
+                x, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels
+            )
+        x = self.fc(self.conv(x).flatten(1))
+        out: Tensor = self.out(x)
+        return out
+
+
+def from_rgb(img_channels: int, channels: int) -> EqualizedConv2d:
+    """Make the 1x1 convolution that turns images into features."""
+    return EqualizedConv2d(img_channels, channels, 1, act="lrelu", weight_gain=HE_GAIN)
+
+
+def descend(
+    network: nn.Module, images: Tensor, *, weight: float = 0.0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Take images down through the blocks of a discriminator.
+
+    Args:
+        network: has a `DiscriminatorBlock` for each resolution from the images' own down to
+            8x8, called `b8` and so on, and a `DiscriminatorHead` called `b4`.
+        images: [N, img_channels, R, R].
+        weight: of the way past the first block, through RGB of half the resolution; 0 goes
+            through the first block alone. Source: Karras et al. 2018, figure 2.
+        dtype: of the blocks' convolutions; the head computes in that of the images.
+
+    Returns:
+        [N, out_features].
+    """
+    first = images.shape[-1]
+    x = _from_rgb(network, first, images, dtype)
+    resolution = first
+    while resolution > 4:
+        x = network.get_submodule(f"b{resolution}")(x)
+        resolution //= 2
+        if weight > 0 and resolution == first // 2:
+            small = _from_rgb(network, resolution, downsample_box(images), dtype)
+            x = x.lerp(small, weight)
+    out: Tensor = network.get_submodule("b4")(x.to(images.dtype))
+    return out
+
+
+def _from_rgb(network: nn.Module, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
+    images = images.to(dtype).contiguous(memory_format=torch.channels_last)
+    features: Tensor = network.get_submodule(f"b{resolution}.fromrgb")(images)
+    return features
