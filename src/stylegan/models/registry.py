@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stylegan.errors import ConfigError
-from stylegan.models import stylegan2
+from stylegan.models import progan, stylegan, stylegan2
 from stylegan.models.base import (
     AbstractDiscriminator,
     AbstractGenerator,
@@ -28,6 +28,18 @@ class Family:
 
 
 FAMILIES = {
+    "progan": Family(
+        generator=progan.Generator,
+        generator_config=progan.GeneratorConfig,
+        discriminator=progan.Discriminator,
+        discriminator_config=progan.DiscriminatorConfig,
+    ),
+    "stylegan": Family(
+        generator=stylegan.Generator,
+        generator_config=stylegan.GeneratorConfig,
+        discriminator=stylegan.Discriminator,
+        discriminator_config=stylegan.DiscriminatorConfig,
+    ),
     "stylegan2": Family(
         generator=stylegan2.Generator,
         generator_config=stylegan2.GeneratorConfig,
@@ -46,6 +58,8 @@ class Configuration:
     discriminator: Mapping[str, Any]
 
 
+_PROGAN = Configuration(family="progan", generator={}, discriminator={})
+_STYLEGAN_F = Configuration(family="stylegan", generator={}, discriminator={})
 _STYLEGAN2_B = Configuration(
     family="stylegan2",
     generator={"architecture": "growing", "channel_base": 16384},
@@ -58,7 +72,35 @@ _STYLEGAN2_E = Configuration(
 )
 
 CONFIGURATIONS = {
-    # Karras et al. 2020 (StyleGAN2), table 1. Row B: demodulated weights, still growing.
+    # Karras et al. 2018 (ProGAN), table 2.
+    "progan": _PROGAN,
+    # Karras et al. 2019 (StyleGAN), table 1. Row A: the baseline.
+    "stylegan-a": _PROGAN,
+    # Row B: blurred resampling.
+    "stylegan-b": Configuration(
+        family="stylegan",
+        generator={
+            "mapping_layers": 0,
+            "styles": False,
+            "constant_input": False,
+            "noise": False,
+        },
+        discriminator={},
+    ),
+    # Row C: the mapping network and styles.
+    "stylegan-c": Configuration(
+        family="stylegan",
+        generator={"constant_input": False, "noise": False},
+        discriminator={},
+    ),
+    # Row D: the learned constant.
+    "stylegan-d": Configuration(family="stylegan", generator={"noise": False}, discriminator={}),
+    # Row E: noise.
+    "stylegan-e": _STYLEGAN_F,
+    "stylegan-f": _STYLEGAN_F,  # F changes the training only
+    # Karras et al. 2020 (StyleGAN2), table 1. Row A: the baseline, StyleGAN.
+    "stylegan2-a": _STYLEGAN_F,
+    # Row B: demodulated weights, still growing.
     "stylegan2-b": _STYLEGAN2_B,
     "stylegan2-c": _STYLEGAN2_B,  # C and D change the training only
     "stylegan2-d": _STYLEGAN2_B,
