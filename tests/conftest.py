@@ -1,12 +1,20 @@
 """What all tests share: fixed seeds, tiny networks, the GPU marker."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from stylegan import images
 from stylegan.losses.objective import LossConfig
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
-from stylegan.training.config import DataConfig, EmaConfig, OutputConfig, RunConfig
+from stylegan.training.config import (
+    DataConfig,
+    EmaConfig,
+    GrowthConfig,
+    OutputConfig,
+    RunConfig,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -68,4 +76,21 @@ def run_config(generator_config, discriminator_config, image_folder):
             samples=4,
         ),
         batch=8,
+    )
+
+
+@pytest.fixture
+def growing_config(run_config):
+    """The same run, growing from 4x4: fades from image 16 to 40 and from 56 to 80."""
+    return replace(
+        run_config,
+        generator=replace(run_config.generator, architecture="growing"),
+        discriminator=replace(run_config.discriminator, architecture="growing"),
+        growth=GrowthConfig(
+            initial_resolution=4,
+            train_kimg=0.016,
+            fade_kimg=0.024,
+            batches={"4": 16, "8": 4},
+            lrs={"8": 0.001},
+        ),
     )

@@ -5,7 +5,9 @@ import torch
 from stylegan.losses.adversarial import (
     discriminator_logistic_fake,
     discriminator_logistic_real,
+    discriminator_wasserstein,
     generator_logistic,
+    generator_wasserstein,
 )
 
 
@@ -27,3 +29,9 @@ def test_the_generator_learns_most_where_it_is_found_out():
     generator_logistic(logits).sum().backward()
     assert logits.grad[0].item() < -0.99
     assert abs(logits.grad[1].item()) < 1e-4
+
+
+def test_wasserstein_losses_are_differences_of_logits():
+    real, fake = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
+    assert generator_wasserstein(fake).tolist() == [-0.5, -3.0]
+    assert discriminator_wasserstein(real, fake).tolist() == [-0.5, 5.0]

@@ -4,11 +4,16 @@ import json
 import pytest
 
 from stylegan.errors import ConfigError
-from stylegan.training.config import RunConfig, differences
+from stylegan.training.config import GrowthConfig, RunConfig, differences
 
 
 def test_json_round_trip_is_the_identity(run_config):
     assert RunConfig.from_json(json.loads(json.dumps(run_config.to_json()))) == run_config
+
+
+def test_json_keeps_tables(growing_config):
+    written = json.dumps(growing_config.to_json())
+    assert RunConfig.from_json(json.loads(written)) == growing_config
 
 
 @pytest.mark.parametrize(
@@ -23,6 +28,8 @@ def test_json_round_trip_is_the_identity(run_config):
         ("generator.architecture=resnet", ["generator", "architecture"], "resnet"),
         ("precision=bf16", ["precision"], "bf16"),
         ("data.path=a=b", ["data", "path"], "a=b"),
+        ("loss.r1_interval=none", ["loss", "r1_interval"], None),
+        ("optim.order=discriminator-first", ["optim", "order"], "discriminator-first"),
     ],
 )
 def test_overrides_are_typed_by_their_field(run_config, override, path, value):
@@ -55,11 +62,73 @@ def test_overrides_are_typed_by_their_field(run_config, override, path, value):
         ("discriminator.mapping_layers=-1", "mapping_layers -1"),
         ("ema.rampup=-1", "ema.rampup -1"),
         ("ema.w_avg_beta=2", "ema.w_avg_beta 2"),
+        ("ema.beta=2", "ema.beta 2"),
+        ("growth.initial_resolution=4", "growth with generator.architecture skip; expected"),
+        ("growth=8", "its fields, one by one or none"),
+        ("loss.adversarial=wgan-gp", "loss.gamma 1 with loss.adversarial wgan-gp"),
     ],
 )
 def test_wrong_overrides_say_what_was_expected(run_config, override, message):
     with pytest.raises(ConfigError, match=message):
         run_config.with_overrides(override)
+
+
+def test_tables_by_resolution_are_written_as_pairs(growing_config):
+    changed = growing_config.with_overrides("growth.batches=8:16, 16:4", "growth.lrs=4:1")
+    assert changed.growth.batches == {"8": 16, "16": 4}
+    assert changed.growth.lrs == {"4": 1.0}
+    assert type(changed.growth.lrs["4"]) is float
+    assert changed.with_overrides("growth.batches=none").growth.batches == {}
+    assert differences(growing_config, changed) == [
+        "growth.batches.16: None -> 4",
+        "growth.batches.4: 16 -> None",
+        "growth.batches.8: 4 -> 16",
+        "growth.lrs.4: None -> 1.0",
+        "growth.lrs.8: 0.001 -> None",
+    ]
+
+
+def test_growing_is_switched_off_and_on(growing_config):
+    off = growing_config.with_overrides("growth=none")
+    assert off.growth is None
+    on = off.with_overrides("growth.initial_resolution=4")
+    assert on.growth == GrowthConfig(initial_resolution=4)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("growth.batches=8:many", "a whole number"),
+        ("growth.batches=8", "pairs such as 8:64,16:32"),
+        ("growth.batches=12:8", "growth.batches with a key '12'; expected resolutions"),
+        ("growth.batches=8:6", "growth.batches 8 6; expected a multiple of discriminator.mbstd"),
+        ("growth.lrs=8:0", "growth.lrs at 8 0"),
+        ("growth.initial_resolution=32", "initial_resolution 32; expected at most the resolution"),
+        ("growth.initial_resolution=6", "growth.initial_resolution 6"),
+        ("growth.fade_kimg=0", "growth.fade_kimg 0"),
+        ("generator.architecture=skip", "growth with generator.architecture skip"),
+    ],
+)
+def test_growth_that_cannot_work_is_refused(growing_config, override, message):
+    with pytest.raises(ConfigError, match=message):
+        growing_config.with_overrides(override)
+
+
+def test_wgan_gp_with_mipmaps_is_refused(run_config):
+    with pytest.raises(ConfigError, match="wgan-gp with images at each resolution"):
+        run_config.with_overrides(
+            "loss.adversarial=wgan-gp",
+            "loss.gamma=0",
+            "generator.architecture=mipmap",
+            "discriminator.architecture=mipmap",
+        )
+
+
+def test_an_unknown_family_is_refused(run_config):
+    with pytest.raises(ConfigError, match="family 'stylegan9'; expected one of"):
+        RunConfig.from_json({**run_config.to_json(), "family": "stylegan9"})
+    with pytest.raises(ConfigError, match="family"):
+        dataclasses.replace(run_config, family="stylegan9")
 
 
 def test_unknown_missing_and_mistyped_fields_are_refused(run_config):
@@ -86,7 +155,7 @@ def test_parts_must_fit_each_other(run_config):
         run_config.with_overrides("loss.pl_batch_shrink=3")
 
 
-def test_every_field_is_documented(run_config):
+def test_every_field_is_documented(growing_config):
     def parts(config):
         yield type(config)
         for field in dataclasses.fields(config):
@@ -94,7 +163,7 @@ def test_every_field_is_documented(run_config):
             if dataclasses.is_dataclass(value):
                 yield from parts(value)
 
-    for part in parts(run_config):
+    for part in parts(growing_config):
         for field in dataclasses.fields(part):
             assert f"\n        {field.name}: " in part.__doc__ or (
                 f"\n    {field.name}: " in part.__doc__

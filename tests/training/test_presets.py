@@ -42,6 +42,95 @@ def test_gamma_left_out_follows_the_published_rule(resolution, batch, gamma):
     assert reasons["loss.gamma"] == GAMMA_RULE
 
 
+def test_the_letters_are_their_predecessor_and_a_difference():  # spec, sections 4.5 and 5.4
+    configs = {}
+    for name in PRESETS:
+        configs[name], _ = configure(name, "data", Choices(resolution=1024))
+    for letter in "abcdef":
+        optim = configs[f"stylegan2-{letter}"].optim
+        assert optim.order == "generator-first"
+        assert optim.generator_lr == (0.002 if letter in "ef" else 0.001)
+    loss = {name: config.loss for name, config in configs.items()}
+    assert [loss[f"stylegan2-{letter}"].gamma for letter in "abcdef"] == [10, 10, 10, 10, 100, 10]
+    assert [loss[f"stylegan2-{letter}"].r1_interval for letter in "abcdef"] == [
+        None, None, 16, 16, 16, 16
+    ]  # fmt: skip
+    assert [loss[f"stylegan2-{letter}"].pl_weight for letter in "abcdef"] == [0, 0, 0, 2, 2, 2]
+    assert [loss[f"stylegan2-{letter}"].pl_interval for letter in "abcdef"] == [
+        None, None, 4, 4, 4, 4
+    ]  # fmt: skip
+    assert {loss[f"stylegan2-{letter}"].mixing_prob for letter in "abcdef"} == {0.9}
+    assert [loss[f"stylegan-{letter}"].mixing_prob for letter in "abcdef"] == [0, 0, 0, 0, 0, 0.9]
+    for letter in "bcdef":
+        config = configs[f"stylegan-{letter}"]
+        assert (config.loss.gamma, config.loss.r1_interval, config.loss.pl_weight) == (10, None, 0)
+        assert config.optim.order == "discriminator-first"
+        assert config.output.total_kimg == 25000
+        assert config.growth.initial_resolution == 8
+    for name in ("progan", "stylegan-a"):
+        config = configs[name]
+        assert (config.loss.adversarial, config.loss.gamma) == ("wgan-gp", 0)
+        assert (config.growth.initial_resolution, config.output.total_kimg) == (4, 12000)
+        assert config.growth.batches == {"4": 512, "8": 256, "16": 128, "32": 64, "64": 32}
+        assert config.ema.beta == 0.999
+    growing = [name for name, config in configs.items() if config.growth is not None]
+    assert len(growing) == 11
+    for name in growing:
+        growth = configs[name].growth
+        assert (growth.train_kimg, growth.fade_kimg) == (600, 600)
+        assert growth.lrs == {"128": 0.0015, "256": 0.002, "512": 0.003, "1024": 0.003}
+    assert configs["msg-stylegan2"].loss == configs["stylegan2-e"].loss
+
+
+def test_a_shorter_run_grows_faster_and_reports_more_often():
+    config, _ = configure("stylegan2-d", "data", Choices(resolution=64, total_kimg=2500))
+    assert (config.growth.train_kimg, config.growth.fade_kimg) == (60, 60)
+    assert (config.output.tick_kimg, config.output.snapshot_kimg) == (4, 125)
+    assert config.output.checkpoint_kimg == 125
+    assert config.ema.half_life_kimg == 10
+    assert config.growth.lrs == {}  # of resolutions that it does not reach
+    config, _ = configure("stylegan2-d", "data", Choices(resolution=64, total_kimg=100))
+    assert (config.output.tick_kimg, config.output.snapshot_kimg) == (0.5, 5)
+
+
+def test_a_longer_run_grows_as_published():
+    config, _ = configure("stylegan2-d", "data", Choices(resolution=256, total_kimg=88000))
+    assert (config.growth.train_kimg, config.growth.fade_kimg) == (600, 600)
+    assert (config.output.tick_kimg, config.output.snapshot_kimg) == (4, 200)
+
+
+@pytest.mark.parametrize(
+    ("batch", "batches"),
+    [
+        (32, {"8": 256, "16": 128, "32": 64, "64": 32}),
+        (16, {"8": 128, "16": 64, "32": 32, "64": 16}),
+        (4, {"8": 32, "16": 16, "32": 8, "64": 4}),
+        (6, None),
+        (2, {"8": 16, "16": 8, "32": 4, "64": 2}),
+    ],
+)
+def test_batches_of_smaller_resolutions_follow_the_batch(batch, batches):
+    choices = Choices(resolution=64, batch=batch)
+    if batches is None:
+        with pytest.raises(ConfigError, match="batch 6; expected a multiple"):
+            configure("stylegan2-d", "data", choices)
+    else:
+        config, _ = configure("stylegan2-d", "data", choices)
+        assert config.growth.batches == batches
+        odd, _ = configure("stylegan2-d", "data", Choices(resolution=64, batch=12))
+        assert odd.growth.batches == {"8": 96, "16": 48, "32": 24, "64": 12}
+
+
+def test_a_run_from_weights_does_not_grow_again():
+    with torch.device("meta"):
+        networks = create("stylegan2-d", 64, channel_max=24)
+    initial = [networks.generator.config, networks.discriminator.config]
+    choices = Choices(resolution=64)
+    config, reasons = configure("stylegan2-d", "data", choices, initial=initial)
+    assert config.growth.initial_resolution == 64
+    assert "grown already" in reasons["growth.initial_resolution"]
+
+
 def test_choices_and_overrides_win_over_the_preset():
     choices = Choices(
         resolution=64,
@@ -85,8 +174,16 @@ def test_initial_networks_bring_their_architecture():
 
 
 def test_unknown_presets_are_refused_with_a_list():
-    with pytest.raises(ConfigError, match="preset 'stylegan3'; expected one of .*stylegan2-f"):
+    with pytest.raises(ConfigError, match=r"preset 'stylegan3'; expected one of .*stylegan2-f"):
         configure("stylegan3", "data", Choices(resolution=64))
+
+
+def test_initial_networks_of_another_family_are_refused():
+    with torch.device("meta"):
+        networks = create("stylegan2-e", 32)
+    choices = Choices(resolution=32)
+    with pytest.raises(ConfigError, match="of another family than progan's"):
+        configure("progan", "data", choices, initial=[networks.generator.config])
 
 
 def test_initial_networks_with_labels_are_refused():

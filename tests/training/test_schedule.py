@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from stylegan.training.config import EmaConfig, OptimConfig
-from stylegan.training.schedule import crossed, ema_beta, is_due
+from stylegan.training.presets import Choices, configure
+from stylegan.training.schedule import crossed, ema_beta, is_due, stage_at
 from stylegan.training.state import lazy_adam
 
 
@@ -20,6 +21,53 @@ def test_ema_ramps_up_with_the_images_shown():
     assert ema_beta(config, nimg=640, batch=32) == pytest.approx(0.5)  # half-life 32 images
     assert ema_beta(config, nimg=200_000, batch=32) == pytest.approx(0.99778439)
     assert ema_beta(config, nimg=9_000_000, batch=32) == pytest.approx(0.99778439)
+
+
+def test_a_constant_beta_knows_no_batch_and_no_ramp():
+    config = EmaConfig(half_life_kimg=10, rampup=0.05, beta=0.999)
+    assert {ema_beta(config, nimg=nimg, batch=nimg + 1) for nimg in (0, 100, 9_000_000)} == {0.999}
+
+
+def test_a_run_that_does_not_grow_stays_as_it_is(run_config):
+    assert stage_at(run_config, 0) == stage_at(run_config, 10**9)
+    assert stage_at(run_config, 0).key == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kimg", "lod", "resolution", "batch", "lr"),
+    [  # spec, sections 17 and 5.4
+        (0, 7, 8, 256, 0.001),
+        (600, 7, 8, 256, 0.001),
+        (900, 6.5, 16, 128, 0.001),
+        (1200, 6, 16, 128, 0.001),
+        (1500, 6, 16, 128, 0.001),
+        (3300, 4.5, 64, 32, 0.001),
+        (7800, 1, 512, 32, 0.003),
+        (8100, 0.5, 1024, 32, 0.003),
+        (8400, 0, 1024, 32, 0.003),
+        (25000, 0, 1024, 32, 0.003),
+    ],
+)
+def test_the_published_schedule(kimg, lod, resolution, batch, lr):
+    config, _ = configure("stylegan2-b", "data", Choices(resolution=1024))
+    stage = stage_at(config, kimg * 1000)
+    assert stage.lod == pytest.approx(lod)
+    assert (stage.resolution, stage.batch) == (resolution, batch)
+    assert stage.generator_lr == stage.discriminator_lr == lr
+
+
+def test_the_key_changes_at_the_start_and_the_end_of_each_fade(growing_config):
+    stages = [stage_at(growing_config, nimg) for nimg in range(200)]
+    changes = [nimg for nimg in range(1, 200) if stages[nimg].key != stages[nimg - 1].key]
+    # the first image of a fade has weight 1, so it is the second that starts it
+    assert changes == [17, 40, 57, 80]
+    assert {stage.fade for stage in stages[80:]} == {0}
+    assert [stages[nimg].batch for nimg in (16, 17, 56, 57)] == [16, 4, 4, 8]
+
+
+def test_a_run_whose_first_resolution_is_its_last_never_grows(growing_config):
+    config = growing_config.with_overrides("growth.initial_resolution=16")
+    assert {stage_at(config, nimg).lod for nimg in range(0, 200, 8)} == {0.0}
 
 
 @pytest.mark.parametrize(
@@ -41,6 +89,7 @@ def test_lazy_adam(lr, interval, corrected, beta2):
 
 def test_the_first_iteration_has_all_lazy_steps():
     assert [iteration for iteration in range(10) if is_due(iteration, 4)] == [0, 4, 8]
+    assert not is_due(0, None)
 
 
 def test_a_cadence_is_met_once_however_the_batch_divides_it():

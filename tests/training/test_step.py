@@ -6,6 +6,7 @@ import torch
 
 from stylegan.errors import StyleganError
 from stylegan.losses.objective import Loss, LossConfig, discriminator_loss
+from stylegan.ops.box import downsample_box, upsample_nearest
 from stylegan.training.ema import update_ema
 from stylegan.training.state import TrainState
 from stylegan.training.step import MAX_SKIPPED_IN_ROW, draw, train_step
@@ -55,6 +56,106 @@ def test_weight_zero_leaves_a_regularizer_out(run_config):
     assert not {"r1/penalty", "path_length/mean"} & terms.keys()
     # as the official code does in configuration C, whose generator has no regularizer
     assert state.optimizer_g.param_groups[0]["lr"] == config.optim.generator_lr * 0.8
+
+
+def test_every_iteration_has_what_is_not_lazy(run_config):
+    config = run_config.with_overrides("loss.r1_interval=none", "loss.pl_interval=none")
+    state = TrainState(config, torch.device("cpu"))
+    for _ in range(2):
+        before = state.pl_mean.clone()
+        terms = train_step(state, batch())
+        assert {"r1/penalty", "path_length/mean"} <= terms.keys()
+        assert not {"grad_norm/R1", "grad_norm/path_length"} & terms.keys()
+        assert state.pl_mean > before
+    assert state.optimizer_g.param_groups[0]["lr"] == config.optim.generator_lr
+    assert state.optimizer_d.param_groups[0]["lr"] == config.optim.discriminator_lr
+
+
+@pytest.mark.parametrize("order", ["generator-first", "discriminator-first"])
+def test_the_order_of_the_networks(run_config, order):
+    state = TrainState(run_config.with_overrides(f"optim.order={order}"), torch.device("cpu"))
+    kinds = []
+    train_step(state, batch(), timer=lambda kind: nullcontext(kinds.append(kind)))
+    first, second = ("G", "D") if order == "generator-first" else ("D", "G")
+    assert kinds == [first, "regularizers", second, "regularizers"]
+
+
+def test_wgan_gp_trains(run_config):
+    config = run_config.with_overrides("loss.adversarial=wgan-gp", "loss.gamma=0")
+    state = TrainState(config, torch.device("cpu"))
+    terms = train_step(state, batch())
+    assert terms["gradient_penalty"] > 0
+    assert (state.skipped, "r1/penalty" in terms) == (0, False)
+
+
+def grown(config, num):
+    """Train to a number of images on noise, and return the state and its stages."""
+    state = TrainState(config, torch.device("cpu"))
+    stages = [state.stage]
+    while state.nimg < num:
+        side = state.stage.resolution
+        train_step(state, torch.randn(state.stage.batch, 3, side, side))
+        stages.append(state.stage)
+    return state, stages
+
+
+def test_all_networks_follow_the_schedule_of_growing(growing_config):
+    state, stages = grown(growing_config, 96)
+    lods = [2, 2, 4 / 3, 7 / 6, 1, 1, 1, 1, 1, 5 / 6, 1 / 2, 1 / 6, 0, 0, 0]
+    assert [stage.lod for stage in stages] == pytest.approx(lods)
+    assert [stage.resolution for stage in stages] == [4] * 2 + [8] * 7 + [16] * 6
+    assert (state.nimg, state.generator.lod, state.discriminator.lod) == (100, 0, 0)
+    for nimg in (0, 30, 60):
+        state, _ = grown(growing_config, nimg)
+        for _, network in state.networks.items():
+            assert network.lod == state.stage.lod
+
+
+def test_learning_rates_follow_the_level_with_the_lazy_correction(growing_config):
+    state, _ = grown(growing_config, 24)
+    assert state.stage.resolution == 8
+    assert state.optimizer_g.param_groups[0]["lr"] == pytest.approx(0.001 * 4 / 5)
+    assert state.optimizer_d.param_groups[0]["lr"] == pytest.approx(0.001 * 4 / 5)
+    state, _ = grown(growing_config, 80)
+    assert state.optimizer_g.param_groups[0]["lr"] == pytest.approx(0.002 * 4 / 5)
+
+
+def test_both_optimizers_start_anew_at_the_borders_of_fades(growing_config):
+    state = TrainState(growing_config, torch.device("cpu"))
+    emptied = []
+    while state.nimg < 104:
+        side, key = state.stage.resolution, state.stage.key
+        train_step(state, torch.randn(state.stage.batch, 3, side, side))
+        is_empty = [not optimizer.state for optimizer in (state.optimizer_g, state.optimizer_d)]
+        assert is_empty == [state.stage.key != key] * 2
+        emptied += [state.nimg] if all(is_empty) else []
+    assert emptied == [32, 40, 60, 84]
+
+
+def test_real_images_fade_like_generated_ones(growing_config, monkeypatch):
+    seen = []
+
+    def note(discriminator, reals, *args, **options):
+        seen.append(reals)
+        return discriminator_loss(discriminator, reals, *args, **options)
+
+    state, _ = grown(growing_config, 64)
+    assert state.stage.fade == pytest.approx(0.5)
+    monkeypatch.setattr("stylegan.training.step.discriminator_loss", note)
+    reals = batch()
+    train_step(state, reals)
+    small = upsample_nearest(downsample_box(reals))
+    torch.testing.assert_close(seen[0], (reals + small) / 2)
+
+
+def test_styles_cross_over_within_the_current_level(growing_config):
+    for nimg, last in ((0, 1), (24, 3), (80, 5)):
+        state, _ = grown(growing_config, nimg)
+        crossovers = set()
+        for place in range(200):
+            state.nimg = place
+            crossovers.add(draw(state, "G", 1).crossover)
+        assert crossovers == set(range(1, last + 1))
 
 
 def test_draws_depend_on_place_and_phase_only(state):

@@ -143,7 +143,7 @@ _STYLEGAN2_F = replace(
     source="Karras et al. 2020 (StyleGAN2), table 1 row F and appendix B: large networks",
 )
 
-_ALL = {
+PRESETS = {
     "progan": _PROGAN,
     "stylegan-a": replace(
         _PROGAN,
@@ -201,9 +201,6 @@ _ALL = {
         source="ours; lr, ramp-up and mapping depth from Karras et al. 2020 (ADA), appendix C",
     ),
 }
-
-# Those whose networks are there.
-PRESETS = {name: row for name, row in _ALL.items() if row.configuration in CONFIGURATIONS}
 
 OPTIONS = {
     "preset": "--preset",
