@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylegan.data.dataset import ImageDataset
-from stylegan.data.loader import batches
+from stylegan.data.loader import Stream, batches
 from stylegan.data.sampler import InfiniteSampler
 from stylegan.errors import DataError
 from stylegan.images import from_uint8
@@ -97,3 +97,46 @@ def test_a_spawned_process_reads_the_same_images(folder, make_zip, tmp_path):
 def test_a_batch_of_nothing_is_refused_before_the_first_is_drawn(folder):
     with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
         batches(ImageDataset(folder), batch_size=0, seed=0)
+
+
+def test_smaller_batches_are_box_means_of_the_images_rounded_once(folder):
+    dataset = ImageDataset(folder)
+    (small,) = drawn(dataset, 1, resolution=dataset.resolution // 4)
+    pixels = dataset.gather(list(islice(InfiniteSampler(7, seed=3), 4)))
+    means = torch.nn.functional.avg_pool2d(pixels.double(), 4)
+    assert torch.equal(small, from_uint8((means + 0.5).floor().to(torch.uint8)))
+    assert small.dtype == torch.float32
+
+
+@pytest.mark.parametrize("resolution", [0, 3, 1024])
+def test_resolutions_that_do_not_divide_the_sets_are_refused(folder, resolution):
+    with pytest.raises(ValueError, match="resolution must divide"):
+        batches(ImageDataset(folder), batch_size=1, seed=0, resolution=resolution)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_follows_changes_of_size_in_the_order_of_the_set(folder, workers):
+    dataset = ImageDataset(folder)
+    side = dataset.resolution
+    sizes = [(4, side // 2), (4, side // 2), (2, side), (3, side)]
+    order = list(islice(InfiniteSampler(7, seed=3), 13))
+    place = 0
+    with Stream(dataset, seed=3, workers=workers) as stream:
+        for num, resolution in sizes:
+            expected = dataset.gather(order[place : place + num], resolution=resolution)
+            found = stream.take(num, start=place, resolution=resolution)
+            assert torch.equal(found, from_uint8(expected))
+            place += num
+        again = stream.take(4, start=0, resolution=side)  # anywhere
+        assert torch.equal(again, from_uint8(dataset.gather(order[:4])))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_stream_keeps_its_workers_while_the_size_stays(folder):
+    with Stream(ImageDataset(folder), seed=3, workers=1) as stream:
+        stream.take(2, start=0, resolution=4)
+        (worker,) = multiprocessing.active_children()
+        stream.take(2, start=2, resolution=4)
+        assert multiprocessing.active_children() == [worker]
+        stream.take(4, start=4, resolution=4)
+        assert [child.pid for child in multiprocessing.active_children()] != [worker.pid]

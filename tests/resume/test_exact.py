@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from stylegan.models import progan, stylegan
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.log import read_log
 from stylegan.training.loop import train
@@ -107,7 +109,63 @@ def test_killed_at_five_random_moments_and_resumed(run_config, tmp_path, moments
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-@pytest.mark.parametrize("architectures", [("orig", "skip"), ("resnet", "orig")])
+@pytest.mark.parametrize("family", ["stylegan2", "progan", "stylegan"])
+def test_a_growing_run_killed_within_a_fade_and_at_its_borders(growing_config, tmp_path, family):
+    config = grown_by(family, growing_config)
+    train(config, tmp_path / "whole")
+    # At 32 the first fade has begun, at 40 it ends, 68 is within the second, at 84 it ends: but at
+    # 68 the optimizers have just started anew. Two more are drawn.
+    later = torch.tensor([92, 100, 108, 116])
+    drawn = torch.randperm(4, generator=torch.Generator().manual_seed(20261124))[:2]
+    stops = [32, 40, 68, 84, *later[drawn].sort().values.tolist()]
+
+    def interrupt(progress):
+        if progress.nimg in stops:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = tmp_path / "stopped"
+    run_and_kill(config, run, {"nimg": 36})  # before the first checkpoint: it starts anew
+    run_and_kill(config, run, {"checkpoint": 1})
+    seen = []
+    while not (outcome := train(config, run, observe=interrupt)).is_complete:
+        seen.append(outcome.nimg)
+    assert seen == stops
+    forget_stops(tmp_path, seen)
+    assert_same_run(tmp_path / "whole", run)
+
+
+def grown_by(family, config):
+    """Give a growing run the networks of a family."""
+    if family == "stylegan2":
+        return config
+    module = {"progan": progan, "stylegan": stylegan}[family]
+    sizes = {"resolution": 16, "channel_base": 64, "channel_max": 6}
+    widths = {"z_dim": 8} if family == "progan" else {"z_dim": 8, "w_dim": 12, "mapping_layers": 2}
+    loss = config.loss
+    if family == "progan":
+        loss = replace(loss, adversarial="wgan-gp", gamma=0, pl_weight=0, pl_interval=None)
+    return replace(
+        config,
+        family=family,
+        generator=module.GeneratorConfig(**sizes, **widths),
+        discriminator=module.DiscriminatorConfig(**sizes),
+        loss=replace(loss, r1_interval=None),
+        optim=replace(config.optim, order="discriminator-first"),
+    )
+
+
+def forget_stops(folder, stopped):
+    """Delete what the stops left beside the cadence, which the whole run does not have."""
+    for run in ("whole", "stopped"):
+        for nimg in stopped:
+            (folder / run / "samples" / f"{nimg:09d}.png").unlink(missing_ok=True)
+            for path in (folder / run / "snapshots" / f"{nimg:09d}").glob("*"):
+                path.unlink()
+
+
+@pytest.mark.parametrize(
+    "architectures", [("orig", "skip"), ("resnet", "orig"), ("mipmap", "mipmap")]
+)
 def test_interrupted_and_resumed_in_other_architectures(run_config, tmp_path, architectures):
     g, d = architectures
     config = run_config.with_overrides(
@@ -123,9 +181,5 @@ def test_interrupted_and_resumed_in_other_architectures(run_config, tmp_path, ar
     while not (outcome := train(config, tmp_path / "stopped", observe=interrupt)).is_complete:
         stopped.append(outcome.nimg)
     assert stopped == [40, 104]
-    for run in ("whole", "stopped"):  # the stops left snapshots that the whole run does not have
-        for nimg in stopped:
-            (tmp_path / run / "samples" / f"{nimg:09d}.png").unlink(missing_ok=True)
-            for path in (tmp_path / run / "snapshots" / f"{nimg:09d}").glob("*"):
-                path.unlink()
+    forget_stops(tmp_path, stopped)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")

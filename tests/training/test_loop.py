@@ -5,8 +5,10 @@ import signal
 
 import pytest
 import torch
+from PIL import Image
 
 import stylegan
+from stylegan import images
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import CheckpointError, ConfigError, DataError, StyleganError
 from stylegan.models.base import Networks
@@ -41,6 +43,27 @@ def test_a_run_writes_its_folder(run_config, tmp_path):
     assert 0.5 < sum(records[-1]["time"]["share"].values()) <= 1
     assert len(seen) == 20
     assert sum(progress.record is not None for progress in seen) == 7
+
+
+def test_a_growing_run_logs_its_level_and_shows_sheets_of_one_size(growing_config, tmp_path):
+    config = growing_config.with_overrides("output.snapshot_kimg=0.03")
+    train(config, tmp_path / "run")
+    records = read_log(tmp_path / "run")
+    assert [record["growth"]["resolution"] for record in records] == [8, 8, 16, 16, 16, 16, 16]
+    assert records[0]["growth"].keys() == {
+        "lod", "resolution", "batch", "generator_lr", "discriminator_lr"
+    }  # fmt: skip
+    assert records[0]["growth"]["batch"] == 4
+    assert records[0]["growth"]["generator_lr"] == 0.001
+    paths = sorted((tmp_path / "run" / "samples").iterdir())
+    sheets = [images.from_pil(Image.open(path)) for path in paths]
+    assert {tuple(sheet.shape) for sheet in sheets} == {(3, 32, 32)}
+    first = sheets[0].reshape(3, 8, 4, 8, 4)  # pixels of 4x4, repeated four times
+    assert torch.equal(first[:, :, :1, :, :1].expand_as(first), first)
+    lods = [
+        stylegan.load(folder).lod for folder in sorted((tmp_path / "run" / "snapshots").iterdir())
+    ]
+    assert lods == pytest.approx([4 / 3, 5 / 6, 0, 0, 0, 0])
 
 
 def test_the_newest_snapshot_is_what_load_gives(run_config, tmp_path):
@@ -177,8 +200,6 @@ def test_init_from_weights_that_fit_nowhere_is_refused(run_config, tmp_path):
 
 
 def test_grey_images_need_grey_networks(run_config, tmp_path, image_folder):
-    from PIL import Image
-
     for path in image_folder.glob("*.png"):
         Image.open(path).convert("L").save(tmp_path / path.name)
     dataset = ImageDataset(tmp_path, mirror=True)
