@@ -48,14 +48,18 @@ class Dtype:
 
 
 class Array:
-    """A stand-in for `numpy.ndarray`: a tensor, once its state is there.
+    """A stand-in for `numpy.ndarray`: the bytes of the file, made a tensor when it is needed.
 
     Args:
         budget: pays for the copy of the data.
     """
 
     def __init__(self, budget: Budget) -> None:
-        self.budget = budget
+        self._budget = budget
+        self._raw: bytes | bytearray | None = None
+        self._dtype = torch.float32
+        self._sizes: list[int] = []
+        self._is_fortran = False
         self._tensor: Tensor | None = None
 
     def restore(self, state: object) -> None:
@@ -68,24 +72,32 @@ class Array:
         raw = as_bytes(data)
         sizes = [instance_of(size, int) for size in instance_of(shape, tuple)]
         kind = instance_of(dtype, Dtype)
+        text = f"[{', '.join(shown(size) for size in sizes[:_MAX_DIMENSIONS])}] {kind.code}"
         if len(sizes) > _MAX_DIMENSIONS or any(not 0 <= size < 1 << 48 for size in sizes):
-            raise ValueError(f"an array of shape {shown_sizes(sizes)}")
+            raise ValueError(f"an array of {text}")
         if kind.code not in _DTYPES or math.prod(sizes) * kind.itemsize != len(raw):
-            raise ValueError(f"an array of {shown_sizes(sizes)} {kind.code} over {len(raw)} bytes")
-        self.budget.charge(len(raw))
-        dtype = _DTYPES[kind.code]
-        # bytearray copies: what torch can write to must not be the file's own bytes
-        flat = torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-        if is_fortran:
-            self._tensor = flat.reshape(sizes[::-1]).permute(*reversed(range(len(sizes))))
-        else:
-            self._tensor = flat.reshape(sizes)
+            raise ValueError(f"an array of {text} over {len(raw)} bytes")
+        self._raw, self._dtype = raw, _DTYPES[kind.code]
+        self._sizes, self._is_fortran = sizes, is_fortran
 
-    @property
     def tensor(self) -> Tensor:
-        """The data; TypeError if the file never gave any."""
+        """Return the data as a tensor that owns it; ValueError if the file gave none."""
         if self._tensor is None:
-            raise TypeError("an array without data")
+            if self._raw is None:
+                raise ValueError("an array without data")
+            self._budget.charge(len(self._raw))
+            # bytearray copies: what torch can write to must not be the file's own bytes
+            flat = (
+                torch.frombuffer(bytearray(self._raw), dtype=self._dtype)
+                if self._raw
+                else torch.empty(0, dtype=self._dtype)
+            )
+            self._raw = None
+            if self._is_fortran:
+                axes = tuple(reversed(range(len(self._sizes))))
+                self._tensor = flat.reshape(self._sizes[::-1]).permute(axes)
+            else:
+                self._tensor = flat.reshape(self._sizes)
         return self._tensor
 
 
@@ -134,8 +146,3 @@ def as_bytes(data: object) -> bytes | bytearray:
         return data
     # A character beyond latin1 raises UnicodeEncodeError, a ValueError, which names the file.
     return data.encode("latin1") if isinstance(data, str) else instance_of(data, bytes)
-
-
-def shown_sizes(sizes: list[int]) -> str:
-    """Show a shape from a file in an error."""
-    return f"[{', '.join(shown(size) for size in sizes[:_MAX_DIMENSIONS])}]"

@@ -8,7 +8,7 @@ Source: the file layout of Karras et al. 2018, 2019, 2020, as observed.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from stylegan.interop.restricted import (
 from stylegan.interop.sizes import refusal
 
 KEYS = ("G", "D", "Gs")
+OURS = {"G": "generator", "D": "discriminator", "Gs": "generator_ema"}
+"""Our names of the networks by the official ones."""
 _NETWORKS = ("dnnlib.tflib.network.Network", "tfutil.Network")
 _DICTIONARIES = ("dnnlib.util.EasyDict", "config.EasyDict", "collections.OrderedDict")
 _MAX_DEPTH = 3  # of components in components; the official networks reach 1
@@ -60,8 +62,14 @@ def is_tensorflow_pickle(path: Path) -> bool:
     return first_name(path) in _NETWORKS
 
 
-def read_tensorflow_pickle(path: str | os.PathLike[str]) -> dict[str, TensorFlowNetwork]:
+def read_tensorflow_pickle(
+    path: str | os.PathLike[str], *, only: Collection[str] = KEYS
+) -> dict[str, TensorFlowNetwork]:
     """Read the networks of an official TensorFlow pickle without running anything from it.
+
+    Args:
+        path: the file.
+        only: keys to return; the arrays of the others are not built.
 
     Returns:
         Those of "G", "D" and "Gs" that the file has. A file of three networks is taken in the
@@ -84,6 +92,8 @@ def read_tensorflow_pickle(path: str | os.PathLike[str]) -> dict[str, TensorFlow
         ) from error
     networks = {}
     for key, network in _keyed(root, str(path)).items():
+        if key not in only:
+            continue
         # For each a budget of its own: G may be Gs, stored once.
         budget = Budget(num_bytes, str(path))
         try:
@@ -161,7 +171,7 @@ def _flattened(root: _Network, budget: Budget) -> TensorFlowNetwork:
         for item in instance_of(network.state.get("variables", []), list):
             name, value = instance_of(item, tuple)
             name = prefix + instance_of(name, str)
-            tensor = instance_of(value, Array).tensor
+            tensor = instance_of(value, Array).tensor()
             budget.charge(tensor.nbytes)
             if len(name) > _MAX_NAME or name in variables:
                 raise ValueError(f"variable {shown(name)} twice, or with too long a name")

@@ -1,0 +1,305 @@
+"""StyleGAN2's TensorFlow networks, configurations B to F and ADA, and ours.
+
+Configuration A is StyleGAN's; `tensorflow_stylegan.py` knows its names.
+
+Source: the names and layouts of Karras et al. 2020 (StyleGAN2, ADA), as observed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from torch import Tensor
+
+from stylegan.errors import ConfigError
+from stylegan.interop.naming import (
+    SAME,
+    TF_CONV,
+    TF_DENSE,
+    TF_FLIPPED_CONV,
+    Layout,
+    NameMap,
+    Row,
+    boxed,
+    shifted,
+)
+from stylegan.interop.sizes import (
+    Shapes,
+    agree,
+    architecture_of,
+    channels_of,
+    count,
+    refusal,
+    resolutions_of,
+    shapes_of,
+    size_of,
+    usual,
+)
+from stylegan.interop.tensorflow_pickle import OURS, TensorFlowNetwork
+from stylegan.models.base import Networks
+from stylegan.models.growth import max_lod
+from stylegan.models.io import fill
+from stylegan.models.stylegan2 import (
+    Discriminator,
+    DiscriminatorConfig,
+    Generator,
+    GeneratorConfig,
+)
+
+_FIRST_LOD = ("synthesis/lod", "lod")  # training sets the first of these that is there
+_USUAL = {
+    "resample_kernel": [1, 3, 3, 1],
+    "nonlinearity": "lrelu",
+    "mapping_nonlinearity": "lrelu",
+    "mapping_lrmul": 0.01,
+    "normalize_latents": True,
+    "fmap_decay": 1.0,
+}
+
+
+def is_stylegan2(network: TensorFlowNetwork) -> bool:
+    """Tell a network of configurations B to F from one of StyleGAN or ProGAN, by its names."""
+    return "Output/weight" in network.variables or any(
+        name.endswith("/mod_weight") for name in network.variables
+    )
+
+
+def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
+    """Build our networks from those of a TensorFlow pickle.
+
+    Sizes and architecture are read off the variables' shapes, and must agree with the arguments
+    that the file records. Every variable is used, and a growing network takes the file's lod.
+
+    Args:
+        found: by their official names; emptied, so that each can be freed once it is built.
+        origin: the file, for errors.
+
+    Raises:
+        WeightsError: if a network is not StyleGAN2, contradicts itself, or has variables missing
+            or left over.
+    """
+    networks = Networks()
+    for key in list(found):
+        network, place = found.pop(key), f"{origin} ({key})"
+        shapes = shapes_of(network.variables)
+        built: Generator | Discriminator
+        try:
+            if key == "D":
+                critic = _discriminator_config(network, shapes, place)
+                tensors = _discriminator_names(critic).read(network.variables, origin=place)
+                built = fill(partial(Discriminator, critic), tensors, origin=place)
+            else:
+                config = _generator_config(network, shapes, place)
+                tensors = _generator_names(config).read(network.variables, origin=place)
+                built = fill(partial(Generator, config), tensors, origin=place)
+        except ConfigError as error:
+            raise refusal(f"{place} has {error.found}", error.expected) from error
+        if built.is_growing:
+            built.lod = _lod(network.variables, built.img_resolution, place)
+        setattr(networks, OURS[key], built)
+    return networks
+
+
+def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -> GeneratorConfig:
+    """Read a generator's sizes off its variables, and compare them with what the file says."""
+    if "synthesis/4x4/Const/const" not in shapes:
+        raise refusal(
+            f"{origin} is a {network.build_func_name!a} that is not StyleGAN2",
+            "a StyleGAN2 generator",
+        )
+    said = _said(network)
+    resolutions = resolutions_of(shapes, r"synthesis/(\d{1,6})x\1/", origin)
+    top = resolutions[-1]
+    is_growing = "synthesis/ToRGB_lod0/weight" in shapes
+    rgb = "ToRGB_lod0" if is_growing else f"{top}x{top}/ToRGB"
+    architecture = architecture_of(
+        shapes, "synthesis/4x4/ToRGB/weight", f"synthesis/{top}x{top}/Skip/weight"
+    )
+    joint, separate = "mapping/LabelConcat/weight", "mapping/LabelEmbed/weight"
+    label = joint if joint in shapes else separate if separate in shapes else None
+    num_layers = count(shapes, "mapping/Dense", "/weight")
+    c_dim = size_of(shapes, label, 0, origin) if label else 0
+    z_dim = size_of(shapes, "mapping/Dense0/weight", 0, origin)
+    z_dim -= size_of(shapes, label, 1, origin) if label else 0
+    width = size_of(shapes, "mapping/Dense0/weight", 1, origin)
+    w_dim = size_of(shapes, f"mapping/Dense{num_layers - 1}/weight", 1, origin)
+    img_channels = size_of(shapes, f"synthesis/{rgb}/weight", 3, origin)
+    found: dict[str, object] = {
+        "latent_size": z_dim,
+        "label_size": c_dim,
+        "dlatent_size": w_dim,
+        "resolution": top,
+        "num_channels": img_channels,
+        "mapping_layers": num_layers,
+    }
+    if not is_growing:
+        found["architecture"] = architecture
+    agree(found, said, origin)
+    usual(_USUAL, said, origin)
+    widths = {
+        r: size_of(shapes, f"synthesis/{r}x{r}/Conv1/weight", 3, origin) for r in resolutions[1:]
+    }
+    widths[4] = size_of(shapes, "synthesis/4x4/Conv/weight", 3, origin)
+    channel_base, channel_max = channels_of(widths, said, origin)
+    return GeneratorConfig(
+        resolution=top,
+        img_channels=img_channels,
+        z_dim=z_dim,
+        w_dim=w_dim,
+        c_dim=c_dim,
+        mapping_layers=num_layers,
+        mapping_width=None if width == w_dim else width,
+        label_norm="joint" if label == joint else "separate",
+        architecture="growing" if is_growing else architecture,
+        channel_base=channel_base,
+        channel_max=channel_max,
+    )
+
+
+def _discriminator_config(
+    network: TensorFlowNetwork, shapes: Shapes, origin: str
+) -> DiscriminatorConfig:
+    """Read a discriminator's sizes off its variables, and compare with what the file says."""
+    if "Output/weight" not in shapes:
+        raise refusal(
+            f"{origin} is a {network.build_func_name!a} that is not StyleGAN2",
+            "a StyleGAN2 discriminator",
+        )
+    said = _said(network)
+    resolutions = resolutions_of(shapes, r"(\d{1,6})x\1/", origin)
+    top = resolutions[-1]
+    is_growing = "FromRGB_lod0/weight" in shapes
+    rgb = "FromRGB_lod0" if is_growing else f"{top}x{top}/FromRGB"
+    architecture = architecture_of(shapes, "4x4/FromRGB/weight", f"{top}x{top}/Skip/weight")
+    num_outputs = size_of(shapes, "Output/weight", 1, origin)
+    has_projection = "LabelEmbed/weight" in shapes
+    if has_projection:
+        c_dim = size_of(shapes, "LabelEmbed/weight", 0, origin)
+    else:
+        # one output serves no labels, and labels of one class
+        c_dim = num_outputs if num_outputs > 1 or said.get("label_size") == 1 else 0
+    img_channels = size_of(shapes, f"{rgb}/weight", 2, origin)
+    found: dict[str, object] = {
+        "label_size": c_dim,
+        "resolution": top,
+        "num_channels": img_channels,
+    }
+    if not is_growing:
+        found["architecture"] = architecture
+    agree(found, said, origin)
+    usual(_USUAL, said, origin)
+    widths = {r: size_of(shapes, f"{r}x{r}/Conv0/weight", 3, origin) for r in resolutions[1:]}
+    widths[4] = size_of(shapes, "4x4/Conv/weight", 3, origin)
+    channel_base, channel_max = channels_of(widths, said, origin)
+    group_size = said.get("mbstd_group_size", 4)
+    if not isinstance(group_size, int):
+        raise refusal(f"{origin} has minibatch groups of another kind", "a whole number")
+    return DiscriminatorConfig(
+        resolution=top,
+        img_channels=img_channels,
+        c_dim=c_dim,
+        architecture="growing" if is_growing else architecture,
+        channel_base=channel_base,
+        channel_max=channel_max,
+        label_head="projection" if has_projection else "select",
+        mapping_layers=count(shapes, "Mapping", "/weight")
+        if has_projection
+        else DiscriminatorConfig.mapping_layers,
+        mbstd_group_size=group_size,
+        mbstd_num_channels=size_of(shapes, "4x4/Conv/weight", 2, origin) - widths[4],
+    )
+
+
+def _said(network: TensorFlowNetwork) -> dict[str, object]:
+    """Return the file's arguments, the widths under the names of the PyTorch code too."""
+    said = dict(network.static_kwargs)
+    if isinstance(base := said.get("fmap_base"), int):
+        said["channel_base"] = 2 * base
+    if isinstance(top := said.get("fmap_max"), int):
+        said["channel_max"] = top
+    return said
+
+
+def _generator_names(config: GeneratorConfig) -> NameMap:
+    """Name every tensor of a generator both ways."""
+
+    def mapping() -> Iterator[Row]:
+        if config.c_dim > 0 and config.label_norm == "joint":
+            yield Row("mapping/LabelConcat/weight", "mapping.embed.weight", TF_DENSE)
+        elif config.c_dim > 0:
+            yield from _with_bias("mapping/LabelEmbed", "mapping.embed", TF_DENSE)
+        for index in range(config.mapping_layers):
+            yield from _with_bias(f"mapping/Dense{index}", f"mapping.fc{index}", TF_DENSE)
+        yield Row("dlatent_avg", "mapping.w_avg")
+
+    def styled(theirs: str, ours: str, layout: Layout) -> Iterator[Row]:
+        yield from _with_bias(theirs, ours, layout)
+        yield Row(f"{theirs}/mod_weight", f"{ours}.affine.weight", TF_DENSE)
+        # TensorFlow's biases start at 0 and count from 1
+        yield Row(f"{theirs}/mod_bias", f"{ours}.affine.bias", shifted(1.0))
+
+    def layer(theirs: str, ours: str, noise: int, layout: Layout = TF_CONV) -> Iterator[Row]:
+        yield from styled(theirs, ours, layout)
+        yield Row(f"{theirs}/noise_strength", f"{ours}.noise_strength")
+        yield Row(f"synthesis/noise{noise}", f"{ours}.noise_const", boxed(4, leading=2))
+
+    def synthesis() -> Iterator[Row]:
+        yield Row("synthesis/4x4/Const/const", "synthesis.b4.const", boxed(4, leading=1))
+        yield from layer("synthesis/4x4/Conv", "synthesis.b4.conv1", 0)
+        top = int(math.log2(config.resolution))
+        for level in range(2, top + 1):
+            r = 2**level
+            theirs, ours = f"synthesis/{r}x{r}", f"synthesis.b{r}"
+            if r > 4:
+                up = f"{theirs}/Conv0_up"
+                yield from layer(up, f"{ours}.conv0", 2 * level - 5, TF_FLIPPED_CONV)
+                yield from layer(f"{theirs}/Conv1", f"{ours}.conv1", 2 * level - 4)
+                if config.architecture == "resnet":
+                    yield Row(f"{theirs}/Skip/weight", f"{ours}.skip.weight", TF_CONV)
+            if config.architecture == "growing":
+                yield from styled(f"synthesis/ToRGB_lod{top - level}", f"{ours}.torgb", TF_CONV)
+            elif config.architecture == "skip" or level == top:
+                yield from styled(f"{theirs}/ToRGB", f"{ours}.torgb", TF_CONV)
+
+    return NameMap([*mapping(), *synthesis()], ignored=_FIRST_LOD)
+
+
+def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
+    """Name every tensor of a discriminator both ways."""
+
+    def rows() -> Iterator[Row]:
+        top = int(math.log2(config.resolution))
+        for level in range(top, 1, -1):
+            r = 2**level
+            if config.architecture == "growing":
+                yield from _with_bias(f"FromRGB_lod{top - level}", f"b{r}.fromrgb", TF_CONV)
+            elif config.architecture == "skip" or level == top:
+                yield from _with_bias(f"{r}x{r}/FromRGB", f"b{r}.fromrgb", TF_CONV)
+            if r > 4:
+                yield from _with_bias(f"{r}x{r}/Conv0", f"b{r}.conv0", TF_CONV)
+                yield from _with_bias(f"{r}x{r}/Conv1_down", f"b{r}.conv1", TF_CONV)
+                if config.architecture == "resnet":
+                    yield Row(f"{r}x{r}/Skip/weight", f"b{r}.skip.weight", TF_CONV)
+        yield from _with_bias("4x4/Conv", "b4.conv", TF_CONV)
+        yield from _with_bias("4x4/Dense0", "b4.fc", TF_DENSE)
+        yield from _with_bias("Output", "b4.out", TF_DENSE)
+        if config.c_dim > 0 and config.label_head == "projection":
+            yield from _with_bias("LabelEmbed", "mapping.embed", TF_DENSE)
+            for index in range(config.mapping_layers):
+                yield from _with_bias(f"Mapping{index}", f"mapping.fc{index}", TF_DENSE)
+
+    return NameMap(rows(), ignored=_FIRST_LOD)
+
+
+def _with_bias(theirs: str, ours: str, layout: Layout) -> Iterator[Row]:
+    yield Row(f"{theirs}/weight", f"{ours}.weight", layout)
+    yield Row(f"{theirs}/bias", f"{ours}.bias", SAME)
+
+
+def _lod(variables: Mapping[str, Tensor], resolution: int, origin: str) -> float:
+    """Return the level of detail that a growing network was left at."""
+    tensor = next((variables[name] for name in _FIRST_LOD if name in variables), None)
+    lod = 0.0 if tensor is None or tensor.numel() != 1 else float(tensor.item())
+    if not 0 <= lod <= max_lod(resolution):
+        raise refusal(f"{origin} has lod {lod}", f"0 to {max_lod(resolution)}")
+    return lod
