@@ -1,0 +1,408 @@
+"""ProGAN and StyleGAN out of official TensorFlow pickles.
+
+The architecture is read off the names and shapes of the variables; the arguments that a file
+records must agree. Networks are told apart by what their variables are called, as the version
+numbers in the files do not say what is in them.
+
+Source: the variables of Karras et al. 2018 and 2019's weight files, as observed.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from stylegan.interop.naming import (
+    TF_CONV,
+    TF_DENSE,
+    TF_FLIPPED_CONV,
+    Layout,
+    NameMap,
+    Row,
+    boxed,
+)
+from stylegan.interop.restricted import shown
+from stylegan.interop.sizes import (
+    Shapes,
+    agree,
+    channels_of,
+    count,
+    refusal,
+    resolutions_of,
+    shapes_of,
+    size_of,
+    usual,
+)
+from stylegan.interop.tensorflow_pickle import OURS, TensorFlowNetwork
+from stylegan.models import progan, stylegan
+from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
+from stylegan.models.growth import max_lod
+from stylegan.models.io import fill
+
+Family = Literal["progan", "stylegan"]
+Built = TypeVar("Built", bound=AbstractGenerator | AbstractDiscriminator)
+
+_BLOCK = r"(\d{1,6})x\d+/"
+# ProGAN's own code keeps the kernels of joined up-convolutions as [3, 3, out, in].
+_FLIPPED_OUT_IN = Layout(
+    ndim=4,
+    read=lambda x: x.permute(2, 3, 0, 1).flip(2, 3),
+    write=lambda x: x.flip(2, 3).permute(2, 3, 0, 1),
+)
+_FUSED = {"auto": 128, True: 8, False: math.inf}  # the smallest size of a joined up-convolution
+_LODS = ("synthesis/lod", "lod")  # the first of these that is there counts
+_COMMON: dict[str, object] = {"use_wscale": True, "fmap_decay": 1, "normalize_latents": True}
+_PROGAN: dict[str, object] = {
+    **_COMMON,
+    "use_leakyrelu": True,
+    "use_pixelnorm": True,
+    "pixelnorm_epsilon": 1e-8,
+    "tanh_at_end": False,
+}
+_STYLEGAN: dict[str, object] = {
+    **_COMMON,
+    "nonlinearity": "lrelu",
+    "blur_filter": [1, 2, 1],
+    "mapping_lrmul": 0.01,
+    "mapping_nonlinearity": "lrelu",
+}
+
+
+def family_of_tensorflow(networks: Mapping[str, TensorFlowNetwork]) -> Family | None:
+    """Tell which of the two families the networks of one file are; None for another.
+
+    A generator decides, as the discriminators differ in what no variable shows: whether they
+    blur. Without one, the name of the function that built the discriminator does.
+    """
+    for key in ("Gs", "G"):
+        if key in networks:
+            names = networks[key].variables
+            if "4x4/Dense/weight" in names:
+                return "progan"
+            is_styled2 = "synthesis/ToRGB_lod0/mod_weight" in names
+            return "stylegan" if "synthesis/ToRGB_lod0/weight" in names and not is_styled2 else None
+    for network in networks.values():
+        if {"FromRGB_lod0/weight", "4x4/Dense1/weight"} <= network.variables.keys():
+            is_progan = "8x8/Conv1/weight" in network.variables or network.version <= 2
+            return "progan" if is_progan or network.build_func_name == "D_paper" else "stylegan"
+    return None
+
+
+def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
+    """Build our networks from those of a TensorFlow pickle.
+
+    Args:
+        found: by their official names; emptied, so that each can be freed once it is built.
+        origin: the file, for errors.
+
+    Raises:
+        WeightsError: as `build_progan`.
+    """
+    family = family_of_tensorflow(found)
+    if family is None:
+        raise refusal(f"{origin} holds no network of theirs", "a ProGAN or StyleGAN file")
+    build = {"progan": build_progan, "stylegan": build_stylegan}[family]
+    networks = Networks()
+    for key in list(found):
+        built = build(found.pop(key), origin=f"{origin} ({key})")
+        setattr(networks, OURS[key], built)
+    return networks
+
+
+def build_progan(
+    network: TensorFlowNetwork, *, origin: str
+) -> progan.Generator | progan.Discriminator:
+    """Build one network of a ProGAN file.
+
+    Args:
+        network: G, Gs or D.
+        origin: the file and network, for the errors.
+
+    Raises:
+        WeightsError: if it is no such network, contradicts itself, asks for what ours do not
+            compute, or has tensors missing or left over.
+    """
+    said = network.static_kwargs
+    usual(_PROGAN, said, origin)
+    if "FromRGB_lod0/weight" in network.variables:
+        found = _find_discriminator(network, origin)
+        c_dim = found.num_outputs - 1
+        agree({"label_size": c_dim}, said, origin)
+        d_config = progan.DiscriminatorConfig
+        return _filled(
+            network,
+            lambda: progan.Discriminator(
+                d_config(**found.sizes, **found.mbstd, c_dim=c_dim, fused_scale=found.is_fused)
+            ),
+            found.names,
+            origin,
+        )
+    shapes = shapes_of(network.variables)
+    blocks = resolutions_of(shapes, _BLOCK, origin)
+    widths = _generator_widths(shapes, "", blocks, origin)
+    sizes = _sizes(network, widths, "ToRGB_lod0/bias", 0, origin)
+    c_dim = _whole(said, "label_size", 0, origin)
+    z_dim = size_of(shapes, "4x4/Dense/weight", 0, origin) - c_dim
+    agree({"latent_size": z_dim}, said, origin)
+
+    def rows() -> Iterator[Row]:
+        yield from _pair("4x4/Dense", "synthesis.b4.dense", TF_DENSE)
+        yield from _pair("4x4/Conv", "synthesis.b4.conv", TF_CONV)
+        layout = _progan_up(network, widths, origin)
+        for r in blocks[1:]:
+            # The name tells whether upsampling and convolution are one operation.
+            is_fused = f"{r}x{r}/Conv0_up/weight" in shapes
+            name = f"{r}x{r}/{'Conv0_up' if is_fused else 'Conv0'}"
+            yield from _pair(name, f"synthesis.b{r}.conv0", layout if is_fused else TF_CONV)
+            yield from _pair(f"{r}x{r}/Conv1", f"synthesis.b{r}.conv1", TF_CONV)
+        yield from _rgb_rows("ToRGB_lod", "synthesis.b{}.torgb", blocks)
+
+    return _filled(
+        network,
+        lambda: progan.Generator(progan.GeneratorConfig(**sizes, z_dim=z_dim, c_dim=c_dim)),
+        NameMap(rows(), ignored=_LODS),
+        origin,
+    )
+
+
+def build_stylegan(
+    network: TensorFlowNetwork, *, origin: str
+) -> stylegan.Generator | stylegan.Discriminator:
+    """Build one network of a StyleGAN file: configurations B to F.
+
+    Arguments and errors as `build_progan`.
+    """
+    said = network.static_kwargs
+    usual(_STYLEGAN, said, origin)
+    if said.get("blur_filter", 1) is None:  # elsewhere None says nothing; here, no filter
+        raise refusal(f"{origin} was made with blur_filter = None", "blur_filter = [1, 2, 1]")
+    if "FromRGB_lod0/weight" in network.variables:
+        found = _find_discriminator(network, origin)
+        # One output is that of no labels, or of a single one.
+        c_dim = found.num_outputs if found.num_outputs > 1 else 0
+        if c_dim == 0 and _whole(said, "label_size", 0, origin) == 1:
+            c_dim = 1
+        agree({"label_size": c_dim}, said, origin)
+        return _filled(
+            network,
+            lambda: stylegan.Discriminator(
+                stylegan.DiscriminatorConfig(**found.sizes, **found.mbstd, c_dim=c_dim)
+            ),
+            found.names,
+            origin,
+        )
+    shapes = shapes_of(network.variables)
+    blocks = resolutions_of(shapes, "synthesis/" + _BLOCK, origin)
+    widths = _generator_widths(shapes, "synthesis/", blocks, origin)
+    sizes = _sizes(network, widths, "synthesis/ToRGB_lod0/bias", 0, origin)
+    w_dim = size_of(shapes, "dlatent_avg", 0, origin)
+    z_dim, c_dim, num_layers, width = _find_mapping(shapes, w_dim, origin)
+    constant_input = "synthesis/4x4/Const/const" in shapes
+    first = "Const" if constant_input else "Dense"
+    styles = f"synthesis/4x4/{first}/StyleMod/weight" in shapes
+    noise = "synthesis/noise0" in shapes
+    read = {
+        "latent_size": z_dim,
+        "label_size": c_dim,
+        "dlatent_size": w_dim,
+        "mapping_layers": num_layers,
+        **({"mapping_fmaps": width or w_dim} if num_layers > 1 else {}),
+        "const_input_layer": constant_input,
+        "use_styles": styles,
+        "use_instance_norm": styles,
+        "use_pixel_norm": not styles,
+        "use_noise": noise,
+    }
+    agree(read, said, origin)
+    first_fused = _first_fused(said.get("fused_scale", "auto"), origin)
+
+    def rows() -> Iterator[Row]:
+        yield Row("dlatent_avg", "mapping.w_avg")
+        for i in range(num_layers):
+            yield from _pair(f"mapping/Dense{i}", f"mapping.fc{i}", TF_DENSE)
+        if c_dim > 0:
+            yield Row("mapping/LabelConcat/weight", "mapping.embed.weight", TF_DENSE)
+        for index, r in enumerate(blocks):
+            layers = [("Conv0_up", "conv0"), ("Conv1", "conv1")]
+            if r == 4:
+                layers = [(first, "input"), ("Conv", "conv1")]
+            for number, (theirs, ours) in enumerate(layers, start=2 * index):
+                name, own = f"synthesis/{r}x{r}/{theirs}", f"synthesis.b{r}.{ours}"
+                if theirs == "Const":
+                    yield Row(f"{name}/const", f"{own}.const", boxed(4, leading=1))
+                elif theirs == "Dense":
+                    yield Row(f"{name}/weight", f"{own}.weight", TF_DENSE)
+                else:
+                    is_flipped = theirs == "Conv0_up" and r >= first_fused
+                    layout = TF_FLIPPED_CONV if is_flipped else TF_CONV
+                    yield Row(f"{name}/weight", f"{own}.weight", layout)
+                yield Row(f"{name}/bias", f"{own}.bias")
+                if styles:
+                    yield from _pair(f"{name}/StyleMod", f"{own}.affine", TF_DENSE)
+                if noise:
+                    yield Row(f"{name}/Noise/weight", f"{own}.noise_strength")
+                    stored = f"synthesis/noise{number}"
+                    yield Row(stored, f"{own}.noise_const", boxed(4, leading=2))
+        yield from _rgb_rows("synthesis/ToRGB_lod", "synthesis.b{}.torgb", blocks)
+
+    return _filled(
+        network,
+        lambda: stylegan.Generator(
+            stylegan.GeneratorConfig(
+                **sizes,
+                z_dim=z_dim,
+                w_dim=w_dim,
+                c_dim=c_dim,
+                mapping_layers=num_layers,
+                mapping_width=width,
+                styles=styles,
+                constant_input=constant_input,
+                noise=noise,
+            )
+        ),
+        NameMap(rows(), ignored=_LODS),
+        origin,
+    )
+
+
+# ---- What both families share
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FoundDiscriminator:
+    """What the variables of a discriminator of either family say."""
+
+    sizes: dict[str, int]
+    mbstd: dict[str, int]
+    num_outputs: int
+    is_fused: bool
+    names: NameMap
+
+
+def _find_discriminator(network: TensorFlowNetwork, origin: str) -> _FoundDiscriminator:
+    shapes = shapes_of(network.variables)
+    blocks = resolutions_of(shapes, _BLOCK, origin)
+    widths = {r: size_of(shapes, f"{r}x{r}/Conv0/weight", -1, origin) for r in blocks[1:]}
+    widths[4] = size_of(shapes, "4x4/Conv/weight", -1, origin)
+    is_fused = "8x8/Conv1_down/weight" in shapes
+
+    def rows() -> Iterator[Row]:
+        yield from _rgb_rows("FromRGB_lod", "b{}.fromrgb", blocks)
+        for r in blocks[1:]:
+            yield from _pair(f"{r}x{r}/Conv0", f"b{r}.conv0", TF_CONV)
+            down = "Conv1_down" if is_fused else "Conv1"
+            yield from _pair(f"{r}x{r}/{down}", f"b{r}.conv1", TF_CONV)
+        yield from _pair("4x4/Conv", "b4.conv", TF_CONV)
+        yield from _pair("4x4/Dense0", "b4.fc", TF_DENSE)
+        yield from _pair("4x4/Dense1", "b4.out", TF_DENSE)
+
+    return _FoundDiscriminator(
+        sizes=_sizes(network, widths, "FromRGB_lod0/weight", 2, origin),
+        mbstd={
+            # Where files do not say: the preset with separate operations had groups of 16.
+            "mbstd_group_size": _whole(
+                network.static_kwargs, "mbstd_group_size", 4 if is_fused else 16, origin
+            ),
+            "mbstd_num_channels": size_of(shapes, "4x4/Conv/weight", 2, origin) - widths[4],
+        },
+        num_outputs=size_of(shapes, "4x4/Dense1/bias", 0, origin),
+        is_fused=is_fused,
+        names=NameMap(rows(), ignored=_LODS),
+    )
+
+
+def _generator_widths(
+    shapes: Shapes, prefix: str, blocks: list[int], origin: str
+) -> dict[int, int]:
+    """Return the channels of a generator's blocks."""
+    widths = {r: size_of(shapes, f"{prefix}{r}x{r}/Conv1/bias", 0, origin) for r in blocks[1:]}
+    return {4: size_of(shapes, f"{prefix}4x4/Conv/bias", 0, origin), **widths}
+
+
+def _sizes(
+    network: TensorFlowNetwork, widths: Mapping[int, int], rgb: str, axis: int, origin: str
+) -> dict[str, int]:
+    """Return the options that every network has; `axis` of variable `rgb` is images' channels."""
+    resolution, img_channels = max(widths), size_of(shapes_of(network.variables), rgb, axis, origin)
+    agree({"resolution": resolution, "num_channels": img_channels}, network.static_kwargs, origin)
+    # fmap_base and fmap_max are not compared: the widths say all, and some files tell another
+    # base than the one that explains them.
+    base, top = channels_of(widths, {}, origin)
+    return {
+        "resolution": resolution,
+        "img_channels": img_channels,
+        "channel_base": base,
+        "channel_max": top,
+    }
+
+
+def _find_mapping(shapes: Shapes, w_dim: int, origin: str) -> tuple[int, int, int, int | None]:
+    """Return the widths of z and labels, and the mapping network's depth and inner width."""
+    num_layers = count(shapes, "mapping/Dense", "/weight")
+    width = size_of(shapes, "mapping/Dense0/weight", 0, origin) if num_layers else w_dim
+    inner = size_of(shapes, "mapping/Dense0/weight", 1, origin) if num_layers > 1 else w_dim
+    c_dim = 0
+    if "mapping/LabelConcat/weight" in shapes:
+        c_dim = size_of(shapes, "mapping/LabelConcat/weight", 0, origin)
+        width -= size_of(shapes, "mapping/LabelConcat/weight", 1, origin)
+    return width, c_dim, num_layers, None if inner == w_dim else inner
+
+
+def _progan_up(network: TensorFlowNetwork, widths: Mapping[int, int], origin: str) -> Layout:
+    """Return the layout of a ProGAN generator's joined up-convolutions.
+
+    ProGAN's own code keeps [3, 3, out, in], the copy in StyleGAN's repository [3, 3, in, out].
+    Shapes tell where widths differ; otherwise the container's version does.
+    """
+    for r in sorted(widths)[1:]:
+        name = f"{r}x{r}/Conv0_up/weight"
+        if name in network.variables and widths[r] != widths[r // 2]:
+            is_own = size_of(shapes_of(network.variables), name, 2, origin) == widths[r]
+            return _FLIPPED_OUT_IN if is_own else TF_FLIPPED_CONV
+    return _FLIPPED_OUT_IN if network.version <= 2 else TF_FLIPPED_CONV
+
+
+def _first_fused(told: object, origin: str) -> float:
+    """Return from which size on upsampling and convolution are one operation."""
+    if not isinstance(told, str | bool) or told not in _FUSED:
+        raise refusal(f"{origin} was made with fused_scale = {shown(told)}", "auto, true or false")
+    return _FUSED[told]
+
+
+def _whole(said: Mapping[str, object], name: str, default: int, origin: str) -> int:
+    """Return an argument that is a number of something."""
+    value = default if said.get(name) is None else said[name]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 30:
+        raise refusal(f"{origin} says {name} = {shown(value)}", "a whole number")
+    return value
+
+
+def _pair(theirs: str, ours: str, layout: Layout) -> Iterator[Row]:
+    """Give the rows of a layer's weight and bias."""
+    yield Row(f"{theirs}/weight", f"{ours}.weight", layout)
+    yield Row(f"{theirs}/bias", f"{ours}.bias")
+
+
+def _rgb_rows(theirs: str, ours: str, blocks: list[int]) -> Iterator[Row]:
+    """Give the rows of the RGB layers, which are counted from the largest resolution."""
+    for lod, r in enumerate(reversed(blocks)):
+        yield from _pair(f"{theirs}{lod}", ours.format(r), TF_CONV)
+
+
+def _filled(
+    network: TensorFlowNetwork, build: Callable[[], Built], names: NameMap, origin: str
+) -> Built:
+    """Build a network of ours with a file's tensors and level of detail."""
+    built = fill(build, names.read(network.variables, origin=origin), origin=origin)
+    for name in _LODS:
+        if name in network.variables:
+            lod = network.variables[name]
+            try:
+                built.lod = lod.float().item()
+            except (RuntimeError, ValueError) as error:
+                raise refusal(
+                    f"{origin} has {name} = {shown(lod.tolist())}",
+                    f"one number from 0 to {max_lod(built.img_resolution)}",
+                ) from error
+            break
+    return built
