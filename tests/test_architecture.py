@@ -52,6 +52,7 @@ FOLDERS = {
         "naming",
         "arrays",
         "storages",
+        "torch_file",
         "official_pickle",
         "tensorflow_pickle",
         "tensorflow_stylegan",

@@ -1,7 +1,10 @@
 """The official PyTorch networks (StyleGAN2-ADA, and StyleGAN2 of StyleGAN3's code), and ours.
 
 Our StyleGAN2 carries the official names, so nothing is renamed. Resampling filters, which are
-buffers there and constants here, are checked and left out.
+buffers there and constants here, are checked and left out, and written again.
+
+Two files hold these networks: the official pickles, which we read, and dictionaries of state
+dicts, which we read and write.
 """
 
 import math
@@ -13,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, WeightsError
 from stylegan.interop.official_pickle import OfficialModule, read_official_pickle
 from stylegan.interop.restricted import shown
 from stylegan.interop.sizes import (
@@ -26,6 +29,7 @@ from stylegan.interop.sizes import (
     shapes_of,
     size_of,
 )
+from stylegan.interop.torch_file import TorchFile
 from stylegan.models.base import Networks
 from stylegan.models.io import fill
 from stylegan.models.stylegan2 import (
@@ -34,9 +38,11 @@ from stylegan.models.stylegan2 import (
     Generator,
     GeneratorConfig,
 )
+from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 
 OURS = {"G": "generator", "D": "discriminator", "G_ema": "generator_ema"}
 """Our names of the networks by the official ones."""
+_FILTERED = ("fromrgb", "conv", "conv0", "conv1", "skip")
 
 
 def load_official_pickle(
@@ -84,6 +90,130 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
             raise refusal(f"{place} has {error.found}", error.expected) from error
         setattr(networks, OURS[key], fill(build, tensors, origin=place))
     return networks
+
+
+def is_state_dicts(file: TorchFile) -> bool:
+    """Tell whether a file of torch.save holds official networks as state dicts."""
+    return any(file.has_tensors(key) for key in OURS)
+
+
+def networks_of_state_dicts(file: TorchFile, only: Collection[str] | None = None) -> Networks:
+    """Build our networks from an open file of official state dicts, as `state_dicts_of` makes.
+
+    Arguments beside them, under `G_kwargs` and so on, may be missing; what only they say, the
+    group of the minibatch standard deviation, then is as in the official code.
+
+    Raises:
+        WeightsError: as `networks_of`.
+    """
+    networks = Networks()
+    for key, name in OURS.items():
+        if file.root.get(key) is None or (only is not None and name not in only):
+            continue
+        said = file.root.get(f"{key}_kwargs")
+        module = OfficialModule(
+            class_name="Discriminator" if key == "D" else "Generator",
+            init_args=(),
+            init_kwargs=said if isinstance(said, dict) else {},
+            attributes={},
+            state_dict=file.tensors(key),
+        )
+        setattr(networks, name, getattr(networks_of({key: module}, file.origin), name))
+    return networks
+
+
+def state_dicts_of(networks: Networks) -> dict[str, object]:
+    """Return what a file of official state dicts holds, for torch.save.
+
+    Returns:
+        Under "G", "D" and "G_ema" state dicts that the official classes load with `strict=True`,
+        filters included, and under "G_kwargs" and so on what to make these classes with. The
+        arguments are spelled as in StyleGAN3's repository, and ask for float32.
+
+    Raises:
+        WeightsError: if a network is one that the official PyTorch code cannot express.
+    """
+    content: dict[str, object] = {}
+    for key, name in OURS.items():
+        network = getattr(networks, name)
+        if network is None:
+            continue
+        if not isinstance(network, Generator | Discriminator):
+            raise _inexpressible(name, "no StyleGAN2", "StyleGAN2")
+        is_generator = isinstance(network, Generator)
+        content[key] = _with_filters(network.state_dict(), is_generator=is_generator)
+        if isinstance(network, Generator):
+            content[f"{key}_kwargs"] = _generator_arguments(network.config, name)
+        else:
+            content[f"{key}_kwargs"] = _discriminator_arguments(network.config, name)
+    return content
+
+
+def _generator_arguments(config: GeneratorConfig, name: str) -> dict[str, object]:
+    """Say in the official words what a generator's options say."""
+    if config.c_dim > 0 and config.label_norm != "separate":
+        raise _inexpressible(name, f"label_norm {config.label_norm}", "separate")
+    if config.mapping_width not in (None, config.w_dim):
+        raise _inexpressible(name, f"mapping_width {config.mapping_width}", f"{config.w_dim}")
+    return {
+        "z_dim": config.z_dim,
+        "w_dim": config.w_dim,
+        "mapping_kwargs": {"num_layers": config.mapping_layers},
+        **_common_arguments(config, name),
+    }
+
+
+def _discriminator_arguments(config: DiscriminatorConfig, name: str) -> dict[str, object]:
+    """Say in the official words what a discriminator's options say."""
+    if config.c_dim > 0 and config.label_head != "projection":
+        raise _inexpressible(name, f"label_head {config.label_head}", "projection")
+    epilogue = {
+        "mbstd_group_size": config.mbstd_group_size,
+        "mbstd_num_channels": config.mbstd_num_channels,
+    }
+    mapping = {"num_layers": config.mapping_layers} if config.c_dim > 0 else {}
+    common = _common_arguments(config, name)
+    return {**common, "epilogue_kwargs": epilogue, "mapping_kwargs": mapping}
+
+
+def _common_arguments(
+    config: GeneratorConfig | DiscriminatorConfig, name: str
+) -> dict[str, object]:
+    if config.architecture not in ("orig", "skip", "resnet"):
+        raise _inexpressible(name, f"architecture {config.architecture}", "orig, skip or resnet")
+    return {
+        "c_dim": config.c_dim,
+        "img_resolution": config.resolution,
+        "img_channels": config.img_channels,
+        "architecture": config.architecture,
+        "channel_base": config.channel_base,
+        "channel_max": config.channel_max,
+        "num_fp16_res": 0,
+        "conv_clamp": None,
+    }
+
+
+def _with_filters(tensors: Mapping[str, Tensor], *, is_generator: bool) -> dict[str, Tensor]:
+    """Add the filters that the official modules hold: blocks, but D's last, and convolutions."""
+    kernel = fir_kernel(RESAMPLE_TAPS)
+    written: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        # copies: a saved file must not hold what a view does not show
+        written[name] = tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+        block, _, layer = name.removesuffix(".weight").rpartition(".")
+        if name.endswith(".weight") and layer in _FILTERED:
+            written[f"{block}.{layer}.resample_filter"] = kernel.clone()
+        if re.fullmatch(r"(synthesis\.)?b\d+", block) and (is_generator or block != "b4"):
+            written[f"{block}.resample_filter"] = kernel.clone()
+    return written
+
+
+def _inexpressible(name: str, found: str, expected: str) -> WeightsError:
+    return WeightsError(
+        f"{name} has {found}, which the official PyTorch code cannot say",
+        expected=expected,
+        fix="convert to native",
+    )
 
 
 _NAMES = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
@@ -208,12 +338,12 @@ def _usual_layers(module: OfficialModule, origin: str) -> None:
 
 def _without_filters(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
     """Drop the resampling filters, which our networks hold fixed, after a look at them."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    kernel = fir_kernel(RESAMPLE_TAPS)
     kept = {}
     for name, tensor in tensors.items():
         if name.rpartition(".")[2] != "resample_filter":
             kept[name] = tensor
-        elif tensor.shape != (4, 4) or not torch.allclose(tensor.float(), taps.outer(taps)):
+        elif tensor.shape != (4, 4) or not torch.allclose(tensor.float(), kernel):
             raise refusal(
                 f"{origin} has another filter at {shown(name)}", "the filter [1, 3, 3, 1] / 8"
             )

@@ -25,7 +25,7 @@ from stylegan.interop.restricted import (
     shown,
 )
 from stylegan.interop.sizes import refusal
-from stylegan.interop.storages import Storage, StoredTensor, read_legacy, tensor_calls
+from stylegan.interop.storages import Storage, StoredTensor, load_all, read_legacy, tensor_calls
 
 KEYS = ("G", "D", "G_ema")
 _MAX_DEPTH = 8  # of modules in modules; the official networks reach 4
@@ -140,9 +140,8 @@ class _Reader:
         return result
 
     def _module(self, root: _Node) -> OfficialModule:
-        budget = Budget(self.num_bytes, self.origin)  # for each: G may be G_ema, stored once
         attributes: dict[str, object] = {}
-        tensors: dict[str, Tensor] = {}
+        stored: dict[str, StoredTensor] = {}
         seen: set[int] = set()
 
         def visit(node: _Node, prefix: str, depth: int) -> None:
@@ -159,9 +158,7 @@ class _Reader:
             seen.update(parts)
             for name, value in (node.part("_parameters") | node.part("_buffers")).items():
                 if value is not None:
-                    tensor = instance_of(value, StoredTensor)
-                    budget.charge(tensor.nbytes)
-                    tensors[prefix + name] = tensor.load()
+                    stored[prefix + name] = instance_of(value, StoredTensor)
             for key, value in node.state.items():
                 is_own = key in _OWN_STATE or not isinstance(key, str)
                 if not is_own and isinstance(value, str | int | float | None):
@@ -176,7 +173,7 @@ class _Reader:
             init_args=instance_of(root.state.get("_init_args", ()), tuple),
             init_kwargs=root.part("_init_kwargs"),
             attributes=attributes,
-            state_dict=tensors,
+            state_dict=load_all(stored, num_bytes=self.num_bytes, origin=self.origin),
         )
 
     def _node(self, meta: object) -> _Node:
@@ -201,6 +198,5 @@ class _Reader:
             self.origin,
             num_bytes=len(data),
             calls=self.storage_calls,
-            budget=self.budget,
         )
         return instance_of(root, Storage)

@@ -60,12 +60,11 @@ class Restorable(Protocol):
 
 
 class Record(dict[object, object]):
-    """A dictionary of a class of its own: it may bring a state, which must be empty."""
+    """A dictionary of a class of its own: it may bring attributes, which are left out."""
 
     def restore(self, state: object) -> None:
-        """Take the attributes that such a dictionary has beside its items: none."""
-        if instance_of(state, dict):
-            raise ValueError("a dictionary with attributes")
+        """Drop the attributes beside the items, such as `_metadata` of torch's state dicts."""
+        instance_of(state, dict)
 
 
 def new_record(items: object = ()) -> Record:

@@ -6,8 +6,9 @@ declares before it looks at what is there, and refuses files that name an `argpa
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO
 
 import torch
@@ -58,8 +59,12 @@ class Storage:
         """Size in bytes."""
         return self.numel * self.dtype.itemsize
 
+    def forget(self) -> None:
+        """Drop what was read, so that only tensors in use keep their memory."""
+        self._flat = None
+
     def flat(self) -> Tensor:
-        """Return all numbers, read once, as a tensor [numel]."""
+        """Return all numbers as a tensor [numel], read once until `forget`."""
         if self._flat is None:
             if self.read is None:
                 raise ValueError(f"a storage {shown(self.key)} without data")
@@ -93,6 +98,32 @@ class StoredTensor:
         if math.prod(self.sizes) == 0:
             return flat.new_empty(self.sizes)
         return flat.as_strided(self.sizes, self.strides, self.offset)
+
+
+def load_all(
+    stored: Mapping[str, StoredTensor], *, num_bytes: int, origin: str
+) -> dict[str, Tensor]:
+    """Read tensors; those that shared a storage still do.
+
+    Args:
+        stored: by their names.
+        num_bytes: size of the file, which neither all tensors nor all storages may exceed.
+        origin: the file, for errors.
+
+    Raises:
+        WeightsError: if they do.
+        ValueError: if a storage has no data.
+    """
+    views, held = Budget(num_bytes, origin), Budget(num_bytes, origin)
+    storages = {id(tensor.storage): tensor.storage for tensor in stored.values()}
+    for storage in storages.values():
+        held.charge(storage.nbytes)
+    for tensor in stored.values():
+        views.charge(tensor.nbytes)
+    loaded = {name: tensor.load() for name, tensor in stored.items()}
+    for storage in storages.values():
+        storage.forget()
+    return loaded
 
 
 def tensor_calls(origin: str) -> dict[str, Callable[..., object]]:
@@ -155,7 +186,6 @@ def read_legacy(
     *,
     num_bytes: int,
     calls: dict[str, Callable[..., object]],
-    budget: Budget,
 ) -> object:
     """Read what torch.save wrote before it wrote zip archives.
 
@@ -164,7 +194,6 @@ def read_legacy(
         origin: the file, for errors.
         num_bytes: size of the stream; it must end with the last storage.
         calls: the allowed names of the main pickle, those of `tensor_calls` among them.
-        budget: pays for what is read.
 
     Returns:
         The saved object; tensors in it are `StoredTensor`, storages `Storage`.
@@ -196,7 +225,7 @@ def read_legacy(
                 f"{origin} declares a storage of {shown(storage.numel)} elements over {left} bytes",
                 "a storage as large as its data",
             )
-        storage.read = _reader(stream, start, storage.nbytes, budget)
+        storage.read = partial(_read_at, stream, start, storage.nbytes)
         stream.seek(start + storage.nbytes)
     if stream.tell() != num_bytes:
         raise _refusal(
@@ -217,15 +246,9 @@ def read_whole(stream: IO[bytes], num_bytes: int) -> bytearray:
     return data
 
 
-def _reader(
-    stream: IO[bytes], start: int, num_bytes: int, budget: Budget
-) -> Callable[[], bytearray]:
-    def read() -> bytearray:
-        budget.charge(num_bytes)
-        stream.seek(start)
-        return read_whole(stream, num_bytes)
-
-    return read
+def _read_at(stream: IO[bytes], start: int, num_bytes: int) -> bytearray:
+    stream.seek(start)
+    return read_whole(stream, num_bytes)
 
 
 def _refusal(found: str, expected: str) -> WeightsError:

@@ -1,0 +1,270 @@
+"""The StyleGAN2 of Kim Seonghyeon ("rosinality") and ours, both ways.
+
+Its networks compute what ours do; weights have the same scales and orientation, and other names.
+Its up-filters hold the gain 4, which ours state apart.
+
+Source: the names of the public files, spec section 14.4.
+"""
+
+import logging
+import math
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from stylegan.errors import ConfigError, WeightsError
+from stylegan.interop.naming import SAME, NameMap, Row, boxed
+from stylegan.interop.sizes import channels_of, count, refusal, shapes_of, size_of
+from stylegan.interop.torch_file import TorchFile
+from stylegan.models.base import Networks
+from stylegan.models.io import fill
+from stylegan.models.sizes import channels_at, resolutions_up_to
+from stylegan.models.stylegan2 import (
+    Discriminator,
+    DiscriminatorConfig,
+    Generator,
+    GeneratorConfig,
+)
+from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
+from stylegan.rng import generator_for
+
+logger = logging.getLogger(__name__)
+
+OURS = {"g": "generator", "d": "discriminator", "g_ema": "generator_ema"}
+"""Our names of the networks by theirs."""
+_NUM_LATENTS = 10_000  # the official code's estimate of the mean of w has as many
+_WIDTH = 512  # of all blocks up to 32x32
+_BOXED_CONV = boxed(5, leading=1)
+_BOXED_BIAS = boxed(4, leading=1, trailing=2)
+
+
+def is_rosinality(file: TorchFile) -> bool:
+    """Tell whether a file of torch.save is of this kind."""
+    return any(file.has_tensors(key) for key in ("g_ema", "g"))
+
+
+def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Networks:
+    """Build our networks from an open file, a converted one or a training checkpoint.
+
+    A training checkpoint has no mean of w. It is computed from 10,000 latents, the same ones
+    each time, and the log says so.
+
+    Args:
+        file: open.
+        only: our names of the networks to build; None builds all.
+
+    Raises:
+        WeightsError: if a network is another than the StyleGAN2 of that program, or has tensors
+            missing or left over.
+    """
+    networks = Networks()
+    for key, name in OURS.items():
+        if file.root.get(key) is None or (only is not None and name not in only):
+            continue
+        place = f"{file.origin} ({key})"
+        tensors = file.tensors(key)
+        try:
+            if key == "d":
+                networks.discriminator = _discriminator(tensors, place)
+                continue
+            generator = _generator(tensors, file, place)
+        except ConfigError as error:
+            raise refusal(f"{place} has {error.found}", error.expected) from error
+        setattr(networks, name, generator)
+    return networks
+
+
+def tensors_of(networks: Networks) -> dict[str, object]:
+    """Return what a file of this kind holds, for torch.save.
+
+    Raises:
+        WeightsError: if a network is one that the program cannot express; the error says why.
+    """
+    content: dict[str, object] = {}
+    theirs = {name: key for key, name in OURS.items()}
+    for name, network in networks.items():
+        if not isinstance(network, Generator | Discriminator):
+            raise _inexpressible(name, "no StyleGAN2", "StyleGAN2")
+        _check_expressible(network.config, name)
+        tensors = network.state_dict()
+        if isinstance(network, Generator):
+            mean = tensors.pop("mapping.w_avg")
+            content[theirs[name]] = _generator_names(network.config).write(tensors)
+            if name == "generator_ema" or networks.generator_ema is None:
+                content["latent_avg"] = mean.detach().to("cpu").clone()
+        else:
+            content[theirs[name]] = _discriminator_names(network.config).write(tensors)
+    return content
+
+
+def _generator(tensors: Mapping[str, Tensor], file: TorchFile, origin: str) -> Generator:
+    config = _generator_config(tensors, origin)
+    ours = _generator_names(config).read(tensors, origin=origin)
+    has_mean = "latent_avg" in file.root
+    ours["mapping.w_avg"] = file.tensor("latent_avg") if has_mean else torch.zeros(config.w_dim)
+    generator = fill(partial(Generator, config), ours, origin=origin)
+    if not has_mean:
+        _estimate_w_avg(generator)
+        logger.info("%s holds no mean of w; computed from %s latents", origin, f"{_NUM_LATENTS:,}")
+    return generator
+
+
+def _discriminator(tensors: Mapping[str, Tensor], origin: str) -> Discriminator:
+    config = _discriminator_config(tensors, origin)
+    ours = _discriminator_names(config).read(tensors, origin=origin)
+    return fill(partial(Discriminator, config), ours, origin=origin)
+
+
+@torch.no_grad()
+def _estimate_w_avg(generator: Generator) -> None:
+    """Set the mean of w to that of a fixed sample."""
+    stream = generator_for("w_avg", seed=0, nimg=0)
+    z = torch.randn(_NUM_LATENTS, generator.z_dim, generator=stream)
+    ws = torch.cat([generator.mapping(part)[:, 0] for part in torch.split(z, 1000)])
+    generator.mapping.w_avg.copy_(ws.mean(dim=0))
+
+
+def _generator_config(tensors: Mapping[str, Tensor], origin: str) -> GeneratorConfig:
+    """Read a generator's sizes off its tensors."""
+    shapes = shapes_of(tensors)
+    if "input.input" not in shapes:
+        raise refusal(f"{origin} is no generator of that program", "input.input, conv1, convs")
+    num = count(shapes, "to_rgbs.", ".conv.weight")
+    widths = {4: size_of(shapes, "conv1.conv.weight", 1, origin)}
+    for k in range(num):
+        widths[8 << k] = size_of(shapes, f"convs.{2 * k + 1}.conv.weight", 1, origin)
+    channel_base, channel_max = channels_of(widths, {}, origin)
+    return GeneratorConfig(
+        resolution=4 << num,
+        img_channels=size_of(shapes, "to_rgb1.conv.weight", 1, origin),
+        z_dim=size_of(shapes, "style.1.weight", 1, origin),
+        w_dim=size_of(shapes, "style.1.weight", 0, origin),
+        mapping_layers=count(shapes, "style.", ".weight", start=1),
+        architecture="skip",
+        channel_base=channel_base,
+        channel_max=channel_max,
+    )
+
+
+def _discriminator_config(tensors: Mapping[str, Tensor], origin: str) -> DiscriminatorConfig:
+    """Read a discriminator's sizes off its tensors."""
+    shapes = shapes_of(tensors)
+    num = count(shapes, "convs.", ".skip.1.weight", start=1)
+    if "final_conv.0.weight" not in shapes or num == 0:
+        raise refusal(f"{origin} is no discriminator of that program", "convs, final_conv")
+    widths = {4: size_of(shapes, "final_conv.0.weight", 0, origin)}
+    for m in range(1, num + 1):
+        widths[(4 << num) >> (m - 1)] = size_of(shapes, f"convs.{m}.conv1.0.weight", 0, origin)
+    channel_base, channel_max = channels_of(widths, {}, origin)
+    return DiscriminatorConfig(
+        resolution=4 << num,
+        img_channels=size_of(shapes, "convs.0.0.weight", 1, origin),
+        architecture="resnet",
+        channel_base=channel_base,
+        channel_max=channel_max,
+        mbstd_num_channels=size_of(shapes, "final_conv.0.weight", 1, origin) - widths[4],
+    )
+
+
+def _generator_names(config: GeneratorConfig) -> NameMap:
+    """Name every tensor of a generator both ways, but the mean of w, which lies beside it."""
+    num = int(math.log2(config.resolution)) - 2
+    up_kernel = fir_kernel(RESAMPLE_TAPS) * 4
+    constants = {f"to_rgbs.{k}.upsample.kernel": up_kernel for k in range(num)}
+    constants |= {f"convs.{2 * k}.conv.blur.kernel": up_kernel for k in range(num)}
+
+    def modulated(theirs: str, ours: str) -> Iterator[Row]:
+        yield Row(f"{theirs}.conv.weight", f"{ours}.weight", _BOXED_CONV)
+        yield Row(f"{theirs}.conv.modulation.weight", f"{ours}.affine.weight")
+        yield Row(f"{theirs}.conv.modulation.bias", f"{ours}.affine.bias")
+
+    def layer(theirs: str, ours: str, noise: int) -> Iterator[Row]:
+        yield from modulated(theirs, ours)
+        yield Row(f"{theirs}.noise.weight", f"{ours}.noise_strength", boxed(1, leading=1))
+        yield Row(f"{theirs}.activate.bias", f"{ours}.bias")
+        yield Row(f"noises.noise_{noise}", f"{ours}.noise_const", boxed(4, leading=2))
+
+    def rgb(theirs: str, ours: str) -> Iterator[Row]:
+        yield from modulated(theirs, ours)
+        yield Row(f"{theirs}.bias", f"{ours}.bias", _BOXED_BIAS)
+
+    def rows() -> Iterator[Row]:
+        for index in range(config.mapping_layers):
+            yield from _with_bias(f"style.{index + 1}", f"mapping.fc{index}")
+        yield Row("input.input", "synthesis.b4.const", boxed(4, leading=1))
+        yield from layer("conv1", "synthesis.b4.conv1", 0)
+        yield from rgb("to_rgb1", "synthesis.b4.torgb")
+        for k in range(num):
+            block = f"synthesis.b{8 << k}"
+            yield from layer(f"convs.{2 * k}", f"{block}.conv0", 2 * k + 1)
+            yield from layer(f"convs.{2 * k + 1}", f"{block}.conv1", 2 * k + 2)
+            yield from rgb(f"to_rgbs.{k}", f"{block}.torgb")
+
+    return NameMap(rows(), constants=constants)
+
+
+def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
+    """Name every tensor of a discriminator both ways."""
+    num = int(math.log2(config.resolution)) - 2
+    kernel = fir_kernel(RESAMPLE_TAPS)
+    constants: dict[str, Tensor] = {}
+    for m in range(1, num + 1):
+        constants |= {f"convs.{m}.conv2.0.kernel": kernel, f"convs.{m}.skip.0.kernel": kernel}
+
+    def conv(weight: str, bias: str, ours: str) -> Iterator[Row]:
+        yield Row(weight, f"{ours}.weight")
+        yield Row(bias, f"{ours}.bias")
+
+    def rows() -> Iterator[Row]:
+        yield from conv("convs.0.0.weight", "convs.0.1.bias", f"b{config.resolution}.fromrgb")
+        for m in range(1, num + 1):
+            block, there = f"b{config.resolution >> (m - 1)}", f"convs.{m}"
+            yield from conv(f"{there}.conv1.0.weight", f"{there}.conv1.1.bias", f"{block}.conv0")
+            yield from conv(f"{there}.conv2.1.weight", f"{there}.conv2.2.bias", f"{block}.conv1")
+            yield Row(f"{there}.skip.1.weight", f"{block}.skip.weight")
+        yield from conv("final_conv.0.weight", "final_conv.1.bias", "b4.conv")
+        yield from _with_bias("final_linear.0", "b4.fc")
+        yield from _with_bias("final_linear.1", "b4.out")
+
+    return NameMap(rows(), constants=constants)
+
+
+def _with_bias(theirs: str, ours: str) -> Iterator[Row]:
+    yield Row(f"{theirs}.weight", f"{ours}.weight", SAME)
+    yield Row(f"{theirs}.bias", f"{ours}.bias", SAME)
+
+
+def _check_expressible(config: GeneratorConfig | DiscriminatorConfig, name: str) -> None:
+    """Refuse what that program has no option for."""
+    is_generator = isinstance(config, GeneratorConfig)
+    architecture = "skip" if is_generator else "resnet"
+    if config.architecture != architecture:
+        raise _inexpressible(name, f"architecture {config.architecture}", architecture)
+    if config.c_dim > 0:
+        raise _inexpressible(name, f"labels (c_dim {config.c_dim})", "no labels")
+    if config.img_channels != 3:
+        raise _inexpressible(name, f"{config.img_channels} image channels", "3")
+    if isinstance(config, GeneratorConfig):
+        width = config.mapping_width or config.w_dim
+        if not config.z_dim == config.w_dim == width:
+            sizes = f"z_dim {config.z_dim}, w_dim {config.w_dim}, mapping_width {width}"
+            raise _inexpressible(name, sizes, "one width for all three")
+    elif (config.mbstd_group_size, config.mbstd_num_channels) != (4, 1):
+        groups = f"{config.mbstd_group_size} and {config.mbstd_num_channels}"
+        raise _inexpressible(name, f"minibatch group and channels {groups}", "4 and 1")
+    resolutions = resolutions_up_to(config.resolution)
+    widths = {r: channels_at(config, r) for r in resolutions}
+    multiplier = max(widths.get(64, 512) // 256, 1)
+    table = {r: _WIDTH if r <= 32 else 256 * multiplier * 64 // r for r in resolutions}
+    if widths != table:
+        raise _inexpressible(name, f"channels {widths}", f"channels {table}")
+
+
+def _inexpressible(name: str, found: str, expected: str) -> WeightsError:
+    return WeightsError(
+        f"{name} has {found}, which a rosinality file cannot say",
+        expected=expected,
+        fix="convert to nvidia or native",
+    )
