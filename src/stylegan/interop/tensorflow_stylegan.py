@@ -400,8 +400,9 @@ def _filled(
             try:
                 built.lod = lod.float().item()
             except (RuntimeError, ValueError) as error:
+                told = f"{lod.item():g}" if lod.numel() == 1 else f"{lod.numel()} numbers"
                 raise refusal(
-                    f"{origin} has {name} = {shown(lod.tolist())}",
+                    f"{origin} has {name} = {told}",
                     f"one number from 0 to {max_lod(built.img_resolution)}",
                 ) from error
             break
