@@ -100,6 +100,52 @@ def test_mistakes_are_told_in_one_line(line, capsys, change, status, message):
     assert "\n" not in error.replace("\r", "")
 
 
+def test_a_recipe_is_the_command_and_the_line_wins(line, image_folder, tmp_path, capsys):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        f"""
+        preset = "stylegan2-d"
+        data = "{image_folder}"
+        out = "{tmp_path / "run"}"
+        channel-base = 64
+        channel-max = 6
+        batch = 4
+        total-kimg = 0.016
+        mirror = true
+        device = "cpu"
+        set = ["output.samples=4", "growth.initial_resolution=4", "growth.train_kimg=1"]
+        """
+    )
+    options = ["--recipe", str(recipe), "--kimg", "0.008", "--no-mirror", "--set", "seed=3"]
+    assert main(["train", *options]) == 1
+    assert "--set seed=3; expected the option --seed" in capsys.readouterr().err
+    assert main(["train", *options[:-2], "--seed", "3"]) == 0
+    assert "4x4 lod 2.00 batch 4 " in capsys.readouterr().out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["batch"], config["seed"], config["output"]["total_kimg"]) == (4, 3, 0.008)
+    assert (config["data"]["mirror"], config["output"]["samples"]) == (False, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "recipe.toml: No such file"),
+        ("preset =", "cannot be read"),
+        ("kimgs = 3\n", "with 'kimgs'; expected options of `stylegan train`"),
+        ('recipe = "other.toml"', "with 'recipe'; expected options"),
+        ("[set]\nseed = 3", "with 'set'; expected options"),
+    ],
+)
+def test_recipes_that_cannot_be_used_are_told_in_one_line(tmp_path, capsys, text, message):
+    path = tmp_path / "recipe.toml"
+    if text is not None:
+        path.write_text(text)
+    assert main(["train", "--recipe", str(path)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
 def test_wrong_usage_exits_with_two(line, capsys):
     with pytest.raises(SystemExit) as exit_info:
         main([*line, "--no-such-option"])
