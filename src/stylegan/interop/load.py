@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylegan.errors import WeightsError
-from stylegan.interop import tensorflow_stylegan2
-from stylegan.interop.nvidia import load_official_pickle
+from stylegan.interop import nvidia, rosinality, tensorflow_stylegan, tensorflow_stylegan2
+from stylegan.interop.restricted import shown
+from stylegan.interop.sizes import refusal
 from stylegan.interop.tensorflow_pickle import OURS, is_tensorflow_pickle, read_tensorflow_pickle
+from stylegan.interop.torch_file import TorchFile, is_torch_file, open_torch_file
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator, Networks
 
@@ -88,7 +90,7 @@ def kind_of(path: Path) -> Kind:
             return kind
     raise WeightsError(
         f"{path} is of no known kind" if path.exists() else f"{path} does not exist",
-        expected=" or ".join(kind.name for kind in KINDS),
+        expected=" or ".join(kind.name for kind in KINDS if kind.load is not _refuse_torch_file),
         fix="check the path",
     )
 
@@ -128,17 +130,78 @@ def _load_run(path: Path, only: Collection[str] | None) -> Networks:
 
 def _load_tensorflow(path: Path, only: Collection[str] | None) -> Networks:
     keys = [key for key, name in OURS.items() if only is None or name in only]
-    return tensorflow_stylegan2.networks_of(read_tensorflow_pickle(path, only=keys), str(path))
+    # The generator says what the discriminator, whose names are the same, belongs to.
+    found = read_tensorflow_pickle(path, only=[*keys, "Gs"] if "D" in keys else keys)
+    if not found:
+        return Networks()
+    is_styled2 = any(tensorflow_stylegan2.is_stylegan2(network) for network in found.values())
+    build = tensorflow_stylegan2.networks_of if is_styled2 else tensorflow_stylegan.networks_of
+    networks = build(found, str(path))
+    if "Gs" not in keys:
+        networks.generator_ema = None
+    return networks
 
 
 def _load_official(path: Path, only: Collection[str] | None) -> Networks:
-    return load_official_pickle(path, only=only)
+    return nvidia.load_official_pickle(path, only=only)
+
+
+def _is_torch_file_of(path: Path, holds: Callable[[TorchFile], bool]) -> bool:
+    """Tell what a file of torch.save holds; one that cannot be read holds nothing."""
+    if not is_torch_file(path):
+        return False
+    try:
+        with open_torch_file(path) as file:
+            return holds(file)
+    except WeightsError:
+        return False
+
+
+def _is_state_dicts(path: Path) -> bool:
+    return _is_torch_file_of(path, nvidia.is_state_dicts)
+
+
+def _load_state_dicts(path: Path, only: Collection[str] | None) -> Networks:
+    with open_torch_file(path) as file:
+        return nvidia.networks_of_state_dicts(file, only)
+
+
+def _is_rosinality(path: Path) -> bool:
+    return _is_torch_file_of(path, rosinality.is_rosinality)
+
+
+def _load_rosinality(path: Path, only: Collection[str] | None) -> Networks:
+    with open_torch_file(path) as file:
+        return rosinality.networks_of(file, only)
+
+
+def _refuse_torch_file(path: Path, only: Collection[str] | None) -> Networks:
+    """Say why a file of torch.save, or another zip archive, is not read."""
+    with open_torch_file(path) as file:
+        raise refusal(
+            f"{path} {_stranger(file)}",
+            "official state dicts (G, D, G_ema) or rosinality's (g, d, g_ema)",
+        )
+
+
+def _stranger(file: TorchFile) -> str:
+    """Say what a file of torch.save is that we do not convert."""
+    if file.has_tensors("GAN"):
+        return "is a file of lucidrains' stylegan2-pytorch, whose networks compute something else"
+    if file.has_tensors("state_dict"):
+        return "is a checkpoint of another program, perhaps MMGeneration"
+    keys = [shown(key) for key in list(file.root)[:5]]
+    return f"holds {', '.join(keys) or 'nothing'}"
 
 
 KINDS = (
     Kind("a native folder (model.safetensors, model.json)", io.is_native, _load_native),
     Kind("a run folder (snapshots/)", _is_run, _load_run),
     Kind("an official TensorFlow pickle (.pkl)", is_tensorflow_pickle, _load_tensorflow),
+    Kind("a torch.save file of official state dicts (.pt)", _is_state_dicts, _load_state_dicts),
+    Kind("a rosinality file (.pt)", _is_rosinality, _load_rosinality),
+    # One that holds neither, or is damaged, must not pass for a pickle.
+    Kind("another torch.save file", is_torch_file, _refuse_torch_file),
     Kind("an official PyTorch pickle (.pkl)", _is_pickle, _load_official),
 )
 """Every kind of source we read; the first that recognizes a path loads it."""
