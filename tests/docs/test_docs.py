@@ -161,12 +161,13 @@ def test_a_broken_link_or_anchor_is_noticed():
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_line_that_is_shown_is_one(document, monkeypatch, run_config):
+def test_every_command_line_that_is_shown_is_one(document, monkeypatch):
     for arguments in command_lines(document.read_text(encoding="utf-8")):
         command = parse(arguments, monkeypatch)
         if isinstance(command, Train):
             assert command.preset in PRESETS
-            run_config.with_overrides(*command.set)
+            choices = Choices(resolution=64, overrides=command.set)
+            configure(command.preset, command.data, choices)
 
 
 def test_command_lines_are_found_and_wrong_ones_noticed(monkeypatch):
@@ -219,26 +220,63 @@ def test_the_readme_has_a_row_for_each_preset(name):
     (row,) = [row for row in rows(read("README.md")) if row[0] == f"`{name}`"]
     numbers = [f"{preset.batch}", f"{preset.lr:g}", f"{preset.kimg:,}"]
     assert [row[3], row[4], row[6]] == numbers
-    assert row[5].split()[0] == f"{preset.gamma:g}"
+    assert row[5].split()[0] == ("none" if preset.gamma is None else f"{preset.gamma:g}")
+
+
+def preset_rows(section: str) -> dict[str, dict[str, str]]:
+    """Return the rows of a table of docs/configs.md, by preset and column."""
+    text = read("docs/configs.md").partition(f"### {section}\n")[2].partition("\n##")[0]
+    header, *body = rows(text)
+    return {
+        row[0].strip("`"): dict(zip(header, row, strict=True))
+        for row in body
+        if row[0].startswith("`")
+    }
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_page_on_configurations_has_a_column_for_each_preset(name):
-    preset = PRESETS[name]
-    _, generator, discriminator = configs_for(preset.configuration, 64)
-    table = read("docs/configs.md").partition("## Presets")[2].partition("\n## ")[0]
-    header, *body = rows(table)
-    column = {row[0]: row[header.index(f"`{name}`")] for row in body}
-    assert column["batch"] == f"{preset.batch}"
-    assert column["learning rate of G and D"] == f"{preset.lr:g}"
-    assert column["length"] == f"{preset.kimg:,} kimg"
-    assert column["mapping layers"] == f"{generator.mapping_layers}"
-    assert column["z, w"] == f"{generator.z_dim}, {generator.w_dim}"
+def test_the_page_on_configurations_has_the_networks_of_each_preset(name):
+    family, generator, discriminator = configs_for(PRESETS[name].configuration, 64)
+    row = preset_rows("Networks")[name]
+    assert row["family"] == family
     for network in (generator, discriminator):
         widths = f"{network.channel_base}, {network.channel_max}"
-        assert column["`channel_base`, `channel_max`"] == widths
-    architectures = f"{generator.architecture}, {discriminator.architecture}"
-    assert column["generator, discriminator"] == architectures
+        assert row["`channel_base`, `channel_max`"] == widths
+    architectures = [
+        getattr(network, "architecture", "growing") for network in (generator, discriminator)
+    ]
+    assert row["generator, discriminator"] == ", ".join(architectures)
+    assert row["z, w"] == f"{generator.z_dim}, {getattr(generator, 'w_dim', 'none')}"
+    assert row["mapping layers"] == f"{getattr(generator, 'mapping_layers', 'none')}"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_page_on_configurations_has_the_training_of_each_preset(name):
+    preset, row = PRESETS[name], preset_rows("Training")[name]
+    loss, growth = preset.loss, preset.growth
+    assert row["loss"] == loss.adversarial
+    assert row["R1 gamma"] == ("none" if preset.gamma is None else f"{preset.gamma:g}")
+    lazy = "each iteration" if loss.r1_interval is None else f"every {loss.r1_interval}"
+    assert row["R1"] == ("" if preset.gamma is None else lazy)
+    paths = f"{loss.pl_weight:g}, every {loss.pl_interval}"
+    assert row["path length"] == ("" if loss.pl_weight == 0 else paths)
+    assert row["mixing"] == f"{100 * loss.mixing_prob:g} %"
+    assert row["first"] == preset.order[0].upper()
+    side = None if growth is None else growth.initial_resolution
+    assert row["grows"] == ("no" if side is None else f"from {side}x{side}")
+    assert [row["learning rate"], row["batch"]] == [f"{preset.lr:g}", f"{preset.batch}"]
+    assert row["kimg"] == f"{preset.kimg:,}"
+
+
+def test_the_page_on_configurations_has_the_schedule_of_growing():
+    text = read("docs/configs.md").partition("### Growing\n")[2].partition("\n## ")[0]
+    (_, *sides), (_, *batches), (_, *lrs) = rows(text)
+    for preset in PRESETS.values():
+        if preset.growth is not None:
+            for side, batch, lr in zip(sides, batches, lrs, strict=True):
+                assert preset.growth.batches.get(side, preset.batch) == int(batch)
+                assert preset.growth.lrs.get(side, preset.lr) == float(lr)
+            assert (preset.growth.train_kimg, preset.growth.fade_kimg) == (600, 600)
 
 
 def count(name: str, resolution: int, **architecture: str) -> tuple[int, int]:
