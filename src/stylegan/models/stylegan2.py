@@ -18,6 +18,12 @@ from torch import Tensor, nn
 from stylegan.errors import ConfigError, check_not_negative, check_positive
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
 from stylegan.models.growth import fade_weight, resolution_at
+from stylegan.models.sizes import (
+    channels_at,
+    check_minibatch_stddev,
+    check_sizes,
+    resolutions_up_to,
+)
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
 from stylegan.nn.mapping import LabelNorm, MappingNetwork
 from stylegan.nn.modulated import ConvForm, NoiseMode, SynthesisLayer, ToRGB
@@ -107,16 +113,11 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         """Check every value."""
         _check_common(self)
-        check_positive("mbstd_group_size", self.mbstd_group_size)
         check_not_negative("mapping_layers", self.mapping_layers)
         _check_choice("label_head", self.label_head, ("projection", "select"))
-        num, channels = self.mbstd_num_channels, _channels(self, 4)
-        if num < 0 or (num and channels % num):
-            raise ConfigError(
-                f"mbstd_num_channels {num}",
-                expected=f"0, or a divisor of the {channels} channels at 4x4",
-                fix="use 1",
-            )
+        check_minibatch_stddev(
+            self, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels
+        )
 
 
 class SynthesisBlock(nn.Module):
@@ -132,7 +133,7 @@ class SynthesisBlock(nn.Module):
 
     def __init__(self, in_channels: int, *, config: GeneratorConfig, resolution: int) -> None:
         super().__init__()
-        channels = _channels(config, resolution)
+        channels = channels_at(config, resolution)
         self.architecture = config.architecture
         self.is_first = in_channels == 0
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
@@ -199,13 +200,13 @@ class SynthesisNetwork(nn.Module):
         self.compute_dtype = torch.float32
         self.lod = 0.0
         self.architecture = config.architecture
-        self.resolutions = _resolutions(config.resolution)
+        self.resolutions = resolutions_up_to(config.resolution)
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         in_channels = 0
         for resolution in self.resolutions:
             block = SynthesisBlock(in_channels, config=config, resolution=resolution)
             self.add_module(f"b{resolution}", block)
-            in_channels = _channels(config, resolution)
+            in_channels = channels_at(config, resolution)
         self.num_ws = 2 * len(self.resolutions)  # one for each convolution, one for the last RGB
 
     def forward(
@@ -342,7 +343,8 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, *, config: DiscriminatorConfig, resolution: int) -> None:
         super().__init__()
-        channels, out_channels = _channels(config, resolution), _channels(config, resolution // 2)
+        channels = channels_at(config, resolution)
+        out_channels = channels_at(config, resolution // 2)
         self.architecture = config.architecture
         is_top = resolution == config.resolution
         if self.architecture in RGB_EVERYWHERE or is_top:
@@ -373,7 +375,7 @@ class DiscriminatorEpilogue(nn.Module):
 
     def __init__(self, *, config: DiscriminatorConfig, out_features: int) -> None:
         super().__init__()
-        channels = _channels(config, 4)
+        channels = channels_at(config, 4)
         self.mbstd_group_size = config.mbstd_group_size
         self.mbstd_num_channels = config.mbstd_num_channels
         if config.architecture in RGB_EVERYWHERE:
@@ -414,13 +416,13 @@ class Discriminator(AbstractDiscriminator):
         self.img_channels = config.img_channels
         self.architecture = config.architecture
         self.is_growing = config.architecture == "growing"
-        self.resolutions = _resolutions(config.resolution)[:0:-1]  # largest first, without 4
+        self.resolutions = resolutions_up_to(config.resolution)[:0:-1]  # largest first, without 4
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         for resolution in self.resolutions:
             block = DiscriminatorBlock(config=config, resolution=resolution)
             self.add_module(f"b{resolution}", block)
         has_projection = config.c_dim > 0 and config.label_head == "projection"
-        self.label_dim = _channels(config, 4) if has_projection else 0
+        self.label_dim = channels_at(config, 4) if has_projection else 0
         if has_projection:
             self.mapping = MappingNetwork(
                 z_dim=0,
@@ -504,33 +506,9 @@ def set_conv_form(generator: Generator, form: ConvForm) -> None:
             module.form = form
 
 
-def _channels(config: GeneratorConfig | DiscriminatorConfig, resolution: int) -> int:
-    return min(config.channel_base // resolution, config.channel_max)
-
-
-def _resolutions(resolution: int) -> list[int]:
-    return [2**level for level in range(2, resolution.bit_length())]
-
-
 def _check_common(config: GeneratorConfig | DiscriminatorConfig) -> None:
-    resolution = config.resolution
-    if resolution < 8 or resolution & (resolution - 1):
-        raise ConfigError(
-            f"resolution {resolution}",
-            expected="a power of two from 8",
-            fix="choose 8, 16, 32, 64, 128, 256, 512 or 1024",
-        )
+    check_sizes(config)
     _check_choice("architecture", config.architecture, get_args(Architecture))
-    if config.channel_base < resolution:
-        raise ConfigError(
-            f"channel_base {config.channel_base}",
-            expected=f"at least the resolution, {resolution}",
-            fix="raise it, so that the last block has a channel",
-        )
-    check_positive("img_channels", config.img_channels)
-    check_positive("channel_max", config.channel_max)
-    if config.c_dim < 0:
-        raise ConfigError(f"c_dim {config.c_dim}", expected="0 or more", fix="use 0 for no labels")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
