@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylegan.errors import WeightsError
-from stylegan.interop import nvidia, rosinality, tensorflow_stylegan, tensorflow_stylegan2
+from stylegan.interop import nvidia, remote, rosinality, tensorflow_stylegan, tensorflow_stylegan2
 from stylegan.interop.restricted import shown
 from stylegan.interop.sizes import refusal
 from stylegan.interop.tensorflow_pickle import OURS, is_tensorflow_pickle, read_tensorflow_pickle
@@ -49,8 +49,8 @@ def load_networks(
     """Load all networks of a source.
 
     Args:
-        source: a native folder, a run folder (its newest complete snapshot), or a file of any
-            kind in `KINDS`.
+        source: a native folder, a run folder (its newest complete snapshot), a file of any kind
+            in `KINDS`, a URL of such a file, or a name in `remote.KNOWN`.
         only: names out of "generator_ema", "generator" and "discriminator", to build no others;
             None builds all.
 
@@ -60,8 +60,23 @@ def load_networks(
     Raises:
         WeightsError: if the source is missing, of no known kind, or damaged.
     """
-    path = Path(source)
+    path = local_path(source)
     return kind_of(path).load(path, only)
+
+
+def local_path(source: str | os.PathLike[str], *, progress: remote.Progress | None = None) -> Path:
+    """Return the path of a source, downloaded into the cache if it is a URL or a known name.
+
+    Args:
+        source: as for `load_networks`.
+        progress: told of each piece of a download.
+
+    Raises:
+        WeightsError: as `remote.fetch`.
+    """
+    if isinstance(source, str) and remote.is_remote(source):
+        return remote.fetch(source, progress=progress)
+    return Path(source)
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ def kind_of(path: Path) -> Kind:
     raise WeightsError(
         f"{path} is of no known kind" if path.exists() else f"{path} does not exist",
         expected=" or ".join(kind.name for kind in KINDS if kind.load is not _refuse_torch_file),
-        fix="check the path",
+        fix="check the path, or pass a URL",
     )
 
 

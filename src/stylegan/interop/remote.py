@@ -1,0 +1,279 @@
+"""Weights at a URL: downloaded once into a cache, whole, resumed where a connection broke off."""
+
+import errno
+import hashlib
+import http.client
+import itertools
+import logging
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from stylegan.errors import WeightsError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes that download the same at once are on their own
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are there and those there will be, None if the server says nothing."""
+
+_CDN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2/networks"
+_DRIVE = "https://drive.usercontent.google.com/download?confirm=t&id="
+_CHUNK = 1 << 18
+_TRIES = 4
+_TIMEOUT_S = 30.0
+
+
+def _known() -> dict[str, str]:
+    """List the official files, by their names without suffix."""
+    names = [f"stylegan2-{d}-config-{x}" for d in ("ffhq", "car") for x in "abcdef"]
+    names += [f"stylegan2-{d}-config-{x}" for d in ("cat", "church", "horse") for x in "af"]
+    architectures = ("orig", "skip", "resnet")
+    table2 = [
+        f"stylegan2-{dataset}-config-e-G{g}-D{d}"
+        for dataset, g, d in itertools.product(("ffhq", "car"), architectures, architectures)
+    ]
+    drive = {
+        "stylegan-ffhq": "1MEGjdvVpUsu1jB4zrXZN7Y4kBBOzizDQ",
+        "stylegan-celebahq": "1MGqJl28pN4t7SAtSrPdSRJSQJqahkzUf",
+        "stylegan-bedrooms": "1MOSKeGF0FJcivpBI7s63V9YHloUTORiF",
+        "stylegan-cars": "1MJ6iCfNtMIRicihwRorsM3b7mmtmK9c3",
+        "stylegan-cats": "1MQywl0FNt6lHu8E_EUqnRbviagS7fbiJ",
+    }
+    return (
+        {name: f"{_CDN}/{name}.pkl" for name in names}
+        | {name: f"{_CDN}/table2/{name}.pkl" for name in table2}
+        | {name: _DRIVE + identity for name, identity in drive.items()}
+    )
+
+
+KNOWN = _known()
+"""URLs of the official TensorFlow files, by names such as "stylegan2-ffhq-config-f"."""
+
+
+@dataclass(frozen=True)
+class _Download:
+    """One file of the cache, and the way to it.
+
+    Args:
+        url: without fragment.
+        sha256: what the file must hash to, in lower case; None where nobody said.
+        target: where the whole file lies.
+        part: where what has come so far lies; beside it, the version that it is of.
+    """
+
+    url: str
+    sha256: str | None
+    target: Path
+    part: Path
+
+    @property
+    def version(self) -> Path:
+        """Where the server's name for the version of the part lies."""
+        return self.part.with_name(self.part.name + ".etag")
+
+
+class _BrokenError(Exception):
+    """A connection that ended early; another try may go on."""
+
+
+def is_remote(source: str) -> bool:
+    """Tell a URL, or the name of a known file that is no path here, from a path."""
+    is_url = source.startswith(("https://", "http://"))
+    return is_url or (source in KNOWN and not Path(source).exists())
+
+
+def cached(source: str) -> Path:
+    """Return where the file of a URL or known name lies, or will lie, in the cache.
+
+    The cache is the folder $STYLEGAN_CACHE, or `~/.cache/stylegan`.
+
+    Raises:
+        WeightsError: if the URL states a checksum in another form than `#sha256=` and 64 digits.
+    """
+    return _planned(source).target
+
+
+def fetch(source: str, *, progress: Progress | None = None) -> Path:
+    """Return a file of the cache, downloaded if it is not there yet.
+
+    Args:
+        source: a URL, to which `#sha256=` and 64 digits may be added, or a name in `KNOWN`.
+        progress: told of each piece that arrives.
+
+    Raises:
+        WeightsError: if there is no connection and no file, the server has none or a web page in
+            its place, or the checksum is another; it names the place to put the file by hand.
+    """
+    plan = _planned(source)
+    if plan.target.is_file():
+        _check_sum(plan, plan.target)
+        return plan.target
+    plan.target.parent.mkdir(parents=True, exist_ok=True)
+    with plan.part.open("ab") as file:
+        _lock(file, plan)
+        _receive(plan, file, progress)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        digest = _check_sum(plan, plan.part)
+        _check_content(plan)
+    except WeightsError:
+        plan.part.unlink()
+        plan.version.unlink(missing_ok=True)
+        raise
+    plan.part.replace(plan.target)
+    plan.version.unlink(missing_ok=True)
+    if plan.sha256 is None:
+        logger.info("%s: sha256 %s, which nobody stated", plan.target, digest)
+    return plan.target
+
+
+def _planned(source: str) -> _Download:
+    url, _, fragment = KNOWN.get(source, source).partition("#")
+    match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
+    if fragment and match is None:
+        raise WeightsError(
+            f"{url} is followed by #{fragment[:80]!a}",
+            expected="#sha256= and 64 hexadecimal digits, or nothing",
+            fix="correct the checksum",
+        )
+    path = urllib.parse.urlsplit(url).path
+    # A name to recognize, and a hash to tell apart what has the same name elsewhere.
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).name)[-80:] or "weights"
+    name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    folder = os.environ.get("STYLEGAN_CACHE") or Path.home() / ".cache" / "stylegan"
+    target = Path(folder) / name
+    sha256 = match[1].lower() if match else None
+    return _Download(url, sha256, target, target.with_name(name + ".part"))
+
+
+def _receive(plan: _Download, file: IO[bytes], progress: Progress | None) -> None:
+    """Download into an open file that may hold a part; try again while something arrives."""
+    for attempt in range(1, _TRIES + 1):
+        before = file.tell()
+        try:
+            _receive_once(plan, file, progress)
+            return
+        except _BrokenError as error:
+            if attempt == _TRIES or file.tell() == before:
+                raise WeightsError(
+                    f"{plan.url} broke off after {file.tell():,} bytes ({error})",
+                    expected="the whole file",
+                    fix="run the same line again to go on from there",
+                ) from error
+            logger.warning("%s broke off after %s bytes; going on", plan.url, f"{file.tell():,}")
+
+
+def _receive_once(plan: _Download, file: IO[bytes], progress: Progress | None) -> None:
+    """Download what is missing, over one connection.
+
+    Raises:
+        _BrokenError: if the connection ends early.
+        WeightsError: if there is none, or the server has no such file.
+    """
+    start = file.tell()
+    headers = {"User-Agent": "stylegan", "Accept-Encoding": "identity"}
+    version = plan.version.read_text() if start and plan.version.is_file() else ""
+    if version:
+        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+    request = urllib.request.Request(plan.url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            _check_type(plan, response.headers.get_content_type())
+            place = response.headers.get("Content-Range", "")
+            if response.status != http.client.PARTIAL_CONTENT:  # the whole file, or another
+                file.truncate(start := 0)
+                file.seek(0)
+                named = response.headers.get("ETag") or response.headers.get("Last-Modified")
+                plan.version.write_text(named or "")
+            elif not place.startswith(f"bytes {start}-"):
+                raise _unavailable(plan, f"gives another part than was asked for ({place[:40]!a})")
+            length = response.headers.get("Content-Length")
+            total = start + int(length) if length and length.isdigit() else None
+            if start == 0:
+                logger.info("downloading %s (%s) to %s", plan.url, _size(total), plan.target)
+            for piece in iter(lambda: response.read(_CHUNK), b""):
+                file.write(piece)
+                if progress is not None:
+                    progress(file.tell(), total)
+            if total is not None and file.tell() < total:
+                raise _BrokenError(f"of {total:,}")
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            file.truncate(0)
+            file.seek(0)
+            raise _BrokenError("the server has another file now") from error
+        raise _unavailable(plan, f"answers {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise _unavailable(plan, f"cannot be reached ({error.reason})") from error
+    except (http.client.HTTPException, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # the disk, not the connection
+        raise _BrokenError(str(error) or type(error).__name__) from error
+
+
+def _lock(file: IO[bytes], plan: _Download) -> None:
+    """Keep two processes from writing one file."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise WeightsError(
+            f"{plan.url} is being downloaded by another process",
+            expected="one at a time",
+            fix="wait for it, then run the same line again",
+        ) from error
+
+
+def _check_sum(plan: _Download, path: Path) -> str:
+    """Return a file's checksum; refuse it if another was stated."""
+    if plan.sha256 is None and path == plan.target:
+        return ""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if plan.sha256 not in (None, digest):
+        raise WeightsError(
+            f"{path} from {plan.url} has sha256 {digest}",
+            expected=f"sha256 {plan.sha256}",
+            fix="delete it if it is there, and download it again; do not use it",
+        )
+    return digest
+
+
+def _check_type(plan: _Download, content_type: str) -> None:
+    """Refuse a web page, such as a login or a warning, by what the server says."""
+    if content_type == "text/html":
+        raise _unavailable(plan, "gives a web page")
+
+
+def _check_content(plan: _Download) -> None:
+    """Refuse a web page by how it starts."""
+    with plan.part.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html")) or not start:
+        raise _unavailable(plan, "gives a web page" if start else "gives an empty file")
+
+
+def _unavailable(plan: _Download, found: str) -> WeightsError:
+    return WeightsError(
+        f"{plan.url} {found}",
+        expected="a file of weights",
+        fix=f"check the address and the connection, or put the file at {plan.target}",
+    )
+
+
+def _size(num_bytes: int | None) -> str:
+    return "of unknown size" if num_bytes is None else f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,229 @@
+"""Files at a URL arrive whole, once, and as stated, or not at all."""
+
+import hashlib
+import http.server
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from stylegan.errors import WeightsError
+from stylegan.interop import remote
+from stylegan.interop.load import load_networks
+
+CONTENT = bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A server of one file that can break off, lie and change."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.etag: str | None = '"one"'
+        self.content_type = "application/octet-stream"
+        self.breaks_after: list[int] = []  # bytes to send of the next answers
+        self.status = 200
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/folder/network.pkl"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        asked = self.headers.get("Range")
+        server.asked.append(asked)
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        start = 0
+        if asked is not None and self.headers.get("If-Range") == server.etag:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(server.content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            end = len(server.content)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Type", server.content_type)
+        self.send_header("Content-Length", str(len(server.content) - start))
+        if server.etag is not None:
+            self.send_header("ETag", server.etag)
+        self.end_headers()
+        num = server.breaks_after.pop(0) if server.breaks_after else len(server.content)
+        self.wfile.write(server.content[start : start + num])
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch) -> Iterator[Server]:
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def refusal(source: str) -> str:
+    with pytest.raises(WeightsError) as caught:
+        remote.fetch(source)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def files(path) -> list[str]:
+    return sorted(file.name for file in path.iterdir())
+
+
+def test_a_file_comes_once_and_then_out_of_the_cache(server, tmp_path, caplog):
+    seen = []
+    with caplog.at_level(logging.INFO):
+        path = remote.fetch(server.url, progress=lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == CONTENT
+    assert path == remote.cached(server.url)
+    assert path.name.endswith("-network.pkl")
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert SHA256 in caplog.text
+    assert remote.fetch(server.url) == path
+    assert len(server.asked) == 1
+    assert files(tmp_path / "cache") == [path.name]
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(server):
+    server.breaks_after = [300_000, 200_000]
+    assert remote.fetch(f"{server.url}#sha256={SHA256}").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-", "bytes=500000-"]
+
+
+def test_a_download_that_failed_goes_on_in_the_next_call(server, tmp_path):
+    server.breaks_after = [300_000, 0]
+    assert "broke off after 300,000 bytes" in refusal(server.url)
+    assert remote.fetch(server.url).read_bytes() == CONTENT
+    assert server.asked[-1] == "bytes=300000-"
+    assert len(files(tmp_path / "cache")) == 1
+
+
+def test_a_file_that_changed_meanwhile_starts_again(server):
+    server.breaks_after = [300_000, 0]
+    refusal(server.url)
+    server.content, server.etag = CONTENT[::-1], '"two"'
+    assert remote.fetch(server.url).read_bytes() == CONTENT[::-1]
+
+
+def test_a_file_that_shrank_meanwhile_starts_again(server):
+    server.breaks_after = [300_000, 0]
+    refusal(server.url)
+    server.content = b"\x80small"
+    assert remote.fetch(server.url).read_bytes() == b"\x80small"
+
+
+def test_without_a_version_nothing_is_joined(server):
+    server.etag = None
+    server.breaks_after = [300_000]
+    assert remote.fetch(server.url).read_bytes() == CONTENT
+    assert server.asked == [None, None]
+
+
+def test_another_checksum_is_refused_and_nothing_stays(server, tmp_path):
+    wrong = "0" * 64
+    message = refusal(f"{server.url}#sha256={wrong}")
+    assert f"has sha256 {SHA256}; expected sha256 {wrong}" in message
+    assert files(tmp_path / "cache") == []
+    assert "correct the checksum" in refusal(f"{server.url}#sha256=12")
+    assert "correct the checksum" in refusal(f"{server.url}#part")
+
+
+def test_the_cache_is_checked_too_where_a_checksum_is_stated(server):
+    path = remote.fetch(f"{server.url}#sha256={SHA256.upper()}")
+    path.write_bytes(b"other")
+    assert "has sha256" in refusal(f"{server.url}#sha256={SHA256}")
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/octet-stream"])
+def test_a_web_page_in_place_of_a_file_is_refused(server, tmp_path, content_type):
+    server.content, server.content_type = b"\n<!DOCTYPE html><html>sign in</html>", content_type
+    message = refusal(server.url)
+    assert "gives a web page" in message
+    assert str(remote.cached(server.url)) in message
+    assert not remote.cached(server.url).exists()
+
+
+def test_an_empty_file_is_refused(server):
+    server.content = b""
+    assert "gives an empty file" in refusal(server.url)
+
+
+def test_a_missing_file_is_told_with_the_servers_answer(server):
+    server.status = 404
+    message = refusal(server.url)
+    assert f"{server.url} answers 404" in message
+    assert f"put the file at {remote.cached(server.url)}" in message
+
+
+def test_offline_the_error_names_the_address_and_the_place(server):
+    url = server.url
+    server.shutdown()
+    server.server_close()
+    message = refusal(url)
+    assert f"{url} cannot be reached" in message
+    assert f"put the file at {remote.cached(url)}" in message
+
+
+def test_a_file_put_into_the_cache_by_hand_is_used(server):
+    path = remote.cached(server.url)
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    assert remote.fetch(server.url) == path
+    assert server.asked == []
+
+
+def test_two_downloads_of_one_file_do_not_meet(server, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    path = remote.cached(server.url)
+    path.parent.mkdir()
+    with path.with_name(path.name + ".part").open("ab") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        assert "is being downloaded by another process" in refusal(server.url)
+
+
+def test_names_and_urls_are_told_from_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert remote.is_remote("https://example.org/network.pkl")
+    assert remote.is_remote("stylegan2-ffhq-config-f")
+    assert not remote.is_remote("network.pkl")
+    (tmp_path / "stylegan2-ffhq-config-f").mkdir()
+    assert not remote.is_remote("stylegan2-ffhq-config-f")
+    one, other = (remote.cached(f"https://example.org/{folder}/G.pkl") for folder in "ab")
+    assert one != other
+    assert remote.cached("https://example.org/x y%2F..%2F?id=3#sha256=" + "a" * 64).parent
+
+
+def test_every_known_name_has_an_address_of_its_own():
+    assert len(set(remote.KNOWN.values())) == len(remote.KNOWN) == 12 + 6 + 18 + 5
+    assert all(url.startswith("https://") for url in remote.KNOWN.values())
+    assert remote.KNOWN["stylegan2-car-config-e-Gskip-Dorig"].endswith(
+        "/networks/table2/stylegan2-car-config-e-Gskip-Dorig.pkl"
+    )
+
+
+def test_networks_load_from_a_url(server):
+    from test_load import GOLDEN
+
+    server.content = GOLDEN.read_bytes()
+    networks = load_networks(server.url)
+    assert networks.generator_ema is not None
