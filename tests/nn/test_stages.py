@@ -50,8 +50,8 @@ def test_the_statistics_of_d_are_those_of_c_on_independent_inputs():
     x, scale, shift, weight, offset = arguments()
     c, d = (before_activation(STAGES[stage](x, scale, shift, weight, offset)) for stage in "cd")
     torch.testing.assert_close(stddev(c), torch.ones(2, 16).double(), rtol=0, atol=0.03)
-    # 64 * 64 samples, neighbours in common: about 2 percent
-    torch.testing.assert_close(stddev(d), stddev(c), rtol=0.08, atol=0)
+    # 64 * 64 samples, neighbours in common: 3 percent measured
+    torch.testing.assert_close(stddev(d), stddev(c), rtol=0.06, atol=0)
     torch.testing.assert_close(d.mean(dim=(2, 3)), c.mean(dim=(2, 3)), rtol=0, atol=0.02)
 
 
@@ -61,7 +61,7 @@ def test_c_and_d_differ_on_other_inputs(input_of):
     x = 3 * x if input_of == "large" else torch.nn.functional.avg_pool2d(x, 5, 1, 2) * 5
     c, d = (before_activation(STAGES[stage](x, scale, shift, weight, offset)) for stage in "cd")
     assert (stddev(c) - 1).abs().max() < 0.05
-    assert (stddev(d) - 1).abs().max() > 0.2  # against 0.08 above
+    assert (stddev(d) - 1).abs().max() > 0.2  # against 0.06 above
 
 
 def test_only_c_and_d_ignore_means():
