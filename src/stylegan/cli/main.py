@@ -16,6 +16,7 @@ COMMANDS = {
     "data": ("stylegan.cli.data", "make, check and describe image sets"),
     "train": ("stylegan.cli.train", "start a run, and with the same line go on with it"),
     "generate": ("stylegan.cli.generate", "make images, mixing sheets and videos"),
+    "convert": ("stylegan.cli.convert", "turn weight files of other programs into ours, and back"),
     "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),
 }
 """Each command's module, imported when it is run; its `main` takes the arguments after it."""

@@ -32,6 +32,7 @@ from stylegan.interop.sizes import (
 from stylegan.interop.torch_file import TorchFile
 from stylegan.models.base import Networks
 from stylegan.models.io import fill
+from stylegan.models.registry import family_of
 from stylegan.models.stylegan2 import (
     Discriminator,
     DiscriminatorConfig,
@@ -139,7 +140,7 @@ def state_dicts_of(networks: Networks) -> dict[str, object]:
         if network is None:
             continue
         if not isinstance(network, Generator | Discriminator):
-            raise _inexpressible(name, "no StyleGAN2", "StyleGAN2")
+            raise _inexpressible(name, f"family {family_of(network)}", "stylegan2")
         is_generator = isinstance(network, Generator)
         content[key] = _with_filters(network.state_dict(), is_generator=is_generator)
         if isinstance(network, Generator):

@@ -120,17 +120,21 @@ def fetch(source: str, *, progress: Progress | None = None) -> Path:
         _check_sum(plan, plan.target)
         return plan.target
     plan.target.parent.mkdir(parents=True, exist_ok=True)
-    with plan.part.open("ab") as file:
-        _lock(file, plan)
-        _receive(plan, file, progress)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with plan.part.open("ab") as file:
+            _lock(file, plan)
+            _receive(plan, file, progress)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        if plan.part.stat().st_size == 0:
+            _discard(plan)
+        raise
     try:
         digest = _check_sum(plan, plan.part)
         _check_content(plan)
     except WeightsError:
-        plan.part.unlink()
-        plan.version.unlink(missing_ok=True)
+        _discard(plan)
         raise
     plan.part.replace(plan.target)
     plan.version.unlink(missing_ok=True)
@@ -222,6 +226,12 @@ def _receive_once(plan: _Download, file: IO[bytes], progress: Progress | None) -
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # the disk, not the connection
         raise _BrokenError(str(error) or type(error).__name__) from error
+
+
+def _discard(plan: _Download) -> None:
+    """Remove a part, so that the next download starts anew."""
+    plan.part.unlink(missing_ok=True)
+    plan.version.unlink(missing_ok=True)
 
 
 def _lock(file: IO[bytes], plan: _Download) -> None:

@@ -20,6 +20,7 @@ from stylegan.interop.sizes import channels_of, count, refusal, shapes_of, size_
 from stylegan.interop.torch_file import TorchFile
 from stylegan.models.base import Networks
 from stylegan.models.io import fill
+from stylegan.models.registry import family_of
 from stylegan.models.sizes import channels_at, resolutions_up_to
 from stylegan.models.stylegan2 import (
     Discriminator,
@@ -86,7 +87,7 @@ def tensors_of(networks: Networks) -> dict[str, object]:
     theirs = {name: key for key, name in OURS.items()}
     for name, network in networks.items():
         if not isinstance(network, Generator | Discriminator):
-            raise _inexpressible(name, "no StyleGAN2", "StyleGAN2")
+            raise _inexpressible(name, f"family {family_of(network)}", "stylegan2")
         _check_expressible(network.config, name)
         tensors = network.state_dict()
         if isinstance(network, Generator):

@@ -201,7 +201,7 @@ def _discriminator_config(
         architecture="growing" if is_growing else architecture,
         channel_base=channel_base,
         channel_max=channel_max,
-        label_head="projection" if has_projection else "select",
+        label_head="select" if c_dim > 0 and not has_projection else "projection",
         mapping_layers=count(shapes, "Mapping", "/weight")
         if has_projection
         else DiscriminatorConfig.mapping_layers,
