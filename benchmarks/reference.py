@@ -92,10 +92,10 @@ def discriminate(network, images, c=None):
     x = conv(network.get_submodule(f"b{network.resolutions[0]}").fromrgb, images)
     for resolution in network.resolutions:
         block = network.get_submodule(f"b{resolution}")
-        skip = upfirdn(x, block.kernel, down=2, padding=(1, 1, 1, 1))
+        skip = upfirdn(x, network.kernel, down=2, padding=(1, 1, 1, 1))
         skip = F.conv2d(skip, block.skip.weight * block.skip.scale)
         x = conv(block.conv0, x)
-        x = upfirdn(x, block.kernel, padding=(2, 2, 2, 2))
+        x = upfirdn(x, network.kernel, padding=(2, 2, 2, 2))
         x = F.conv2d(x, block.conv1.weight * block.conv1.scale, stride=2)
         x = (bias_act(x, block.conv1.bias) + skip) / math.sqrt(2)
     x = conv(network.b4.conv, minibatch_stddev(x, group_size=network.b4.mbstd_group_size))
