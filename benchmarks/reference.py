@@ -83,8 +83,12 @@ def synthesis(network, ws, noise_mode="const", generator=None):
     return image
 
 
+def scaled(weight):
+    return weight / math.sqrt(weight[0].numel())  # equalized by the fan-in
+
+
 def conv(layer, x):
-    x = F.conv2d(x, layer.weight * layer.scale, padding=layer.padding)
+    x = F.conv2d(x, scaled(layer.weight), padding=layer.padding)
     return bias_act(x, layer.bias)
 
 
@@ -93,10 +97,10 @@ def discriminate(network, images, c=None):
     for resolution in network.resolutions:
         block = network.get_submodule(f"b{resolution}")
         skip = upfirdn(x, network.kernel, down=2, padding=(1, 1, 1, 1))
-        skip = F.conv2d(skip, block.skip.weight * block.skip.scale)
+        skip = F.conv2d(skip, scaled(block.skip.weight))
         x = conv(block.conv0, x)
         x = upfirdn(x, network.kernel, padding=(2, 2, 2, 2))
-        x = F.conv2d(x, block.conv1.weight * block.conv1.scale, stride=2)
+        x = F.conv2d(x, scaled(block.conv1.weight), stride=2)
         x = (bias_act(x, block.conv1.bias) + skip) / math.sqrt(2)
     x = conv(network.b4.conv, minibatch_stddev(x, group_size=network.b4.mbstd_group_size))
     return network.b4.out(network.b4.fc(x.flatten(1)))
