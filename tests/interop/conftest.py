@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tensorflow_files
 
 
 @pytest.fixture
@@ -23,6 +24,30 @@ def write_pickle(tmp_path, monkeypatch) -> Callable[..., Path]:
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
     def write(root: object, *, protocol: int = 4, name: str = "network.pkl") -> Path:
+        path = tmp_path / name
+        path.write_bytes(pickle.dumps(root, protocol=protocol))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_tensorflow(tmp_path, monkeypatch) -> Callable[..., Path]:
+    """Return a function that writes networks under the official names of their class."""
+
+    def write(
+        root: object,
+        *,
+        protocol: int = 4,
+        name: str = "network.pkl",
+        module: str = "dnnlib.tflib.network",
+    ) -> Path:
+        parts = module.split(".")
+        for end in range(1, len(parts) + 1):
+            stub = types.ModuleType(".".join(parts[:end]))
+            monkeypatch.setitem(sys.modules, stub.__name__, stub)
+        stub.Network = tensorflow_files.Network
+        monkeypatch.setattr(tensorflow_files.Network, "__module__", module)
         path = tmp_path / name
         path.write_bytes(pickle.dumps(root, protocol=protocol))
         return path

@@ -1,5 +1,6 @@
 """Weights at a URL: downloaded once into a cache, whole, resumed where a connection broke off."""
 
+import contextlib
 import errno
 import hashlib
 import http.client
@@ -120,16 +121,16 @@ def fetch(source: str, *, progress: Progress | None = None) -> Path:
         _check_sum(plan, plan.target)
         return plan.target
     plan.target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with plan.part.open("ab") as file:
-            _lock(file, plan)
+    with plan.part.open("ab") as file:
+        _lock(file, plan)
+        try:
             _receive(plan, file, progress)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        if plan.part.stat().st_size == 0:
-            _discard(plan)
-        raise
+        except BaseException:
+            if file.tell() == 0:
+                _discard(plan)
+            raise
+        file.flush()
+        os.fsync(file.fileno())
     try:
         digest = _check_sum(plan, plan.part)
         _check_content(plan)
@@ -230,8 +231,9 @@ def _receive_once(plan: _Download, file: IO[bytes], progress: Progress | None) -
 
 def _discard(plan: _Download) -> None:
     """Remove a part, so that the next download starts anew."""
-    plan.part.unlink(missing_ok=True)
-    plan.version.unlink(missing_ok=True)
+    for path in (plan.part, plan.version):
+        with contextlib.suppress(OSError):  # Windows removes no open file, which is no harm
+            path.unlink()
 
 
 def _lock(file: IO[bytes], plan: _Download) -> None:
