@@ -32,7 +32,13 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 ERRORS = {"StyleganError", "ConfigError", "DataError", "CheckpointError", "WeightsError"}
-ERROR_MAKERS = {"_refusal", "_damaged"}
+ERROR_MAKERS = {  # which argument of a function that makes an error says what was found
+    "refusal": 0,
+    "_refusal": 0,
+    "_damaged": 0,
+    "_inexpressible": 1,
+    "_unavailable": 1,
+}
 
 
 def read(name: str) -> str:
@@ -131,8 +137,8 @@ def messages() -> Iterator[tuple[str, str]]:
             if not isinstance(node, ast.Call) or not node.args:
                 continue
             called = ast.unparse(node.func)
-            if called in ERRORS | ERROR_MAKERS or called.startswith("logger."):
-                for text in longest_literals(node.args[0]):
+            if called in ERRORS | ERROR_MAKERS.keys() or called.startswith("logger."):
+                for text in longest_literals(node.args[ERROR_MAKERS.get(called, 0)]):
                     yield str(path.relative_to(SOURCE)), text
 
 
