@@ -32,6 +32,12 @@ def test_a_run_that_starts_at_its_full_resolution_never_grows():
     assert growth.end_kimg(resolution=16) == 0
 
 
+def test_a_fade_of_any_length_ends_at_a_whole_number():
+    growth = Growth(train_kimg=0.1, fade_kimg=0.7)  # neither is exact in binary
+    assert [growth.lod_at(800 * n, resolution=64) for n in range(5)] == [3, 2, 1, 0, 0]
+    assert growth.lod_at(799, resolution=64) > 2
+
+
 def test_level_of_detail_in_numbers():
     assert (max_lod(1024), max_lod(8), max_lod(4)) == (8, 1, 0)
     assert fade_weight(1.25) == 0.25

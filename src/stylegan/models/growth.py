@@ -63,10 +63,10 @@ class Growth:
         Source: Karras et al. 2019 (StyleGAN), appendix C; the official schedule.
         """
         first = max_lod(resolution) - max_lod(self.initial_resolution)
-        kimg, length = nimg / 1000, self.train_kimg + self.fade_kimg
-        phase = math.floor(kimg / length)
-        faded = max(kimg - phase * length - self.train_kimg, 0.0) / self.fade_kimg
-        return max(first - phase - faded, 0.0)
+        # In whole images, so that a fade ends at a whole number however long it is.
+        train, fade = round(self.train_kimg * 1000), max(round(self.fade_kimg * 1000), 1)
+        phase, position = divmod(nimg, train + fade)
+        return max(first - phase - max(position - train, 0) / fade, 0.0)
 
     def end_kimg(self, *, resolution: int) -> float:
         """Return when the full resolution has faded in, in thousands of images."""
