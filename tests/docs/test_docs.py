@@ -227,6 +227,10 @@ def test_the_readme_has_a_row_for_each_preset(name):
     numbers = [f"{preset.batch}", f"{preset.lr:g}", f"{preset.kimg:,}"]
     assert [row[3], row[4], row[6]] == numbers
     assert row[5].split()[0] == ("none" if preset.gamma is None else f"{preset.gamma:g}")
+    is_small = name == "stylegan2-small"
+    pair = [num / 1e6 for num in count(preset.configuration, 64 if is_small else 1024)]
+    shown = " / ".join(f"{num:.{2 if is_small else 1}f} M" for num in pair)
+    assert row[2] == shown + (" at 64x64" if is_small else "")
 
 
 def preset_rows(section: str) -> dict[str, dict[str, str]]:
