@@ -59,16 +59,27 @@ class Array:
         self._raw: bytes | bytearray | None = None
         self._dtype = torch.float32
         self._sizes: list[int] = []
-        self._is_fortran = False
+        self._axes: tuple[int, ...] = ()
         self._tensor: Tensor | None = None
 
     def restore(self, state: object) -> None:
         """Take (version, shape, dtype, is_fortran, data); old numpy has no version."""
         shape, dtype, is_fortran, data = instance_of(state, tuple)[-4:]
-        self.fill(data, shape, dtype, is_fortran=bool(is_fortran))
+        self.fill(data, shape, dtype, order="F" if is_fortran else "C")
 
-    def fill(self, data: object, shape: object, dtype: object, *, is_fortran: bool) -> None:
-        """Take the data, which must be as much as shape and dtype say."""
+    def fill(
+        self, data: object, shape: object, dtype: object, *, order: object, axes: object = None
+    ) -> None:
+        """Take the data, which must be as much as shape and dtype say.
+
+        Args:
+            data: bytes.
+            shape: of the array; with order "K", of the data before `axes` are exchanged.
+            dtype: a `Dtype`.
+            order: "C" if the last axis is the closest in memory, "F" if the first, "K" if
+                `axes` say.
+            axes: for "K", which axes of `shape` the array's are.
+        """
         raw = as_bytes(data)
         sizes = [instance_of(size, int) for size in instance_of(shape, tuple)]
         kind = instance_of(dtype, Dtype)
@@ -77,8 +88,16 @@ class Array:
             raise ValueError(f"an array of {text}")
         if kind.code not in _DTYPES or math.prod(sizes) * kind.itemsize != len(raw):
             raise ValueError(f"an array of {text} over {len(raw)} bytes")
-        self._raw, self._dtype = raw, _DTYPES[kind.code]
-        self._sizes, self._is_fortran = sizes, is_fortran
+        everything = range(len(sizes))
+        if order == "K":
+            self._axes = tuple(instance_of(axis, int) for axis in instance_of(axes, tuple))
+        elif order == "F":
+            sizes, self._axes = sizes[::-1], tuple(reversed(everything))
+        else:
+            self._axes = tuple(everything)
+        if sorted(self._axes) != list(everything):
+            raise ValueError(f"an array of {text} with other axes")
+        self._raw, self._dtype, self._sizes = raw, _DTYPES[kind.code], sizes
 
     def tensor(self) -> Tensor:
         """Return the data as a tensor that owns it; ValueError if the file gave none."""
@@ -93,11 +112,7 @@ class Array:
                 else torch.empty(0, dtype=self._dtype)
             )
             self._raw = None
-            if self._is_fortran:
-                axes = tuple(reversed(range(len(self._sizes))))
-                self._tensor = flat.reshape(self._sizes[::-1]).permute(axes)
-            else:
-                self._tensor = flat.reshape(self._sizes)
+            self._tensor = flat.reshape(self._sizes).permute(self._axes)
         return self._tensor
 
 
@@ -109,10 +124,17 @@ def array_calls(budget: Budget) -> dict[str, Callable[..., object]]:
             raise ValueError("an array of another kind")
         return Array(budget)
 
-    def from_buffer(data: object, dtype: object, shape: object, order: object) -> Array:
+    def from_buffer(
+        data: object, dtype: object, shape: object, order: object, axes: object = None
+    ) -> Array:
         array = Array(budget)
-        array.fill(data, shape, dtype, is_fortran=order == "F")
+        array.fill(data, shape, dtype, order=order, axes=axes)
         return array
+
+    def empty_bytes(*arguments: object) -> bytes:
+        if arguments:
+            raise ValueError("bytes made from arguments")
+        return b""
 
     def encode(text: object, encoding: object) -> bytes | bytearray:
         if encoding not in ("latin1", "latin-1"):
@@ -132,6 +154,7 @@ def array_calls(budget: Budget) -> dict[str, Callable[..., object]]:
         "numpy.dtype": Dtype,
         "numpy.ndarray": no_call,
         "_codecs.encode": encode,
+        "__builtin__.bytes": empty_bytes,  # how protocol 2 says b""
     }
     for core in ("numpy.core", "numpy._core"):
         calls[f"{core}.multiarray.scalar"] = scalar
