@@ -124,3 +124,15 @@ def test_every_stage_trains_what_it_uses(stage):
     y.square().sum().backward()
     for name in ("weight", "bias", "noise_strength", "affine.weight"):
         assert box.get_parameter(name).grad.abs().max() > 0, name
+
+
+def test_a_droplet_is_felt_far_away_in_all_stages_but_d():
+    x, scale, shift, weight, offset = arguments()
+    spiked = x.clone()
+    spiked[:, 0, 32, 32] = 1000
+    for stage, function in STAGES.items():
+        before = function(x, scale, shift, weight, offset)[..., :24, :24]
+        after = function(spiked, scale, shift, weight, offset)[..., :24, :24]
+        assert torch.equal(before, after) == (stage == "d"), stage
+        if stage == "c":  # all of the picture gives way to the spike
+            assert after.std() < 0.7 * before.std()
