@@ -29,11 +29,12 @@ FOLDERS = {
     "nn": ["equalized", "progressive", "mapping", "modulated", "adain", "stages"],
     "models": ["growth", "sizes", "base", "progan", "stylegan", "stylegan2", "registry", "io"],
     "losses": ["adversarial", "regularizers", "objective"],
-    "data": ["readers", "check", "prepare", "dataset", "sampler", "loader"],
+    "data": ["readers", "check", "prepare", "labels", "dataset", "sampler", "loader"],
     "training": [
         "fields",
         "config",
         "presets",
+        "dataset",
         "schedule",
         "ema",
         "stats",

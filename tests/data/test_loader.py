@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,7 @@ from stylegan.images import from_uint8
 
 def drawn(dataset, num, **options):
     stream = batches(dataset, **{"batch_size": 4, "seed": 3} | options)
-    result = list(islice(stream, num))
+    result = [batch.images for batch in islice(stream, num)]
     stream.close()
     return torch.stack(result)
 
@@ -72,7 +73,7 @@ def test_ctrl_c_does_not_reach_a_worker(folder):
     os.kill(worker.pid, signal.SIGINT)
     result += islice(stream, 9)  # more than what it has decoded ahead
     stream.close()
-    assert torch.equal(torch.stack(result), drawn(dataset, 10))
+    assert torch.equal(torch.stack([batch.images for batch in result]), drawn(dataset, 10))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -125,10 +126,11 @@ def test_a_stream_follows_changes_of_size_in_the_order_of_the_set(folder, worker
         for num, resolution in sizes:
             expected = dataset.gather(order[place : place + num], resolution=resolution)
             found = stream.take(num, start=place, resolution=resolution)
-            assert torch.equal(found, from_uint8(expected))
+            assert torch.equal(found.images, from_uint8(expected))
+            assert found.labels is None
             place += num
         again = stream.take(4, start=0, resolution=side)  # anywhere
-        assert torch.equal(again, from_uint8(dataset.gather(order[:4])))
+        assert torch.equal(again.images, from_uint8(dataset.gather(order[:4])))
     assert multiprocessing.active_children() == []
 
 
@@ -140,3 +142,28 @@ def test_a_stream_keeps_its_workers_while_the_size_stays(folder):
         assert multiprocessing.active_children() == [worker]
         stream.take(4, start=4, resolution=4)
         assert [child.pid for child in multiprocessing.active_children()] != [worker.pid]
+
+
+def label(folder, labels):
+    names = [f"{index:03d}.png" for index in range(len(labels))]
+    pairs = [list(pair) for pair in zip(names, labels, strict=True)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_labels_come_with_their_images_and_change_none(folder, workers):
+    label(folder, [0, 1, 2, 0, 1, 2, 0])
+    dataset = ImageDataset(folder, mirror=True)
+    order = list(islice(InfiniteSampler(14, seed=3), 24))
+    with Stream(dataset, seed=3, workers=workers, labels=True) as stream:
+        for start in (0, 4, 8, 12, 16, 20):
+            batch = stream.take(4, start=start, resolution=16)
+            indices = order[start : start + 4]
+            assert torch.equal(batch.images, from_uint8(dataset.gather(indices)))
+            assert batch.labels.argmax(dim=1).tolist() == [index % 7 % 3 for index in indices]
+            assert (batch.labels.shape, batch.labels.dtype) == ((4, 3), torch.float32)
+
+
+def test_labels_of_a_set_without_any_cannot_be_asked_for(folder):
+    with pytest.raises(ValueError, match="set has no labels"):
+        batches(ImageDataset(folder), batch_size=1, seed=0, labels=True)

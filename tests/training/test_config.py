@@ -57,7 +57,7 @@ def test_overrides_are_typed_by_their_field(run_config, override, path, value):
         ("optim.beta2=1.0", "from 0 to below 1"),
         ("loss.gamma=nan", "a finite number"),
         ("output.total_kimg=inf", "a finite number"),
-        ("generator.c_dim=5", "training does not use labels yet"),
+        ("generator.c_dim=5", "c_dim 5 with data.labels False; expected labels for a network"),
         ("discriminator.mbstd_num_channels=4", "a divisor of the 6 channels"),
         ("discriminator.mapping_layers=-1", "mapping_layers -1"),
         ("ema.rampup=-1", "ema.rampup -1"),

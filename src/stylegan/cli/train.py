@@ -50,6 +50,7 @@ class Train:
         channel_base: A block at resolution r has this divided by r channels.
         channel_max: Most channels of a block.
         mirror: Show each image flipped as well.
+        cond: Train on the labels of the set as well.
         on_bad: What to do with images that cannot be used.
         checkpoint_kimg: Distance of two checkpoints. Default: that of the snapshots.
         snapshot_kimg: Distance of two snapshots, each with a sheet of samples.
@@ -74,6 +75,7 @@ class Train:
     channel_base: int | None = None
     channel_max: int | None = None
     mirror: bool = False
+    cond: bool = False
     on_bad: Literal["skip", "fail"] = "skip"
     checkpoint_kimg: float | None = None
     snapshot_kimg: float | None = None
@@ -214,6 +216,12 @@ def resolve(
     Raises:
         ConfigError: if a name is unknown or a value cannot work.
     """
+    if command.cond and dataset.label_table is None:
+        raise ConfigError(
+            f"--cond with {command.data}, which has no labels",
+            expected="a label of each image in dataset.json",
+            fix="make them by `stylegan data prepare --labels-from folders`, or leave it out",
+        )
     choices = Choices(
         resolution=dataset.resolution,
         img_channels=dataset.num_channels,
@@ -224,6 +232,7 @@ def resolve(
         channel_max=command.channel_max,
         mirror=command.mirror,
         on_bad=command.on_bad,
+        label_dim=dataset.label_dim if command.cond else 0,
         checkpoint_kimg=command.checkpoint_kimg,
         snapshot_kimg=command.snapshot_kimg,
         seed=command.seed,
@@ -305,6 +314,7 @@ def describe(record: Mapping[str, Any]) -> str:
         "loss/D": "D",
         "r1/penalty": "R1",
         "gradient_penalty": "penalty",
+        "label_loss/real": "labels",
         "path_length/mean": "path length",
         "grad_norm/G": "|grad G|",
         "grad_norm/D": "|grad D|",

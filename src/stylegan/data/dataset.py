@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from stylegan import images
 from stylegan.data.check import Entry, Verdict, examine, fingerprint, judge
+from stylegan.data.labels import LabelTable
 from stylegan.data.readers import (
     AbstractSource,
     Label,
@@ -74,6 +75,7 @@ class ImageDataset(Dataset[Tensor]):
         self._labels = _aligned(labels, self._entries)
         self._fingerprint = fingerprint(self._entries, labels)
         self._cache: Tensor | None = None
+        self._table: LabelTable | None = None
 
     @property
     def name(self) -> str:
@@ -112,6 +114,22 @@ class ImageDataset(Dataset[Tensor]):
         The label of an image that it forgets is None.
         """
         return self._labels
+
+    @property
+    def label_table(self) -> LabelTable | None:
+        """The labels as vectors, made on first use; None if `dataset.json` has none.
+
+        Raises:
+            DataError: if an image has no label, or labels do not go together.
+        """
+        if self._table is None and self._labels is not None:
+            self._table = LabelTable(self._labels, self.image_names)
+        return self._table
+
+    @property
+    def label_dim(self) -> int:
+        """Width of the labels as vectors, 0 for none; raises as `label_table`."""
+        return 0 if self.label_table is None else self.label_table.dim
 
     @property
     def fingerprint(self) -> str:
@@ -154,6 +172,17 @@ class ImageDataset(Dataset[Tensor]):
         """
         images = torch.stack([self[index] for index in indices])
         return reduce(images, 1 if resolution is None else self._resolution // resolution)
+
+    def gather_labels(self, indices: Sequence[int]) -> Tensor:
+        """Return labels of images as float32 [N, label_dim], mirrored ones included.
+
+        Raises:
+            DataError: as `label_table`.
+            ValueError: if the set has no labels.
+        """
+        if self.label_table is None:
+            raise ValueError(f"{self._source.path} has no labels")
+        return self.label_table.gather(torch.tensor(indices) % len(self._entries))
 
     def preload(
         self, budget_bytes: int, workers: int | None = None, *, progress: Progress | None = None

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Self
 
@@ -16,6 +17,19 @@ from stylegan.images import from_uint8
 from stylegan.rng import generator_for
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Real images on the device, and their labels.
+
+    Attributes:
+        images: float32 [N, C, R, R] in [-1, 1].
+        labels: float32 [N, label_dim]; None unless they were asked for.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+
+
 def batches(
     dataset: ImageDataset,
     *,
@@ -25,8 +39,9 @@ def batches(
     resolution: int | None = None,
     device: torch.device | str = "cpu",
     workers: int = 0,
-) -> Iterator[Tensor]:
-    """Yield batches without end, float32 [N, C, R, R] in [-1, 1].
+    labels: bool = False,
+) -> Iterator[Batch]:
+    """Yield batches without end.
 
     They depend on the set, `batch_size`, `seed`, `start` and `resolution` only: `workers` and
     the set's cache change how fast they come. Nothing is drawn from torch's global generator.
@@ -40,18 +55,23 @@ def batches(
         resolution: R, a power of two up to the set's, which None takes; see `ImageDataset.gather`.
         device: where the batches go; pinned memory and asynchronous copies serve CUDA.
         workers: processes that decode ahead; 0, or a cached set, decodes in this process.
+        labels: whether the batches have labels; which changes nothing of their images.
 
     Raises:
-        ValueError: if `batch_size` is not positive, or the set has no such resolution.
-        DataError: while iterating, if an image can no longer be read; it is named.
+        ValueError: if `batch_size` is not positive, or the set has no such resolution, or no
+            labels where they are asked for.
+        DataError: if labels are asked for and do not go together; while iterating, if an image
+            can no longer be read; it is named.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     resolution = dataset.resolution if resolution is None else resolution
     if resolution < 1 or dataset.resolution % resolution:
         raise ValueError(f"resolution must divide {dataset.resolution}, got {resolution}")
+    if labels and dataset.label_table is None:
+        raise ValueError(f"{dataset.name} has no labels")
     sampler = InfiniteSampler(len(dataset), seed=seed, start=start)
-    sized = _Batches(dataset, resolution)
+    sized = _Batches(dataset, resolution, labels=labels)
     return _batches(sized, sampler, batch_size, torch.device(device), workers)
 
 
@@ -66,6 +86,7 @@ class Stream:
         seed: the run's seed.
         device: where the batches go.
         workers: processes that decode ahead, as in `batches`.
+        labels: whether the batches have labels.
     """
 
     def __init__(
@@ -75,16 +96,18 @@ class Stream:
         seed: int,
         device: torch.device | str = "cpu",
         workers: int = 0,
+        labels: bool = False,
     ) -> None:
         self._dataset = dataset
         self._seed = seed
         self._device = device
         self._workers = workers
+        self._labels = labels
         self._next: tuple[int, int, int] | None = None
-        self._batches: Iterator[Tensor] | None = None
+        self._batches: Iterator[Batch] | None = None
 
-    def take(self, batch_size: int, *, start: int, resolution: int) -> Tensor:
-        """Return the batch at a place, float32 [N, C, R, R] in [-1, 1].
+    def take(self, batch_size: int, *, start: int, resolution: int) -> Batch:
+        """Return the batch at a place.
 
         One that follows on the last, in its size, comes from the workers' work ahead; another
         size or place starts them anew.
@@ -108,6 +131,7 @@ class Stream:
                 resolution=resolution,
                 device=self._device,
                 workers=self._workers,
+                labels=self._labels,
             )
         self._next = (start + batch_size, batch_size, resolution)
         return next(self._batches)
@@ -133,10 +157,10 @@ def _batches(
     batch_size: int,
     device: torch.device,
     workers: int,
-) -> Iterator[Tensor]:
+) -> Iterator[Batch]:
     is_cuda = device.type == "cuda"
     workers = 0 if sized.dataset.is_cached else workers
-    loader: DataLoader[Tensor | _Failure] = DataLoader(
+    loader: DataLoader[_Decoded | _Failure] = DataLoader(
         sized,
         sampler=_Chunks(sampler, batch_size),
         batch_size=None,
@@ -149,7 +173,15 @@ def _batches(
     for batch in loader:
         if isinstance(batch, _Failure):
             raise batch.as_error()
-        yield from_uint8(batch.to(device, non_blocking=is_cuda))
+        images, labels = (
+            None if part is None else part.to(device, non_blocking=is_cuda) for part in batch
+        )
+        assert images is not None
+        yield Batch(images=from_uint8(images), labels=labels)
+
+
+_Decoded = tuple[Tensor, Tensor | None]
+"""Images, uint8 on the CPU, and labels; a tuple, whose tensors the loader knows how to pin."""
 
 
 class _Failure:
@@ -162,18 +194,20 @@ class _Failure:
         return DataError(self.found, expected=self.expected, fix=self.fix)
 
 
-class _Batches(Dataset["Tensor | _Failure"]):
+class _Batches(Dataset["_Decoded | _Failure"]):
     """The set seen by the loader: its keys are lists of indices."""
 
-    def __init__(self, dataset: ImageDataset, resolution: int) -> None:
+    def __init__(self, dataset: ImageDataset, resolution: int, *, labels: bool) -> None:
         self.dataset = dataset
         self.resolution = resolution
+        self.labels = labels
 
-    def __getitem__(self, indices: list[int]) -> Tensor | _Failure:
+    def __getitem__(self, indices: list[int]) -> "_Decoded | _Failure":
         try:
-            return self.dataset.gather(indices, resolution=self.resolution)
+            images = self.dataset.gather(indices, resolution=self.resolution)
         except DataError as error:
             return _Failure(error)
+        return images, self.dataset.gather_labels(indices) if self.labels else None
 
 
 class _Chunks:

@@ -37,3 +37,21 @@ def discriminator_wasserstein(real_logits: Tensor, fake_logits: Tensor) -> Tenso
     Source: Gulrajani et al. 2017 (WGAN-GP), algorithm 1, without the gradient penalty.
     """
     return (fake_logits - real_logits).squeeze(1)
+
+
+def label_cross_entropy(label_logits: Tensor, c: Tensor) -> Tensor:
+    """Softmax cross-entropy of guessed labels, `-log softmax(logits)` at each label: [N].
+
+    Source: Odena et al. 2017, "Conditional Image Synthesis with Auxiliary Classifier GANs",
+    equation 3.
+
+    Args:
+        label_logits: what the discriminator guesses, [N, c_dim], unnormalized.
+        c: the labels, one-hot, [N, c_dim].
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if label_logits.shape != c.shape:
+        raise ValueError(f"c must be {list(label_logits.shape)}, got {list(c.shape)}")
+    return F.cross_entropy(label_logits, c, reduction="none")

@@ -17,6 +17,7 @@ from stylegan.losses.adversarial import (
     discriminator_wasserstein,
     generator_logistic,
     generator_wasserstein,
+    label_cross_entropy,
 )
 from stylegan.losses.regularizers import (
     enlargement,
@@ -93,12 +94,14 @@ class Draw:
         z_mix: second latents for style mixing, [N, z_dim]; None without mixing.
         crossover: first style input that takes the second latents.
         noise: source of the noise maps; None takes the stored ones.
+        c: labels of the images, [N, c_dim]; None where networks have none.
     """
 
     z: Tensor
     z_mix: Tensor | None = None
     crossover: int = 0
     noise: torch.Generator | None = None
+    c: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +119,10 @@ class Loss:
 
 def styles(generator: AbstractGenerator, draw: Draw) -> tuple[Tensor, Tensor]:
     """Map a draw to ws for synthesis, and to the unmixed ws of which w_avg is the mean."""
-    ws: Tensor = generator.mapping(draw.z)
+    ws: Tensor = generator.mapping(draw.z, draw.c)
     if draw.z_mix is None:
         return ws, ws
-    return mix(ws, generator.mapping(draw.z_mix), draw.crossover), ws
+    return mix(ws, generator.mapping(draw.z_mix, draw.c), draw.crossover), ws
 
 
 def show(generator: AbstractGenerator, ws: Tensor, draw: Draw) -> Images:
@@ -135,13 +138,19 @@ def generator_loss(
     *,
     config: LossConfig,
 ) -> Loss:
-    """Loss of the phase "G main": the generator against the discriminator."""
+    """Loss of the phase "G main": the generator against the discriminator.
+
+    Where D guesses labels, as an AC-GAN's does, G is also to make images that show theirs.
+    """
     ws, _ = styles(generator, draw)
-    logits = discriminator(show(generator, ws, draw))
+    logits, guessed = discriminator.logits_and_labels(show(generator, ws, draw), draw.c)
     is_logistic = config.adversarial == "logistic"
     each = generator_logistic(logits) if is_logistic else generator_wasserstein(logits)
     total = each.mean()
-    return Loss(total=total, terms={"loss/G": total.detach()})
+    terms = {"loss/G": total.detach()}
+    if guessed is not None and draw.c is not None:
+        terms["label_loss/G"], total = _with_labels(total, guessed, draw.c)
+    return Loss(total=total, terms=terms)
 
 
 def path_length_loss(
@@ -184,8 +193,12 @@ def discriminator_loss(
     *,
     config: LossConfig,
     positions: Tensor | None = None,
+    real_c: Tensor | None = None,
+    fake_c: Tensor | None = None,
 ) -> Loss:
     """Loss of the phase "D main": real against generated images, with its own regularizers.
+
+    Where D guesses labels, as an AC-GAN's does, it is to guess those of both.
 
     Args:
         discriminator: D.
@@ -193,14 +206,17 @@ def discriminator_loss(
         fakes: generated images, likewise, or their mipmap.
         config: weights; R1 is added here unless it has an interval.
         positions: for "wgan-gp", where between real (0) and generated (1) each gradient is
-            taken, [N], uniform.
+            taken, [N], uniform. Its label is that of the real image.
+        real_c: labels of the real images, [N, c_dim]; None where networks have none.
+        fake_c: labels that the generated images were made for, likewise.
 
     Raises:
         ValueError: if "wgan-gp" gets no positions, or a mipmap.
     """
     has_r1 = config.r1_interval is None and config.gamma > 0
     reals = reals.detach().requires_grad_(has_r1)
-    real_logits, fake_logits = discriminator(reals), discriminator(fakes)
+    real_logits, guessed_real = discriminator.logits_and_labels(reals, real_c)
+    fake_logits, guessed_fake = discriminator.logits_and_labels(fakes, fake_c)
     terms = {
         "logits/real": real_logits.detach().mean(),
         "logits/fake": fake_logits.detach().mean(),
@@ -216,22 +232,40 @@ def discriminator_loss(
         terms["loss/D"] = total.detach()
         total = total + config.drift * real_logits.square().mean()
         if config.gp_weight > 0:
-            penalty = _penalty_between(discriminator, reals, fakes, positions, config)
+            penalty = _penalty_between(discriminator, reals, fakes, positions, config, real_c)
             total = total + config.gp_weight * penalty.mean()
             terms["gradient_penalty"] = penalty.detach().mean()
     if has_r1:
         penalty = _scaled_r1(discriminator, real_logits, reals)
         total = total + config.gamma / 2 * penalty.mean()
         terms["r1/penalty"] = penalty.detach().mean()
+    for name, guessed, c in (("real", guessed_real, real_c), ("fake", guessed_fake, fake_c)):
+        if guessed is not None and c is not None:
+            terms[f"label_loss/{name}"], total = _with_labels(total, guessed, c)
     return Loss(total=total, terms=terms)
 
 
-def r1_loss(discriminator: AbstractDiscriminator, reals: Tensor, *, config: LossConfig) -> Loss:
-    """Loss of the phase "D R1" at real images [N, C, R, R], times its weight and interval."""
+def r1_loss(
+    discriminator: AbstractDiscriminator,
+    reals: Tensor,
+    *,
+    config: LossConfig,
+    real_c: Tensor | None = None,
+) -> Loss:
+    """Loss of the phase "D R1" at real images [N, C, R, R], times its weight and interval.
+
+    `real_c` are their labels, [N, c_dim]; None where networks have none.
+    """
     reals = reals.detach().requires_grad_()
-    penalty = _scaled_r1(discriminator, discriminator(reals), reals)
+    penalty = _scaled_r1(discriminator, discriminator(reals, real_c), reals)
     total = penalty.mean() * (config.gamma / 2 * (config.r1_interval or 1))
     return Loss(total=total, terms={"r1/penalty": penalty.detach().mean()})
+
+
+def _with_labels(total: Tensor, guessed: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss of guessed labels for the log, and the total with it, at weight 1."""
+    label_loss = label_cross_entropy(guessed, c).mean()
+    return label_loss.detach(), total + label_loss
 
 
 def _scaled_r1(discriminator: AbstractDiscriminator, logits: Tensor, reals: Tensor) -> Tensor:
@@ -245,12 +279,13 @@ def _penalty_between(
     fakes: Images,
     positions: Tensor | None,
     config: LossConfig,
+    c: Tensor | None,
 ) -> Tensor:
     if positions is None or not isinstance(fakes, Tensor):
         raise ValueError("wgan-gp needs positions [N], and images of one size")
     between = reals.detach().lerp(fakes.detach(), positions[:, None, None, None]).requires_grad_()
     return gradient_penalty(
-        discriminator(between),
+        discriminator(between, c),
         between,
         target=config.gp_target,
         scale=enlargement(between, discriminator.img_resolution),

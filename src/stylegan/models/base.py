@@ -155,6 +155,7 @@ class AbstractDiscriminator(nn.Module, ABC):
         img_channels: channels of the images.
         compute_dtype: dtype of the convolutions. Weights stay float32.
         is_growing: whether the network has a level of detail.
+        guesses_labels: whether it guesses labels, which must be one-hot, and takes none.
     """
 
     config: Any
@@ -163,6 +164,7 @@ class AbstractDiscriminator(nn.Module, ABC):
     img_channels: int
     compute_dtype: torch.dtype
     is_growing: bool = False
+    guesses_labels: bool = False
     _lod: float = 0.0
 
     @property
@@ -182,6 +184,15 @@ class AbstractDiscriminator(nn.Module, ABC):
         With a level of detail, R is `img_resolution / 2**floor(lod)`. A network of mipmaps
         takes the images of each resolution, largest first, or makes them of the largest.
         """
+
+    def logits_and_labels(
+        self, images: Images, c: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map images and labels to logits [N, 1] and, if it guesses labels, theirs [N, c_dim].
+
+        Arguments as in `forward`.
+        """
+        return self(images, c), None
 
 
 @dataclass(kw_only=True)

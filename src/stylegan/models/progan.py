@@ -252,6 +252,7 @@ class Discriminator(AbstractDiscriminator):
 
     b4: DiscriminatorHead
     is_growing = True
+    guesses_labels = True
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -287,8 +288,8 @@ class Discriminator(AbstractDiscriminator):
         """
         return self.logits_and_labels(images)[0]
 
-    def logits_and_labels(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Map images to logits [N, 1] and the logits of their labels [N, c_dim].
+    def logits_and_labels(self, images: Images, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map images to logits [N, 1] and the logits of their labels [N, c_dim], whatever c is.
 
         Source: Odena et al. 2017, "Conditional Image Synthesis with Auxiliary Classifier GANs".
 

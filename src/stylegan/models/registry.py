@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ from stylegan.models.base import (
 class Family:
     """The classes of one model family."""
 
-    generator: Callable[[Any], AbstractGenerator]
+    generator: type[AbstractGenerator]
     generator_config: type[Any]
-    discriminator: Callable[[Any], AbstractDiscriminator]
+    discriminator: type[AbstractDiscriminator]
     discriminator_config: type[Any]
 
 
@@ -163,8 +163,10 @@ def configs_for(
                 fix="check the spelling",
             )
 
-    def values(config: type, base: Mapping[str, Any]) -> dict[str, Any]:
+    def values(config: Any, base: Mapping[str, Any]) -> dict[str, Any]:
         own = {key: value for key, value in options.items() if key in known[config]}
+        if base.get("mapping_layers") == 0 and own.get("c_dim"):  # w is z and as many for labels
+            own = {"w_dim": 2 * own.get("z_dim", config.z_dim), **own}
         return {**base, **own, "resolution": resolution}
 
     return (

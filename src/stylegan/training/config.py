@@ -23,11 +23,13 @@ class DataConfig:
         path: folder or zip.
         mirror: show each image flipped as well.
         on_bad: what to do with images that cannot be used: leave them out, or fail.
+        labels: whether the networks learn the set's labels.
     """
 
     path: str
     mirror: bool = False
     on_bad: Literal["skip", "fail"] = "skip"
+    labels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,13 +212,13 @@ class RunConfig:
         """Check what concerns more than one part."""
         check_family(self.family)
         check_positive("batch", self.batch)
-        if self.generator.c_dim or self.discriminator.c_dim:
+        if self.data.labels != (self.generator.c_dim > 0):
             raise ConfigError(
-                f"c_dim {max(self.generator.c_dim, self.discriminator.c_dim)}",
-                expected="0: training does not use labels yet",
-                fix="leave it out",
+                f"c_dim {self.generator.c_dim} with data.labels {self.data.labels}",
+                expected="labels for a network that has some, and the reverse",
+                fix="add --cond, which sets both, or leave both out",
             )
-        for name in ("resolution", "img_channels"):
+        for name in ("resolution", "img_channels", "c_dim"):
             if getattr(self.generator, name) != getattr(self.discriminator, name):
                 raise ConfigError(
                     f"generator.{name} {getattr(self.generator, name)} and "

@@ -49,7 +49,9 @@ def estimate(config: RunConfig) -> Estimate:
         z = torch.empty(config.batch, state.generator.z_dim)
         side = state.generator.img_resolution
         reals = torch.empty(config.batch, state.generator.img_channels, side, side)
-        draw = Draw(z=z)
+        c_dim = state.generator.c_dim
+        c = torch.empty(config.batch, c_dim) if c_dim > 0 else None
+        draw = Draw(z=z, c=c)
         with _KeptBytes() as kept_g:
             generator_loss(state.generator, state.discriminator, draw, config=config.loss)
         with _KeptBytes() as kept_d:
@@ -59,6 +61,8 @@ def estimate(config: RunConfig) -> Estimate:
                 reals,
                 config=config.loss,
                 positions=torch.empty(config.batch),
+                real_c=c,
+                fake_c=c,
             )
     generator, discriminator = map(num_parameters, (state.generator, state.discriminator))
     # float32: G has weight, gradient, two moments and the average; D all but the average

@@ -16,8 +16,9 @@ import torch
 
 from stylegan import images
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.labels import LabelTable
 from stylegan.data.loader import Stream
-from stylegan.errors import ConfigError, DataError
+from stylegan.errors import ConfigError
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.ops.box import upsample_nearest
@@ -30,6 +31,7 @@ from stylegan.training.checkpoint import (
     write_config,
 )
 from stylegan.training.config import RunConfig
+from stylegan.training.dataset import check_dataset, open_dataset
 from stylegan.training.log import RunLog
 from stylegan.training.schedule import crossed
 from stylegan.training.state import TrainState
@@ -103,7 +105,7 @@ def train(
     started_s = time.monotonic()
     run_dir = Path(run_dir)
     dataset = open_dataset(config) if dataset is None else dataset
-    _check_dataset(dataset, config)
+    check_dataset(dataset, config)
     check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
     with lock_run_folder(run_dir):
         return _train(config, run_dir, dataset, initial, observe, started_s, max_minutes)
@@ -133,7 +135,8 @@ def _train(
     log = RunLog(run_dir, nimg=state.nimg)
     try:
         with _Signals() as signals:
-            return _Run(config, run_dir, state, log, observe).until_end(
+            labels = dataset.label_table if config.data.labels else None
+            return _Run(config, run_dir, state, log, labels, observe).until_end(
                 dataset, signals, deadline_s
             )
     finally:
@@ -149,12 +152,14 @@ class _Run:
         run_dir: Path,
         state: TrainState,
         log: RunLog,
+        labels: LabelTable | None,
         observe: Callable[[Progress], None] | None,
     ) -> None:
         self.config = config
         self.run_dir = run_dir
         self.state = state
         self.log = log
+        self.labels = labels
         self.observe = observe
         self.total_nimg = round(config.output.total_kimg * 1000)
         self.clock = Clock()
@@ -168,14 +173,25 @@ class _Run:
         state, output = self.state, self.config.output
         if state.nimg == 0:
             self.write_samples()
+        draw_labels = None if self.labels is None else self.labels.draw
         with Stream(
-            dataset, seed=self.config.seed, device=state.device, workers=output.workers
+            dataset,
+            seed=self.config.seed,
+            device=state.device,
+            workers=output.workers,
+            labels=self.labels is not None,
         ) as stream:
             while state.nimg < self.total_nimg:
                 batch = state.stage.batch
                 with self.clock("data"):
-                    reals = stream.take(batch, start=state.nimg, resolution=state.stage.resolution)
-                train_step(state, reals, timer=self.clock)
+                    real = stream.take(batch, start=state.nimg, resolution=state.stage.resolution)
+                train_step(
+                    state,
+                    real.images,
+                    real_c=real.labels,
+                    draw_labels=draw_labels,
+                    timer=self.clock,
+                )
                 is_last = state.nimg >= self.total_nimg
                 record = None
                 if is_last or crossed(state.nimg, batch, output.tick_kimg):
@@ -258,7 +274,7 @@ class _Run:
 
     @torch.no_grad()
     def write_samples(self) -> None:
-        """Write a sheet of EMA samples with the run's fixed latents and noise.
+        """Write a sheet of EMA samples with the run's fixed latents, noise, and labels of the set.
 
         While a run grows, the pixels are repeated to the full size, so that sheets compare.
         """
@@ -266,10 +282,18 @@ class _Run:
         factor = generator.img_resolution // self.state.stage.resolution
         stream = generator_for("samples", seed=self.config.seed)
         z = torch.randn([num, generator.z_dim], generator=stream).to(self.state.device)
+        c = None
+        if self.labels is not None:
+            stream = generator_for("sample_labels", seed=self.config.seed)
+            c = self.labels.draw(num, stream).to(self.state.device)
         # in small parts: one pass over all would need more memory than training
         parts = [
-            images.to_uint8(upsample_nearest(generator(part), factor=factor)).cpu()
-            for part in torch.split(z, SAMPLE_BATCH)
+            images.to_uint8(
+                upsample_nearest(generator(z[part], c if c is None else c[part]), factor=factor)
+            ).cpu()
+            for part in (
+                slice(first, first + SAMPLE_BATCH) for first in range(0, num, SAMPLE_BATCH)
+            )
         ]
         sheet = images.grid(torch.cat(parts), columns=max(round(num**0.5), 1))
         images.write(sheet, self.run_dir / "samples" / f"{self.state.nimg:09d}.png")
@@ -370,35 +394,6 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
             set_handler(number, handler)
-
-
-def open_dataset(config: RunConfig) -> ImageDataset:
-    """Open the real images of a config."""
-    return ImageDataset(
-        config.data.path,
-        resolution=config.generator.resolution,
-        mirror=config.data.mirror,
-        on_bad=config.data.on_bad,
-    )
-
-
-def _check_dataset(dataset: ImageDataset, config: RunConfig) -> None:
-    found = {"resolution": dataset.resolution, "mirror": dataset.is_mirrored}
-    wanted = {"resolution": config.generator.resolution, "mirror": config.data.mirror}
-    if found != wanted:
-        raise ConfigError(
-            f"images opened with {found}", expected=f"{wanted} as in the config", fix="set both"
-        )
-    if dataset.num_channels != config.generator.img_channels:
-        raise DataError(
-            f"{config.data.path} with {dataset.num_channels} channels",
-            expected=f"{config.generator.img_channels} as the networks have",
-            fix="convert the images, or set img_channels of both networks",
-        )
-    if len(dataset) < config.batch:
-        logger.warning("%d images are fewer than the batch of %d", len(dataset), config.batch)
-    if dataset.labels is not None:
-        logger.warning("%s has labels, which this run does not use", config.data.path)
 
 
 def adopt(state: TrainState, initial: Networks) -> None:

@@ -207,6 +207,9 @@ OPTIONS = {
     "data.path": "--data",
     "data.mirror": "--mirror",
     "data.on_bad": "--on-bad",
+    "data.labels": "--cond",
+    "generator.c_dim": "--cond",
+    "discriminator.c_dim": "--cond",
     "generator.resolution": "--resolution",
     "discriminator.resolution": "--resolution",
     "batch": "--batch",
@@ -243,6 +246,7 @@ class Choices:
         channel_max: most channels of a block.
         mirror: show each image flipped as well.
         on_bad: what to do with images that cannot be used.
+        label_dim: width of the set's labels, which the networks then learn; 0 for none.
         checkpoint_kimg: distance of two checkpoints.
         snapshot_kimg: distance of two snapshots.
         seed: of everything random.
@@ -262,6 +266,7 @@ class Choices:
     channel_max: int | None = None
     mirror: bool = False
     on_bad: Literal["skip", "fail"] = "skip"
+    label_dim: int = 0
     checkpoint_kimg: float | None = None
     snapshot_kimg: float | None = None
     seed: int = 0
@@ -302,7 +307,7 @@ def configure(
     assert preset.configuration in CONFIGURATIONS
     widths = {"channel_base": choices.channel_base, "channel_max": choices.channel_max}
     chosen = {key: value for key, value in widths.items() if value is not None}
-    chosen |= {"img_channels": choices.img_channels}
+    chosen |= {"img_channels": choices.img_channels, "c_dim": choices.label_dim}
     family, generator, discriminator = configs_for(
         preset.configuration, choices.resolution, **chosen
     )
@@ -328,7 +333,12 @@ def configure(
         family=family,
         generator=generator,
         discriminator=discriminator,
-        data=DataConfig(path=data_path, mirror=choices.mirror, on_bad=choices.on_bad),
+        data=DataConfig(
+            path=data_path,
+            mirror=choices.mirror,
+            on_bad=choices.on_bad,
+            labels=choices.label_dim > 0,
+        ),
         loss=replace(preset.loss, gamma=gamma),
         optim=OptimConfig(order=preset.order, generator_lr=preset.lr, discriminator_lr=preset.lr),
         ema=EmaConfig(
@@ -418,11 +428,11 @@ def _adopted(
     own: dict[str, Any] = {**chosen, "resolution": generator.resolution}
     source: Any
     for source in initial:
-        if source.c_dim > 0:
+        if source.c_dim != chosen["c_dim"]:
             raise ConfigError(
-                "--init-from a network with labels",
-                expected="one without: training does not use labels yet",
-                fix="choose another network",
+                f"--init-from a network with labels of {source.c_dim} numbers (c_dim)",
+                expected=f"{chosen['c_dim']} as in this run; 0 is no labels",
+                fix="choose another network, or change --cond or the set's labels",
             )
         if hasattr(source, "z_dim"):
             generator = replace(source, **own)

@@ -32,6 +32,7 @@ from stylegan.training.state import TrainState
 MAX_SKIPPED_IN_ROW = 20
 
 Draws = Callable[[str, int], Draw]
+LabelDraws = Callable[[int, torch.Generator], Tensor]
 Noise = Callable[[int], Tensor]
 Timer = Callable[[str], AbstractContextManager[object]]
 
@@ -40,6 +41,8 @@ def train_step(
     state: TrainState,
     reals: Tensor,
     *,
+    real_c: Tensor | None = None,
+    draw_labels: LabelDraws | None = None,
     draws: Draws | None = None,
     pl_noise: Noise | None = None,
     timer: Timer = lambda _: nullcontext(),
@@ -52,6 +55,10 @@ def train_step(
         state: changed in place, and nothing else is.
         reals: real images, [batch, C, R, R] in [-1, 1], on the state's device, at the
             resolution of `state.stage`. Fading is done here.
+        real_c: labels of the real images, [batch, c_dim], likewise; None where the networks
+            have none.
+        draw_labels: draws the labels of so many generated images from a stream, [n, c_dim], as
+            they are in the set; None likewise, or where `draws` brings them.
         draws: gives the random numbers of a phase ("G", "path_length", "D") for so many
             images; None draws them as a function of seed, phase and nimg.
         pl_noise: gives the direction of the path lengths for so many images, [n, C, R, R];
@@ -62,18 +69,21 @@ def train_step(
         The terms of this iteration, [] each, detached.
 
     Raises:
+        ValueError: if the networks have labels and some are missing.
         StyleganError: after 20 steps of one phase in a row with non-finite gradients.
     """
-    draws = draws or (lambda phase, num: draw(state, phase, num))
+    if (real_c is not None) != (state.discriminator.c_dim > 0):
+        raise ValueError("real_c must be there for networks with labels, and for no others")
+    draws = draws or (lambda phase, num: draw(state, phase, num, draw_labels))
     pl_noise = pl_noise or (lambda num: _path_noise(state, num))
     reals = fade(reals, state.stage.fade)
     phases = {
-        "generator-first": (_train_generator, _train_discriminator),
-        "discriminator-first": (_train_discriminator, _train_generator),
+        "G": lambda: _train_generator(state, len(reals), draws, pl_noise, timer),
+        "D": lambda: _train_discriminator(state, reals, real_c, draws, timer),
     }
     terms: dict[str, Tensor] = {}
-    for phase in phases[state.config.optim.order]:
-        terms |= phase(state, reals, draws, pl_noise, timer)
+    for phase in "GD" if state.config.optim.order == "generator-first" else "DG":
+        terms |= phases[phase]()
     beta = ema_beta(state.config.ema, nimg=state.nimg, batch=len(reals))
     update_ema(state.generator_ema, state.generator, beta)
     state.averages.add(terms)
@@ -83,10 +93,10 @@ def train_step(
 
 
 def _train_generator(
-    state: TrainState, reals: Tensor, draws: Draws, pl_noise: Noise, timer: Timer
+    state: TrainState, batch: int, draws: Draws, pl_noise: Noise, timer: Timer
 ) -> dict[str, Tensor]:
     config = state.config.loss
-    num = len(reals) // config.pl_batch_shrink
+    num = batch // config.pl_batch_shrink
     is_with_main = config.pl_weight > 0 and config.pl_interval is None
 
     def path_lengths() -> tuple[Loss, Tensor]:
@@ -106,7 +116,7 @@ def _train_generator(
 
     with timer("G"):
         pl_mean = state.pl_mean
-        drawn = draws("G", len(reals))
+        drawn = draws("G", batch)
         loss = generator_loss(state.generator, state.discriminator, drawn, config=config)
         if is_with_main:
             added, pl_mean = path_lengths()
@@ -119,7 +129,7 @@ def _train_generator(
 
 
 def _train_discriminator(
-    state: TrainState, reals: Tensor, draws: Draws, pl_noise: Noise, timer: Timer
+    state: TrainState, reals: Tensor, real_c: Tensor | None, draws: Draws, timer: Timer
 ) -> dict[str, Tensor]:
     config = state.config.loss
     with timer("D"):
@@ -130,23 +140,33 @@ def _train_discriminator(
             state.generator.update_w_avg(unmixed, state.config.ema.w_avg_beta)
         positions = _positions(state, len(reals)) if config.adversarial == "wgan-gp" else None
         loss = discriminator_loss(
-            state.discriminator, reals, fakes, config=config, positions=positions
+            state.discriminator,
+            reals,
+            fakes,
+            config=config,
+            positions=positions,
+            real_c=real_c,
+            fake_c=drawn.c,
         )
         terms = loss.terms | _optimize(state, "D", loss.total)
 
     if config.gamma > 0 and is_due(state.iteration, config.r1_interval):
         with timer("regularizers"):
-            loss = r1_loss(state.discriminator, reals, config=config)
+            loss = r1_loss(state.discriminator, reals, config=config, real_c=real_c)
             terms |= loss.terms | _optimize(state, "R1", loss.total)
     return terms
 
 
-def draw(state: TrainState, phase: str, num: int) -> Draw:
-    """Draw the latents, style mixing and noise of a phase from its place in the run.
+def draw(state: TrainState, phase: str, num: int, draw_labels: LabelDraws | None = None) -> Draw:
+    """Draw the latents, labels, style mixing and noise of a phase from its place in the run.
 
     Latents and mixing come from CPU streams, so that they are the same on every device.
     Mixing is decided once for the batch, as in the official code, and crosses over between style
-    inputs that the current level of detail has.
+    inputs that the current level of detail has. Labels have a stream of their own, so that
+    networks without them draw the same latents.
+
+    Raises:
+        ValueError: if the networks have labels and there is nothing to draw them.
     """
     seed, nimg, generator = state.config.seed, state.nimg, state.generator
     stream = generator_for(f"latents/{phase}", seed=seed, nimg=nimg)
@@ -158,11 +178,17 @@ def draw(state: TrainState, phase: str, num: int) -> Draw:
         crossover = int(torch.randint(1, num_ws, [], generator=stream))
     else:
         is_mixed, crossover = False, 0
+    c = None
+    if generator.c_dim > 0:
+        if draw_labels is None:
+            raise ValueError("networks with labels need draw_labels")
+        c = draw_labels(num, generator_for(f"labels/{phase}", seed=seed, nimg=nimg))
     return Draw(
         z=z.to(state.device),
         z_mix=z_mix.to(state.device) if is_mixed else None,
         crossover=crossover,
         noise=generator_for(f"noise/{phase}", seed=seed, nimg=nimg, device=state.device),
+        c=None if c is None else c.to(state.device),
     )
 
 

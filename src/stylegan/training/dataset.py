@@ -1,0 +1,66 @@
+"""The real images of a run, and whether they fit its networks."""
+
+import logging
+
+from stylegan.data.dataset import ImageDataset
+from stylegan.errors import ConfigError, DataError
+from stylegan.models.registry import FAMILIES
+from stylegan.training.config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+def open_dataset(config: RunConfig) -> ImageDataset:
+    """Open the real images of a config."""
+    return ImageDataset(
+        config.data.path,
+        resolution=config.generator.resolution,
+        mirror=config.data.mirror,
+        on_bad=config.data.on_bad,
+    )
+
+
+def check_dataset(dataset: ImageDataset, config: RunConfig) -> None:
+    """Check that images and labels fit the networks, and warn of what will not be used.
+
+    Raises:
+        ConfigError: if the set was opened with other options, or its labels do not fit.
+        DataError: if its images have another number of channels, or an image has no label.
+    """
+    found = {"resolution": dataset.resolution, "mirror": dataset.is_mirrored}
+    wanted = {"resolution": config.generator.resolution, "mirror": config.data.mirror}
+    if found != wanted:
+        raise ConfigError(
+            f"images opened with {found}", expected=f"{wanted} as in the config", fix="set both"
+        )
+    if dataset.num_channels != config.generator.img_channels:
+        raise DataError(
+            f"{config.data.path} with {dataset.num_channels} channels",
+            expected=f"{config.generator.img_channels} as the networks have",
+            fix="convert the images, or set img_channels of both networks",
+        )
+    if len(dataset) < config.batch:
+        logger.warning("%d images are fewer than the batch of %d", len(dataset), config.batch)
+    if config.data.labels:
+        _check_labels(dataset, config)
+    elif dataset.labels is not None:
+        logger.warning(
+            "%s has labels, which this run does not use: --cond (data.labels) would train on them",
+            config.data.path,
+        )
+
+
+def _check_labels(dataset: ImageDataset, config: RunConfig) -> None:
+    table, wanted = dataset.label_table, config.generator.c_dim
+    if table is None or table.dim != wanted:
+        raise ConfigError(
+            f"{config.data.path} with labels of {dataset.label_dim} numbers",
+            expected=f"{wanted}, the networks' c_dim",
+            fix="set c_dim of both networks, or take a set with such labels",
+        )
+    if FAMILIES[config.family].discriminator.guesses_labels and not table.has_classes:
+        raise ConfigError(
+            f"{config.data.path} with lists of numbers as labels for {config.family}",
+            expected="classes, as its discriminator guesses them",
+            fix="give each image an integer, or take a preset of another family",
+        )
