@@ -39,7 +39,7 @@ _LITERALS = frozenset(
     }
 )
 # Each operation may leave an object of some hundred bytes. A training checkpoint of 30 million
-# numbers in 500 tensors, with both optimizers' state, has 60,000.
+# numbers, with the state of both optimizers, has 31,000.
 _MAX_OPERATIONS = 1_000_000
 _CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: Mapping[str, Callable[[], object]] = {
