@@ -29,7 +29,11 @@ class Network:
             "components": dict(components or {}),
             "build_module_src": "raise SystemExit",
             "build_func_name": build_func_name,
-            "variables": list(variables.items()),
+            # as TensorFlow's session gives them: without axes a numpy scalar, not an array
+            "variables": [
+                (key, np.float32(value) if getattr(value, "ndim", 1) == 0 else value)
+                for key, value in variables.items()
+            ],
         }
 
     def __reduce_ex__(self, protocol: int):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from stylegan.errors import WeightsError
@@ -171,7 +172,13 @@ def _flattened(root: _Network, budget: Budget) -> TensorFlowNetwork:
         for item in instance_of(network.state.get("variables", []), list):
             name, value = instance_of(item, tuple)
             name = prefix + instance_of(name, str)
-            tensor = instance_of(value, Array).tensor()
+            # TensorFlow hands out a variable without axes as a numpy scalar, not as an array.
+            is_scalar = isinstance(value, int | float) and not isinstance(value, bool)
+            tensor = (
+                torch.tensor(value, dtype=torch.float32)
+                if is_scalar
+                else instance_of(value, Array).tensor()
+            )
             budget.charge(tensor.nbytes)
             if len(name) > _MAX_NAME or name in variables:
                 raise ValueError(f"variable {shown(name)} twice, or with too long a name")
