@@ -232,3 +232,16 @@ def test_damaged_files_are_refused_by_name(name, key, variable, value, message):
     network = changed(found[key], variable, value)
     with pytest.raises(WeightsError, match=message):
         BUILD[name.partition("-")[0]](network, origin="file")
+
+
+def test_convolutions_are_joined_from_128_on_where_the_file_says_nothing():
+    sizes = {"channel_base": 256, "channel_max": 4, "z_dim": 4, "w_dim": 4, "mapping_layers": 1}
+    network = create("stylegan-f", 128, **sizes).generator
+    variables = variables_of(network)
+    joined = "synthesis/128x128/Conv0_up/weight"
+    variables[joined] = variables[joined].flip(0, 1)
+    found = TensorFlowNetwork(
+        version=3, name="G", build_func_name="", static_kwargs={}, variables=variables
+    )
+    read = build_stylegan(found, origin="file").state_dict()
+    assert all(torch.equal(value, read[key]) for key, value in network.state_dict().items())

@@ -183,10 +183,12 @@ class SynthesisNetwork(nn.Module):
         anything to draw. Computes in `compute_dtype`, or in float64 if ws is.
 
         Raises:
-            ValueError: if ws has another number of styles.
+            ValueError: if ws has another number of styles, or the noise mode is unknown.
         """
         if ws.ndim != 3 or ws.shape[1] != 1:
             raise ValueError(f"ws must be [N, 1, w_dim], got {list(ws.shape)}")
+        if noise_mode not in ("const", "random", "none"):
+            raise ValueError(f"noise_mode must be const, random or none, got {noise_mode!r}")
         dtype = torch.float64 if ws.dtype == torch.float64 else self.compute_dtype
         top, weight = resolution_at(self.resolutions[-1], self.lod), fade_weight(self.lod)
         image: Tensor | None = None

@@ -10,13 +10,14 @@ from torch import Tensor
 def pixel_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     """Scale [N, C, ...] to unit second moment over C: `x / sqrt(mean(x^2) + eps)`.
 
-    On latents it projects to a sphere of radius sqrt(C). Statistics are computed in float32 at
-    least.
+    On latents it projects to a sphere of radius sqrt(C). The mean is summed in float32 at least.
 
     Source: Karras et al. 2018 (ProGAN), section 4.2.
     """
-    y = x.to(torch.promote_types(x.dtype, torch.float32))
-    return x * (y.square().mean(dim=1, keepdim=True) + eps).rsqrt().to(x.dtype)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    # Squares stay in the dtype of x: a wider copy would be kept for the backward pass.
+    mean = x.square().mean(dim=1, keepdim=True, dtype=wide)
+    return x * (mean + eps).rsqrt().to(x.dtype)
 
 
 def instance_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
