@@ -67,6 +67,40 @@ def test_dry_run_prints_the_configuration_and_writes_nothing(line, tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def labelled(line, image_folder, tmp_path):
+    """The command line with a set of three classes, and the set."""
+    folder = shutil.copytree(image_folder, tmp_path / "labelled")
+    pairs = [[f"{index:02d}.png", index % 3] for index in range(12)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    return [str(folder) if word == str(image_folder) else word for word in line], folder
+
+
+def test_cond_trains_on_labels_and_the_same_line_resumes(labelled, tmp_path, capsys):
+    line, _ = labelled
+    assert main([*line, "--cond", "--max-minutes", "0"]) == 0
+    assert main([*line, "--cond"]) == 0
+    assert "resumed at 4 images" in capsys.readouterr().err
+    assert stylegan.load(tmp_path / "run").c_dim == 3
+    assert main(line) == 1
+    assert "data.labels: True -> False" in capsys.readouterr().err
+
+
+def test_labels_without_cond_are_told_and_cond_without_labels_is_refused(
+    labelled, tmp_path, capsys
+):
+    line, folder = labelled
+    assert main([*line, "--max-minutes", "0"]) == 0
+    assert "has labels, which this run does not use: --cond" in capsys.readouterr().err
+    assert stylegan.load(tmp_path / "run").c_dim == 0
+    (folder / "dataset.json").unlink()
+    assert main([*line, "--cond"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--cond with " in error
+    assert "--labels-from folders" in error
+
+
 def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys):
     assert main(line) == 0
     second = [str(tmp_path / "second") if word == str(tmp_path / "run") else word for word in line]

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from stylegan.losses.adversarial import (
@@ -8,6 +9,7 @@ from stylegan.losses.adversarial import (
     discriminator_wasserstein,
     generator_logistic,
     generator_wasserstein,
+    label_cross_entropy,
 )
 
 
@@ -35,3 +37,11 @@ def test_wasserstein_losses_are_differences_of_logits():
     real, fake = torch.tensor([[1.0], [-2.0]]), torch.tensor([[0.5], [3.0]])
     assert generator_wasserstein(fake).tolist() == [-0.5, -3.0]
     assert discriminator_wasserstein(real, fake).tolist() == [-0.5, 5.0]
+
+
+def test_guessed_labels_cost_what_their_probability_says():
+    guessed = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])  # 1/4 and 3/4
+    losses = label_cross_entropy(guessed, torch.eye(2))
+    torch.testing.assert_close(losses, torch.tensor([math.log(4), math.log(4 / 3)]))
+    with pytest.raises(ValueError, match=r"c must be \[2, 2\], got \[2, 3\]"):
+        label_cross_entropy(guessed, torch.zeros(2, 3))

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stylegan.errors import ConfigError
 from stylegan.losses.objective import (
@@ -15,7 +16,8 @@ from stylegan.losses.objective import (
     show,
     styles,
 )
-from stylegan.losses.regularizers import gradient_penalty, r1_penalty
+from stylegan.losses.regularizers import gradient_penalty, path_lengths, r1_penalty
+from stylegan.models import progan
 from stylegan.models.stylegan2 import Discriminator, Generator
 from stylegan.ops.box import downsample_box, upsample_nearest
 
@@ -160,3 +162,95 @@ def test_path_length_is_weighted_by_weight_and_interval(generator):
 def test_values_that_cannot_work_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         LossConfig(**options)
+
+
+@pytest.fixture
+def labels():
+    return torch.eye(3)[[0, 1, 2, 0]], torch.eye(3)[[2, 1, 0, 1]]
+
+
+@pytest.fixture
+def conditional(generator_config, discriminator_config):
+    torch.manual_seed(3)
+    generator = Generator(replace(generator_config, c_dim=3))
+    return generator, Discriminator(replace(discriminator_config, c_dim=3))
+
+
+def test_both_latents_of_a_mix_have_the_same_label(conditional, labels):
+    generator, _ = conditional
+    c, _ = labels
+    z, z_mix = torch.randn(4, 8), torch.randn(4, 8)
+    ws, unmixed = styles(generator, Draw(z=z, z_mix=z_mix, crossover=2, c=c))
+    assert torch.equal(unmixed, generator.mapping(z, c))
+    assert torch.equal(ws[:, 2:], generator.mapping(z_mix, c)[:, 2:])
+
+
+def test_each_term_is_taken_with_the_labels_of_its_images(conditional, labels):
+    generator, discriminator = conditional
+    real_c, fake_c = labels
+    draw = Draw(z=torch.randn(4, 8), c=fake_c)
+    fakes = generator(draw.z, fake_c).detach()
+    loss = generator_loss(generator, discriminator, draw, config=LossConfig())
+    torch.testing.assert_close(loss.total, F.softplus(-discriminator(fakes, fake_c)).mean())
+    reals = torch.randn(4, 3, 16, 16)
+    cs = {"real_c": real_c, "fake_c": fake_c}
+    loss = discriminator_loss(discriminator, reals, fakes, config=LossConfig(), **cs)
+    real_logits, fake_logits = discriminator(reals, real_c), discriminator(fakes, fake_c)
+    expected = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    torch.testing.assert_close(loss.total, expected)
+    assert (fake_logits - discriminator(fakes, real_c)).abs().max() > 1e-4
+    # the regularizers
+    config = LossConfig(gamma=2.0, r1_interval=None)
+    with_r1 = discriminator_loss(discriminator, reals, fakes, config=config, **cs)
+    point = reals.clone().requires_grad_()
+    penalty = r1_penalty(discriminator(point, real_c), point).mean()
+    torch.testing.assert_close(with_r1.total, expected + penalty)
+    alone = r1_loss(discriminator, reals, config=config, real_c=real_c)
+    torch.testing.assert_close(alone.total, penalty)
+    wgan = discriminator_loss(
+        discriminator, reals, fakes, config=WGAN, positions=torch.zeros(4), **cs
+    )
+    point = reals.clone().requires_grad_()
+    penalty = gradient_penalty(discriminator(point, real_c), point).mean()
+    torch.testing.assert_close(wgan.terms["gradient_penalty"], penalty.detach())
+
+
+def test_path_lengths_are_those_of_labelled_images(conditional, labels):
+    generator, _ = conditional
+    z, noise = torch.randn(4, 8), torch.randn(4, 3, 16, 16)
+    lengths = []
+    for c in labels:
+        loss, _ = path_length_loss(
+            generator,
+            Draw(z=z, c=c),
+            pl_noise=noise,
+            pl_mean=torch.zeros([]),
+            config=LossConfig(),
+        )
+        ws = generator.mapping(z, c)
+        expected = path_lengths(generator.synthesis(ws), ws, noise).mean()
+        torch.testing.assert_close(loss.terms["path_length/mean"], expected.detach())
+        lengths.append(expected.item())
+    assert lengths[0] != lengths[1]
+
+
+def test_a_discriminator_that_guesses_labels_adds_their_cross_entropy_to_both_losses(labels):
+    real_c, fake_c = labels
+    sizes = {"resolution": 16, "channel_base": 64, "channel_max": 6, "c_dim": 3}
+    generator = progan.Generator(progan.GeneratorConfig(**sizes, z_dim=8))
+    discriminator = progan.Discriminator(progan.DiscriminatorConfig(**sizes))
+    draw = Draw(z=torch.randn(4, 8), c=fake_c)
+    fakes, reals = generator(draw.z, fake_c).detach(), torch.randn(4, 3, 16, 16)
+    _, guessed_real = discriminator.logits_and_labels(reals)
+    _, guessed_fake = discriminator.logits_and_labels(fakes)
+    of_real = F.cross_entropy(guessed_real, real_c)
+    of_fake = F.cross_entropy(guessed_fake, fake_c)
+
+    loss = generator_loss(generator, discriminator, draw, config=WGAN)
+    torch.testing.assert_close(loss.total, -discriminator(fakes).mean() + of_fake)
+    assert loss.terms["label_loss/G"].item() == pytest.approx(of_fake.item())
+    options = {"config": WGAN, "positions": torch.rand(4)}
+    plain = discriminator_loss(discriminator, reals, fakes, **options)
+    loss = discriminator_loss(discriminator, reals, fakes, **options, real_c=real_c, fake_c=fake_c)
+    torch.testing.assert_close(loss.total, plain.total + of_real + of_fake)
+    assert "label_loss/real" not in plain.terms

@@ -11,6 +11,7 @@ import torch
 
 from stylegan.models import progan
 from stylegan.models.stylegan2 import Generator
+from stylegan.training import step
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.estimate import estimate
 from stylegan.training.log import read_log
@@ -40,6 +41,10 @@ def draw_labels(num, stream):
     return torch.eye(2)[torch.randint(2, [num], generator=stream)]
 
 
+def draw_of_three(num, stream):
+    return torch.eye(3)[torch.randint(3, [num], generator=stream)]
+
+
 def halves(num, stream):
     """Images that are light on the left, class 0, or on the right, class 1."""
     c = draw_labels(num, stream)
@@ -58,8 +63,8 @@ def test_generated_images_follow_their_label(preset):
     gamma = None if preset == "progan" else 0.1
     config = small_run(preset, *overrides, resolution=8, img_channels=1, batch=16, gamma=gamma)
     state = TrainState(config, CPU)
-    for step in range(300):
-        reals, c = halves(16, torch.Generator().manual_seed(step))
+    for index in range(300):
+        reals, c = halves(16, torch.Generator().manual_seed(index))
         train_step(state, reals, real_c=c, draw_labels=draw_labels)
     z = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -93,13 +98,37 @@ def test_every_preset_takes_a_step_with_labels_that_reaches_them(preset):
 def test_labels_have_a_stream_of_their_own(run_config):
     plain = TrainState(run_config, CPU)
     state = TrainState(conditional(run_config), CPU)
-    drawn = draw(state, "G", 8, draw_labels)
+    drawn = draw(state, "G", 8, draw_of_three)
     assert torch.equal(drawn.z, draw(plain, "G", 8).z)
     assert draw(plain, "G", 8).c is None
-    assert torch.equal(drawn.c, draw(state, "G", 8, draw_labels).c)
-    assert not torch.equal(drawn.c, draw(state, "D", 8, draw_labels).c)
+    assert torch.equal(drawn.c, draw(state, "G", 8, draw_of_three).c)
+    assert not torch.equal(drawn.c, draw(state, "D", 8, draw_of_three).c)
     state.nimg += 8
-    assert not torch.equal(drawn.c, draw(state, "G", 8, draw_labels).c)
+    assert not torch.equal(drawn.c, draw(state, "G", 8, draw_of_three).c)
+
+
+def test_generated_images_are_judged_with_the_labels_that_they_were_made_for(
+    run_config, monkeypatch
+):
+    state = TrainState(conditional(run_config), CPU)
+    expected, real_c = draw(state, "D", 8, draw_of_three).c, torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
+    seen = {}
+
+    def note(name):
+        original = getattr(step, name)
+
+        def noted(*args, **options):
+            seen[name] = options
+            return original(*args, **options)
+
+        monkeypatch.setattr(step, name, noted)
+
+    note("discriminator_loss")
+    note("r1_loss")
+    train_step(state, torch.randn(8, 3, 16, 16), real_c=real_c, draw_labels=draw_of_three)
+    assert torch.equal(seen["discriminator_loss"]["fake_c"], expected)
+    assert torch.equal(seen["discriminator_loss"]["real_c"], real_c)
+    assert torch.equal(seen["r1_loss"]["real_c"], real_c)
 
 
 def test_labels_are_there_for_networks_that_have_some_and_for_no_others(run_config):

@@ -186,13 +186,27 @@ def test_initial_networks_of_another_family_are_refused():
         configure("progan", "data", choices, initial=[networks.generator.config])
 
 
-def test_initial_networks_with_labels_are_refused():
+def test_the_labels_of_initial_networks_are_those_of_the_run_or_it_is_refused():
     with torch.device("meta"):
         networks = create("stylegan2-e", 32, c_dim=5)
-    with pytest.raises(ConfigError, match="a network with labels"):
-        configure(
-            "stylegan2-f", "data", Choices(resolution=32), initial=[networks.generator.config]
-        )
+    initial = [networks.generator.config, networks.discriminator.config]
+    config, _ = configure(
+        "stylegan2-f", "data", Choices(resolution=32, label_dim=5), initial=initial
+    )
+    assert config.data.labels
+    assert [config.generator, config.discriminator] == initial
+    for label_dim in (0, 3):
+        choices = Choices(resolution=32, label_dim=label_dim)
+        with pytest.raises(ConfigError, match=rf"labels of 5 numbers .* expected {label_dim} as"):
+            configure("stylegan2-f", "data", choices, initial=initial)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_labels_enter_both_networks_of_every_preset(name):
+    config, _ = configure(name, "data", Choices(resolution=16, label_dim=3))
+    assert (config.generator.c_dim, config.discriminator.c_dim, config.data.labels) == (3, 3, True)
+    config, _ = configure(name, "data", Choices(resolution=16))
+    assert (config.generator.c_dim, config.discriminator.c_dim, config.data.labels) == (0, 0, False)
 
 
 @pytest.mark.parametrize("field", OPTIONS)

@@ -1,0 +1,82 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from stylegan.data.dataset import ImageDataset
+from stylegan.errors import ConfigError, DataError
+from stylegan.models import progan
+from stylegan.training.dataset import check_dataset, open_dataset
+
+
+@pytest.fixture
+def folder(image_folder, tmp_path):
+    return shutil.copytree(image_folder, tmp_path / "labelled")
+
+
+def label(folder, labels):
+    pairs = [[f"{index:02d}.png", value] for index, value in enumerate(labels)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+
+
+def config_with(config, folder, *, c_dim):
+    return replace(
+        config,
+        generator=replace(config.generator, c_dim=c_dim),
+        discriminator=replace(config.discriminator, c_dim=c_dim),
+        data=replace(config.data, path=str(folder), labels=c_dim > 0),
+    )
+
+
+def test_labels_that_are_not_used_are_told_with_the_way_to_use_them(run_config, folder, caplog):
+    label(folder, [0, 1] * 6)
+    config = config_with(run_config, folder, c_dim=0)
+    check_dataset(open_dataset(config), config)
+    (message,) = caplog.messages
+    assert "has labels, which this run does not use: --cond (data.labels)" in message
+
+
+def test_labels_that_are_used_need_no_word(run_config, folder, caplog):
+    label(folder, [0, 1] * 6)
+    config = config_with(run_config, folder, c_dim=2)
+    check_dataset(open_dataset(config), config)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("labels", [None, [0, 1, 2, 3] * 3])
+def test_labels_of_another_width_are_refused(run_config, folder, labels):
+    if labels is not None:
+        label(folder, labels)
+    config = config_with(run_config, folder, c_dim=2)
+    found = 0 if labels is None else 4
+    with pytest.raises(ConfigError, match=f"with labels of {found} numbers; expected 2, the"):
+        check_dataset(open_dataset(config), config)
+
+
+def test_missing_labels_are_counted_and_the_first_is_named(run_config, folder):
+    label(folder, [0, 1, 1])
+    config = config_with(run_config, folder, c_dim=2)
+    with pytest.raises(DataError, match=r"9 of 12 images without a label, the first 03.png"):
+        check_dataset(open_dataset(config), config)
+
+
+def test_a_discriminator_that_guesses_labels_refuses_lists_of_numbers(run_config, folder):
+    sizes = {"resolution": 16, "channel_base": 64, "channel_max": 6, "c_dim": 2}
+    config = replace(
+        config_with(run_config, folder, c_dim=2),
+        family="progan",
+        generator=progan.GeneratorConfig(**sizes, z_dim=8),
+        discriminator=progan.DiscriminatorConfig(**sizes),
+    )
+    label(folder, [[0.5, 0.5]] * 12)
+    with pytest.raises(ConfigError, match="lists of numbers as labels for progan; expected class"):
+        check_dataset(open_dataset(config), config)
+    label(folder, [0, 1] * 6)
+    check_dataset(open_dataset(config), config)
+
+
+def test_a_set_is_opened_as_the_config_says(run_config):
+    dataset = open_dataset(run_config)
+    assert isinstance(dataset, ImageDataset)
+    assert (dataset.resolution, dataset.is_mirrored) == (16, True)
