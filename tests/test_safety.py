@@ -17,6 +17,7 @@ FORBIDDEN_MODULES = {
     "marshal",
     "shelve",
 }
+DOWNLOADER = Path("interop", "remote.py")  # what comes from elsewhere comes through one door
 DISASSEMBLER = Path("interop", "restricted.py")  # pickletools decodes operations and runs none
 
 
@@ -37,6 +38,8 @@ def findings(text: str, name: Path = Path("file.py")) -> Iterator[str]:
                 yield f"imports {module}"
         if isinstance(node, ast.Call):
             yield from call_findings(node)
+            if ast.unparse(node.func).endswith("urlopen") and name != DOWNLOADER:
+                yield "opens a URL"
 
 
 def call_findings(node: ast.Call) -> Iterator[str]:
@@ -48,6 +51,8 @@ def call_findings(node: ast.Call) -> Iterator[str]:
         yield "calls torch.load without weights_only=True"
     if "weights_only" in keywords and keywords["weights_only"] != "True":
         yield f"says weights_only={keywords['weights_only']}"
+    if called.endswith((".extractall", ".extract")):  # an archive's names may lead anywhere
+        yield f"calls {called}"
     if keywords.get("allow_pickle", "False") != "False":
         yield "says allow_pickle"
     if keywords.get("shell", "False") != "False":
@@ -70,6 +75,8 @@ def call_findings(node: ast.Call) -> Iterator[str]:
         "eval('1')",
         "exec(text)",
         "subprocess.run(x, shell=True)",
+        "archive.extractall(folder)",
+        "urllib.request.urlopen(url)",
     ],
 )
 def test_each_way_in_is_noticed(text):

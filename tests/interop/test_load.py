@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from stylegan.errors import WeightsError
-from stylegan.interop.load import load, load_networks
+from stylegan.interop.load import kind_of, load, load_networks
 from stylegan.models import io
 from stylegan.models.base import Networks
+from stylegan.models.registry import family_of
 from stylegan.models.stylegan2 import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -71,6 +72,51 @@ def test_a_run_gives_its_newest_complete_snapshot(tmp_path):
     assert is_copy(load(run), tiny(1))
 
 
+@pytest.mark.parametrize(
+    ("stem", "kind"),
+    [
+        ("progan-tf", "an official TensorFlow pickle"),
+        ("stylegan-tf", "an official TensorFlow pickle"),
+        ("stylegan2-tf", "an official TensorFlow pickle"),
+        ("stylegan2-torch-skip-resnet", "an official PyTorch pickle"),
+    ],
+)
+def test_pickles_are_told_apart_by_what_they_name(stem, kind):
+    path = PARITY / f"{stem}.pkl"
+    assert kind_of(path).name == f"{kind} (.pkl)"
+    family = stem.partition("-")[0]
+    networks = load_networks(path)
+    assert {family_of(network) for _, network in networks.items()} == {family}
+    only = load_networks(path, only=["discriminator"])
+    assert [name for name, _ in only.items()] == ["discriminator"]
+    assert is_copy(only.discriminator, networks.discriminator)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"GAN": {"S.net.0.weight": torch.ones(2)}, "version": "1.8"}, "is a file of lucidrains'"),
+        ({"state_dict": {"generator.x": torch.ones(2)}, "meta": {}}, "perhaps MMGeneration"),
+        ({"model": {"x": torch.ones(2)}, "epoch": 3}, "holds 'model', 'epoch'"),
+        ({}, "holds nothing"),
+    ],
+)
+def test_torch_files_of_other_programs_are_refused_by_name(tmp_path, content, found):
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError) as caught:
+        load(tmp_path / "weights.pt")
+    assert found in str(caught.value)
+    assert "official state dicts" in caught.value.expected
+
+
+def test_a_damaged_torch_file_is_not_taken_for_a_pickle(tmp_path):
+    torch.save({"g_ema": {"x": torch.ones(2)}}, tmp_path / "weights.pt")
+    data = (tmp_path / "weights.pt").read_bytes()
+    (tmp_path / "weights.pt").write_bytes(data[:-30])
+    with pytest.raises(WeightsError, match="expected a whole file"):
+        load(tmp_path / "weights.pt")
+
+
 @pytest.mark.parametrize("name", ["missing.pkl", "folder", "text.pkl", "empty.pkl"])
 def test_an_unknown_source_is_told_what_is_known(tmp_path, name):
     (tmp_path / "folder").mkdir()
@@ -79,5 +125,5 @@ def test_an_unknown_source_is_told_what_is_known(tmp_path, name):
     found = "does not exist" if name == "missing.pkl" else "is of no known kind"
     with pytest.raises(WeightsError, match=found) as caught:
         load(tmp_path / name)
-    for kind in ("native folder", "run folder", "official PyTorch pickle"):
+    for kind in ("native folder", "run folder", "official PyTorch pickle", "rosinality file"):
         assert kind in caught.value.expected

@@ -187,6 +187,7 @@ def raw(body: bytes) -> bytes:
         (b"]" + b"]a" * 5, "no network under G"),
         (b"cbuiltins\nset\n(" + b"]" + b"\x8c\x01aa" + b"\x85R", "no network under G|damaged"),
         (b"\x8c\x04\xc3\x28\xff\x0a", "damaged"),
+        (b"ca\\q\nb\n", "names 'a"),  # pickletools would warn of the backslash
         (b"N" * 1_000_001, "more than 1000000 operations"),
     ],
 )

@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import pickle
+import random
 import resource
 import shutil
 import struct
@@ -365,3 +366,35 @@ def test_the_file_is_open_no_longer_than_needed(save, tmp_path):
         found = file.tensors("g")
     shutil.rmtree(tmp_path)
     assert found["w"].tolist() == [1, 1]
+
+
+@FORMS
+def test_random_damage_gives_weights_errors_and_nothing_else(save, is_zip):
+    path = save({"g": {"w": torch.arange(3.0), "v": torch.ones(2)}}, is_zip=is_zip)
+    whole, dice = path.read_bytes(), random.Random(0)
+    messages = []
+    for _ in range(1000):
+        data = bytearray(whole)
+        for _ in range(dice.choice([1, 1, 2, 8])):
+            start = dice.randrange(2, len(data))
+            data[start : start + dice.choice([0, 1, 1, 4])] = dice.randbytes(dice.choice([0, 1, 4]))
+        path.write_bytes(data)
+        try:
+            with open_torch_file(path) as file:
+                file.tensors("g")
+        except WeightsError as error:
+            messages.append(str(error))
+    assert len(messages) > 500
+    assert all(message.isprintable() for message in messages)
+
+
+def test_a_member_beyond_the_end_is_refused(archive):
+    """Its header stands last of all, in the archive's comment."""
+    path = archive.write({"a/data.pkl": tensor_pickle(2), "a/data/0": bytes(8)})
+    data = bytearray(path.read_bytes())
+    local, entry = data.rindex(b"PK\x03\x04"), data.rindex(b"PK\x01\x02")
+    header = data[local : local + 30 + len("a/data/0")]
+    data[entry + 42 : entry + 46] = struct.pack("<I", len(data))
+    data[-2:] = struct.pack("<H", len(header))
+    path.write_bytes(data + header)
+    assert "damaged" in refusal(path)

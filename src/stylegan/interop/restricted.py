@@ -10,7 +10,9 @@ import io
 import itertools
 import os
 import pickletools
-from collections.abc import Callable, Hashable, Mapping
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, TypeVar, runtime_checkable
@@ -137,13 +139,14 @@ def first_name(path: Path) -> str | None:
             if stream.peek(1)[:1] != b"\x80":
                 return None
             texts = [""]
-            for operation, argument, _ in itertools.islice(pickletools.genops(stream), 100):
-                if operation.name == "GLOBAL":
-                    return str(argument).replace(" ", ".", 1)
-                if operation.name == "STACK_GLOBAL":
-                    return ".".join(texts[-2:])
-                if isinstance(argument, str):
-                    texts.append(argument)
+            with _quiet():
+                for operation, argument, _ in itertools.islice(pickletools.genops(stream), 100):
+                    if operation.name == "GLOBAL":
+                        return str(argument).replace(" ", ".", 1)
+                    if operation.name == "STACK_GLOBAL":
+                        return ".".join(texts[-2:])
+                    if isinstance(argument, str):
+                        texts.append(argument)
     except (OSError, ValueError):
         pass
     return None
@@ -196,13 +199,8 @@ class Machine:
             WeightsError: if the data is no such pickle, or wants anything outside `calls`.
         """
         try:
-            for index, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-                if operation.name == "STOP":
-                    (result,) = self.stack
-                    return result
-                if index == _MAX_OPERATIONS:
-                    raise ValueError(f"more than {_MAX_OPERATIONS} operations")
-                self._step(operation.name, argument)
+            with _quiet():
+                return self._run(stream)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             detail = " ".join(ascii(str(error)).split())[:120]
             raise WeightsError(
@@ -210,6 +208,15 @@ class Machine:
                 expected="a whole pickle",
                 fix="download the file again",
             ) from error
+
+    def _run(self, stream: IO[bytes]) -> object:
+        for index, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+            if operation.name == "STOP":
+                (result,) = self.stack
+                return result
+            if index == _MAX_OPERATIONS:
+                raise ValueError(f"more than {_MAX_OPERATIONS} operations")
+            self._step(operation.name, argument)
         raise AssertionError("genops ends with STOP or raises")
 
     def _step(self, operation: str, argument: object) -> None:
@@ -298,6 +305,14 @@ class Machine:
         taken = self.stack[start:]
         del self.stack[start:]
         return taken
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep `pickletools` from warning of backslashes in names, which no honest file has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def _key(value: object) -> Hashable:

@@ -33,6 +33,8 @@ from stylegan.interop.storages import (
 
 _ZIP_START = b"PK\x03\x04"
 _MAX_DIRECTORY = 16 << 20  # bytes at once; a directory of names has some 100 for each tensor
+# what zipfile and our readers raise of files that are not as they should be
+_DAMAGE = (EOFError, LookupError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile)
 _MAX_NAME = 200  # characters of a tensor's name
 
 
@@ -120,7 +122,7 @@ def _read_root(stream: "_File", origin: str) -> dict[object, object]:
             root = read_legacy(stream, origin, num_bytes=stream.num_bytes, calls=calls)
     except OSError as error:
         raise _unreadable(origin, error) from error
-    except (LookupError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise _damaged(origin, error) from error
     if not isinstance(root, dict):
         raise refusal(f"{origin} holds {shown(root)}", "a dictionary of networks")
@@ -166,7 +168,7 @@ def _read_archive(archive: zipfile.ZipFile, origin: str, num_bytes: int, budget:
     def read_storage(found: zipfile.ZipInfo) -> bytearray:
         try:
             return content(found)
-        except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, *_DAMAGE) as error:
             raise _damaged(origin, error) from error
 
     storages: dict[str, Storage] = {}
