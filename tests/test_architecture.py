@@ -34,7 +34,7 @@ FOLDERS = {
         "fields",
         "config",
         "presets",
-        "dataset",
+        "reals",
         "schedule",
         "ema",
         "stats",

@@ -82,6 +82,14 @@ def test_cond_trains_on_labels_and_the_same_line_resumes(labelled, tmp_path, cap
     assert main([*line, "--cond"]) == 0
     assert "resumed at 4 images" in capsys.readouterr().err
     assert stylegan.load(tmp_path / "run").c_dim == 3
+    second = [str(tmp_path / "second") if word == str(tmp_path / "run") else word for word in line]
+    second += ["--init-from", str(tmp_path / "run"), "--max-minutes", "0"]
+    assert main([*second, "--cond"]) == 0
+    assert " 0 new, 0 dropped" in capsys.readouterr().err
+    assert main([*second, "--cond"]) == 0  # goes on
+    capsys.readouterr()
+    assert main([*second, "--out", str(tmp_path / "third")]) == 1
+    assert "with labels of 3 numbers (c_dim); expected 0" in capsys.readouterr().err
     assert main(line) == 1
     assert "data.labels: True -> False" in capsys.readouterr().err
 

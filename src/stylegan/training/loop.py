@@ -31,8 +31,8 @@ from stylegan.training.checkpoint import (
     write_config,
 )
 from stylegan.training.config import RunConfig
-from stylegan.training.dataset import check_dataset, open_dataset
 from stylegan.training.log import RunLog
+from stylegan.training.reals import check_dataset, open_dataset
 from stylegan.training.schedule import crossed
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step

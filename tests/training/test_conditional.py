@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stylegan.models import progan
+from stylegan.models import progan, stylegan
 from stylegan.models.stylegan2 import Generator
 from stylegan.training import step
 from stylegan.training.checkpoint import list_checkpoints
@@ -213,3 +213,21 @@ def test_an_auxiliary_classifier_trains_in_a_run(run_config, labelled, tmp_path)
     train(config, tmp_path / "run")
     terms = read_log(tmp_path / "run")[-1]["terms"]
     assert {"label_loss/G", "label_loss/real", "label_loss/fake"} <= terms.keys()
+
+
+@pytest.mark.parametrize("family", ["stylegan", "stylegan2"])
+def test_vectors_are_labels_too(run_config, labelled, tmp_path, family):
+    pairs = [[f"{index:02d}.png", [index / 12, -1, 0.5]] for index in range(12)]
+    (labelled / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    config = run_config
+    if family == "stylegan":
+        sizes = {"resolution": 16, "channel_base": 64, "channel_max": 6}
+        config = replace(
+            run_config,
+            family="stylegan",
+            generator=stylegan.GeneratorConfig(**sizes, z_dim=8, w_dim=8, mapping_layers=2),
+            discriminator=stylegan.DiscriminatorConfig(**sizes),
+        )
+    outcome = train(conditional(config, labelled), tmp_path / "run")
+    assert outcome.is_complete
+    assert read_log(tmp_path / "run")[-1]["skipped"] == 0

@@ -7,7 +7,7 @@ import pytest
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, DataError
 from stylegan.models import progan
-from stylegan.training.dataset import check_dataset, open_dataset
+from stylegan.training.reals import check_dataset, open_dataset
 
 
 @pytest.fixture
