@@ -137,7 +137,9 @@ def main():
         sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
         for index, row in enumerate(rows):
             sheet.paste(row, (0, index * rows[0].height))
-        sheet.save(arguments.sheet)
+        sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(
+            arguments.sheet
+        )
     if arguments.out:
         record = {
             "date": date.today().isoformat(),
