@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from stylegan.cli import main as cli
+from stylegan.interop.storages import LEGACY_START
 from stylegan.models.io import load
 
 PARITY = Path(__file__).parents[1] / "parity"
@@ -143,6 +144,60 @@ def write_hostile_files(folder: Path, marker: Path) -> None:
                 archive.writestr(member, content, compress_type=packing)
     with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
         archive.writestr("a.png", b"x")
+    write_files_with_holes(folder, golden)
+
+
+def write_files_with_holes(folder: Path, golden: bytes) -> None:
+    """Write files that take little disk, and would take all memory of a reader that trusts them."""
+    start = b"\x80\x02cdnnlib.tflib.network\nNetwork\n)\x81"
+    data, text = b"\x8e" + struct.pack("<Q", 80 << 20), b"\x8d" + struct.pack("<Q", 32 << 20)
+    wide = text + "\U0001f600".encode()  # one such character makes four bytes of each
+    texts = b"".join(b"X\x05\0\0\0%05d" % index for index in range(20_000))
+    sets = b"cbuiltins\nset\n](" + texts + b"eq\x09\x85R"
+    files = {
+        "holes-bytes.pkl": [start, *[data, 80 << 20] * 50, b"."],
+        "holes-bytearrays.pkl": [start, *[b"\x96" + data[1:], 80 << 20] * 50, b"."],
+        "holes-texts.pkl": [start, *[data, 80 << 20] * 7, *[wide, (32 << 20) - 4] * 50, b"."],
+        "holes-string.pkl": [start, b"T" + struct.pack("<i", (1 << 31) - 1), 1 << 31],
+        "holes-integer.pkl": [b"\x80\x02\x8b" + struct.pack("<i", (1 << 31) - 1), 1 << 31],
+        "holes-name.pkl": [b"\x80\x02c", 10 << 30],
+        "holes-name.pt": [LEGACY_START, b"\x80\x02c", 10 << 30],
+        "trailer.pkl": [golden, 10 << 30],
+        "sets.pkl": [b"\x80\x02}(", sets, *[b"cbuiltins\nset\nh\x09\x85R"] * 1000, b"u."],
+    }
+    for name, parts in files.items():
+        with (folder / name).open("wb") as file:
+            for part in parts:
+                if isinstance(part, int):
+                    file.seek(part, os.SEEK_CUR)
+                    file.truncate()
+                else:
+                    file.write(part)
+    for name in ("holes-description", "holes-weights"):
+        (folder / name).mkdir()
+        header = b'{"generator_ema.a":{"dtype":"F32","shape":[%d],"data_offsets":[0,%d]}}'
+        with (folder / name / "model.safetensors").open("wb") as file:
+            file.write(struct.pack("<Q", len(header % (2 << 30, 8 << 30))))
+            file.write(header % (2 << 30, 8 << 30))
+            file.truncate(file.tell() + (8 << 30))
+        network = {"family": "stylegan2", "config": {"resolution": 8}}
+        description = {"format": "stylegan", "version": 1, "metadata": {}}
+        description["networks"] = {"generator_ema": network}
+        (folder / name / "model.json").write_text(json.dumps(description))
+    os.truncate(folder / "holes-description" / "model.json", 4 << 30)
+    os.mkfifo(folder / "pipe.pkl")
+    # 2 MB of text that Python 2 wrote, as the data of 500 arrays
+    reconstruct = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R"
+    size = struct.pack("<i", 2_000_000)
+    first = b"T" + size + bytes(2_000_000) + b"q\x05"
+    dtype = b"cnumpy\ndtype\nU\x02u1K\0K\x01\x87R"
+    arrays = [
+        b"X\x04\0\0\0%04d" % index + reconstruct + b"(K\x01J" + size + b"\x85" + dtype
+        + b"\x89" + (first if index == 0 else b"h\x05") + b"tb\x86"
+        for index in range(500)
+    ]  # fmt: skip
+    state = b"}(U\x04nameU\x02GsU\tvariables](" + b"".join(arrays) + b"eub."
+    (folder / "text-of-many-arrays.pkl").write_bytes(start + state)
 
 
 REFUSALS = {
@@ -153,21 +208,34 @@ REFUSALS = {
     "bomb.pt": "a packed member 'data.pkl'",
     "call-in-meta.pkl": "names 'posix.system'",
     "call-tensorflow.pkl": "names '__builtin__.eval'",
-    "claimed-bytes.pkl": "expected 1099511627776 bytes",
+    "claimed-bytes.pkl": "one value of 1099511627776 bytes",
     "empty.pkl": "is of no known kind",
     "eval-in-tuple.pkl": "names 'builtins.eval'",
     "eval.pkl": "names 'builtins.eval'",
     "folder": "is of no known kind",
+    "holes-bytearrays.pkl": "would take more than 600 MiB of memory at once",
+    "holes-bytes.pkl": "would take more than 600 MiB of memory at once",
+    "holes-description": "is of no known kind",
+    "holes-integer.pkl": "one value of 2147483647 bytes",
+    "holes-name.pkl": "no newline found",
+    "holes-name.pt": "no newline found",
+    "holes-string.pkl": "one value of 2147483647 bytes",
+    "holes-texts.pkl": "would take more than 600 MiB of memory at once",
+    "holes-weights": "(generator_ema) lacks",
     "legacy-eval.pt": "names '__builtin__.eval'",
     "nested.pkl": "holds no network",
     "operations.pkl": "more than 1000000 operations",
     "page.pkl": "is of no known kind",
     "picture.pkl": "is of no known kind",
+    "pipe.pkl": "is neither a file nor a folder",
     "pictures.zip": "is a zip archive without data.pkl",
+    "sets.pkl": "would take more than 600 MiB of memory at once",
     "source.pkl": "(G_ema) is a 'Generator' that is not StyleGAN2",
     "system-2.pkl": "names 'posix.system'",
     "system.pkl": "names 'posix.system'",
     "text.pkl": "is of no known kind",
+    "text-of-many-arrays.pkl": "declares more data than it holds",
+    "trailer.pkl": "bytes after its end",
     "truncated-tf.pkl": "breaks off",
     "truncated.pkl": "breaks off",
     "truncated.pt": "breaks off",
@@ -207,14 +275,14 @@ def test_hostile_files_get_one_line_each_run_nothing_and_stay_below_a_gigabyte(t
         REFUSALS.items(), paths, lines[::2], lines[1::2], strict=True
     ):
         assert status == f"{path}\t1", message
-        assert message.startswith(f"stylegan convert: {path} "), message
+        assert message.startswith(f"stylegan convert: {path}"), message
         assert refusal in message, name
         assert "; expected " in message
         assert message.isprintable()
         assert len(message) < 1000
     assert not marker.exists()
     assert not out.exists()
-    assert int(done.stdout) < 1 << 20  # KiB
+    assert int(done.stdout) < 10**9 // 1024  # KiB
 
 
 def test_an_honest_file_in_their_place_is_converted(tmp_path):

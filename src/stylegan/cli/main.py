@@ -65,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "lower --batch, the widths or the resolution\n"
         )
         return 1
+    except MemoryError:
+        sys.stderr.write(
+            f"stylegan {name}: this machine has not enough memory; expected room for the data and "
+            "networks; close other programs, or use smaller ones\n"
+        )
+        return 1
     finally:
         _on_sigterm(before)
     return status

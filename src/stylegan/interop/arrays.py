@@ -6,6 +6,8 @@ the byte strings of Python 2, which arrive as latin1 text.
 
 import math
 import re
+import sys
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -51,12 +53,12 @@ class Array:
     """A stand-in for `numpy.ndarray`: the bytes of the file, made a tensor when it is needed.
 
     Args:
-        budget: pays for the copy of the data.
+        budget: pays for the copy of data that is text.
     """
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._raw: bytes | bytearray | None = None
+        self._raw: bytes | bytearray | str | None = None
         self._dtype = torch.float32
         self._sizes: list[int] = []
         self._axes: tuple[int, ...] = ()
@@ -73,14 +75,15 @@ class Array:
         """Take the data, which must be as much as shape and dtype say.
 
         Args:
-            data: bytes.
+            data: bytes, or the text that Python 2's became; kept as it is until `tensor`, as a
+                file may give one text to many arrays.
             shape: of the array; with order "K", of the data before `axes` are exchanged.
             dtype: a `Dtype`.
             order: "C" if the last axis is the closest in memory, "F" if the first, "K" if
                 `axes` say.
             axes: for "K", which axes of `shape` the array's are.
         """
-        raw = as_bytes(data)
+        raw = data if isinstance(data, str | bytearray) else instance_of(data, bytes)
         sizes = [instance_of(size, int) for size in instance_of(shape, tuple)]
         kind = instance_of(dtype, Dtype)
         text = f"[{', '.join(shown(size) for size in sizes[:_MAX_DIMENSIONS])}] {kind.code}"
@@ -100,17 +103,18 @@ class Array:
         self._raw, self._dtype, self._sizes = raw, _DTYPES[kind.code], sizes
 
     def tensor(self) -> Tensor:
-        """Return the data as a tensor that owns it; ValueError if the file gave none."""
+        """Return the data as a tensor, not to be written to; ValueError if the file gave none."""
         if self._tensor is None:
             if self._raw is None:
                 raise ValueError("an array without data")
-            self._budget.charge(len(self._raw))
-            # bytearray copies: what torch can write to must not be the file's own bytes
-            flat = (
-                torch.frombuffer(bytearray(self._raw), dtype=self._dtype)
-                if self._raw
-                else torch.empty(0, dtype=self._dtype)
-            )
+            if isinstance(self._raw, str):
+                self._budget.charge(len(self._raw))
+                # The copy takes the text's place, unless something else keeps the text: more
+                # references than the attribute's and the argument's.
+                if sys.getrefcount(self._raw) > 2:
+                    self._budget.hold(len(self._raw))
+                self._raw = as_bytes(self._raw)
+            flat = flat_tensor(self._raw, self._dtype)
             self._raw = None
             self._tensor = flat.reshape(self._sizes).permute(self._axes)
         return self._tensor
@@ -136,20 +140,21 @@ def array_calls(budget: Budget) -> dict[str, Callable[..., object]]:
             raise ValueError("bytes made from arguments")
         return b""
 
-    def encode(text: object, encoding: object) -> bytes | bytearray:
+    def encode(text: object, encoding: object) -> str:
+        # How protocol 2 says bytes. They stay the text that they are until they are needed.
         if encoding not in ("latin1", "latin-1"):
             raise ValueError(f"text to encode as {shown(encoding)}")
-        data = as_bytes(instance_of(text, str))
-        encoded.charge(len(data))
-        return data
+        return instance_of(text, str)
 
     def scalar(dtype: object, data: object) -> object:
-        return instance_of(dtype, Dtype).scalar(data)
+        kind = instance_of(dtype, Dtype)
+        if isinstance(data, str) and len(data) != kind.itemsize:
+            raise ValueError(f"a number of {len(data)} bytes")
+        return kind.scalar(data)
 
     def no_call(*_: object) -> object:
         raise ValueError("an array class that is called")
 
-    encoded = Budget(budget.left, budget.origin)
     calls: dict[str, Callable[..., object]] = {
         "numpy.dtype": Dtype,
         "numpy.ndarray": no_call,
@@ -169,3 +174,13 @@ def as_bytes(data: object) -> bytes | bytearray:
         return data
     # A character beyond latin1 raises UnicodeEncodeError, a ValueError, which names the file.
     return data.encode("latin1") if isinstance(data, str) else instance_of(data, bytes)
+
+
+def flat_tensor(data: bytes | bytearray | memoryview, dtype: torch.dtype) -> Tensor:
+    """Return the numbers in `data` as a tensor [n] over the same memory, not to be written to."""
+    if len(data) == 0:
+        return torch.empty(0, dtype=dtype)
+    with warnings.catch_warnings():
+        # Nothing writes to it: networks copy their tensors when they are filled.
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        return torch.frombuffer(data, dtype=dtype)

@@ -100,11 +100,19 @@ def kind_of(path: Path) -> Kind:
     Raises:
         WeightsError: if it is missing, or of no known kind.
     """
+    is_there = path.exists()
+    if is_there and not path.is_file() and not path.is_dir():
+        # Reading a pipe or a device would wait, or never end.
+        raise WeightsError(
+            f"{path} is neither a file nor a folder",
+            expected="weights that can be read more than once",
+            fix="write them to a file first",
+        )
     for kind in KINDS:
-        if path.exists() and kind.recognizes(path):
+        if is_there and kind.recognizes(path):
             return kind
     raise WeightsError(
-        f"{path} is of no known kind" if path.exists() else f"{path} does not exist",
+        f"{path} is of no known kind" if is_there else f"{path} does not exist",
         expected=" or ".join(kind.name for kind in KINDS if kind.load is not _refuse_torch_file),
         fix="check the path, or pass a URL",
     )
@@ -126,13 +134,18 @@ def _is_run(path: Path) -> bool:
     return (path / _SNAPSHOTS).is_dir()
 
 
+def _is_nimg(name: str) -> bool:
+    """Tell whether a folder is named by a count of images; `isdigit` takes a superscript too."""
+    return name.isascii() and name.isdecimal()
+
+
 def _load_native(path: Path, only: Collection[str] | None) -> Networks:
     return io.load(path, only=only)
 
 
 def _load_run(path: Path, only: Collection[str] | None) -> Networks:
     """Load the newest snapshot; one that was being written when the run died is passed over."""
-    folders = [folder for folder in (path / _SNAPSHOTS).iterdir() if folder.name.isdigit()]
+    folders = [folder for folder in (path / _SNAPSHOTS).iterdir() if _is_nimg(folder.name)]
     for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
         if io.is_native(folder):
             return io.load(folder, only=only)

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from stylegan.errors import WeightsError
-from stylegan.interop.arrays import array_calls
+from stylegan.interop.arrays import array_calls, as_bytes
 from stylegan.interop.restricted import (
     BoundedFile,
     Budget,
@@ -68,7 +68,7 @@ def read_official_pickle(
 
     Raises:
         WeightsError: if the file is missing, damaged, of another kind, names anything but
-            tensors and settings, or declares more data than it holds.
+            tensors and settings, or declares more data than it holds or should hold.
     """
     path = Path(path)
     try:
@@ -78,7 +78,8 @@ def read_official_pickle(
                 found = "a zip archive" if magic == b"PK" else "no pickle"
                 raise refusal(f"{path} is {found}", "an official PyTorch pickle")
             reader = _Reader(str(path), stream.num_bytes)
-            root = Machine(str(path), reader.calls).run(stream)
+            root = Machine(str(path), reader.calls, budget=reader.budget).run(stream)
+            stream.check_end(str(path))
             return reader.modules(root, only)
     except OSError as error:
         raise WeightsError(
@@ -185,12 +186,15 @@ class _Reader:
 
     def _set(self, items: object) -> set[object]:
         names = instance_of(items, list)
-        self.budget.charge(8 * len(names))
+        self.budget.hold_set(len(names))
         return {instance_of(name, str) for name in names}
 
     def _storage(self, data: object) -> Storage:
         """Find the one storage in what `torch.save` wrote of it."""
-        data = instance_of(data, bytes)
+        if isinstance(data, str):  # as protocol 2 says bytes
+            self.budget.charge(len(data))
+            self.budget.hold(len(data))
+        data = bytes(as_bytes(data))
         if data.startswith(b"PK"):
             raise ValueError("a storage in a zip archive")
         root = read_legacy(
@@ -198,5 +202,7 @@ class _Reader:
             self.origin,
             num_bytes=len(data),
             calls=self.storage_calls,
+            budget=self.budget,
+            data=data,
         )
         return instance_of(root, Storage)

@@ -2,25 +2,30 @@
 
 Python's own unpickler imports and calls whatever a file names. This one knows no import:
 a name is looked up in a table, and a name outside the table ends the reading. It also
-allocates no more than the file's own size allows, so a small file cannot fill the memory.
+allocates no more than the file's own size allows, so a small file cannot fill the memory, and no
+more than `MAX_HELD`, as a file with holes can be as large as it likes and cost its maker nothing.
 `pickletools`, the standard library's disassembler, decodes the operations.
 """
 
+import errno
 import io
 import itertools
 import os
 import pickletools
+import stat
+import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol, TypeVar, runtime_checkable
+from typing import IO, Protocol, TypeVar, cast, runtime_checkable
 
 from stylegan.errors import WeightsError
 
 Value = TypeVar("Value")
 
+_OPERATIONS = {operation.code: operation for operation in pickletools.opcodes}
 _LITERALS = frozenset(
     {
         "BININT",
@@ -43,6 +48,27 @@ _LITERALS = frozenset(
 # Each operation may leave an object of some hundred bytes. A training checkpoint of 30 million
 # numbers, with the state of both optimizers, has 31,000.
 _MAX_OPERATIONS = 1_000_000
+MAX_HELD = 600 << 20
+"""Bytes that a pickle's texts and data may take at once, and the tensors of one network.
+
+The largest official files, three networks of 1024x1024 in configuration F, hold 381 MB. With what
+one value may take beside it while it is read, a hostile file stays below a gigabyte.
+"""
+# Of one value. The largest tensor of the official networks, D's first dense layer, has 17 MB, and
+# 67 MB if its channels are doubled. Bytes stand twice in memory while they are read, a text that is
+# wider than latin1 up to five times its size in the file.
+_MAX_BYTES = 80 << 20
+_MAX_TEXT = 32 << 20
+_MAX_INTEGER = 256
+_MAX_LINE = 1024  # of a name
+_LIMITS: Mapping[str, int] = {
+    "BINUNICODE": _MAX_TEXT,
+    "BINUNICODE8": _MAX_TEXT,
+    "LONG4": _MAX_INTEGER,
+}
+# Of a set: its slot in the table, and the copy that a growing table makes.
+_SET_ITEM = 100
+_OBJECT = 500  # bytes of a dictionary of a few items, or of a stand-in, at most
 _CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: Mapping[str, Callable[[], object]] = {
     "EMPTY_LIST": list,
@@ -92,11 +118,12 @@ class Budget:
 
     Args:
         num_bytes: what may be asked for in all.
-        origin: the file, for the error.
+        origin: the file, for the errors.
     """
 
     def __init__(self, num_bytes: int, origin: str) -> None:
         self.left = num_bytes
+        self.held = 0
         self.origin = origin
 
     def charge(self, num_bytes: int) -> None:
@@ -113,11 +140,35 @@ class Budget:
                 fix="download the file again, and do not trust it",
             )
 
+    def hold(self, num_bytes: int) -> None:
+        """Count `num_bytes` as in memory until the file is closed.
+
+        Raises:
+            WeightsError: if that makes more than `MAX_HELD`.
+        """
+        self.held += num_bytes
+        if self.held > MAX_HELD:
+            raise WeightsError(
+                f"{self.origin} would take more than {MAX_HELD >> 20} MiB of memory at once",
+                expected="networks of the official sizes",
+                fix="do not trust the file; if it is yours, save its networks apart",
+            )
+
+    def hold_set(self, num_items: int) -> None:
+        """Count a set made of a list as in memory; WeightsError as `hold`."""
+        self.hold(_SET_ITEM * num_items)
+
 
 class BoundedFile(io.BufferedReader):
-    """A file whose `read` never allocates more than is left to read."""
+    """A file whose `read` never allocates more than is left to read.
+
+    Raises:
+        OSError: if it cannot be opened, or is no regular file: a pipe would be waited for.
+    """
 
     def __init__(self, path: Path) -> None:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         super().__init__(io.FileIO(path))
         self.num_bytes = os.fstat(self.fileno()).st_size
 
@@ -126,6 +177,15 @@ class BoundedFile(io.BufferedReader):
         if size is not None and size > io.DEFAULT_BUFFER_SIZE:
             size = min(size, self.num_bytes - self.tell())
         return super().read(size)
+
+    def check_end(self, origin: str) -> None:
+        """Refuse bytes after a pickle's end; WeightsError if there are any."""
+        if left := self.num_bytes - self.tell():
+            raise WeightsError(
+                f"{origin} has {left} bytes after its end",
+                expected="one pickle and nothing else",
+                fix="download the file again, and do not trust it",
+            )
 
 
 def first_name(path: Path) -> str | None:
@@ -140,10 +200,11 @@ def first_name(path: Path) -> str | None:
                 return None
             texts = [""]
             with _quiet():
-                for operation, argument, _ in itertools.islice(pickletools.genops(stream), 100):
-                    if operation.name == "GLOBAL":
+                early = itertools.islice(_operations(stream, max_bytes=_MAX_LINE), 100)
+                for operation, argument in early:
+                    if operation == "GLOBAL":
                         return str(argument).replace(" ", ".", 1)
-                    if operation.name == "STACK_GLOBAL":
+                    if operation == "STACK_GLOBAL":
                         return ".".join(texts[-2:])
                     if isinstance(argument, str):
                         texts.append(argument)
@@ -154,6 +215,8 @@ def first_name(path: Path) -> str | None:
 
 def shown(value: object) -> str:
     """Show a value from a file in an error: one line, ASCII, short."""
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, int):
         return str(value) if value.bit_length() < 64 else f"an integer of {value.bit_length()} bits"
     text = ascii(value) if isinstance(value, str) else f"a {type(value).__name__}"
@@ -175,6 +238,7 @@ class Machine:
         calls: what each allowed name stands for. The functions get the arguments of the file and
             raise ValueError or TypeError if these are not as they should be. What they allocate
             beyond their arguments they must bound themselves, with a `Budget`.
+        budget: holds the texts and data of the pickle.
         persistent: what to make of a persistent id; None refuses it.
     """
 
@@ -183,10 +247,12 @@ class Machine:
         origin: str,
         calls: Mapping[str, Callable[..., object]],
         *,
+        budget: Budget,
         persistent: Callable[[object], object] | None = None,
     ) -> None:
         self.origin = origin
         self.calls = calls
+        self.budget = budget
         self.persistent = persistent
         self.stack: list[object] = []
         self.marks: list[int] = []
@@ -196,7 +262,8 @@ class Machine:
         """Read up to the end of the pickle, and leave the stream right after it.
 
         Raises:
-            WeightsError: if the data is no such pickle, or wants anything outside `calls`.
+            WeightsError: if the data is no such pickle, wants anything outside `calls`, or more
+                memory than it may have or there is.
         """
         try:
             with _quiet():
@@ -208,24 +275,34 @@ class Machine:
                 expected="a whole pickle",
                 fix="download the file again",
             ) from error
+        except MemoryError as error:
+            raise WeightsError(
+                f"{self.origin} does not fit into memory",
+                expected="room for all its networks",
+                fix="close other programs, or do not trust the file",
+            ) from error
 
     def _run(self, stream: IO[bytes]) -> object:
-        for index, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-            if operation.name == "STOP":
-                (result,) = self.stack
-                return result
+        for index, (operation, argument) in enumerate(_operations(stream)):
+            if operation == "STOP":
+                if len(self.stack) != 1:
+                    raise ValueError(f"{len(self.stack)} values at the end")
+                return self.stack[0]
             if index == _MAX_OPERATIONS:
                 raise ValueError(f"more than {_MAX_OPERATIONS} operations")
-            self._step(operation.name, argument)
-        raise AssertionError("genops ends with STOP or raises")
+            self._step(operation, argument)
+        raise AssertionError("_operations ends with STOP or raises")
 
     def _step(self, operation: str, argument: object) -> None:
         """Run one operation that is not STOP."""
         if operation in _LITERALS:
+            if isinstance(argument, str | bytes | bytearray):
+                self.budget.hold(sys.getsizeof(argument))
             self.stack.append(argument)
         elif operation in _CONSTANTS:
             self.stack.append(_CONSTANTS[operation])
         elif operation in _EMPTY:
+            self.budget.hold(_OBJECT)
             self.stack.append(_EMPTY[operation]())
         elif operation in _SHORT_TUPLES:
             self.stack.append(tuple(self._pop(_SHORT_TUPLES[operation])))
@@ -253,6 +330,8 @@ class Machine:
             instance_of(self.stack[-1], list).extend(items)
         elif operation in ("SETITEM", "SETITEMS"):
             items = self._pop(2) if operation == "SETITEM" else self._pop_to_mark()
+            if len(items) % 2 != 0:
+                raise ValueError("a key without a value")
             keys = [_key(key) for key in items[::2]]
             instance_of(self.stack[-1], dict).update(zip(keys, items[1::2], strict=True))
         elif operation == "ADDITEMS":
@@ -262,6 +341,7 @@ class Machine:
             module, name = self._pop(2)
             self.stack.append(self._look_up(f"{instance_of(module, str)}.{instance_of(name, str)}"))
         elif operation in ("REDUCE", "NEWOBJ"):
+            self.budget.hold(_OBJECT)
             target, arguments = self._pop(2)
             self.stack.append(instance_of(target, Name).call(*instance_of(arguments, tuple)))
         elif operation == "BUILD":
@@ -301,10 +381,48 @@ class Machine:
 
     def _pop_to_mark(self) -> list[object]:
         """Take all values since the last mark, and the mark."""
+        if not self.marks:
+            raise IndexError("no mark")
         start = self.marks.pop()
         taken = self.stack[start:]
         del self.stack[start:]
         return taken
+
+
+class _Arguments:
+    """A stream as `pickletools` reads arguments from it: so much at once and no more."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.limit = 0
+
+    def read(self, size: int) -> bytes:
+        """Read at most `size` bytes; ValueError if that is above the limit."""
+        if size > self.limit:
+            raise ValueError(f"one value of {size} bytes")
+        return self.stream.read(size)
+
+    def readline(self) -> bytes:
+        """Read a line, or the start of a long one, which `pickletools` refuses."""
+        return self.stream.readline(_MAX_LINE)
+
+
+def _operations(stream: IO[bytes], *, max_bytes: int = _MAX_BYTES) -> Iterator[tuple[str, object]]:
+    """Give the operations of a pickle and their arguments, up to STOP.
+
+    `pickletools.genops` would read what an argument declares, whatever its size.
+    """
+    arguments = _Arguments(stream)
+    while True:
+        code = stream.read(1)
+        operation = _OPERATIONS.get(code.decode("latin1"))
+        if operation is None:
+            raise ValueError(f"no operation {code!r}" if code else "no STOP at the end")
+        arguments.limit = min(max_bytes, _LIMITS.get(operation.name, max_bytes))
+        read = None if operation.arg is None else operation.arg.reader
+        yield operation.name, None if read is None else read(cast(IO[bytes], arguments))
+        if operation.name == "STOP":
+            return
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import WeightsError
+from stylegan.interop.arrays import flat_tensor
 from stylegan.interop.restricted import Budget, Machine, Name, instance_of, shown
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -45,13 +46,13 @@ class Storage:
         dtype: of the numbers.
         key: its name in the file.
         numel: how many the file declares; `read` must give as many.
-        read: returns the bytes; None until the place in the file is known.
+        read: returns the bytes, not to be written to; None until the place in the file is known.
     """
 
     dtype: torch.dtype
     key: str
     numel: int
-    read: Callable[[], bytearray] | None = None
+    read: Callable[[], bytearray | memoryview] | None = None
     _flat: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
@@ -68,13 +69,7 @@ class Storage:
         if self._flat is None:
             if self.read is None:
                 raise ValueError(f"a storage {shown(self.key)} without data")
-            data = self.read()
-            is_empty = self.numel == 0
-            self._flat = (
-                torch.empty(0, dtype=self.dtype)
-                if is_empty
-                else torch.frombuffer(data, dtype=self.dtype)
-            )
+            self._flat = flat_tensor(self.read(), self.dtype)
         return self._flat
 
 
@@ -93,7 +88,7 @@ class StoredTensor:
         return math.prod(self.sizes) * self.storage.dtype.itemsize
 
     def load(self) -> Tensor:
-        """Return the tensor; it shares its storage with others of the file."""
+        """Return the tensor, not to be written to: it shares its storage with others."""
         flat = self.storage.flat()
         if math.prod(self.sizes) == 0:
             return flat.new_empty(self.sizes)
@@ -111,13 +106,14 @@ def load_all(
         origin: the file, for errors.
 
     Raises:
-        WeightsError: if they do.
+        WeightsError: if they do, or the storages are larger than `restricted.MAX_HELD`.
         ValueError: if a storage has no data.
     """
     views, held = Budget(num_bytes, origin), Budget(num_bytes, origin)
     storages = {id(tensor.storage): tensor.storage for tensor in stored.values()}
     for storage in storages.values():
         held.charge(storage.nbytes)
+        held.hold(storage.nbytes)
     for tensor in stored.values():
         views.charge(tensor.nbytes)
     loaded = {name: tensor.load() for name, tensor in stored.items()}
@@ -186,6 +182,8 @@ def read_legacy(
     *,
     num_bytes: int,
     calls: dict[str, Callable[..., object]],
+    budget: Budget,
+    data: bytes | None = None,
 ) -> object:
     """Read what torch.save wrote before it wrote zip archives.
 
@@ -194,6 +192,8 @@ def read_legacy(
         origin: the file, for errors.
         num_bytes: size of the stream; it must end with the last storage.
         calls: the allowed names of the main pickle, those of `tensor_calls` among them.
+        budget: of the whole file.
+        data: what the stream reads, if that is in memory; storages are then views of it.
 
     Returns:
         The saved object; tensors in it are `StoredTensor`, storages `Storage`.
@@ -205,7 +205,7 @@ def read_legacy(
         return storages.setdefault(storage.key, storage)
 
     def run(persistent: Callable[[object], object] | None = None) -> object:
-        return Machine(origin, calls, persistent=persistent).run(stream)
+        return Machine(origin, calls, budget=budget, persistent=persistent).run(stream)
 
     if run() != _MAGIC or run() != _PROTOCOL:
         raise ValueError("a storage without its signature")
@@ -225,7 +225,11 @@ def read_legacy(
                 f"{origin} declares a storage of {shown(storage.numel)} elements over {left} bytes",
                 "a storage as large as its data",
             )
-        storage.read = partial(_read_at, stream, start, storage.nbytes)
+        storage.read = (
+            partial(_read_at, stream, start, storage.nbytes)
+            if data is None
+            else partial(_view_at, data, start, storage.nbytes)
+        )
         stream.seek(start + storage.nbytes)
     if stream.tell() != num_bytes:
         raise _refusal(
@@ -244,6 +248,10 @@ def read_whole(stream: IO[bytes], num_bytes: int) -> bytearray:
             raise ValueError(f"{len(data)} bytes where {num_bytes} should be")
         data += piece
     return data
+
+
+def _view_at(data: bytes, start: int, num_bytes: int) -> memoryview:
+    return memoryview(data)[start : start + num_bytes]
 
 
 def _read_at(stream: IO[bytes], start: int, num_bytes: int) -> bytearray:

@@ -84,7 +84,9 @@ def read_tensorflow_pickle(
     try:
         with BoundedFile(path) as stream:
             num_bytes = stream.num_bytes
-            root = Machine(str(path), _calls(Budget(num_bytes, str(path)))).run(stream)
+            budget = Budget(num_bytes, str(path))
+            root = Machine(str(path), _calls(budget), budget=budget).run(stream)
+            stream.check_end(str(path))
     except OSError as error:
         raise WeightsError(
             f"{path} cannot be read ({error.strerror})",
@@ -96,9 +98,9 @@ def read_tensorflow_pickle(
         if key not in only:
             continue
         # For each a budget of its own: G may be Gs, stored once.
-        budget = Budget(num_bytes, str(path))
+        views = Budget(num_bytes, str(path))
         try:
-            networks[key] = _flattened(network, budget)
+            networks[key] = _flattened(network, views)
         except (TypeError, ValueError) as error:
             raise refusal(f"{path} ({key}) holds {error}", "a network") from error
     return networks
@@ -155,7 +157,7 @@ def _keyed(root: object, origin: str) -> dict[str, _Network]:
     return keyed
 
 
-def _flattened(root: _Network, budget: Budget) -> TensorFlowNetwork:
+def _flattened(root: _Network, views: Budget) -> TensorFlowNetwork:
     """Join the variables and arguments of a network and its components."""
     arguments: dict[str, object] = {}
     variables: dict[str, Tensor] = {}
@@ -170,7 +172,10 @@ def _flattened(root: _Network, budget: Budget) -> TensorFlowNetwork:
         for name, component in network.part("components").items():
             visit(instance_of(component, _Network), f"{prefix}{name}/", depth + 1)
         for item in instance_of(network.state.get("variables", []), list):
-            name, value = instance_of(item, tuple)
+            pair = instance_of(item, tuple)
+            if len(pair) != 2:
+                raise ValueError("a variable that is no pair of name and value")
+            name, value = pair
             name = prefix + instance_of(name, str)
             # TensorFlow hands out a variable without axes as a numpy scalar, not as an array.
             is_scalar = isinstance(value, int | float) and not isinstance(value, bool)
@@ -179,7 +184,7 @@ def _flattened(root: _Network, budget: Budget) -> TensorFlowNetwork:
                 if is_scalar
                 else instance_of(value, Array).tensor()
             )
-            budget.charge(tensor.nbytes)
+            views.charge(tensor.nbytes)
             if len(name) > _MAX_NAME or name in variables:
                 raise ValueError(f"variable {shown(name)} twice, or with too long a name")
             variables[name] = tensor

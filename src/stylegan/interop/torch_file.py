@@ -119,7 +119,9 @@ def _read_root(stream: "_File", origin: str) -> dict[object, object]:
             root = _read_archive(zipfile.ZipFile(stream), origin, stream.num_bytes, budget)
         else:
             calls = _calls(origin, budget)
-            root = read_legacy(stream, origin, num_bytes=stream.num_bytes, calls=calls)
+            root = read_legacy(
+                stream, origin, num_bytes=stream.num_bytes, calls=calls, budget=budget
+            )
     except OSError as error:
         raise _unreadable(origin, error) from error
     except _DAMAGE as error:
@@ -190,7 +192,8 @@ def _read_archive(archive: zipfile.ZipFile, origin: str, num_bytes: int, budget:
     if f"{folder}byteorder" in members and content(member("byteorder")) != b"little":
         raise ValueError("storages of the other byte order")
     with archive.open(member("data.pkl")) as stream:
-        return Machine(origin, _calls(origin, budget), persistent=declared).run(stream)
+        calls = _calls(origin, budget)
+        return Machine(origin, calls, budget=budget, persistent=declared).run(stream)
 
 
 def _calls(origin: str, budget: Budget) -> dict[str, Callable[..., object]]:
@@ -199,7 +202,7 @@ def _calls(origin: str, budget: Budget) -> dict[str, Callable[..., object]]:
     def to_set(items: object) -> set[object]:
         # of strings and numbers, as keys are
         names = instance_of(items, list)
-        budget.charge(8 * len(names))
+        budget.hold_set(len(names))
         return {name for name in names if isinstance(name, str | int)}
 
     return {

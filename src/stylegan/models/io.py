@@ -22,6 +22,7 @@ VERSION = 1
 NAMES = ("generator_ema", "generator", "discriminator")
 _WEIGHTS = "model.safetensors"
 _DESCRIPTION = "model.json"
+_MAX_DESCRIPTION = 16 << 20  # bytes; a configuration and what a run adds to it have some thousand
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -32,7 +33,7 @@ def is_native(folder: str | os.PathLike[str]) -> bool:
     if not (folder / _WEIGHTS).is_file():
         return False
     try:
-        description = json.loads((folder / _DESCRIPTION).read_bytes())
+        description = _description_at(folder / _DESCRIPTION)
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(description, dict) and description.get("format") == FORMAT
@@ -129,6 +130,8 @@ def load(folder: str | os.PathLike[str], *, only: Collection[str] | None = None)
         raise ValueError(f"only takes names out of {NAMES}, got {sorted(unknown)}")
     folder = Path(folder)
     described = _read_description(folder)["networks"]
+    if (folder / _WEIGHTS).exists() and not (folder / _WEIGHTS).is_file():
+        raise _damaged(f"{folder / _WEIGHTS} cannot be read (not a regular file)")
     wanted = [name for name in described if only is None or name in only]
     try:
         with safetensors.safe_open(folder / _WEIGHTS, framework="pt") as file:
@@ -232,11 +235,22 @@ def _build(name: str, described: object, tensors: Mapping[str, Tensor], origin: 
     return network
 
 
+def _description_at(path: Path) -> object:
+    """Read a JSON file of bounded size; OSError, ValueError or RecursionError if it is none."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("not a regular file")
+    with path.open("rb") as file:
+        content = file.read(_MAX_DESCRIPTION + 1)
+    if len(content) > _MAX_DESCRIPTION:
+        raise ValueError(f"more than {_MAX_DESCRIPTION >> 20} MiB")
+    return json.loads(content)
+
+
 def _read_description(folder: Path) -> dict[str, dict[str, object]]:
     """Read and check model.json."""
     path = folder / _DESCRIPTION
     try:
-        description = json.loads(path.read_bytes())
+        description = _description_at(path)
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(f"{path} cannot be read ({_line(error)})") from error
     match description:
