@@ -19,7 +19,7 @@ import torch
 from reference import make_plain
 
 import stylegan
-from stylegan.training.presets import Choices, configure
+from stylegan.training.configure import Choices, configure
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 

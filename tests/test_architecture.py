@@ -34,6 +34,7 @@ FOLDERS = {
         "fields",
         "config",
         "presets",
+        "configure",
         "reals",
         "schedule",
         "ema",

@@ -67,6 +67,27 @@ def test_dry_run_prints_the_configuration_and_writes_nothing(line, tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_plans_for_images_that_are_not_there_yet(line, tmp_path, capsys):
+    plan = ["--data", str(tmp_path / "later.zip"), "--resolution", "32", "--dry-run"]
+    assert main([*line, *plan]) == 0
+    assert "at 32x32" in capsys.readouterr().out
+    assert main([*line, *plan, "--cond"]) == 1
+    assert main([*line, "--data", str(tmp_path / "later.zip"), "--dry-run"]) == 1
+
+
+def test_weights_that_still_grow_go_on_from_their_size(line, tmp_path, capsys):
+    networks = stylegan.create("stylegan2-d", 16, channel_base=64, channel_max=6)
+    for _, network in networks.items():
+        network.lod = 0.75
+    stylegan.save(networks, tmp_path / "half")
+    line = ["stylegan2-d" if word == "stylegan2-small" else word for word in line]
+    initial = ["--init-from", str(tmp_path / "half"), "--max-minutes", "0"]
+    assert main([*line, *initial]) == 0
+    assert "growth.initial_resolution = 8: so far the initial weights" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "half")
+    assert main([*line, *initial]) == 0
+
+
 @pytest.fixture
 def labelled(line, image_folder, tmp_path):
     """The command line with a set of three classes, and the set."""
@@ -131,6 +152,9 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
         (["--batch", "6"], 1, "batch 6; expected a multiple of discriminator.mbstd_group_size 4"),
         (["--kimg", "0"], 1, "output.total_kimg 0"),
         (["--resolution", "48"], 1, "48"),
+        (["--preset", "progan", "--set", "loss.mixing_prob=0.9"], 1, "loss.mixing_prob 0.9 with a"),
+        (["--preset", "stylegan-b", "--set", "loss.pl_weight=2"], 1, "loss.pl_weight 2 with a"),
+        (["--set", "generator.architecture=mipmap"], 1, "mipmap with discriminator.architecture"),
         (["--init-from", "/nowhere"], 1, "/nowhere does not exist"),
     ],
 )

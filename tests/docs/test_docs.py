@@ -22,8 +22,9 @@ from stylegan.cli.train import Train
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import build_discriminator, build_generator, configs_for
 from stylegan.nn.stages import STAGES
+from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
-from stylegan.training.presets import PRESETS, Choices, configure
+from stylegan.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "stylegan"

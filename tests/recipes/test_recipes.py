@@ -4,12 +4,11 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tyro
 
-from stylegan.cli.train import Train, resolve, with_recipe
+from stylegan.cli.train import ImageSizes, Initial, Train, resolve, with_recipe
 from stylegan.training.presets import PRESETS
 from stylegan.training.schedule import stage_at
 
@@ -30,8 +29,7 @@ def config_of(path):
     arguments = with_recipe(["--recipe", str(path), "--device", "cpu"])
     command = tyro.cli(Train, args=arguments)
     assert command.resolution is not None
-    dataset = SimpleNamespace(resolution=command.resolution, num_channels=3)
-    config, reasons = resolve(command, dataset, None)
+    config, reasons = resolve(command, ImageSizes(resolution=command.resolution), Initial())
     return command, config, reasons
 
 

@@ -13,10 +13,11 @@ from stylegan.models import progan, stylegan
 from stylegan.models.stylegan2 import Generator
 from stylegan.training import step
 from stylegan.training.checkpoint import list_checkpoints
+from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
 from stylegan.training.log import read_log
 from stylegan.training.loop import train
-from stylegan.training.presets import PRESETS, Choices, configure
+from stylegan.training.presets import PRESETS
 from stylegan.training.state import TrainState
 from stylegan.training.step import draw, train_step
 
@@ -208,7 +209,7 @@ def test_an_auxiliary_classifier_trains_in_a_run(run_config, labelled, tmp_path)
         generator=progan.GeneratorConfig(**sizes, z_dim=8),
         discriminator=progan.DiscriminatorConfig(**sizes),
         data=replace(run_config.data, path=str(labelled), labels=True),
-        loss=replace(run_config.loss, pl_weight=0.0),
+        loss=replace(run_config.loss, pl_weight=0.0, mixing_prob=0.0),
     )
     train(config, tmp_path / "run")
     terms = read_log(tmp_path / "run")[-1]["terms"]

@@ -15,7 +15,8 @@ from stylegan.losses.objective import (
     show,
 )
 from stylegan.models import io as native
-from stylegan.training.presets import PRESETS, Choices, configure
+from stylegan.training.configure import Choices, configure
+from stylegan.training.presets import PRESETS
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 

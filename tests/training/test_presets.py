@@ -6,7 +6,9 @@ import torch
 from stylegan.errors import ConfigError
 from stylegan.models.registry import create
 from stylegan.training.config import RunConfig
-from stylegan.training.presets import GAMMA_RULE, OPTIONS, PRESETS, Choices, configure
+from stylegan.training.configure import GAMMA_RULE, OPTIONS, Choices, configure
+from stylegan.training.presets import PRESETS
+from stylegan.training.schedule import stage_at
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -102,11 +104,11 @@ def test_a_longer_run_grows_as_published():
 @pytest.mark.parametrize(
     ("batch", "batches"),
     [
-        (32, {"8": 256, "16": 128, "32": 64, "64": 32}),
-        (16, {"8": 128, "16": 64, "32": 32, "64": 16}),
-        (4, {"8": 32, "16": 16, "32": 8, "64": 4}),
+        (32, {"8": 256, "16": 128, "32": 64}),
+        (16, {"8": 128, "16": 64, "32": 32}),
+        (4, {"8": 32, "16": 16, "32": 8}),
         (6, None),
-        (2, {"8": 16, "16": 8, "32": 4, "64": 2}),
+        (2, {"8": 16, "16": 8, "32": 4}),
     ],
 )
 def test_batches_of_smaller_resolutions_follow_the_batch(batch, batches):
@@ -118,7 +120,40 @@ def test_batches_of_smaller_resolutions_follow_the_batch(batch, batches):
         config, _ = configure("stylegan2-d", "data", choices)
         assert config.growth.batches == batches
         odd, _ = configure("stylegan2-d", "data", Choices(resolution=64, batch=12))
-        assert odd.growth.batches == {"8": 96, "16": 48, "32": 24, "64": 12}
+        assert odd.growth.batches == {"8": 96, "16": 48, "32": 24}
+
+
+@pytest.mark.parametrize("resolution", [8, 16, 32, 64, 128])
+@pytest.mark.parametrize("preset", ["progan", "stylegan-f", "stylegan2-b"])
+def test_the_batch_is_that_of_the_full_resolution(preset, resolution):
+    config, _ = configure(preset, "data", Choices(resolution=resolution, batch=16))
+    assert stage_at(config, 10**9).batch == 16
+
+
+def test_an_average_by_iterations_keeps_its_half_life_in_images():
+    whole, _ = configure("progan", "data", Choices(resolution=64))
+    quarter, _ = configure("progan", "data", Choices(resolution=64, batch=8))
+    assert whole.ema.beta == 0.999
+    assert quarter.ema.beta**4 == pytest.approx(0.999)
+
+
+def test_a_run_from_weights_that_still_grow_goes_on_from_their_size():
+    with torch.device("meta"):
+        networks = create("stylegan2-d", 64)
+    initial = [networks.generator.config, networks.discriminator.config]
+    config, _ = configure(
+        "stylegan2-d", "data", Choices(resolution=64), initial=initial, grown_to=16
+    )
+    assert config.growth.initial_resolution == 16
+
+
+def test_what_the_initial_weights_change_in_a_preset_is_told():
+    with torch.device("meta"):
+        networks = create("stylegan2-e", 64, architecture="orig")
+    initial = [networks.generator.config, networks.discriminator.config]
+    _, reasons = configure("msg-stylegan2", "data", Choices(resolution=64), initial=initial)
+    assert reasons["generator.architecture"] == "that of the initial weights"
+    assert "generator.z_dim" not in reasons
 
 
 def test_a_run_from_weights_does_not_grow_again():
@@ -128,7 +163,7 @@ def test_a_run_from_weights_does_not_grow_again():
     choices = Choices(resolution=64)
     config, reasons = configure("stylegan2-d", "data", choices, initial=initial)
     assert config.growth.initial_resolution == 64
-    assert "grown already" in reasons["growth.initial_resolution"]
+    assert "have grown" in reasons["growth.initial_resolution"]
 
 
 def test_choices_and_overrides_win_over_the_preset():

@@ -68,6 +68,7 @@ def test_a_discriminator_that_guesses_labels_refuses_lists_of_numbers(run_config
         family="progan",
         generator=progan.GeneratorConfig(**sizes, z_dim=8),
         discriminator=progan.DiscriminatorConfig(**sizes),
+        loss=replace(run_config.loss, pl_weight=0.0, mixing_prob=0.0),
     )
     label(folder, [[0.5, 0.5]] * 12)
     with pytest.raises(ConfigError, match="lists of numbers as labels for progan; expected class"):

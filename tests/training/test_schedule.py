@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stylegan.training.config import EmaConfig, OptimConfig
-from stylegan.training.presets import Choices, configure
+from stylegan.training.configure import Choices, configure
 from stylegan.training.schedule import crossed, ema_beta, is_due, stage_at
 from stylegan.training.state import lazy_adam
 

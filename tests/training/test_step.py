@@ -43,6 +43,17 @@ def test_one_step_moves_every_part_once(state):
     assert {"loss/G", "loss/D", "r1/penalty", "path_length/mean", "grad_norm/R1"} <= terms.keys()
 
 
+def test_the_average_moves_by_the_images_that_were_shown(run_config):
+    config = run_config.with_overrides("ema.rampup=none", "ema.half_life_kimg=1")
+    state = TrainState(config, torch.device("cpu"))
+    before = snapshot(state.generator_ema)
+    train_step(state, torch.randn(16, 3, 16, 16))  # twice the batch of the config
+    share = 0.5 ** (16 / 1000)
+    for key, parameter in state.generator.named_parameters():
+        expected = parameter.detach().lerp(before[key], share)
+        torch.testing.assert_close(state.generator_ema.state_dict()[key], expected)
+
+
 def test_lazy_terms_come_at_their_intervals(state):
     present = [set(train_step(state, batch())) for _ in range(5)]
     assert ["r1/penalty" in terms for terms in present] == [True, False, False, False, True]

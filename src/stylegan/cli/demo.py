@@ -31,9 +31,9 @@ from stylegan.models.base import AbstractGenerator, num_parameters
 from stylegan.rng import generator_for
 from stylegan.training.checkpoint import check_run_folder
 from stylegan.training.config import RunConfig
+from stylegan.training.configure import Choices, configure
 from stylegan.training.log import read_log
 from stylegan.training.loop import Outcome, Progress, train
-from stylegan.training.presets import Choices, configure
 from stylegan.training.state import TrainState
 
 PRESET = "stylegan2-small"

@@ -20,11 +20,12 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.interop.load import load_networks
 from stylegan.models.base import Networks
+from stylegan.models.growth import resolution_at
 from stylegan.training.checkpoint import list_checkpoints, read_config
 from stylegan.training.config import Precision, RunConfig
+from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
 from stylegan.training.loop import Outcome, Progress, train
-from stylegan.training.presets import Choices, configure
 
 _TRAIN = """Train on a folder or zip of images. The same line goes on with the run.
 
@@ -54,7 +55,7 @@ class Train:
         on_bad: What to do with images that cannot be used.
         checkpoint_kimg: Distance of two checkpoints. Default: that of the snapshots.
         snapshot_kimg: Distance of two snapshots, each with a sheet of samples.
-        init_from: Start from these weights: a native folder, a run, an official pickle.
+        init_from: Start from these weights: all that `stylegan convert` reads, or a run.
         max_minutes: Save and stop, with exit status 0, after so many minutes.
         precision: Of the convolutions. Default: bf16 where the device is fast in it.
         workers: Processes that decode images where they do not fit in memory.
@@ -103,9 +104,10 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"--max-minutes {minutes:g}", expected="0 or more", fix="leave it out for no limit"
         )
-    dataset = open_dataset(command)
-    initial, architectures = find_initial(command)
-    config, reasons = resolve(command, dataset, architectures)
+    is_plan = command.dry_run and command.resolution is not None and not Path(command.data).exists()
+    dataset = None if is_plan else open_dataset(command)
+    initial = find_initial(command)
+    config, reasons = resolve(command, sizes_of(dataset, command), initial)
     out = options.console()
     if command.dry_run:
         out.print_json(json.dumps(config.to_json()))
@@ -117,7 +119,7 @@ def main(arguments: Sequence[str]) -> int:
             config,
             command.out,
             dataset=dataset,
-            initial=initial,
+            initial=initial.networks,
             observe=line.update,
             max_minutes=command.max_minutes,
         )
@@ -185,26 +187,91 @@ def open_dataset(command: Train) -> ImageDataset:
         )
 
 
-def find_initial(command: Train) -> tuple[Networks | None, list[Any] | None]:
-    """Load the networks to start from, and return them with their architectures.
+@dataclass(frozen=True, kw_only=True)
+class Initial:
+    """What `--init-from` names.
 
-    A run that has started from them needs them no more: its own config tells the architectures,
-    so that it goes on where their source is gone.
+    Attributes:
+        networks: None for a run that has started from them, and needs them no more.
+        architectures: their options; None without `--init-from`.
+        grown_to: the side that they have grown to; None where they do not grow.
+    """
+
+    networks: Networks | None = None
+    architectures: list[Any] | None = None
+    grown_to: int | None = None
+
+
+def find_initial(command: Train) -> Initial:
+    """Load the networks to start from.
+
+    A run that has started from them goes on where their source is gone: its own config tells
+    what is needed of them.
     """
     if command.init_from is None:
-        return None, None
+        return Initial()
     started = read_config(command.out)
     is_the_same = started is not None and started.init_from == command.init_from
     if started is not None and is_the_same and list_checkpoints(command.out):
-        return None, [started.generator, started.discriminator]
+        growth = started.growth
+        return Initial(
+            architectures=[started.generator, started.discriminator],
+            grown_to=None if growth is None else growth.initial_resolution,
+        )
     networks = load_networks(command.init_from)
     average = networks.generator_ema or networks.generator
     found = [network for network in (average, networks.discriminator) if network is not None]
-    return networks, [network.config for network in found]
+    grown = [
+        resolution_at(network.img_resolution, math.ceil(network.lod))
+        for network in found
+        if network.is_growing
+    ]
+    return Initial(
+        networks=networks,
+        architectures=[network.config for network in found],
+        grown_to=min(grown, default=None),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSizes:
+    """What the options of a run need to know of its images.
+
+    Attributes:
+        resolution: side, in pixels.
+        num_channels: 1 for grey images, 3 for RGB.
+        label_dim: width of the labels that the run learns, 0 for none.
+    """
+
+    resolution: int
+    num_channels: int = 3
+    label_dim: int = 0
+
+
+def sizes_of(dataset: ImageDataset | None, command: Train) -> ImageSizes:
+    """Return the sizes of a set; without one, those of the RGB images that a plan is made for.
+
+    Raises:
+        ConfigError: if the run is to learn labels and there are none.
+    """
+    if command.cond and (dataset is None or dataset.label_table is None):
+        raise ConfigError(
+            f"--cond with {command.data}, which has no labels",
+            expected="a label of each image in dataset.json",
+            fix="make them by `stylegan data prepare --labels-from folders`, or leave it out",
+        )
+    if dataset is None:
+        assert command.resolution is not None
+        return ImageSizes(resolution=command.resolution)
+    return ImageSizes(
+        resolution=dataset.resolution,
+        num_channels=dataset.num_channels,
+        label_dim=dataset.label_dim if command.cond else 0,
+    )
 
 
 def resolve(
-    command: Train, dataset: ImageDataset, architectures: list[Any] | None
+    command: Train, sizes: ImageSizes, initial: Initial
 ) -> tuple[RunConfig, dict[str, str]]:
     """Turn a command line into the options of a run.
 
@@ -216,15 +283,9 @@ def resolve(
     Raises:
         ConfigError: if a name is unknown or a value cannot work.
     """
-    if command.cond and dataset.label_table is None:
-        raise ConfigError(
-            f"--cond with {command.data}, which has no labels",
-            expected="a label of each image in dataset.json",
-            fix="make them by `stylegan data prepare --labels-from folders`, or leave it out",
-        )
     choices = Choices(
-        resolution=dataset.resolution,
-        img_channels=dataset.num_channels,
+        resolution=sizes.resolution,
+        img_channels=sizes.num_channels,
         batch=command.batch,
         total_kimg=command.total_kimg,
         gamma=command.gamma,
@@ -232,7 +293,7 @@ def resolve(
         channel_max=command.channel_max,
         mirror=command.mirror,
         on_bad=command.on_bad,
-        label_dim=dataset.label_dim if command.cond else 0,
+        label_dim=sizes.label_dim,
         checkpoint_kimg=command.checkpoint_kimg,
         snapshot_kimg=command.snapshot_kimg,
         seed=command.seed,
@@ -242,7 +303,13 @@ def resolve(
         init_from=command.init_from,
         overrides=command.set,
     )
-    return configure(command.preset, command.data, choices, initial=architectures)
+    return configure(
+        command.preset,
+        command.data,
+        choices,
+        initial=initial.architectures,
+        grown_to=initial.grown_to,
+    )
 
 
 def print_sizes(out: Console, config: RunConfig, reasons: Mapping[str, str]) -> None:
@@ -261,7 +328,8 @@ def print_sizes(out: Console, config: RunConfig, reasons: Mapping[str, str]) -> 
         value: Any = flat
         for part in key.split("."):
             value = value[part]
-        shown = f"{value:g}" if isinstance(value, float | int) else value
+        is_number = isinstance(value, float | int) and not isinstance(value, bool)
+        shown = f"{value:g}" if is_number else value
         lines.append(f"{key} = {shown}: {reason}")
     out.print("\n".join(lines), markup=False)
 

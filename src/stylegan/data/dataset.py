@@ -170,8 +170,9 @@ class ImageDataset(Dataset[Tensor]):
             resolution: R; below that of the set, box means of its images, rounded once. None
                 for that of the set.
         """
-        images = torch.stack([self[index] for index in indices])
-        return reduce(images, 1 if resolution is None else self._resolution // resolution)
+        factor = 1 if resolution is None else self._resolution // resolution
+        # one by one: a large batch of a low level would be much larger at full size
+        return torch.stack([reduce(self[index], factor) for index in indices])
 
     def gather_labels(self, indices: Sequence[int]) -> Tensor:
         """Return labels of images as float32 [N, label_dim], mirrored ones included.

@@ -232,7 +232,15 @@ class RunConfig:
             batches |= {f"growth.batches {key}": n for key, n in self.growth.batches.items()}
         for name, batch in batches.items():
             _check_batch(name, batch, self)
-        if self.loss.adversarial == "wgan-gp" and _architecture(self.generator) == "mipmap":
+        _check_styles(self)
+        architectures = [_architecture(self.generator), _architecture(self.discriminator)]
+        if architectures[0] == "mipmap" != architectures[1]:
+            raise ConfigError(
+                f"generator.architecture mipmap with discriminator.architecture {architectures[1]}",
+                expected="mipmap for both: no other discriminator takes images of several sizes",
+                fix="add --set discriminator.architecture=mipmap",
+            )
+        if self.loss.adversarial == "wgan-gp" and architectures[0] == "mipmap":
             raise ConfigError(
                 "loss.adversarial wgan-gp with images at each resolution",
                 expected="logistic",
@@ -286,6 +294,18 @@ def _types_of(family: object) -> fields.TypesOf:
 def _architecture(network: GeneratorConfig | DiscriminatorConfig) -> str:
     # ProGAN and StyleGAN have one architecture, which grows
     return str(getattr(network, "architecture", "growing"))
+
+
+def _check_styles(config: RunConfig) -> None:
+    """Refuse losses on styles where nothing maps z to them."""
+    for name in ("pl_weight", "mixing_prob"):
+        weight = getattr(config.loss, name)
+        if weight > 0 and getattr(config.generator, "mapping_layers", 0) == 0:
+            raise ConfigError(
+                f"loss.{name} {weight:g} with a generator that has no mapping network",
+                expected="0",
+                fix=f"leave loss.{name} out, or take a preset with styles, from stylegan-c on",
+            )
 
 
 def _check_growth(config: RunConfig, growth: GrowthConfig) -> None:
