@@ -150,14 +150,14 @@ def write_hostile_files(folder: Path, marker: Path) -> None:
 def write_files_with_holes(folder: Path, golden: bytes) -> None:
     """Write files that take little disk, and would take all memory of a reader that trusts them."""
     start = b"\x80\x02cdnnlib.tflib.network\nNetwork\n)\x81"
-    data, text = b"\x8e" + struct.pack("<Q", 80 << 20), b"\x8d" + struct.pack("<Q", 32 << 20)
+    data, text = b"\x8e" + struct.pack("<Q", 68 << 20), b"\x8d" + struct.pack("<Q", 28 << 20)
     wide = text + "\U0001f600".encode()  # one such character makes four bytes of each
     texts = b"".join(b"X\x05\0\0\0%05d" % index for index in range(20_000))
     sets = b"cbuiltins\nset\n](" + texts + b"eq\x09\x85R"
     files = {
-        "holes-bytes.pkl": [start, *[data, 80 << 20] * 50, b"."],
-        "holes-bytearrays.pkl": [start, *[b"\x96" + data[1:], 80 << 20] * 50, b"."],
-        "holes-texts.pkl": [start, *[data, 80 << 20] * 7, *[wide, (32 << 20) - 4] * 50, b"."],
+        "holes-bytes.pkl": [start, *[data, 68 << 20] * 50, b"."],
+        "holes-bytearrays.pkl": [start, *[b"\x96" + data[1:], 68 << 20] * 50, b"."],
+        "holes-texts.pkl": [start, *[data, 68 << 20] * 7, *[wide, (28 << 20) - 4] * 50, b"."],
         "holes-string.pkl": [start, b"T" + struct.pack("<i", (1 << 31) - 1), 1 << 31],
         "holes-integer.pkl": [b"\x80\x02\x8b" + struct.pack("<i", (1 << 31) - 1), 1 << 31],
         "holes-name.pkl": [b"\x80\x02c", 10 << 30],
@@ -213,14 +213,14 @@ REFUSALS = {
     "eval-in-tuple.pkl": "names 'builtins.eval'",
     "eval.pkl": "names 'builtins.eval'",
     "folder": "is of no known kind",
-    "holes-bytearrays.pkl": "would take more than 600 MiB of memory at once",
-    "holes-bytes.pkl": "would take more than 600 MiB of memory at once",
+    "holes-bytearrays.pkl": "would take more than 560 MiB of memory at once",
+    "holes-bytes.pkl": "would take more than 560 MiB of memory at once",
     "holes-description": "is of no known kind",
     "holes-integer.pkl": "one value of 2147483647 bytes",
     "holes-name.pkl": "no newline found",
     "holes-name.pt": "no newline found",
     "holes-string.pkl": "one value of 2147483647 bytes",
-    "holes-texts.pkl": "would take more than 600 MiB of memory at once",
+    "holes-texts.pkl": "would take more than 560 MiB of memory at once",
     "holes-weights": "(generator_ema) lacks",
     "legacy-eval.pt": "names '__builtin__.eval'",
     "nested.pkl": "holds no network",
@@ -229,7 +229,7 @@ REFUSALS = {
     "picture.pkl": "is of no known kind",
     "pipe.pkl": "is neither a file nor a folder",
     "pictures.zip": "is a zip archive without data.pkl",
-    "sets.pkl": "would take more than 600 MiB of memory at once",
+    "sets.pkl": "would take more than 560 MiB of memory at once",
     "source.pkl": "(G_ema) is a 'Generator' that is not StyleGAN2",
     "system-2.pkl": "names 'posix.system'",
     "system.pkl": "names 'posix.system'",

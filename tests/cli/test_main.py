@@ -73,6 +73,7 @@ def test_sigterm_cleans_up_and_exits_with_143(monkeypatch, capsys):
     [
         (OSError(28, "No space left on device", "out/a.png"), "out/a.png: No space left on device"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), "lower --batch, the widths"),
+        (MemoryError(), "this machine has not enough memory"),
     ],
 )
 def test_a_full_disk_or_device_is_told_in_one_line(monkeypatch, capsys, error, message):

@@ -1,5 +1,6 @@
 """What a source is, its content says."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import torch
 
 from stylegan.errors import WeightsError
 from stylegan.interop.load import kind_of, load, load_networks
+from stylegan.interop.official_pickle import read_official_pickle
+from stylegan.interop.tensorflow_pickle import read_tensorflow_pickle
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.models.registry import family_of
@@ -69,6 +72,7 @@ def test_a_run_gives_its_newest_complete_snapshot(tmp_path):
     (run / "snapshots" / "000011000" / "model.safetensors").write_bytes(b"half")
     assert is_copy(load(run), tiny(2))
     shutil.rmtree(run / "snapshots" / "000010000")
+    (run / "snapshots" / "\u00b2").mkdir()  # a superscript, which `isdigit` takes for a digit
     assert is_copy(load(run), tiny(1))
 
 
@@ -127,3 +131,12 @@ def test_an_unknown_source_is_told_what_is_known(tmp_path, name):
         load(tmp_path / name)
     for kind in ("native folder", "run folder", "official PyTorch pickle", "rosinality file"):
         assert kind in caught.value.expected
+
+
+def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pkl")
+    with pytest.raises(WeightsError, match="is neither a file nor a folder"):
+        load(tmp_path / "pipe.pkl")
+    for read in (read_official_pickle, read_tensorflow_pickle):
+        with pytest.raises(WeightsError, match=r"cannot be read \(not a regular file\)"):
+            read(tmp_path / "pipe.pkl")

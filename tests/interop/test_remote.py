@@ -26,6 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.content_type = "application/octet-stream"
         self.breaks_after: list[int] = []  # bytes to send of the next answers
         self.status = 200
+        self.location: str | None = None  # where to send those who ask
         self.asked: list[str | None] = []
 
     @property
@@ -40,6 +41,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         asked = self.headers.get("Range")
         server.asked.append(asked)
+        if server.location is not None:
+            self.send_response(302)
+            self.send_header("Location", server.location)
+            self.end_headers()
+            return
         if server.status != 200:
             self.send_error(server.status)
             return
@@ -227,3 +233,33 @@ def test_networks_load_from_a_url(server):
     server.content = GOLDEN.read_bytes()
     networks = load_networks(server.url)
     assert networks.generator_ema is not None
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("http://[bad/x.pkl", "is no URL"),
+        ("http://a..b/x.pkl", "is no URL"),
+        ("http:///x.pkl", "is no URL"),
+        ("http://host:port/x.pkl", "is no URL"),
+        (f"http://{'a' * 64}/x.pkl", "is no URL"),
+        ("ftp://host/x.pkl", "has the scheme ftp"),
+        ("FILE:///etc/passwd", "has the scheme file"),
+        ("s3://bucket/x\n.pkl", "has the scheme s3"),
+    ],
+)
+def test_what_is_no_address_is_refused_in_one_line(source, found):
+    assert remote.is_remote(source)
+    assert found in refusal(source)
+
+
+def test_blanks_and_a_scheme_in_capitals_are_understood(server):
+    server_url = server.url.replace("network.pkl", "a b \u00e9.pkl")
+    path = remote.fetch(server_url.replace("http://", "HTTP://"))
+    assert path.read_bytes() == CONTENT
+    assert path == remote.cached(server_url.replace(" ", "%20"))
+
+
+def test_a_server_that_leads_to_no_address_is_told(server):
+    server.location = "http://a..b/x.pkl"
+    assert "leads to a malformed address" in refusal(server.url)

@@ -1,5 +1,6 @@
 """TensorFlow's StyleGAN2 of every configuration becomes ours, or is refused by name."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -171,11 +172,54 @@ def test_labels_of_ada_come_back(write_tensorflow):
     network, critic = generator(c_dim=4), discriminator(c_dim=4, mapping_layers=2)
     root = (
         tensorflow_files.generator("Gs", network, ada=True),
-        tensorflow_files.discriminator(critic),
+        tensorflow_files.discriminator(critic, mapping_lrmul=0.01),
     )
     networks = load_networks(write_tensorflow(root))
     assert_same(networks.generator_ema, network)
     assert_same(networks.discriminator, critic)
+
+
+def computing_with(lr_multiplier: float, network: nn.Module) -> nn.Module:
+    """Make the layers of a mapping network compute as those of another multiplier do."""
+    network = copy.deepcopy(network)
+    for index in range(network.mapping.num_layers):
+        layer = network.mapping.get_submodule(f"fc{index}")
+        layer.scale *= lr_multiplier / 0.01
+        layer.bias_scale *= lr_multiplier / 0.01
+    return network
+
+
+# Where a discriminator's file does not say, ADA's default was 0.1.
+@pytest.mark.parametrize(("said", "lr_multiplier"), [(None, 0.1), (0.01, 0.01), (0.5, 0.5)])
+def test_another_learning_rate_multiplier_of_the_labels_gives_the_same_logits(
+    write_tensorflow, said, lr_multiplier
+):
+    critic = discriminator(c_dim=4, mapping_layers=2)
+    root = tensorflow_files.discriminator(critic, mapping_lrmul=said)
+    found = load_networks(write_tensorflow(root)).discriminator
+    images, labels = torch.randn(4, 3, 16, 16), torch.eye(4)
+    expected = computing_with(lr_multiplier, critic)(images, labels)
+    torch.testing.assert_close(found(images, labels), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_without_mapping_layers_the_multiplier_of_adas_discriminator_says_nothing(
+    write_tensorflow,
+):
+    critic = discriminator(c_dim=4, mapping_layers=0)
+    root = tensorflow_files.discriminator(critic, mapping_lrmul=0.1, mapping_layers=0)
+    assert_same(load_networks(write_tensorflow(root)).discriminator, critic)
+
+
+@pytest.mark.parametrize("lr_multiplier", [0.01, 0.1, 1.0, 1])
+def test_another_learning_rate_multiplier_of_a_generator_gives_the_same_styles(
+    write_tensorflow, lr_multiplier
+):
+    network = generator(mapping_layers=3)
+    root = tensorflow_files.generator("Gs", network, mapping_lrmul=lr_multiplier)
+    found = load_networks(write_tensorflow(root)).generator_ema
+    z = torch.randn(4, 6)
+    expected = computing_with(lr_multiplier, network).mapping(z)
+    torch.testing.assert_close(found.mapping(z), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_each_statistics_group_comes_back(write_tensorflow):
@@ -248,7 +292,9 @@ def test_variables_that_do_not_fit_are_refused_by_name(write_tensorflow, name, v
         ({"resample_kernel": [1, 2, 1]}, "was made with resample_kernel"),
         ({"resample_kernel": None}, ""),
         ({"mapping_nonlinearity": "relu"}, "was made with mapping_nonlinearity = 'relu'"),
-        ({"mapping_lrmul": 1.0}, "was made with mapping_lrmul"),
+        ({"mapping_lrmul": 0.0}, "has mapping_lrmul 0"),
+        ({"mapping_lrmul": float("nan")}, "has mapping_lrmul nan"),
+        ({"mapping_lrmul": "0.01"}, "has mapping_lrmul '0.01'"),
         ({"mapping_lrmul": np.float64(0.01)}, ""),
         ({"normalize_latents": False}, "was made with normalize_latents"),
         ({"fmap_decay": np.ones(3)}, "was made with fmap_decay = a Array"),

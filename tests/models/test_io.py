@@ -241,3 +241,21 @@ def test_damaged_files_are_refused(saved):
         assert "model.json cannot be read" in refusal(saved)
     shutil.rmtree(saved)
     assert "model.json cannot be read" in refusal(saved)
+
+
+def test_pipes_and_a_description_of_gigabytes_are_refused(saved):
+    os.truncate(saved / "model.json", 4 << 30)
+    assert not io.is_native(saved)
+    assert "model.json cannot be read (more than 16 MiB)" in refusal(saved)
+    description = saved / "model.json"
+    description.unlink()
+    os.mkfifo(description)
+    assert not io.is_native(saved)
+    assert "model.json cannot be read (not a regular file)" in refusal(saved)
+
+
+def test_a_pipe_in_place_of_the_weights_is_refused(saved):
+    (saved / "model.safetensors").unlink()
+    os.mkfifo(saved / "model.safetensors")
+    assert not io.is_native(saved)
+    assert "model.safetensors cannot be read (not a regular file)" in refusal(saved)

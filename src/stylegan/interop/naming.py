@@ -1,7 +1,8 @@
 """Other programs' tensors and ours: a row for each, with both names and the file's layout."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +29,17 @@ class Layout:
 def shifted(by: float) -> Layout:
     """Return the layout of a vector that lacks an addend which ours contains."""
     return Layout(ndim=1, read=lambda x: x + by, write=lambda x: x - by)
+
+
+def multiplied(layout: Layout, by: float) -> Layout:
+    """Return the layout of a tensor that ours contains `by` times."""
+    if by == 1:
+        return layout
+    return Layout(
+        ndim=layout.ndim,
+        read=lambda x: layout.read(x) * by,
+        write=lambda x: layout.write(x / by),
+    )
 
 
 def boxed(ndim: int, *, leading: int, trailing: int = 0) -> Layout:
@@ -65,6 +77,26 @@ class Row:
     theirs: str
     ours: str
     layout: Layout = SAME
+
+
+def pair(
+    theirs: str, ours: str, layout: Layout = SAME, *, bias: Layout = SAME, separator: str = "."
+) -> Iterator[Row]:
+    """Give the rows of a layer's weight and bias.
+
+    Args:
+        theirs: the layer in the file.
+        ours: the layer in our network.
+        layout: of the weight.
+        bias: layout of the bias.
+        separator: between a layer and its tensors in the file.
+    """
+    yield Row(f"{theirs}{separator}weight", f"{ours}.weight", layout)
+    yield Row(f"{theirs}{separator}bias", f"{ours}.bias", bias)
+
+
+tf_pair = partial(pair, separator="/")
+"""The same in TensorFlow's names."""
 
 
 class NameMap:

@@ -90,8 +90,8 @@ class _BrokenError(Exception):
 
 def is_remote(source: str) -> bool:
     """Tell a URL, or the name of a known file that is no path here, from a path."""
-    is_url = source.startswith(("https://", "http://"))
-    return is_url or (source in KNOWN and not Path(source).exists())
+    is_url = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
+    return (is_url or source in KNOWN) and not Path(source).exists()
 
 
 def cached(source: str) -> Path:
@@ -100,7 +100,8 @@ def cached(source: str) -> Path:
     The cache is the folder $STYLEGAN_CACHE, or `~/.cache/stylegan`.
 
     Raises:
-        WeightsError: if the URL states a checksum in another form than `#sha256=` and 64 digits.
+        WeightsError: if the URL states a checksum in another form than `#sha256=` and 64 digits,
+            is malformed, or has another scheme than http and https.
     """
     return _planned(source).target
 
@@ -113,8 +114,9 @@ def fetch(source: str, *, progress: Progress | None = None) -> Path:
         progress: told of each piece that arrives.
 
     Raises:
-        WeightsError: if there is no connection and no file, the server has none or a web page in
-            its place, or the checksum is another; it names the place to put the file by hand.
+        WeightsError: as `cached`; or if there is no connection and no file, the server has none
+            or a web page in its place, or the checksum is another; it names the place to put the
+            file by hand.
     """
     plan = _planned(source)
     if plan.target.is_file():
@@ -153,6 +155,7 @@ def _planned(source: str) -> _Download:
             expected="#sha256= and 64 hexadecimal digits, or nothing",
             fix="correct the checksum",
         )
+    url = _normalized(url)
     path = urllib.parse.urlsplit(url).path
     # A name to recognize, and a hash to tell apart what has the same name elsewhere.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).name)[-80:] or "weights"
@@ -161,6 +164,33 @@ def _planned(source: str) -> _Download:
     target = Path(folder) / name
     sha256 = match[1].lower() if match else None
     return _Download(url, sha256, target, target.with_name(name + ".part"))
+
+
+def _normalized(url: str) -> str:
+    """Check a URL, and quote what may not stand in one, such as blanks."""
+    try:
+        parts = urllib.parse.urlsplit(urllib.parse.quote(url, safe="!$%&'()*+,/:;=?@[]~"))
+        host, _ = parts.hostname or "", parts.port
+        is_host = host != "" and bool(host.encode("idna"))
+    except ValueError as error:
+        raise _malformed(url) from error
+    if parts.scheme not in ("http", "https"):
+        raise WeightsError(
+            f"{ascii(url)[:200]} has the scheme {parts.scheme}",
+            expected="http or https",
+            fix="download the file, and pass its path",
+        )
+    if not is_host:
+        raise _malformed(url)
+    return parts.geturl()
+
+
+def _malformed(url: str) -> WeightsError:
+    return WeightsError(
+        f"{ascii(url)[:200]} is no URL",
+        expected="http:// or https://, a host and a path",
+        fix="correct the address",
+    )
 
 
 def _receive(plan: _Download, file: IO[bytes], progress: Progress | None) -> None:
@@ -205,7 +235,7 @@ def _receive_once(plan: _Download, file: IO[bytes], progress: Progress | None) -
             elif not place.startswith(f"bytes {start}-"):
                 raise _unavailable(plan, f"gives another part than was asked for ({place[:40]!a})")
             length = response.headers.get("Content-Length")
-            total = start + int(length) if length and length.isdigit() else None
+            total = start + int(length) if length and length.isdecimal() else None
             if start == 0:
                 logger.info("downloading %s (%s) to %s", plan.url, _size(total), plan.target)
             for piece in iter(lambda: response.read(_CHUNK), b""):
@@ -223,6 +253,8 @@ def _receive_once(plan: _Download, file: IO[bytes], progress: Progress | None) -
         raise _unavailable(plan, f"answers {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise _unavailable(plan, f"cannot be reached ({error.reason})") from error
+    except (http.client.InvalidURL, ValueError) as error:  # the server sends us to no URL
+        raise _unavailable(plan, "leads to a malformed address") from error
     except (http.client.HTTPException, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # the disk, not the connection

@@ -48,7 +48,7 @@ _LITERALS = frozenset(
 # Each operation may leave an object of some hundred bytes. A training checkpoint of 30 million
 # numbers, with the state of both optimizers, has 31,000.
 _MAX_OPERATIONS = 1_000_000
-MAX_HELD = 600 << 20
+MAX_HELD = 560 << 20
 """Bytes that a pickle's texts and data may take at once, and the tensors of one network.
 
 The largest official files, three networks of 1024x1024 in configuration F, hold 381 MB. With what
@@ -57,8 +57,8 @@ one value may take beside it while it is read, a hostile file stays below a giga
 # Of one value. The largest tensor of the official networks, D's first dense layer, has 17 MB, and
 # 67 MB if its channels are doubled. Bytes stand twice in memory while they are read, a text that is
 # wider than latin1 up to five times its size in the file.
-_MAX_BYTES = 80 << 20
-_MAX_TEXT = 32 << 20
+_MAX_BYTES = 68 << 20
+_MAX_TEXT = 28 << 20
 _MAX_INTEGER = 256
 _MAX_LINE = 1024  # of a name
 _LIMITS: Mapping[str, int] = {

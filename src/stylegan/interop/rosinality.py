@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError, WeightsError
-from stylegan.interop.naming import SAME, NameMap, Row, boxed
+from stylegan.interop.naming import NameMap, Row, boxed, pair
 from stylegan.interop.sizes import channels_of, count, refusal, shapes_of, size_of
 from stylegan.interop.torch_file import TorchFile
 from stylegan.models.base import Networks
@@ -193,7 +193,7 @@ def _generator_names(config: GeneratorConfig) -> NameMap:
 
     def rows() -> Iterator[Row]:
         for index in range(config.mapping_layers):
-            yield from _with_bias(f"style.{index + 1}", f"mapping.fc{index}")
+            yield from pair(f"style.{index + 1}", f"mapping.fc{index}")
         yield Row("input.input", "synthesis.b4.const", boxed(4, leading=1))
         yield from layer("conv1", "synthesis.b4.conv1", 0)
         yield from rgb("to_rgb1", "synthesis.b4.torgb")
@@ -226,15 +226,10 @@ def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
             yield from conv(f"{there}.conv2.1.weight", f"{there}.conv2.2.bias", f"{block}.conv1")
             yield Row(f"{there}.skip.1.weight", f"{block}.skip.weight")
         yield from conv("final_conv.0.weight", "final_conv.1.bias", "b4.conv")
-        yield from _with_bias("final_linear.0", "b4.fc")
-        yield from _with_bias("final_linear.1", "b4.out")
+        yield from pair("final_linear.0", "b4.fc")
+        yield from pair("final_linear.1", "b4.out")
 
     return NameMap(rows(), constants=constants)
-
-
-def _with_bias(theirs: str, ours: str) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}.weight", SAME)
-    yield Row(f"{theirs}.bias", f"{ours}.bias", SAME)
 
 
 def _check_expressible(config: GeneratorConfig | DiscriminatorConfig, name: str) -> None:

@@ -20,6 +20,7 @@ from stylegan.interop.naming import (
     NameMap,
     Row,
     boxed,
+    tf_pair,
 )
 from stylegan.interop.restricted import shown
 from stylegan.interop.sizes import (
@@ -146,15 +147,15 @@ def build_progan(
     agree({"latent_size": z_dim}, said, origin)
 
     def rows() -> Iterator[Row]:
-        yield from _pair("4x4/Dense", "synthesis.b4.dense", TF_DENSE)
-        yield from _pair("4x4/Conv", "synthesis.b4.conv", TF_CONV)
+        yield from tf_pair("4x4/Dense", "synthesis.b4.dense", TF_DENSE)
+        yield from tf_pair("4x4/Conv", "synthesis.b4.conv", TF_CONV)
         layout = _progan_up(network, widths, origin)
         for r in blocks[1:]:
             # The name tells whether upsampling and convolution are one operation.
             is_fused = f"{r}x{r}/Conv0_up/weight" in shapes
             name = f"{r}x{r}/{'Conv0_up' if is_fused else 'Conv0'}"
-            yield from _pair(name, f"synthesis.b{r}.conv0", layout if is_fused else TF_CONV)
-            yield from _pair(f"{r}x{r}/Conv1", f"synthesis.b{r}.conv1", TF_CONV)
+            yield from tf_pair(name, f"synthesis.b{r}.conv0", layout if is_fused else TF_CONV)
+            yield from tf_pair(f"{r}x{r}/Conv1", f"synthesis.b{r}.conv1", TF_CONV)
         yield from _rgb_rows("ToRGB_lod", "synthesis.b{}.torgb", blocks)
 
     return _filled(
@@ -219,7 +220,7 @@ def build_stylegan(
     def rows() -> Iterator[Row]:
         yield Row("dlatent_avg", "mapping.w_avg")
         for i in range(num_layers):
-            yield from _pair(f"mapping/Dense{i}", f"mapping.fc{i}", TF_DENSE)
+            yield from tf_pair(f"mapping/Dense{i}", f"mapping.fc{i}", TF_DENSE)
         if c_dim > 0:
             yield Row("mapping/LabelConcat/weight", "mapping.embed.weight", TF_DENSE)
         for index, r in enumerate(blocks):
@@ -238,7 +239,7 @@ def build_stylegan(
                     yield Row(f"{name}/weight", f"{own}.weight", layout)
                 yield Row(f"{name}/bias", f"{own}.bias")
                 if styles:
-                    yield from _pair(f"{name}/StyleMod", f"{own}.affine", TF_DENSE)
+                    yield from tf_pair(f"{name}/StyleMod", f"{own}.affine", TF_DENSE)
                 if noise:
                     yield Row(f"{name}/Noise/weight", f"{own}.noise_strength")
                     stored = f"synthesis/noise{number}"
@@ -289,12 +290,12 @@ def _find_discriminator(network: TensorFlowNetwork, origin: str) -> _FoundDiscri
     def rows() -> Iterator[Row]:
         yield from _rgb_rows("FromRGB_lod", "b{}.fromrgb", blocks)
         for r in blocks[1:]:
-            yield from _pair(f"{r}x{r}/Conv0", f"b{r}.conv0", TF_CONV)
+            yield from tf_pair(f"{r}x{r}/Conv0", f"b{r}.conv0", TF_CONV)
             down = "Conv1_down" if is_fused else "Conv1"
-            yield from _pair(f"{r}x{r}/{down}", f"b{r}.conv1", TF_CONV)
-        yield from _pair("4x4/Conv", "b4.conv", TF_CONV)
-        yield from _pair("4x4/Dense0", "b4.fc", TF_DENSE)
-        yield from _pair("4x4/Dense1", "b4.out", TF_DENSE)
+            yield from tf_pair(f"{r}x{r}/{down}", f"b{r}.conv1", TF_CONV)
+        yield from tf_pair("4x4/Conv", "b4.conv", TF_CONV)
+        yield from tf_pair("4x4/Dense0", "b4.fc", TF_DENSE)
+        yield from tf_pair("4x4/Dense1", "b4.out", TF_DENSE)
 
     return _FoundDiscriminator(
         sizes=_sizes(network, widths, "FromRGB_lod0/weight", 2, origin),
@@ -377,16 +378,10 @@ def _whole(said: Mapping[str, object], name: str, default: int, origin: str) -> 
     return value
 
 
-def _pair(theirs: str, ours: str, layout: Layout) -> Iterator[Row]:
-    """Give the rows of a layer's weight and bias."""
-    yield Row(f"{theirs}/weight", f"{ours}.weight", layout)
-    yield Row(f"{theirs}/bias", f"{ours}.bias")
-
-
 def _rgb_rows(theirs: str, ours: str, blocks: list[int]) -> Iterator[Row]:
     """Give the rows of the RGB layers, which are counted from the largest resolution."""
     for lod, r in enumerate(reversed(blocks)):
-        yield from _pair(f"{theirs}{lod}", ours.format(r), TF_CONV)
+        yield from tf_pair(f"{theirs}{lod}", ours.format(r), TF_CONV)
 
 
 def _filled(

@@ -21,8 +21,11 @@ from stylegan.interop.naming import (
     NameMap,
     Row,
     boxed,
+    multiplied,
     shifted,
+    tf_pair,
 )
+from stylegan.interop.restricted import shown
 from stylegan.interop.sizes import (
     Shapes,
     agree,
@@ -47,11 +50,11 @@ from stylegan.models.stylegan2 import (
 )
 
 _FIRST_LOD = ("synthesis/lod", "lod")  # training sets the first of these that is there
+_LR_MULTIPLIER = 0.01  # of our mapping networks' layers
 _USUAL = {
     "resample_kernel": [1, 3, 3, 1],
     "nonlinearity": "lrelu",
     "mapping_nonlinearity": "lrelu",
-    "mapping_lrmul": 0.01,
     "normalize_latents": True,
     "fmap_decay": 1.0,
 }
@@ -86,11 +89,14 @@ def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
         try:
             if key == "D":
                 critic = _discriminator_config(network, shapes, place)
-                tensors = _discriminator_names(critic).read(network.variables, origin=place)
+                lrmul = _lr_multiplier(network, critic, place)
+                names = _discriminator_names(critic, lrmul)
+                tensors = names.read(network.variables, origin=place)
                 built = fill(partial(Discriminator, critic), tensors, origin=place)
             else:
                 config = _generator_config(network, shapes, place)
-                tensors = _generator_names(config).read(network.variables, origin=place)
+                names = _generator_names(config, _lr_multiplier(network, config, place))
+                tensors = names.read(network.variables, origin=place)
                 built = fill(partial(Generator, config), tensors, origin=place)
         except ConfigError as error:
             raise refusal(f"{place} has {error.found}", error.expected) from error
@@ -220,20 +226,47 @@ def _said(network: TensorFlowNetwork) -> dict[str, object]:
     return said
 
 
-def _generator_names(config: GeneratorConfig) -> NameMap:
+def _lr_multiplier(
+    network: TensorFlowNetwork, config: GeneratorConfig | DiscriminatorConfig, origin: str
+) -> float:
+    """Return the learning-rate multiplier of a mapping network's layers.
+
+    Where the file does not say, it is 0.01 in generators and 0.1 in ADA's discriminators, whose
+    mapping networks have no such layers unless the file says so, too.
+    """
+    usual_value = _LR_MULTIPLIER if isinstance(config, GeneratorConfig) else 0.1
+    told = network.static_kwargs.get("mapping_lrmul")
+    value = usual_value if told is None or config.mapping_layers == 0 else told
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1000:
+        raise refusal(f"{origin} has mapping_lrmul {shown(told)}", "a number above 0")
+    return float(value)
+
+
+def _mapping_rows(theirs: str, num_layers: int, lr_multiplier: float) -> Iterator[Row]:
+    """Name the layers of a mapping network.
+
+    What they compute with is the stored numbers times the multiplier. Ours have another, which
+    the stored numbers make up for: only further training would tell the difference.
+    """
+    by = lr_multiplier / _LR_MULTIPLIER
+    weight, bias = multiplied(TF_DENSE, by), multiplied(SAME, by)
+    for index in range(num_layers):
+        yield from tf_pair(f"{theirs}{index}", f"mapping.fc{index}", weight, bias=bias)
+
+
+def _generator_names(config: GeneratorConfig, lr_multiplier: float) -> NameMap:
     """Name every tensor of a generator both ways."""
 
     def mapping() -> Iterator[Row]:
         if config.c_dim > 0 and config.label_norm == "joint":
             yield Row("mapping/LabelConcat/weight", "mapping.embed.weight", TF_DENSE)
         elif config.c_dim > 0:
-            yield from _with_bias("mapping/LabelEmbed", "mapping.embed", TF_DENSE)
-        for index in range(config.mapping_layers):
-            yield from _with_bias(f"mapping/Dense{index}", f"mapping.fc{index}", TF_DENSE)
+            yield from tf_pair("mapping/LabelEmbed", "mapping.embed", TF_DENSE)
+        yield from _mapping_rows("mapping/Dense", config.mapping_layers, lr_multiplier)
         yield Row("dlatent_avg", "mapping.w_avg")
 
     def styled(theirs: str, ours: str, layout: Layout) -> Iterator[Row]:
-        yield from _with_bias(theirs, ours, layout)
+        yield from tf_pair(theirs, ours, layout)
         yield Row(f"{theirs}/mod_weight", f"{ours}.affine.weight", TF_DENSE)
         # TensorFlow's biases start at 0 and count from 1
         yield Row(f"{theirs}/mod_bias", f"{ours}.affine.bias", shifted(1.0))
@@ -264,7 +297,7 @@ def _generator_names(config: GeneratorConfig) -> NameMap:
     return NameMap([*mapping(), *synthesis()], ignored=_FIRST_LOD)
 
 
-def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
+def _discriminator_names(config: DiscriminatorConfig, lr_multiplier: float) -> NameMap:
     """Name every tensor of a discriminator both ways."""
 
     def rows() -> Iterator[Row]:
@@ -272,28 +305,22 @@ def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
         for level in range(top, 1, -1):
             r = 2**level
             if config.architecture == "growing":
-                yield from _with_bias(f"FromRGB_lod{top - level}", f"b{r}.fromrgb", TF_CONV)
+                yield from tf_pair(f"FromRGB_lod{top - level}", f"b{r}.fromrgb", TF_CONV)
             elif config.architecture == "skip" or level == top:
-                yield from _with_bias(f"{r}x{r}/FromRGB", f"b{r}.fromrgb", TF_CONV)
+                yield from tf_pair(f"{r}x{r}/FromRGB", f"b{r}.fromrgb", TF_CONV)
             if r > 4:
-                yield from _with_bias(f"{r}x{r}/Conv0", f"b{r}.conv0", TF_CONV)
-                yield from _with_bias(f"{r}x{r}/Conv1_down", f"b{r}.conv1", TF_CONV)
+                yield from tf_pair(f"{r}x{r}/Conv0", f"b{r}.conv0", TF_CONV)
+                yield from tf_pair(f"{r}x{r}/Conv1_down", f"b{r}.conv1", TF_CONV)
                 if config.architecture == "resnet":
                     yield Row(f"{r}x{r}/Skip/weight", f"b{r}.skip.weight", TF_CONV)
-        yield from _with_bias("4x4/Conv", "b4.conv", TF_CONV)
-        yield from _with_bias("4x4/Dense0", "b4.fc", TF_DENSE)
-        yield from _with_bias("Output", "b4.out", TF_DENSE)
+        yield from tf_pair("4x4/Conv", "b4.conv", TF_CONV)
+        yield from tf_pair("4x4/Dense0", "b4.fc", TF_DENSE)
+        yield from tf_pair("Output", "b4.out", TF_DENSE)
         if config.c_dim > 0 and config.label_head == "projection":
-            yield from _with_bias("LabelEmbed", "mapping.embed", TF_DENSE)
-            for index in range(config.mapping_layers):
-                yield from _with_bias(f"Mapping{index}", f"mapping.fc{index}", TF_DENSE)
+            yield from tf_pair("LabelEmbed", "mapping.embed", TF_DENSE)
+            yield from _mapping_rows("Mapping", config.mapping_layers, lr_multiplier)
 
     return NameMap(rows(), ignored=_FIRST_LOD)
-
-
-def _with_bias(theirs: str, ours: str, layout: Layout) -> Iterator[Row]:
-    yield Row(f"{theirs}/weight", f"{ours}.weight", layout)
-    yield Row(f"{theirs}/bias", f"{ours}.bias", SAME)
 
 
 def _lod(variables: Mapping[str, Tensor], resolution: int, origin: str) -> float:

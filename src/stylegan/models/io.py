@@ -130,10 +130,10 @@ def load(folder: str | os.PathLike[str], *, only: Collection[str] | None = None)
         raise ValueError(f"only takes names out of {NAMES}, got {sorted(unknown)}")
     folder = Path(folder)
     described = _read_description(folder)["networks"]
-    if (folder / _WEIGHTS).exists() and not (folder / _WEIGHTS).is_file():
-        raise _damaged(f"{folder / _WEIGHTS} cannot be read (not a regular file)")
     wanted = [name for name in described if only is None or name in only]
     try:
+        if (folder / _WEIGHTS).exists() and not (folder / _WEIGHTS).is_file():
+            raise OSError("not a regular file")
         with safetensors.safe_open(folder / _WEIGHTS, framework="pt") as file:
             keys = list(file.keys())
             if strangers := [key for key in keys if key.partition(".")[0] not in described]:

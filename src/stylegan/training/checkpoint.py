@@ -83,7 +83,7 @@ def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Return the checkpoint files, oldest first."""
     paths = (run_dir / "checkpoints").glob("*.pt")
-    return sorted(path for path in paths if path.stem.isdigit())
+    return sorted(path for path in paths if path.stem.isascii() and path.stem.isdecimal())
 
 
 def read_config(run_dir: Path) -> RunConfig | None:
