@@ -143,7 +143,9 @@ def grown_by(family, config):
     widths = {"z_dim": 8} if family == "progan" else {"z_dim": 8, "w_dim": 12, "mapping_layers": 2}
     loss = config.loss
     if family == "progan":
-        loss = replace(loss, adversarial="wgan-gp", gamma=0, pl_weight=0, pl_interval=None)
+        loss = replace(
+            loss, adversarial="wgan-gp", gamma=0, pl_weight=0, pl_interval=None, mixing_prob=0
+        )
     return replace(
         config,
         family=family,
