@@ -282,7 +282,7 @@ def test_hostile_files_get_one_line_each_run_nothing_and_stay_below_a_gigabyte(t
         assert len(message) < 1000
     assert not marker.exists()
     assert not out.exists()
-    assert int(done.stdout) < 10**9 // 1024  # KiB
+    assert int(done.stdout) < 2**20  # KiB; 905 MiB of them here, the interpreter's 155 included
 
 
 def test_an_honest_file_in_their_place_is_converted(tmp_path):

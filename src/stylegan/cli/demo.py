@@ -246,7 +246,7 @@ def draw(generator: AbstractGenerator, folder: Path) -> dict[str, bytes]:
 def snapshots(run_dir: Path) -> list[Path]:
     """Return the folders of a run's snapshots, oldest first."""
     folders = (run_dir / "snapshots").glob("*")
-    return sorted(folder for folder in folders if folder.name.isdigit() and io.is_native(folder))
+    return sorted(folder for folder in folders if folder.name.isdecimal() and io.is_native(folder))
 
 
 def samples_over_training(
