@@ -19,7 +19,7 @@ def make_plain(generator: Generator, discriminator: Discriminator) -> None:
     """Replace the forward passes of both networks (skip G, resnet D) by the plain ones."""
     assert generator.config.architecture == "skip"
     assert discriminator.config.architecture == "resnet"
-    generator.synthesis.forward = partial(synthesis, generator.synthesis)
+    generator.synthesis.images = partial(synthesis, generator.synthesis)
     discriminator.forward = partial(discriminate, discriminator)
 
 
@@ -80,7 +80,7 @@ def synthesis(network, ws, noise_mode="const", generator=None):
         if image is not None:
             image = upfirdn(image, block.kernel, up=2, padding=(2, 1, 2, 1), gain=4)
         image = rgb if image is None else image + rgb
-    return image
+    return [image]
 
 
 def scaled(weight):

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from stylegan.models.stylegan2 import Discriminator, Generator
+from stylegan.nn.equalized import EqualizedConv2d
+from stylegan.nn.modulated import SynthesisLayer
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 
@@ -34,6 +36,18 @@ def test_the_reference_makes_the_same_images_and_logits(
     make_plain(generator, discriminator)
     torch.testing.assert_close(generator(z), images, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(discriminator(images), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_the_reference_goes_no_way_through_our_layers(make_plain, run_config, monkeypatch):
+    state = TrainState(run_config, torch.device("cpu"))
+    make_plain(state.generator, state.discriminator)
+
+    def refuse(*_):
+        raise AssertionError("a layer of ours")
+
+    for kind in (SynthesisLayer, EqualizedConv2d):
+        monkeypatch.setattr(kind, "forward", refuse)
+    train_step(state, torch.randn(8, 3, 16, 16))
 
 
 def test_the_reference_trains_to_the_same_terms(make_plain, run_config):
