@@ -17,7 +17,7 @@ FORBIDDEN_MODULES = {
     "marshal",
     "shelve",
 }
-DOWNLOADER = Path("interop", "remote.py")  # what comes from elsewhere comes through one door
+DOWNLOADER = Path("remote.py")  # what comes from elsewhere comes through one door
 DISASSEMBLER = Path("interop", "restricted.py")  # pickletools decodes operations and runs none
 
 

@@ -13,7 +13,6 @@ from stylegan.errors import WeightsError
 from stylegan.files import write_atomic_by
 from stylegan.interop import nvidia, rosinality
 from stylegan.interop.load import Kind, kind_of, local_path
-from stylegan.interop.remote import Progress
 from stylegan.models import io
 from stylegan.models.base import (
     AbstractDiscriminator,
@@ -23,6 +22,7 @@ from stylegan.models.base import (
 )
 from stylegan.models.registry import family_of
 from stylegan.models.sizes import channels_at, resolutions_up_to
+from stylegan.remote import Progress
 
 Format = Literal["native", "nvidia", "rosinality"]
 _SHOWN_FIELDS = (

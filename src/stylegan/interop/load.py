@@ -5,8 +5,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from stylegan import remote
 from stylegan.errors import WeightsError
-from stylegan.interop import nvidia, remote, rosinality, tensorflow_stylegan, tensorflow_stylegan2
+from stylegan.interop import (
+    catalogue,
+    nvidia,
+    rosinality,
+    tensorflow_stylegan,
+    tensorflow_stylegan2,
+)
 from stylegan.interop.restricted import shown
 from stylegan.interop.sizes import refusal
 from stylegan.interop.tensorflow_pickle import OURS, is_tensorflow_pickle, read_tensorflow_pickle
@@ -50,7 +57,7 @@ def load_networks(
 
     Args:
         source: a native folder, a run folder (its newest complete snapshot), a file of any kind
-            in `KINDS`, a URL of such a file, or a name in `remote.KNOWN`.
+            in `KINDS`, a URL of such a file, or a name in `catalogue.KNOWN`.
         only: names out of "generator_ema", "generator" and "discriminator", to build no others;
             None builds all.
 
@@ -74,9 +81,8 @@ def local_path(source: str | os.PathLike[str], *, progress: remote.Progress | No
     Raises:
         WeightsError: as `remote.fetch`.
     """
-    if isinstance(source, str) and remote.is_remote(source):
-        return remote.fetch(source, progress=progress)
-    return Path(source)
+    url = catalogue.url_of(source) if isinstance(source, str) else None
+    return Path(source) if url is None else remote.fetch(url, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from stylegan import remote
 from stylegan.errors import WeightsError
-from stylegan.interop import remote
-from stylegan.interop.load import load_networks
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -207,32 +206,12 @@ def test_two_downloads_of_one_file_do_not_meet(server, tmp_path):
         assert "is being downloaded by another process" in refusal(server.url)
 
 
-def test_names_and_urls_are_told_from_paths(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert remote.is_remote("https://example.org/network.pkl")
-    assert remote.is_remote("stylegan2-ffhq-config-f")
-    assert not remote.is_remote("network.pkl")
-    (tmp_path / "stylegan2-ffhq-config-f").mkdir()
-    assert not remote.is_remote("stylegan2-ffhq-config-f")
+def test_urls_are_told_from_paths_and_have_places_of_their_own():
+    assert remote.is_url("https://example.org/network.pkl")
+    assert not remote.is_url("network.pkl")
     one, other = (remote.cached(f"https://example.org/{folder}/G.pkl") for folder in "ab")
     assert one != other
     assert remote.cached("https://example.org/x y%2F..%2F?id=3#sha256=" + "a" * 64).parent
-
-
-def test_every_known_name_has_an_address_of_its_own():
-    assert len(set(remote.KNOWN.values())) == len(remote.KNOWN) == 12 + 6 + 18 + 5
-    assert all(url.startswith("https://") for url in remote.KNOWN.values())
-    assert remote.KNOWN["stylegan2-car-config-e-Gskip-Dorig"].endswith(
-        "/networks/table2/stylegan2-car-config-e-Gskip-Dorig.pkl"
-    )
-
-
-def test_networks_load_from_a_url(server):
-    from test_load import GOLDEN
-
-    server.content = GOLDEN.read_bytes()
-    networks = load_networks(server.url)
-    assert networks.generator_ema is not None
 
 
 @pytest.mark.parametrize(
@@ -249,7 +228,7 @@ def test_networks_load_from_a_url(server):
     ],
 )
 def test_what_is_no_address_is_refused_in_one_line(source, found):
-    assert remote.is_remote(source)
+    assert remote.is_url(source)
     assert found in refusal(source)
 
 

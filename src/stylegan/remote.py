@@ -1,10 +1,9 @@
-"""Weights at a URL: downloaded once into a cache, whole, resumed where a connection broke off."""
+"""Files at a URL: downloaded once into a cache, whole, resumed where a connection broke off."""
 
 import contextlib
 import errno
 import hashlib
 import http.client
-import itertools
 import logging
 import os
 import re
@@ -28,38 +27,9 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and those there will be, None if the server says nothing."""
 
-_CDN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2/networks"
-_DRIVE = "https://drive.usercontent.google.com/download?confirm=t&id="
 _CHUNK = 1 << 18
 _TRIES = 4
 _TIMEOUT_S = 30.0
-
-
-def _known() -> dict[str, str]:
-    """List the official files, by their names without suffix."""
-    names = [f"stylegan2-{d}-config-{x}" for d in ("ffhq", "car") for x in "abcdef"]
-    names += [f"stylegan2-{d}-config-{x}" for d in ("cat", "church", "horse") for x in "af"]
-    architectures = ("orig", "skip", "resnet")
-    table2 = [
-        f"stylegan2-{dataset}-config-e-G{g}-D{d}"
-        for dataset, g, d in itertools.product(("ffhq", "car"), architectures, architectures)
-    ]
-    drive = {
-        "stylegan-ffhq": "1MEGjdvVpUsu1jB4zrXZN7Y4kBBOzizDQ",
-        "stylegan-celebahq": "1MGqJl28pN4t7SAtSrPdSRJSQJqahkzUf",
-        "stylegan-bedrooms": "1MOSKeGF0FJcivpBI7s63V9YHloUTORiF",
-        "stylegan-cars": "1MJ6iCfNtMIRicihwRorsM3b7mmtmK9c3",
-        "stylegan-cats": "1MQywl0FNt6lHu8E_EUqnRbviagS7fbiJ",
-    }
-    return (
-        {name: f"{_CDN}/{name}.pkl" for name in names}
-        | {name: f"{_CDN}/table2/{name}.pkl" for name in table2}
-        | {name: _DRIVE + identity for name, identity in drive.items()}
-    )
-
-
-KNOWN = _known()
-"""URLs of the official TensorFlow files, by names such as "stylegan2-ffhq-config-f"."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +58,18 @@ class _BrokenError(Exception):
     """A connection that ended early; another try may go on."""
 
 
-def is_remote(source: str) -> bool:
-    """Tell a URL, or the name of a known file that is no path here, from a path."""
-    is_url = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
-    return (is_url or source in KNOWN) and not Path(source).exists()
+def is_url(source: str) -> bool:
+    """Tell a URL from a path or a name, by how it starts."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
+
+
+def cache_folder() -> Path:
+    """Return the folder $STYLEGAN_CACHE, or `~/.cache/stylegan`; it may not exist."""
+    return Path(os.environ.get("STYLEGAN_CACHE") or Path.home() / ".cache" / "stylegan")
 
 
 def cached(source: str) -> Path:
-    """Return where the file of a URL or known name lies, or will lie, in the cache.
-
-    The cache is the folder $STYLEGAN_CACHE, or `~/.cache/stylegan`.
+    """Return where the file of a URL lies, or will lie, in the cache.
 
     Raises:
         WeightsError: if the URL states a checksum in another form than `#sha256=` and 64 digits,
@@ -110,7 +82,7 @@ def fetch(source: str, *, progress: Progress | None = None) -> Path:
     """Return a file of the cache, downloaded if it is not there yet.
 
     Args:
-        source: a URL, to which `#sha256=` and 64 digits may be added, or a name in `KNOWN`.
+        source: a URL, to which `#sha256=` and 64 digits may be added.
         progress: told of each piece that arrives.
 
     Raises:
@@ -147,7 +119,7 @@ def fetch(source: str, *, progress: Progress | None = None) -> Path:
 
 
 def _planned(source: str) -> _Download:
-    url, _, fragment = KNOWN.get(source, source).partition("#")
+    url, _, fragment = source.partition("#")
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if fragment and match is None:
         raise WeightsError(
@@ -160,8 +132,7 @@ def _planned(source: str) -> _Download:
     # A name to recognize, and a hash to tell apart what has the same name elsewhere.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).name)[-80:] or "weights"
     name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
-    folder = os.environ.get("STYLEGAN_CACHE") or Path.home() / ".cache" / "stylegan"
-    target = Path(folder) / name
+    target = cache_folder() / name
     sha256 = match[1].lower() if match else None
     return _Download(url, sha256, target, target.with_name(name + ".part"))
 

@@ -1,0 +1,42 @@
+"""Where the official networks lie: names to URLs, as their READMEs give them."""
+
+import itertools
+from pathlib import Path
+
+from stylegan import remote
+
+_CDN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2/networks"
+_DRIVE = "https://drive.usercontent.google.com/download?confirm=t&id="
+
+
+def _known() -> dict[str, str]:
+    """List the official files, by their names without suffix."""
+    names = [f"stylegan2-{d}-config-{x}" for d in ("ffhq", "car") for x in "abcdef"]
+    names += [f"stylegan2-{d}-config-{x}" for d in ("cat", "church", "horse") for x in "af"]
+    architectures = ("orig", "skip", "resnet")
+    table2 = [
+        f"stylegan2-{dataset}-config-e-G{g}-D{d}"
+        for dataset, g, d in itertools.product(("ffhq", "car"), architectures, architectures)
+    ]
+    drive = {
+        "stylegan-ffhq": "1MEGjdvVpUsu1jB4zrXZN7Y4kBBOzizDQ",
+        "stylegan-celebahq": "1MGqJl28pN4t7SAtSrPdSRJSQJqahkzUf",
+        "stylegan-bedrooms": "1MOSKeGF0FJcivpBI7s63V9YHloUTORiF",
+        "stylegan-cars": "1MJ6iCfNtMIRicihwRorsM3b7mmtmK9c3",
+        "stylegan-cats": "1MQywl0FNt6lHu8E_EUqnRbviagS7fbiJ",
+    }
+    return (
+        {name: f"{_CDN}/{name}.pkl" for name in names}
+        | {name: f"{_CDN}/table2/{name}.pkl" for name in table2}
+        | {name: _DRIVE + identity for name, identity in drive.items()}
+    )
+
+
+KNOWN = _known()
+"""URLs of the official TensorFlow files, by names such as "stylegan2-ffhq-config-f"."""
+
+
+def url_of(source: str) -> str | None:
+    """Return the URL that a source is or names; None for a path, and for what is there as one."""
+    is_named = remote.is_url(source) or source in KNOWN
+    return KNOWN.get(source, source) if is_named and not Path(source).exists() else None

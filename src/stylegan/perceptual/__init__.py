@@ -1,0 +1,1 @@
+"""Networks that tell what people see in images: features, and distances between images."""
