@@ -1,0 +1,449 @@
+"""Protocols of the metrics: what each name means, as frozen dataclasses.
+
+Two numbers compare only if they come from one protocol: the same counts, features, covariance,
+mirroring. A name says all of it, and `parse` reads any count in it.
+
+Sources of the settings: the papers' evaluation sections, and where they are silent the names and
+counts of the official implementations, whose results the names quote.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+from stylegan.errors import ConfigError
+
+Space = Literal["z", "w"]
+Sampling = Literal["full", "end"]
+
+INCEPTION = "inception-v3"
+VGG = "vgg16"
+LPIPS = "lpips-vgg16"
+
+STANDARD: dict[str, str] = {
+    "fid50k": "Frechet distance to the first 50,000 real images, as in the papers",
+    "fid50k_full": "Frechet distance to all real images, as in StyleGAN2-ADA",
+    "kid50k_full": "kernel distance to up to 1,000,000 real images",
+    "is50k": "Inception score, 10 splits",
+    "pr50k3": "precision and recall against the first 50,000 real images, 3 neighbours",
+    "pr50k3_full": "precision and recall against up to 200,000 real images, 3 neighbours",
+    "ppl_zfull": "perceptual path length in z, along whole paths, centre of faces",
+    "ppl_wfull": "perceptual path length in w, along whole paths, centre of faces",
+    "ppl_zend": "perceptual path length in z, at the ends of paths, centre of faces",
+    "ppl_wend": "perceptual path length in w, at the ends of paths, centre of faces",
+    "ppl2_wend": "perceptual path length in w, at the ends of paths, whole images",
+    "ls": "linear separability of attributes in z and w, 200,000 images",
+    "swd16k": "sliced Wasserstein distance to the first 16,384 real images; no feature network",
+}
+"""The names that publications quote, with a line on each. Any count may stand in them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbstractProtocol(ABC):
+    """What all protocols share: how many images, which features, which values.
+
+    Attributes:
+        num_fake: generated images; for path lengths, pairs of them.
+        features: name of the feature network or distance; empty where none is used.
+        family: the first letters of the name, such as "fid".
+        standard_features: what `features` is where the name does not tell.
+        values: keys of the numbers that come out, the main one first.
+        is_lower_better: how to order two values of the first key.
+        display_scale: what the first value is multiplied by where people quote it.
+    """
+
+    num_fake: int
+    features: str = ""
+
+    family: ClassVar[str]
+    standard_features: ClassVar[str] = ""
+    values: ClassVar[tuple[str, ...]]
+    is_lower_better: ClassVar[bool] = True
+    display_scale: ClassVar[float] = 1.0
+    least_fake: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Check the count."""
+        if self.num_fake < self.least_fake:
+            raise ConfigError(
+                f"metric {self.stem} of {self.num_fake} images",
+                expected=f"at least {self.least_fake}",
+                fix="ask for more images",
+            )
+
+    @property
+    @abstractmethod
+    def stem(self) -> str:
+        """The canonical name without features, such as "fid5k_full"."""
+
+    @property
+    def name(self) -> str:
+        """The canonical name; features that are not the standard ones are part of it."""
+        suffix = "" if self.features == self.standard_features else f":{self.features}"
+        return self.stem + suffix
+
+    @property
+    def uses_real(self) -> bool:
+        """Whether generated images are compared with real ones."""
+        return True
+
+    @property
+    def num_real(self) -> int | None:
+        """Real images, the first so many in storage order; None for all, 0 where none is used."""
+        return self.num_fake if self.uses_real else 0
+
+    @property
+    def follows_mirroring(self) -> bool:
+        """Whether real images are mirrored with probability 0.5 if those of the training were."""
+        return self.uses_real
+
+    def with_features(self, features: str) -> Self:
+        """Return the protocol with other features; itself where it uses none."""
+        return replace(self, features=features) if self.standard_features else self
+
+    def record(self) -> dict[str, Any]:
+        """Return all settings as plain values, for JSON; equal records are equal protocols."""
+        return {
+            "name": self.name,
+            **asdict(self),
+            "num_real": self.num_real,
+            "follows_mirroring": self.follows_mirroring,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrechetProtocol(AbstractProtocol):
+    """Frechet inception distance.
+
+    `fid50k` compares with the first `num_fake` real images, mirrored as in training, and divides
+    the covariances by N - 1, as the official code of StyleGAN and StyleGAN2. `fid50k_full`
+    compares with all of them as they are stored, and divides by N, as StyleGAN2-ADA.
+
+    Source: Heusel et al. 2017, section 3.
+    """
+
+    features: str = INCEPTION
+    full: bool = False
+
+    family: ClassVar[str] = "fid"
+    standard_features: ClassVar[str] = INCEPTION
+    values: ClassVar[tuple[str, ...]] = ("fid",)
+    least_fake: ClassVar[int] = 2
+
+    @property
+    def stem(self) -> str:
+        """Such as "fid50k_full"."""
+        return f"{self.family}{_count(self.num_fake)}{_full(self.full)}"
+
+    @property
+    def num_real(self) -> int | None:
+        """As many as generated ones; all if `full`."""
+        return None if self.full else self.num_fake
+
+    @property
+    def follows_mirroring(self) -> bool:
+        """Unless `full`."""
+        return not self.full
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether covariances are divided by N - 1 instead of N."""
+        return not self.full
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelProtocol(AbstractProtocol):
+    """Kernel inception distance; `full` takes up to 1,000,000 real images, never mirrored.
+
+    Source: Binkowski et al. 2018, section 4.
+
+    Attributes:
+        num_subsets: random subsets whose estimates are averaged.
+        max_subset: images in each, or fewer if there are fewer.
+    """
+
+    features: str = INCEPTION
+    full: bool = False
+    num_subsets: int = 100
+    max_subset: int = 1000
+
+    family: ClassVar[str] = "kid"
+    standard_features: ClassVar[str] = INCEPTION
+    values: ClassVar[tuple[str, ...]] = ("kid", "kid_error")
+    display_scale: ClassVar[float] = 1e3
+    least_fake: ClassVar[int] = 2
+
+    @property
+    def stem(self) -> str:
+        """Such as "kid50k_full"."""
+        return f"{self.family}{_count(self.num_fake)}{_full(self.full)}"
+
+    @property
+    def num_real(self) -> int | None:
+        """As many as generated ones; up to 1,000,000 if `full`."""
+        return 1_000_000 if self.full else self.num_fake
+
+    @property
+    def follows_mirroring(self) -> bool:
+        """Unless `full`."""
+        return not self.full
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionScoreProtocol(AbstractProtocol):
+    """Inception score, which needs no real images.
+
+    Source: Salimans et al. 2016, section 4.
+
+    Attributes:
+        num_splits: contiguous parts, whose scores are averaged.
+    """
+
+    features: str = INCEPTION
+    num_splits: int = 10
+
+    family: ClassVar[str] = "is"
+    standard_features: ClassVar[str] = INCEPTION
+    values: ClassVar[tuple[str, ...]] = ("is_mean", "is_std")
+    is_lower_better: ClassVar[bool] = False
+    least_fake: ClassVar[int] = 10
+
+    @property
+    def stem(self) -> str:
+        """Such as "is50k"."""
+        return f"{self.family}{_count(self.num_fake)}"
+
+    @property
+    def uses_real(self) -> bool:
+        """No."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionRecallProtocol(AbstractProtocol):
+    """Improved precision and recall; `full` takes up to 200,000 real images, never mirrored.
+
+    The name ends in the neighbours: `pr50k3`, `pr5k10`; after a count that is no multiple of a
+    thousand they are set apart, `pr500_3`.
+
+    Source: Kynkaanniemi et al. 2019, section 2.
+
+    Attributes:
+        neighbours: which nearest neighbour of an image, itself not counted, its radius reaches.
+    """
+
+    features: str = VGG
+    full: bool = False
+    neighbours: int = 3
+
+    family: ClassVar[str] = "pr"
+    standard_features: ClassVar[str] = VGG
+    values: ClassVar[tuple[str, ...]] = ("precision", "recall")
+    is_lower_better: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the counts."""
+        if not 1 <= self.neighbours < self.num_fake:
+            raise ConfigError(
+                f"metric {self.stem} with {self.neighbours} neighbours of {self.num_fake} images",
+                expected="at least 1 neighbour, and more images than neighbours",
+                fix="ask for more images, or for fewer neighbours",
+            )
+
+    @property
+    def stem(self) -> str:
+        """Such as "pr50k3_full"."""
+        count = _count(self.num_fake)
+        apart = "" if count.endswith("k") else "_"
+        return f"{self.family}{count}{apart}{self.neighbours}{_full(self.full)}"
+
+    @property
+    def num_real(self) -> int | None:
+        """As many as generated ones; up to 200,000 if `full`."""
+        return 200_000 if self.full else self.num_fake
+
+    @property
+    def follows_mirroring(self) -> bool:
+        """Unless `full`."""
+        return not self.full
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathLengthProtocol(AbstractProtocol):
+    """Perceptual path length: `ppl_` of the centre of aligned faces, `ppl2_` of whole images.
+
+    50,000 pairs where the name has no count, as in the official code since StyleGAN2; StyleGAN
+    took 100,000, which is `ppl_100k_wfull`.
+
+    Source: Karras et al. 2019 (StyleGAN), section 4.1.
+
+    Attributes:
+        space: where the paths run: "z" on the sphere, or "w" straight.
+        sampling: "full" takes places anywhere on a path, "end" its start.
+        crop: whether only the centre of the images counts.
+        epsilon: length of a step, as a share of the path.
+        lowest: percentile below which values are left out.
+        highest: percentile above which values are left out.
+    """
+
+    num_fake: int = 50_000
+    features: str = LPIPS
+    space: Space = "w"
+    sampling: Sampling = "end"
+    crop: bool = False
+    epsilon: float = 1e-4
+    lowest: int = 1
+    highest: int = 99
+
+    family: ClassVar[str] = "ppl"
+    standard_features: ClassVar[str] = LPIPS
+    values: ClassVar[tuple[str, ...]] = ("ppl",)
+
+    @property
+    def stem(self) -> str:
+        """Such as "ppl2_wend" or "ppl_10k_zfull"."""
+        count = "" if self.num_fake == 50_000 else f"{_count(self.num_fake)}_"
+        return f"{self.family}{'' if self.crop else '2'}_{count}{self.space}{self.sampling}"
+
+    @property
+    def uses_real(self) -> bool:
+        """No."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparabilityProtocol(AbstractProtocol):
+    """Linear separability of binary attributes in z and in w.
+
+    Source: Karras et al. 2019 (StyleGAN), section 4.2.
+    """
+
+    num_fake: int = 200_000
+
+    family: ClassVar[str] = "ls"
+    values: ClassVar[tuple[str, ...]] = ("ls_w", "ls_z")
+    least_fake: ClassVar[int] = 2
+
+    @property
+    def stem(self) -> str:
+        """Such as "ls" or "ls20k"."""
+        return self.family + ("" if self.num_fake == 200_000 else _count(self.num_fake))
+
+    @property
+    def uses_real(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def num_kept(self) -> int:
+        """How many images with the most certain labels count: half of them."""
+        return self.num_fake // 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicedWassersteinProtocol(AbstractProtocol):
+    """Sliced Wasserstein distance, without a feature network.
+
+    In its name k is 1,024, as the paper's 16k are 16,384 images. Its values are times 1e3; those
+    of the levels are called `swd_64`, `swd_32` and so on.
+
+    Source: Karras et al. 2018 (ProGAN), section 5.
+    """
+
+    family: ClassVar[str] = "swd"
+    values: ClassVar[tuple[str, ...]] = ("swd",)
+
+    @property
+    def stem(self) -> str:
+        """Such as "swd16k"."""
+        return self.family + _count(self.num_fake, thousand=1024)
+
+
+def parse(text: str) -> AbstractProtocol:
+    """Return the protocol of a name.
+
+    Args:
+        text: such as `fid50k_full`, `ppl2_10k_wend` or `fid5k:efficientnet-lite0`; the part
+            after the colon names other features than the standard ones. Counts are plain
+            numbers, or thousands with a k.
+
+    Raises:
+        ConfigError: if there is no such metric, or too few images are asked for, or features
+            are named for a metric that has none.
+    """
+    stem, colon, features = text.strip().partition(":")
+    for pattern, build in _GRAMMAR:
+        if match := re.fullmatch(pattern, stem):
+            protocol = build(match)
+            break
+    else:
+        raise ConfigError(
+            f"metric {text!r}",
+            expected=f"one of {', '.join(STANDARD)}, with any count in place of theirs",
+            fix="choose one of these, such as fid5k_full for 5,000 images",
+        )
+    if not colon:
+        return protocol
+    if not features or not protocol.standard_features:
+        raise ConfigError(
+            f"metric {text!r}",
+            expected="the name of a feature network after the colon, and only where one is used",
+            fix=f"write {protocol.stem}, or name other features for a metric that has some",
+        )
+    return protocol.with_features(features)
+
+
+def _count(number: int, *, thousand: int = 1000) -> str:
+    """Write a count the short way: 5k, or 500."""
+    return f"{number // thousand}k" if number and number % thousand == 0 else str(number)
+
+
+def _number(text: str, *, thousand: int = 1000) -> int:
+    return int(text[:-1]) * thousand if text.endswith("k") else int(text)
+
+
+def _full(full: bool) -> str:
+    return "_full" if full else ""
+
+
+def _parse_path_length(match: re.Match[str]) -> PathLengthProtocol:
+    whole, count, space, sampling = match.groups()
+    return PathLengthProtocol(
+        num_fake=_number(count) if count else 50_000,
+        space="z" if space == "z" else "w",
+        sampling="full" if sampling == "full" else "end",
+        crop=not whole,
+    )
+
+
+def _parse_precision_recall(match: re.Match[str]) -> PrecisionRecallProtocol:
+    thousands, together, number, apart, full = match.groups()
+    return PrecisionRecallProtocol(
+        num_fake=_number(thousands or number), neighbours=int(together or apart), full=bool(full)
+    )
+
+
+_GRAMMAR: list[tuple[str, Callable[[re.Match[str]], AbstractProtocol]]] = [
+    (
+        r"fid(\d+k?)(_full)?",
+        lambda match: FrechetProtocol(num_fake=_number(match[1]), full=bool(match[2])),
+    ),
+    (
+        r"kid(\d+k?)(_full)?",
+        lambda match: KernelProtocol(num_fake=_number(match[1]), full=bool(match[2])),
+    ),
+    (r"is(\d+k?)", lambda match: InceptionScoreProtocol(num_fake=_number(match[1]))),
+    (r"pr(?:(\d+k)(\d+)|(\d+)_(\d+))(_full)?", _parse_precision_recall),
+    (r"ppl(2?)_(?:(\d+k?)_)?([zw])(full|end)", _parse_path_length),
+    (
+        r"ls(\d+k?)?",
+        lambda match: SeparabilityProtocol(num_fake=_number(match[1] or "200k")),
+    ),
+    (
+        r"swd(\d+k?)",
+        lambda match: SlicedWassersteinProtocol(num_fake=_number(match[1], thousand=1024)),
+    ),
+]
+"""Patterns of the names, whole names only, and what each builds."""
