@@ -1,6 +1,7 @@
 """The one owner of writing files: whole or not at all, and on the disk when it returns."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -32,3 +33,32 @@ def write_atomic_by(path: str | os.PathLike[str], write: Callable[[IO[bytes]], o
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_folder(folder: Path, temporary: Path) -> None:
+    """Put a folder of files, written beside it under another name, in the place of `folder`.
+
+    No system call that Python has swaps two folders. Between the two renames the old one stands
+    beside its place, under a name that starts with a dot.
+    """
+    _flush(*temporary.iterdir(), temporary)
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    _flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(*paths: Path) -> None:
+    """Make files, or a folder's list of names, reach the disk."""
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except PermissionError:  # Windows opens no folders
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

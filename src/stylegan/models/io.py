@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError, WeightsError
+from stylegan.files import replace_folder
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
 from stylegan.models.registry import FAMILIES, family_of
 
@@ -104,8 +105,7 @@ def save(
     try:
         save_file(tensors, temporary / _WEIGHTS, metadata={"format": "pt"})
         (temporary / _DESCRIPTION).write_text(text, encoding="utf-8")
-        _flush(temporary / _WEIGHTS, temporary / _DESCRIPTION, temporary)
-        _replace(folder, temporary)
+        replace_folder(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -268,34 +268,6 @@ def _read_description(folder: Path) -> dict[str, dict[str, object]]:
         } if version >= 1 and networks and networks.keys() <= set(NAMES):
             return {"networks": networks, "metadata": metadata}
     raise _damaged(f"{path} describes no networks of ours")
-
-
-def _replace(folder: Path, temporary: Path) -> None:
-    """Put `temporary` in the place of `folder`.
-
-    No system call that Python has swaps two folders. Between the two renames the old one stands
-    beside its place, under a name that starts with a dot.
-    """
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(*paths: Path) -> None:
-    """Make files, or a folder's list of names, reach the disk."""
-    for path in paths:
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except PermissionError:  # Windows opens no folders
-            continue
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _is_empty(folder: Path) -> bool:
