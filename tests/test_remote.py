@@ -3,7 +3,9 @@
 import hashlib
 import http.server
 import logging
+import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -197,13 +199,68 @@ def test_a_file_put_into_the_cache_by_hand_is_used(server):
     assert server.asked == []
 
 
-def test_two_downloads_of_one_file_do_not_meet(server, tmp_path):
+def test_two_downloads_of_one_file_wait_for_each_other(server, tmp_path, caplog, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(remote, "_POLL_S", 0.01)
     path = remote.cached(server.url)
     path.parent.mkdir()
-    with path.with_name(path.name + ".part").open("ab") as file:
+    lock = path.with_name(path.name + ".lock")
+    results = []
+    with caplog.at_level(logging.INFO), lock.open("ab") as file:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-        assert "is being downloaded by another process" in refusal(server.url)
+        threads = [
+            threading.Thread(target=lambda: results.append(remote.fetch(server.url)))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        while caplog.text.count("is being downloaded by another process; waiting") < 3:
+            threading.Event().wait(0.01)
+        lock.unlink()  # as who is done does
+    for thread in threads:
+        thread.join()
+    assert results == [path] * 3
+    assert path.read_bytes() == CONTENT
+    assert len(server.asked) == 1
+    assert files(tmp_path / "cache") == [path.name]
+
+
+def time_of_refusal(url: str) -> tuple[str, float]:
+    start = time.perf_counter()
+    return refusal(url), time.perf_counter() - start
+
+
+def test_a_network_that_answers_nothing_is_given_up_soon(server, monkeypatch):
+    monkeypatch.setattr(remote, "_CONNECT_TIMEOUT_S", 0.2)
+    with socket.socket() as listener, socket.socket() as first:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        first.connect(("127.0.0.1", port))  # the queue is full; the kernel drops what comes now
+        message, seconds = time_of_refusal(f"http://127.0.0.1:{port}/x.pth")
+    assert "cannot be reached" in message
+    assert seconds < 2  # not the 30 s that an answer may take
+
+
+def test_names_that_nobody_resolves_are_given_up_soon(server, monkeypatch):
+    released = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        released.wait(20)
+        raise socket.gaierror("too late")
+
+    monkeypatch.setattr(remote, "_CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    for scheme in ("http", "https"):
+        message, seconds = time_of_refusal(f"{scheme}://example.invalid/x.pth")
+        assert "cannot be reached (no connection within 0.2 s)" in message
+        assert seconds < 2
+    released.set()
+
+
+def test_offline_is_heard_within_five_seconds_and_a_slow_answer_is_not_offline():
+    assert remote._CONNECT_TIMEOUT_S < 5
+    assert remote._READ_TIMEOUT_S >= 30
 
 
 def test_urls_are_told_from_paths_and_have_places_of_their_own():

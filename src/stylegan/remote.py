@@ -7,10 +7,12 @@ import http.client
 import logging
 import os
 import re
+import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -29,7 +31,10 @@ Progress = Callable[[int, int | None], None]
 
 _CHUNK = 1 << 18
 _TRIES = 4
-_TIMEOUT_S = 30.0
+# Short, so that who is offline hears of it at once; from the name to the handshake.
+_CONNECT_TIMEOUT_S = 3.0
+_READ_TIMEOUT_S = 30.0
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,68 @@ class _BrokenError(Exception):
     """A connection that ended early; another try may go on."""
 
 
+def _within(timeout_s: float, function: Callable[[], None], undo: Callable[[], None]) -> None:
+    """Call a function that may take longer than it should, and stop waiting for it.
+
+    A socket's timeout holds for each address of a host anew, and not at all for finding them.
+
+    Args:
+        timeout_s: how long to wait.
+        function: what to call; it goes on in a thread of its own when nobody waits any more.
+        undo: called after `function` then.
+
+    Raises:
+        TimeoutError: if it takes longer.
+    """
+    lock, errors = threading.Lock(), list[BaseException]()
+    is_given_up = False
+
+    def work() -> None:
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+        with lock:
+            if is_given_up:
+                undo()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    with lock:
+        if thread.is_alive():
+            is_given_up = True
+            raise TimeoutError(f"no connection within {timeout_s:g} s")
+    if errors:
+        raise errors[0]
+
+
+class _HTTPConnection(http.client.HTTPConnection):
+    """A connection that is made soon or not at all, and then may be slow."""
+
+    def connect(self) -> None:
+        _within(_CONNECT_TIMEOUT_S, super().connect, self.close)
+        self.sock.settimeout(_READ_TIMEOUT_S)
+
+
+class _HTTPSConnection(http.client.HTTPSConnection):
+    """The same, with the handshake of TLS in the time for connecting."""
+
+    def connect(self) -> None:
+        _within(_CONNECT_TIMEOUT_S, super().connect, self.close)
+        self.sock.settimeout(_READ_TIMEOUT_S)
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HTTPConnection, req)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_HTTPSConnection, req)
+
+
 def is_url(source: str) -> bool:
     """Tell a URL from a path or a name, by how it starts."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
@@ -81,6 +148,9 @@ def cached(source: str) -> Path:
 def fetch(source: str, *, progress: Progress | None = None) -> Path:
     """Return a file of the cache, downloaded if it is not there yet.
 
+    Of several processes one downloads, and the others wait for it. Without a network the error
+    comes within seconds, even if nothing answers or names are not resolved.
+
     Args:
         source: a URL, to which `#sha256=` and 64 digits may be added.
         progress: told of each piece that arrives.
@@ -91,12 +161,18 @@ def fetch(source: str, *, progress: Progress | None = None) -> Path:
             file by hand.
     """
     plan = _planned(source)
-    if plan.target.is_file():
-        _check_sum(plan, plan.target)
-        return plan.target
-    plan.target.parent.mkdir(parents=True, exist_ok=True)
+    if not plan.target.is_file():
+        plan.target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(plan):
+            if not plan.target.is_file():  # the other process may have brought it
+                _download(plan, progress)
+                return plan.target
+    _check_sum(plan, plan.target)
+    return plan.target
+
+
+def _download(plan: _Download, progress: Progress | None) -> None:
     with plan.part.open("ab") as file:
-        _lock(file, plan)
         try:
             _receive(plan, file, progress)
         except BaseException:
@@ -115,7 +191,6 @@ def fetch(source: str, *, progress: Progress | None = None) -> Path:
     plan.version.unlink(missing_ok=True)
     if plan.sha256 is None:
         logger.info("%s: sha256 %s, which nobody stated", plan.target, digest)
-    return plan.target
 
 
 def _planned(source: str) -> _Download:
@@ -195,7 +270,8 @@ def _receive_once(plan: _Download, file: IO[bytes], progress: Progress | None) -
         headers |= {"Range": f"bytes={start}-", "If-Range": version}
     request = urllib.request.Request(plan.url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+        opener = urllib.request.build_opener(_HTTPHandler, _HTTPSHandler)
+        with opener.open(request, timeout=_CONNECT_TIMEOUT_S) as response:
             _check_type(plan, response.headers.get_content_type())
             place = response.headers.get("Content-Range", "")
             if response.status != http.client.PARTIAL_CONTENT:  # the whole file, or another
@@ -239,18 +315,45 @@ def _discard(plan: _Download) -> None:
             path.unlink()
 
 
-def _lock(file: IO[bytes], plan: _Download) -> None:
-    """Keep two processes from writing one file."""
+@contextlib.contextmanager
+def _alone(plan: _Download) -> Iterator[None]:
+    """Keep two processes from writing one file: the second waits until the first is done."""
     if fcntl is None:
+        yield
         return
+    path = plan.target.with_name(plan.target.name + ".lock")
+    while True:
+        with path.open("ab") as file:
+            _wait(file, plan)
+            # Who had the lock has removed its file; a third may have made and locked another.
+            if not _is_file_at(path, file):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_file_at(path: Path, file: IO[bytes]) -> bool:
     try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise WeightsError(
-            f"{plan.url} is being downloaded by another process",
-            expected="one at a time",
-            fix="wait for it, then run the same line again",
-        ) from error
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _wait(file: IO[bytes], plan: _Download) -> None:
+    """Take the lock of a file, however long that takes."""
+    is_told = False
+    while True:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not is_told:
+                logger.info("%s is being downloaded by another process; waiting", plan.url)
+            is_told = True
+            time.sleep(_POLL_S)
 
 
 def _check_sum(plan: _Download, path: Path) -> str:
