@@ -28,9 +28,19 @@ LAYERS = [
 FOLDERS = {
     "ops": ["box", "fir", "resample_conv", "bias_act", "normalize", "modulated_conv"],
     "nn": ["equalized", "progressive", "mapping", "modulated", "adain", "stages"],
-    "models": ["growth", "sizes", "base", "progan", "stylegan", "stylegan2", "registry", "io"],
+    "models": [
+        "growth",
+        "sizes",
+        "base",
+        "progan",
+        "stylegan",
+        "stylegan2",
+        "registry",
+        "io",
+        "classifiers",
+    ],
     "losses": ["adversarial", "regularizers", "objective"],
-    "data": ["readers", "check", "prepare", "labels", "dataset", "sampler", "loader"],
+    "data": ["readers", "check", "prepare", "labels", "dataset", "pictures", "sampler", "loader"],
     "perceptual": ["weights", "detector", "inception", "vgg", "efficientnet", "networks"],
     "training": [
         "fields",
@@ -48,6 +58,7 @@ FOLDERS = {
         "log",
         "best",
         "loop",
+        "attributes",
         "classifier",
     ],
     "metrics": [
@@ -81,6 +92,7 @@ FOLDERS = {
         "nvidia",
         "catalogue",
         "load",
+        "classifiers",
         "convert",
     ],
     "cli": [
