@@ -57,6 +57,7 @@ FOLDERS = {
         "checkpoint",
         "log",
         "best",
+        "evaluation",
         "loop",
         "attributes",
         "classifier",

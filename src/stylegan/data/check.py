@@ -151,6 +151,18 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
     return tuple(entries)
 
 
+def preparation(source: AbstractSource) -> dict[str, object] | None:
+    """Return crop, filter and background that `prepare` recorded; None for sets it did not make.
+
+    They change the pixels, and with them every metric.
+    """
+    record = source.read_json(RECORD_NAME)
+    options = record.get("options") if isinstance(record, dict) else None
+    if not isinstance(options, dict):
+        return None
+    return {name: options.get(name) for name in ("crop", "filter", "background")}
+
+
 def require_power_of_two(resolution: int) -> None:
     """Refuse a resolution that no network has.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylegan import images
-from stylegan.data.check import Entry, Verdict, examine, fingerprint, judge
+from stylegan.data.check import Entry, Verdict, examine, fingerprint, judge, preparation
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import (
     AbstractSource,
@@ -139,6 +139,16 @@ class ImageDataset(Dataset[Tensor]):
         `resolution` and `mirror`.
         """
         return self._fingerprint
+
+    @property
+    def path(self) -> str:
+        """The folder or zip."""
+        return str(self._source.path)
+
+    @property
+    def preparation(self) -> dict[str, object] | None:
+        """Crop, filter and background by which `stylegan data prepare` made the set, else None."""
+        return preparation(self._source)
 
     @property
     def is_cached(self) -> bool:

@@ -1,0 +1,71 @@
+"""The images of a folder or zip as they are, of any size: what a metric compares."""
+
+import logging
+import os
+
+from torch import Tensor
+
+from stylegan import images
+from stylegan.data.check import examine, fingerprint, preparation
+from stylegan.data.readers import Progress, decode, open_source
+from stylegan.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+class Pictures:
+    """Images in the order of their names, each of its own size, upright and without alpha.
+
+    Every image is decoded once at construction, and what cannot be is left out with a warning.
+
+    Args:
+        path: a folder (searched recursively) or a zip.
+        progress: is told how many images have been decoded, and of how many.
+
+    Attributes:
+        path: as text.
+        fingerprint: SHA-256 over names, sizes and checksums, as of an `ImageDataset` without
+            labels.
+        sizes: the different (width, height) of the images, in pixels, sorted.
+        preparation: how `stylegan data prepare` made them; None where it did not.
+
+    Raises:
+        DataError: if there is no image that can be decoded.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
+        self._source = open_source(path)
+        self.path = str(path)
+        entries = examine(self._source, progress=progress)
+        for entry in entries:
+            if entry.reason is not None:
+                logger.warning("skipped %s: %s", entry.name, entry.reason)
+        usable = [entry for entry in entries if entry.reason is None]
+        if not usable:
+            raise DataError(
+                f"no usable image among the {len(entries)} of {path}",
+                expected="images that Pillow can decode",
+                fix="check the path",
+            )
+        self._names = [entry.name for entry in usable]
+        self.fingerprint = fingerprint(usable, None)
+        self.sizes = sorted({entry.size for entry in usable})
+        self.preparation = preparation(self._source)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return an image, uint8 [C, H, W], C 1 or 3.
+
+        Raises:
+            IndexError: if there is no such image.
+            DataError: if the file has changed since construction and cannot be used.
+        """
+        name = self._names[index]
+        try:
+            return images.from_pil(decode(self._source.read(name)).image)
+        except DataError as error:
+            found = f"{name} in {self.path}: {error.found}"
+            raise DataError(found, expected=error.expected, fix=error.fix) from error

@@ -1,0 +1,239 @@
+"""From images to features: in one stream, on one process or several, with the same result.
+
+The processes take the chunks in turn. The leader gets the features back in the order of the
+images, and only it sums and stores them, so that several processes give what one gives.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from stylegan import dist, remote
+from stylegan.errors import DataError
+from stylegan.files import write_atomic
+from stylegan.metrics.moments import Moments
+from stylegan.metrics.sources import CHUNK, AbstractSource
+from stylegan.perceptual.detector import AbstractDetector
+
+Want = Literal["moments", "float32", "float16"]
+"""What is kept of features: their sums, or each of them in a file of that type."""
+
+Progress = Callable[[int, int], None]
+"""Is told how many images are done, and of how many."""
+
+_MOMENTS = "moments.safetensors"
+_BATCH = 32  # images at once in a feature network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is wanted of the features of one network.
+
+    Attributes:
+        detector: in eval mode, on its device.
+        wants: what to keep.
+        folder: where it is kept; what is there already is not computed again.
+    """
+
+    detector: AbstractDetector
+    wants: Set[Want]
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """What is kept of features, at the leader; the others have nothing.
+
+    Attributes:
+        moments: mean and covariance; None unless asked for.
+        float32: the features, [N, D], read from their file as they are needed.
+        float16: the same, rounded.
+    """
+
+    moments: Moments | None = None
+    float32: NDArray[np.float32] | None = None
+    float16: NDArray[np.float16] | None = None
+
+
+def cache_folder(source: AbstractSource, detector: AbstractDetector) -> Path:
+    """Return where the features of a source are kept between two evaluations.
+
+    The name says all that decides them: which images, and which network with which weights.
+    """
+    facts = {"source": source.facts(), "detector": detector_facts(detector)}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return remote.cache_folder() / "statistics" / key
+
+
+def detector_facts(detector: AbstractDetector) -> dict[str, str]:
+    """Return name, weights and resizing of a feature network."""
+    return {
+        "name": detector.name,
+        "weights": detector.weights,
+        "sha256": detector.weights_sha256,
+        "resize": detector.resize,
+    }
+
+
+def extract(
+    source: AbstractSource,
+    requests: Mapping[str, Request],
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Extracted]:
+    """Compute what is not there yet, in one pass over the images, and return all of it.
+
+    Memory holds a few chunks of images and one set of sums for each network, however many images
+    there are.
+
+    Args:
+        source: the same in all processes, and so are the requests.
+        requests: by a name for each.
+        progress: told after each round of chunks, at the leader only.
+
+    Raises:
+        DataError: if a file of the source cannot be used.
+    """
+    missing = {
+        name: request
+        for name, request in requests.items()
+        if dist.agree(not all(_path(request.folder, want).exists() for want in request.wants))
+    }
+    if missing:
+        with contextlib.ExitStack() as stack:
+            keepers = {
+                name: stack.enter_context(_Keeper(request, source.num))
+                for name, request in missing.items()
+                if dist.is_leader()
+            }
+            for name, rows in _gathered(source, missing, progress):
+                keepers[name].add(rows)
+            for keeper in keepers.values():
+                keeper.finish()
+    return {
+        name: _load(request) if dist.is_leader() else Extracted()
+        for name, request in requests.items()
+    }
+
+
+def _gathered(
+    source: AbstractSource, requests: Mapping[str, Request], progress: Progress | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and features [n, D] of each chunk, in order; at the leader only."""
+    world = dist.world_size()
+    mine = range(dist.rank(), source.num_chunks, world)
+    chunks = source.chunks(mine)
+    for first in range(0, source.num_chunks, world):
+        images: Sequence[Tensor] = next(chunks) if first + dist.rank() < source.num_chunks else []
+        for name, request in requests.items():
+            rows = _features(request.detector, images)
+            sizes = [source.chunk_size(first + rank) for rank in range(world)]
+            # gloo wants equal shapes: short chunks are filled up, and cut again
+            filled = torch.zeros(CHUNK, request.detector.num_features)
+            filled[: len(rows)] = rows
+            for part, size in zip(dist.gather(filled), sizes, strict=False):
+                if size > 0:
+                    yield name, part[:size]
+        if progress is not None and dist.is_leader():
+            progress(min((first + world) * CHUNK, source.num), source.num)
+
+
+@torch.no_grad()
+def _features(detector: AbstractDetector, images: Sequence[Tensor]) -> Tensor:
+    """Return the features of images of any size: float32 [N, D], on the CPU."""
+    device = next(detector.parameters()).device
+    parts = []
+    for first in range(0, len(images), _BATCH):
+        batch = [image.to(device) for image in images[first : first + _BATCH]]
+        if len({image.shape for image in batch}) == 1:
+            prepared = detector.prepare(torch.stack(batch))
+        else:
+            prepared = torch.cat([detector.prepare(image[None]) for image in batch])
+        parts.append(detector(prepared).float().cpu())
+    return torch.cat(parts) if parts else torch.zeros(0, detector.num_features)
+
+
+class _Keeper:
+    """Sums and stores the features of one network; `finish` puts the files to their places.
+
+    As a context it removes what is not finished.
+    """
+
+    def __init__(self, request: Request, num: int) -> None:
+        self._request = request
+        self._moments = Moments(request.detector.num_features)
+        self._done = 0
+        shape = (num, request.detector.num_features)
+        request.folder.mkdir(parents=True, exist_ok=True)
+        self._files: dict[Path, NDArray[Any]] = {
+            _path(request.folder, want): np.lib.format.open_memmap(
+                _temporary(_path(request.folder, want)), mode="w+", dtype=want, shape=shape
+            )
+            for want in sorted(request.wants)
+            if want != "moments"
+        }
+
+    def __enter__(self) -> "_Keeper":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path in self._files:
+            _temporary(path).unlink(missing_ok=True)
+
+    def add(self, rows: Tensor) -> None:
+        """Take the next rows, float32 [n, D]."""
+        if "moments" in self._request.wants:
+            self._moments.update(rows)
+        for file in self._files.values():
+            file[self._done : self._done + len(rows)] = rows.numpy()
+        self._done += len(rows)
+
+    def finish(self) -> None:
+        """Write what is complete."""
+        for path, file in self._files.items():
+            file.flush()
+            _temporary(path).replace(path)
+        self._files.clear()
+        if "moments" in self._request.wants:
+            write_atomic(self._request.folder / _MOMENTS, save(self._moments.tensors()))
+
+
+def _load(request: Request) -> Extracted:
+    folder = request.folder
+    try:
+        arrays = {
+            want: np.load(_path(folder, want), mmap_mode="r")
+            for want in request.wants
+            if want != "moments"
+        }
+        moments = None
+        if "moments" in request.wants:
+            moments = Moments.from_tensors(load_file(folder / _MOMENTS))
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise DataError(
+            f"{folder} holds damaged statistics ({error})",
+            expected="what an earlier evaluation wrote",
+            fix="delete the folder; they are computed again",
+        ) from error
+    return Extracted(moments=moments, float32=arrays.get("float32"), float16=arrays.get("float16"))
+
+
+def _path(folder: Path, want: Want) -> Path:
+    return folder / (_MOMENTS if want == "moments" else f"{want}.npy")
+
+
+def _temporary(path: Path) -> Path:
+    # its own in each process: two evaluations may want the same statistics at once
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
