@@ -1,5 +1,6 @@
-"""The training loop: build, resume, repeat the step, and on cadence report and save."""
+"""The training loop: build, resume, repeat the step, and on cadence report, save and evaluate."""
 
+import copy
 import logging
 import threading
 import time
@@ -18,7 +19,7 @@ from stylegan import images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
 from stylegan.data.loader import Stream
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, check_share
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.ops.box import upsample_nearest
@@ -31,6 +32,7 @@ from stylegan.training.checkpoint import (
     write_config,
 )
 from stylegan.training.config import RunConfig
+from stylegan.training.evaluation import Evaluate, Evaluation, EvaluationStopped
 from stylegan.training.log import RunLog
 from stylegan.training.reals import check_dataset, open_dataset
 from stylegan.training.schedule import crossed
@@ -85,11 +87,18 @@ def train(
     initial: Networks | None = None,
     observe: Callable[[Progress], None] | None = None,
     max_minutes: float | None = None,
+    evaluate: Evaluate | None = None,
+    evaluate_share: float = 0.05,
 ) -> Outcome:
     """Train to the end of the run, from its newest checkpoint if it has one.
 
     On SIGINT or SIGTERM a checkpoint and a snapshot are written, and the run returns; so it
     does after `max_minutes`.
+
+    With `evaluate`, snapshots are evaluated as soon as they are written: the first of the session,
+    each later one unless that has taken more than its share of the time, and the run's last. The
+    results go into `metrics.jsonl` and the log, and the best snapshot by each metric is kept under
+    `best/`. What is computed in training does not depend on it.
 
     Args:
         config: the run's options.
@@ -98,17 +107,31 @@ def train(
         initial: weights to start a new run from, as far as names and shapes agree.
         observe: called after each iteration.
         max_minutes: wall-clock limit; None for none.
+        evaluate: called with a copy of the running average, in eval mode and without gradients,
+            and the images shown. A signal ends it by an exception in its midst; its own failure is
+            told in one line, and the run goes on. None for no metrics.
+        evaluate_share: how much of the time of this call it may take, from 0 to 1.
 
     Raises:
         StyleganError: if images, options or checkpoint do not fit, or training diverges.
     """
+    check_share("evaluate_share", evaluate_share)
     started_s = time.monotonic()
     run_dir = Path(run_dir)
     dataset = open_dataset(config) if dataset is None else dataset
     check_dataset(dataset, config)
     check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
     with lock_run_folder(run_dir):
-        return _train(config, run_dir, dataset, initial, observe, started_s, max_minutes)
+        return _train(
+            config,
+            run_dir,
+            dataset,
+            initial,
+            observe,
+            None if max_minutes is None else started_s + max_minutes * 60,
+            evaluate,
+            evaluate_share,
+        )
 
 
 def _train(
@@ -117,8 +140,9 @@ def _train(
     dataset: ImageDataset,
     initial: Networks | None,
     observe: Callable[[Progress], None] | None,
-    started_s: float,
-    max_minutes: float | None,
+    deadline_s: float | None,
+    evaluate: Evaluate | None,
+    evaluate_share: float,
 ) -> Outcome:
     state = TrainState(config, torch.device(config.output.device))
     saved = load_newest_checkpoint(run_dir)
@@ -131,12 +155,16 @@ def _train(
     write_config(run_dir, config, fingerprint=dataset.fingerprint)  # nothing failed so far
     if saved is None and initial is not None:  # the run depends on its source no more
         save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)
-    deadline_s = None if max_minutes is None else started_s + max_minutes * 60
     log = RunLog(run_dir, nimg=state.nimg)
+    evaluation = None
+    if evaluate is not None:
+        evaluation = Evaluation(
+            evaluate, share=evaluate_share, run_dir=run_dir, log=log, deadline_s=deadline_s
+        )
     try:
-        with _Signals() as signals:
+        with SignalWatch() as signals:
             labels = dataset.label_table if config.data.labels else None
-            return _Run(config, run_dir, state, log, labels, observe).until_end(
+            return _Run(config, run_dir, state, log, labels, observe, evaluation).until_end(
                 dataset, signals, deadline_s
             )
     finally:
@@ -154,6 +182,7 @@ class _Run:
         log: RunLog,
         labels: LabelTable | None,
         observe: Callable[[Progress], None] | None,
+        evaluation: Evaluation | None,
     ) -> None:
         self.config = config
         self.run_dir = run_dir
@@ -161,13 +190,14 @@ class _Run:
         self.log = log
         self.labels = labels
         self.observe = observe
+        self.evaluation = evaluation
         self.total_nimg = round(config.output.total_kimg * 1000)
         self.clock = Clock()
         self.tick_nimg = state.nimg
         self.checkpoint_is_due = False
 
     def until_end(
-        self, dataset: ImageDataset, signals: "_Signals", deadline_s: float | None
+        self, dataset: ImageDataset, signals: "SignalWatch", deadline_s: float | None
     ) -> Outcome:
         """Iterate until the run is complete, the time is over or a signal has come."""
         state, output = self.state, self.config.output
@@ -196,11 +226,14 @@ class _Run:
                 record = None
                 if is_last or crossed(state.nimg, batch, output.tick_kimg):
                     record = self.write_record()
-                if is_last or crossed(state.nimg, batch, output.snapshot_kimg):
+                is_snapshot = is_last or crossed(state.nimg, batch, output.snapshot_kimg)
+                if is_snapshot:
                     self.write_snapshot()
                 self.checkpoint_is_due |= crossed(state.nimg, batch, output.checkpoint_kimg)
                 if is_last or (self.checkpoint_is_due and self.num_bad_in_row == 0):
                     self.write_checkpoint()
+                if is_snapshot and not is_last:  # after the checkpoint, as it may take long
+                    self.evaluate(signals)
                 self.report(record)
                 is_late = deadline_s is not None and time.monotonic() >= deadline_s
                 if not is_last and (is_late or signals.received is not None):
@@ -210,6 +243,10 @@ class _Run:
         if not (self.run_dir / "snapshots" / f"{state.nimg:09d}").exists():
             self.write_snapshot()
         is_complete = state.nimg >= self.total_nimg
+        if is_complete:
+            self.evaluate(signals, is_last=True)
+        if self.evaluation is not None:
+            self.evaluation.finish()
         received = None if is_complete else signals.received
         return Outcome(nimg=state.nimg, is_complete=is_complete, signal=received)
 
@@ -313,6 +350,28 @@ class _Run:
                 keep=self.config.output.keep_checkpoints,
             )
 
+    def evaluate(self, signals: "SignalWatch", *, is_last: bool = False) -> None:
+        """Evaluate the snapshot that has just been written, if it has its turn.
+
+        The last one of a run that was complete before may have been evaluated then.
+        """
+        evaluation, state = self.evaluation, self.state
+        if evaluation is None or signals.received is not None:
+            return
+        if is_last and evaluation.has_results(state.nimg):
+            return
+        side = state.generator_ema.img_resolution
+        if evaluation.is_due(
+            state.nimg, resolution=state.stage.resolution, img_resolution=side, is_last=is_last
+        ):
+            with self.clock("metrics"):
+                evaluation.run(
+                    copy.deepcopy(state.generator_ema),
+                    state.nimg,
+                    snapshot=self.run_dir / "snapshots" / f"{state.nimg:09d}",
+                    interruptible=signals.stopping_evaluations,
+                )
+
     def report(self, record: Mapping[str, Any] | None) -> None:
         """Tell the observer where the run is."""
         if self.observe is None:
@@ -369,14 +428,15 @@ class Clock:
         return (end_nimg - start_nimg) / (end_s - start_s) if end_s > start_s else 0.0
 
 
-class _Signals:
+class SignalWatch:
     """While open, SIGINT and SIGTERM are noted, and end the run after the current iteration."""
 
     def __init__(self) -> None:
         self.received: Signals | None = None
+        self._is_evaluating = False
         self._old: dict[int, Any] = {}
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> "SignalWatch":
         if threading.current_thread() is threading.main_thread():
             for number in (SIGINT, SIGTERM):
                 self._old[number] = set_handler(number, self._note)
@@ -390,6 +450,19 @@ class _Signals:
             "%s: saving a checkpoint after this iteration; another one ends the run at once",
             self.received.name,
         )
+        if self._is_evaluating:
+            raise EvaluationStopped
+
+    @contextmanager
+    def stopping_evaluations(self) -> Iterator[None]:
+        """While open, a signal raises EvaluationStopped as well: an evaluation may take minutes."""
+        self._is_evaluating = True
+        try:
+            if self.received is not None:  # just before
+                raise EvaluationStopped
+            yield
+        finally:
+            self._is_evaluating = False
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
