@@ -58,6 +58,7 @@ FOLDERS = {
         "log",
         "best",
         "evaluation",
+        "clock",
         "loop",
         "attributes",
         "classifier",

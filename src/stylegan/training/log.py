@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ from stylegan.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
+METRICS = "metrics.jsonl"
+
 
 class RunLog:
-    """Appends records to `log.jsonl`, and their numbers to TensorBoard.
+    """Appends records to `log.jsonl` and `metrics.jsonl`, and numbers to TensorBoard.
 
     Opened at a position of the run, it drops what an interrupted run wrote beyond: the resumed
-    run writes those lines again, and they are the same but for the key "time".
+    run writes those lines again, and they are the same but for the key "time" and, of metrics,
+    what tells of time.
 
     Args:
         run_dir: the run's folder.
@@ -26,24 +30,30 @@ class RunLog:
         self._path = run_dir / "log.jsonl"
         kept = [record for record in read_log(run_dir) if record["nimg"] <= nimg and nimg > 0]
         write_atomic(self._path, "".join(_line(record) for record in kept))
+        self._metrics_path = run_dir / METRICS
+        _cut_metrics(self._metrics_path, nimg)
         self._events = _open_events(run_dir / "events", nimg)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record with a key "nimg"; it is on the disk when this returns."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
-            file.flush()
-            os.fsync(file.fileno())
+        _append(self._path, _line(record))
         if self._events is not None:
             numbers = record.get("terms", {}) | {
                 f"{part}/{key}": value
-                for part in ("growth", "time")
+                for part in ("growth", "time", "metrics")
                 for key, value in record.get(part, {}).items()
                 if isinstance(value, int | float)
             }
             for name, value in numbers.items():
                 self._events.add_scalar(name, value, global_step=record["nimg"])
             self._events.flush()
+
+    def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Append full records of metrics, each with a key "nimg", to `metrics.jsonl`.
+
+        Another process may append to it as well: all lines go out in one write.
+        """
+        _append(self._metrics_path, "".join(_line(record) for record in records))
 
     def close(self) -> None:
         """Close the event file."""
@@ -67,8 +77,47 @@ def read_log(run_dir: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, allow_nan=False) + "\n"
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's `metrics.jsonl` that tell of its snapshots.
+
+    Other lines, such as one that another process is just writing, are passed over.
+    """
+    records = (record for _, record in _metric_lines(Path(run_dir) / METRICS))
+    return [record for record in records if record is not None]
+
+
+def _metric_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Yield each line, and the record of a snapshot that it holds, if it holds one."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            record = None
+        match record:
+            case {"nimg": int(), "metric": str(), "value": int() | float()}:
+                yield line, record
+            case _:
+                yield line, None
+
+
+def _cut_metrics(path: Path, nimg: int) -> None:
+    """Drop the records of snapshots beyond a position; lines of another kind stay."""
+    lines = list(_metric_lines(path))
+    kept = [line for line, record in lines if record is None or record["nimg"] <= nimg]
+    if len(kept) < len(lines):  # else leave it alone, as another process may be writing
+        write_atomic(path, "".join(f"{line}\n" for line in kept))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(dict(record), allow_nan=False) + "\n"
+
+
+def _append(path: Path, text: str) -> None:
+    """Append lines; they are on the disk when this returns."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _open_events(folder: Path, nimg: int) -> Any:
