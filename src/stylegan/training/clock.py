@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+PAUSES = ("metrics",)  # kinds of work that may take minutes, while no image is shown
+
 
 class Clock:
     """Seconds by kind of work since the last report, and the speed over the last seconds."""
@@ -25,6 +27,8 @@ class Clock:
         finally:
             elapsed_s = time.perf_counter() - start_s
             self._seconds[kind] = self._seconds.get(kind, 0.0) + elapsed_s
+            if kind in PAUSES:  # else the time that is left would be told as hours
+                self._marks = [(mark_s + elapsed_s, nimg) for mark_s, nimg in self._marks]
 
     def report(self) -> tuple[float, dict[str, float]]:
         """Return the seconds since the last report and each kind's share, and start anew."""
@@ -35,7 +39,7 @@ class Clock:
         return total_s, shares
 
     def speed(self, nimg: int, *, window_s: float = 30.0) -> float:
-        """Return images per second over the last `window_s`, given the images shown now."""
+        """Return images per second over the last `window_s` without pauses, given images shown."""
         now_s = time.perf_counter()
         self._marks.append((now_s, nimg))
         while len(self._marks) > 2 and self._marks[0][0] < now_s - window_s:
