@@ -15,6 +15,7 @@ from stylegan.errors import StyleganError
 COMMANDS = {
     "data": ("stylegan.cli.data", "make, check and describe image sets"),
     "train": ("stylegan.cli.train", "start a run, and with the same line go on with it"),
+    "train-classifier": ("stylegan.cli.train_classifier", "fit attribute classifiers to labels"),
     "generate": ("stylegan.cli.generate", "make images, mixing sheets and videos"),
     "convert": ("stylegan.cli.convert", "turn weight files of other programs into ours, and back"),
     "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),

@@ -85,6 +85,25 @@ def local_path(source: str | os.PathLike[str], *, progress: remote.Progress | No
     return Path(source) if url is None else remote.fetch(url, progress=progress)
 
 
+def newest_snapshot(path: Path) -> Path:
+    """Return the newest snapshot of a run folder, itself a native folder.
+
+    One that was being written when the run died is passed over.
+
+    Raises:
+        WeightsError: if the run has none yet.
+    """
+    folders = [folder for folder in (path / _SNAPSHOTS).iterdir() if _is_nimg(folder.name)]
+    for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
+        if io.is_native(folder):
+            return folder
+    raise WeightsError(
+        f"{path / _SNAPSHOTS} has no complete snapshot",
+        expected="a folder named by nimg with model.safetensors and model.json",
+        fix="wait for the run's first snapshot, or pass another source",
+    )
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of source.
@@ -136,7 +155,8 @@ def _is_pickle(path: Path) -> bool:
     return len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Tell whether a folder is a run's."""
     return (path / _SNAPSHOTS).is_dir()
 
 
@@ -150,16 +170,7 @@ def _load_native(path: Path, only: Collection[str] | None) -> Networks:
 
 
 def _load_run(path: Path, only: Collection[str] | None) -> Networks:
-    """Load the newest snapshot; one that was being written when the run died is passed over."""
-    folders = [folder for folder in (path / _SNAPSHOTS).iterdir() if _is_nimg(folder.name)]
-    for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
-        if io.is_native(folder):
-            return io.load(folder, only=only)
-    raise WeightsError(
-        f"{path / _SNAPSHOTS} has no complete snapshot",
-        expected="a folder named by nimg with model.safetensors and model.json",
-        fix="wait for the run's first snapshot, or pass another source",
-    )
+    return io.load(newest_snapshot(path), only=only)
 
 
 def _load_tensorflow(path: Path, only: Collection[str] | None) -> Networks:
@@ -230,7 +241,7 @@ def _stranger(file: TorchFile) -> str:
 
 KINDS = (
     Kind("a native folder (model.safetensors, model.json)", io.is_native, _load_native),
-    Kind("a run folder (snapshots/)", _is_run, _load_run),
+    Kind("a run folder (snapshots/)", is_run, _load_run),
     Kind("an official TensorFlow pickle (.pkl)", is_tensorflow_pickle, _load_tensorflow),
     Kind("a torch.save file of official state dicts (.pt)", _is_state_dicts, _load_state_dicts),
     Kind("a rosinality file (.pt)", _is_rosinality, _load_rosinality),

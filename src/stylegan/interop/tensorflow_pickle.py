@@ -74,7 +74,8 @@ def read_tensorflow_pickle(
 
     Returns:
         Those of "G", "D" and "Gs" that the file has. A file of three networks is taken in the
-        official order; of fewer, by the networks' names.
+        official order; of fewer, by the networks' names. One alone that reads images is "D",
+        whatever its name.
 
     Raises:
         WeightsError: if the file is missing, damaged, of another kind, names anything but
@@ -150,11 +151,23 @@ def _keyed(root: object, origin: str) -> dict[str, _Network]:
             key = KEYS[index] if len(networks) == len(KEYS) else network.text("name")
         except TypeError as error:
             raise refusal(f"{origin} holds {error}", "a network's name") from error
+        # A network alone, as the official classifiers are, has a name of its own.
+        if root is network and key not in KEYS and _is_discriminator(network):
+            key = "D"
         if key not in KEYS or key in keyed:
             again = "a second " if key in keyed else ""
             raise refusal(f"{origin} holds {again}network {shown(key)}", "one each of G, D, Gs")
         keyed[key] = network
     return keyed
+
+
+def _is_discriminator(network: _Network) -> bool:
+    """Tell whether a network reads images; what is amiss in it is told when it is built."""
+    variables = network.state.get("variables")
+    if not isinstance(variables, list):
+        return False
+    names = [item[0] for item in variables if isinstance(item, tuple) and item]
+    return any(isinstance(name, str) and "FromRGB" in name for name in names)
 
 
 def _flattened(root: _Network, views: Budget) -> TensorFlowNetwork:

@@ -1,0 +1,91 @@
+"""Attribute classifiers of every kind: ours, a run's discriminator, official pickles."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from stylegan.errors import WeightsError
+from stylegan.interop.load import is_run, load_networks, local_path, newest_snapshot
+from stylegan.interop.tensorflow_pickle import is_tensorflow_pickle
+from stylegan.models import io
+from stylegan.models.classifiers import Classifier
+
+
+def load_classifiers(
+    source: str | os.PathLike[str], *, device: torch.device | str = "cpu"
+) -> list[Classifier]:
+    """Load attribute classifiers for use: in eval mode, without gradients for their parameters.
+
+    Args:
+        source: a folder of native folders or official pickles, as `stylegan train-classifier`
+            makes and as NVIDIA publishes them; or one classifier, in all that `load_networks`
+            takes. Of networks the discriminator counts.
+        device: where the networks go.
+
+    Returns:
+        By index, then by name. Name and index are those that training wrote, else those in a name
+        such as 03-wavy-hair or celebahq-classifier-03-wavy-hair.pkl, else the file's name and 0.
+
+    Raises:
+        WeightsError: if there is no classifier, or one cannot be read, has labels, or is still
+            growing.
+    """
+    path = local_path(source)
+    paths = [path]
+    if path.is_dir() and not io.is_native(path) and not is_run(path):
+        paths = [child for child in sorted(path.iterdir()) if _is_classifier(child)]
+        if not paths:
+            raise WeightsError(
+                f"{path} holds no classifiers",
+                expected="native folders, as of `stylegan train-classifier`, or official pickles",
+                fix="check the path",
+            )
+    found = [_load(path, device) for path in paths]
+    return sorted(found, key=lambda classifier: (classifier.index, classifier.name))
+
+
+def _is_classifier(path: Path) -> bool:
+    is_file = path.is_file() and is_tensorflow_pickle(path)
+    return is_file or (path.is_dir() and not path.name.startswith(".") and io.is_native(path))
+
+
+def _load(path: Path, device: torch.device | str) -> Classifier:
+    folder = newest_snapshot(path) if path.is_dir() and is_run(path) else path
+    network = load_networks(folder, only=["discriminator"]).discriminator
+    if network is None:
+        raise WeightsError(
+            f"{path} has no discriminator", expected="a classifier", fix="pass another source"
+        )
+    name, index = _name_of(path)
+    if folder.is_dir():
+        told = io.read_metadata(folder)
+        if isinstance(told.get("attribute"), str) and isinstance(told.get("index"), int):
+            name, index = str(told["attribute"]), int(str(told["index"]))
+    try:
+        return Classifier(
+            name=name,
+            index=index,
+            network=network.to(device).eval().requires_grad_(False),
+            sha256=_sha256(folder / "model.safetensors" if folder.is_dir() else folder),
+        )
+    except ValueError as error:
+        raise WeightsError(
+            f"{path} is no classifier ({error})",
+            expected="a discriminator without labels, at its full resolution",
+            fix="pass another source",
+        ) from error
+
+
+def _name_of(path: Path) -> tuple[str, int]:
+    """Read name and index off a file's name."""
+    stem = path.stem if path.is_file() else path.name
+    match = re.fullmatch(r"(?:.*?-)?([0-9]{2,6})-(.+)", stem)
+    return (stem, 0) if match is None else (match[2], int(match[1]))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
