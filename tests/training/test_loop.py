@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from stylegan.models.base import Networks
 from stylegan.models.stylegan2 import Generator
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.config import OutputConfig
-from stylegan.training.log import read_log
+from stylegan.training.log import read_log, read_metrics
 from stylegan.training.loop import adopt, train
 from stylegan.training.state import TrainState
 
@@ -263,3 +264,238 @@ def test_a_start_that_fails_leaves_no_run_behind(run_config, tmp_path, monkeypat
     monkeypatch.undo()
     # other options may follow, as nothing has been started
     assert train(run_config.with_overrides("seed=5"), tmp_path / "run").is_complete
+
+
+def by_weights(generator, nimg):
+    """A metric that the weights decide, and that leaves traces wherever it can."""
+    torch.manual_seed(nimg)
+    images = generator(torch.randn(4, generator.z_dim), noise_mode="random")
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(1)
+    generator.train().requires_grad_(True)
+    value = images.square().mean().item()
+    return [{"metric": "power:test", "value": value, "lower_is_better": True, "seconds": 0.1}]
+
+
+def test_evaluation_changes_nothing_that_training_computes(run_config, tmp_path):
+    before = torch.get_rng_state()
+    train(run_config, tmp_path / "without")
+    train(run_config, tmp_path / "with", evaluate=by_weights, evaluate_share=1.0)
+    assert torch.equal(torch.get_rng_state(), before)
+    for pattern in ("checkpoints/*.pt", "snapshots/*/*", "samples/*.png"):
+        paths = sorted((tmp_path / "without").glob(pattern))
+        assert len(paths) >= 2
+        for path in paths:
+            twin = tmp_path / "with" / path.relative_to(tmp_path / "without")
+            if path.suffix == ".pt":
+                assert_same_state(*(torch.load(each, weights_only=True) for each in (path, twin)))
+            else:
+                assert path.read_bytes() == twin.read_bytes(), path
+    logs = [
+        [
+            {key: value for key, value in record.items() if key != "time"}
+            for record in read_log(tmp_path / name)
+            if record["kind"] == "tick"
+        ]
+        for name in ("without", "with")
+    ]
+    assert logs[0] == logs[1]
+
+
+def assert_same_state(a, b):
+    """Compare nested state exactly."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same_state(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        for pair in zip(a, b, strict=True):
+            assert_same_state(*pair)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+def test_each_snapshot_is_evaluated_and_the_best_is_kept(run_config, tmp_path):
+    config = run_config.with_overrides("output.snapshot_kimg=0.04")
+    given = []
+
+    def evaluate(generator, nimg):
+        assert not generator.training
+        assert not any(parameter.requires_grad for parameter in generator.parameters())
+        given.append({key: value.clone() for key, value in generator.state_dict().items()})
+        value = abs(nimg - 80) / 10
+        return [{"metric": "a:b", "value": value, "lower_is_better": True, "seconds": 0.5}]
+
+    run = tmp_path / "run"
+    train(config, run, evaluate=evaluate, evaluate_share=1.0)
+    assert len(given) == 4
+    for state, folder in zip(given, sorted((run / "snapshots").iterdir()), strict=True):
+        for key, value in stylegan.load(folder).state_dict().items():
+            assert torch.equal(value, state[key]), key
+    records = [record for record in read_log(run) if record["kind"] == "metrics"]
+    assert [record["nimg"] for record in records] == [40, 80, 120, 160]
+    assert [record["metrics"]["a:b"] for record in records] == [4, 0, 4, 8]
+    assert [record["snapshot"] for record in read_metrics(run)] == names(run / "snapshots")
+    assert json.loads((run / "best" / "a-b" / "best.json").read_text())["nimg"] == 80
+    best, snapshot = run / "best" / "a-b", run / "snapshots" / "000000080"
+    for name in names(snapshot):
+        assert (best / name).read_bytes() == (snapshot / name).read_bytes()
+
+
+def test_the_log_has_the_time_of_evaluation(run_config, tmp_path):
+    def evaluate(generator, nimg):
+        until_s = time.monotonic() + 0.2
+        while time.monotonic() < until_s:
+            pass
+        return []
+
+    train(run_config, tmp_path / "run", evaluate=evaluate)
+    shares = [record["time"]["share"] for record in read_log(tmp_path / "run")]
+    # the snapshot at 80 comes after the line at 72; the last one after all lines
+    assert ["metrics" in share for share in shares] == [False] * 3 + [True] + [False] * 3
+    assert shares[3]["metrics"] > 0.1
+
+
+def test_the_last_snapshot_is_evaluated_whatever_it_takes(run_config, tmp_path, caplog):
+    config = run_config.with_overrides("output.snapshot_kimg=0.04")
+    train(config, tmp_path / "run", evaluate=by_weights, evaluate_share=0)
+    assert [record["nimg"] for record in read_metrics(tmp_path / "run")] == [40, 160]
+    assert "metrics took" in caplog.text
+
+
+def test_a_growing_run_is_evaluated_at_its_full_resolution(growing_config, tmp_path, caplog):
+    caplog.set_level("INFO", logger="stylegan")
+    config = growing_config.with_overrides("output.snapshot_kimg=0.03")
+    train(config, tmp_path / "run", evaluate=by_weights, evaluate_share=1)
+    records = [record for record in read_log(tmp_path / "run") if record["kind"] == "tick"]
+    assert records[1]["growth"]["resolution"] == 8
+    first = read_metrics(tmp_path / "run")[0]["nimg"]
+    snapshots = [int(name) for name in names(tmp_path / "run" / "snapshots")]
+    assert first == snapshots[1]  # where 16x16 is being faded in
+    assert len(read_metrics(tmp_path / "run")) == len(snapshots) - 1
+    assert caplog.text.count("no metrics before images are 16 pixels wide") == 1
+
+
+def test_a_run_goes_on_where_evaluation_fails(run_config, tmp_path, caplog):
+    def evaluate(generator, nimg):
+        raise DataError("the set is gone", expected="it", fix="restore it")
+
+    assert train(run_config, tmp_path / "run", evaluate=evaluate, evaluate_share=1).is_complete
+    assert caplog.text.count("failed (the set is gone; expected it; restore it)") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_gives_an_evaluation_up_and_the_run_goes_on(run_config, tmp_path, number, caplog):
+    train(run_config, tmp_path / "whole", evaluate=by_weights, evaluate_share=1)
+    reached_the_end = False
+
+    def evaluate(generator, nimg):
+        nonlocal reached_the_end
+        assert names(tmp_path / "run" / "checkpoints")[-1] == "000000080.pt"
+        generator.train()
+        os.kill(os.getpid(), number)
+        for _ in range(10_000_000):  # somewhere here the handler runs
+            pass
+        reached_the_end = True
+        return []
+
+    outcome = train(run_config, tmp_path / "run", evaluate=evaluate)
+    assert (outcome.nimg, outcome.is_complete, outcome.signal) == (80, False, number)
+    assert not reached_the_end
+    assert "given up for the signal" in caplog.text
+    assert train(run_config, tmp_path / "run", evaluate=by_weights, evaluate_share=1).is_complete
+    states = [
+        torch.load(tmp_path / run / "checkpoints" / "000000160.pt", weights_only=True)
+        for run in ("whole", "run")
+    ]
+    assert_same_state(*states)
+    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")[1:]
+
+
+def test_a_second_signal_ends_the_run_at_once(run_config, tmp_path):
+    def evaluate(generator, nimg):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(10_000_000):
+                pass
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(10_000_000):
+                pass
+        return []
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run_config, tmp_path / "run", evaluate=evaluate)
+
+
+def test_no_evaluation_begins_after_a_signal(run_config, tmp_path):
+    def interrupt(progress):
+        if progress.nimg == 72:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    seen = []
+
+    def evaluate(generator, nimg):
+        seen.append(nimg)
+        return []
+
+    outcome = train(run_config, tmp_path / "run", observe=interrupt, evaluate=evaluate)
+    assert outcome.nimg == 72
+    assert seen == []
+
+
+def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, tmp_path):
+    train(run_config, tmp_path / "whole", evaluate=by_weights, evaluate_share=1)
+
+    def die(progress):
+        if progress.nimg == 112:  # the snapshot at 80 is evaluated, the newest checkpoint is of 80
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        train(run_config, tmp_path / "run", observe=die, evaluate=by_weights, evaluate_share=1)
+    beyond = read_metrics(tmp_path / "run")[0] | {"nimg": 160}
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(beyond) + "\n")  # as of a run that got there and lost its checkpoint
+    train(run_config, tmp_path / "run", evaluate=by_weights, evaluate_share=1)
+    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")
+    kept = [
+        {key: value for key, value in record.items() if key != "time"}
+        for record in read_log(tmp_path / "run")
+    ]
+    assert kept == [
+        {key: value for key, value in record.items() if key != "time"}
+        for record in read_log(tmp_path / "whole")
+    ]
+
+
+def test_a_complete_run_is_evaluated_once(run_config, tmp_path):
+    train(run_config, tmp_path / "run")
+    seen = []
+
+    def evaluate(generator, nimg):
+        seen.append(nimg)
+        return by_weights(generator, nimg)
+
+    for _ in range(2):
+        assert train(run_config, tmp_path / "run", evaluate=evaluate).is_complete
+    assert seen == [160]
+
+
+def test_a_run_whose_time_is_over_is_not_evaluated(run_config, tmp_path):
+    seen = []
+    config = run_config.with_overrides("output.snapshot_kimg=0.008")
+    outcome = train(
+        config, tmp_path / "run", max_minutes=0, evaluate=lambda *given: seen.append(given) or []
+    )
+    assert outcome.nimg == 8
+    assert seen == []
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_an_impossible_share_is_refused_at_the_start(run_config, tmp_path, share):
+    with pytest.raises(ConfigError, match="evaluate_share"):
+        train(run_config, tmp_path / "run", evaluate=by_weights, evaluate_share=share)
+    assert not (tmp_path / "run").exists()
