@@ -6,12 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylegan.perceptual.detector import AbstractDetector, as_rgb_bytes, fill, fold_batch_norm
+from stylegan.perceptual.detector import (
+    AbstractDetector,
+    as_rgb_bytes,
+    fill,
+    fold_batch_norm,
+    in_parts,
+)
 
 SIZE = 299
 _EPS = 1e-3
-# Images at a time: a larger part is no faster on CPUs, and bounds no memory.
-_PART = 16
+_PART = 8  # images at a time on a CPU
 
 
 def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
@@ -84,7 +89,7 @@ class InceptionV3(AbstractDetector):
     def forward(self, prepared: Tensor) -> Tensor:
         """Map [N, 3, 299, 299] to features [N, 2048]."""
         parts = []
-        for part in torch.split(prepared, _PART):
+        for part in in_parts(prepared, _PART):
             *_, last = self.taps(part)
             parts.append(last.mean(dim=(2, 3)))
         return torch.cat(parts)

@@ -15,6 +15,7 @@ from stylegan.perceptual.detector import (
     as_rgb,
     as_rgb_bytes,
     fill,
+    in_parts,
     resize_linear,
     unit_norm,
 )
@@ -27,7 +28,7 @@ _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 # The stages between two poolings: convolutions by their number in the published file.
 _STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 _WIDTHS = (64, 128, 256, 512, 512)
-_PART = 8  # images at a time, which bounds memory
+_PART = 4  # images at a time on a CPU
 _LINEAR = Path(__file__).with_name("lpips_vgg16.safetensors")
 
 
@@ -101,7 +102,7 @@ class VGG16(AbstractDetector):
     def forward(self, prepared: Tensor) -> Tensor:
         """Map [N, 3, 224, 224] to features [N, 4096]."""
         parts = []
-        for part in torch.split(prepared, _PART):
+        for part in in_parts(prepared, _PART):
             for last in self.stages(part):
                 x = last  # only the last stage's, so that the others can be freed
             x = F.max_pool2d(x, 2).contiguous().flatten(1)
