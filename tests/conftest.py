@@ -1,5 +1,6 @@
 """What all tests share: fixed seeds, tiny networks, the GPU marker."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -94,3 +95,21 @@ def growing_config(run_config):
             lrs={"8": 0.001},
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def labeled_folder(tmp_path_factory):
+    """Sixty images, 8x8, whose labels the pixels decide: bright or dark, top or bottom brighter."""
+    folder = tmp_path_factory.mktemp("labeled")
+    stream = torch.Generator().manual_seed(2)
+    labels = []
+    for index in range(60):
+        bright, top = index % 2, index // 2 % 2
+        image = torch.randint(0, 60, [3, 8, 8], generator=stream, dtype=torch.uint8) + 100 * bright
+        image[:, :4] += 40 * top
+        image[:, 4:] += 40 * (1 - top)
+        images.write(image, folder / f"{index:02d}.png")
+        labels.append([f"{index:02d}.png", [bright, top]])
+    content = {"labels": labels, "attributes": ["Bright_Pixels", "top"]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder

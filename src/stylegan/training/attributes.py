@@ -179,7 +179,7 @@ def area_under_curve(scores: Tensor, has: Tensor) -> float:
     if num_with == 0 or num_without == 0:
         raise ValueError("area_under_curve needs images of both kinds")
     _, place, counts = torch.unique(scores.double(), return_inverse=True, return_counts=True)
-    ranks = counts.cumsum(0) - (counts - 1) / 2  # of equal scores the mean of their ranks
+    ranks = counts.cumsum(0) - (counts.double() - 1) / 2  # of equal scores the mean of their ranks
     u = ranks[place[has]].sum() - num_with * (num_with + 1) / 2
     return float(u / (num_with * num_without))
 
