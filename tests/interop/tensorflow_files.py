@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from stylegan.models import stylegan
 from stylegan.models.stylegan2 import Discriminator, Generator
 
 
@@ -132,3 +133,20 @@ def conv(weight: np.ndarray, *, flip: bool = False) -> np.ndarray:
     """Turn [O, I, k, k] to TensorFlow's [k, k, I, O]."""
     weight = weight[:, :, ::-1, ::-1] if flip else weight
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+
+
+def classifier(name: str, network: stylegan.Discriminator, **kwargs: object) -> Network:
+    """Make the official form of a StyleGAN discriminator, alone and of a name of its own."""
+    state = {k: v.detach().numpy() for k, v in network.state_dict().items()}
+    theirs = {"fromrgb": "FromRGB", "conv0": "Conv0", "conv1": "Conv1_down"}
+    theirs |= {"conv": "Conv", "fc": "Dense0", "out": "Dense1"}
+    variables = {"lod": np.array(0, np.float32)}
+    for key, value in state.items():
+        block, layer, part = key.split(".")
+        side = int(block.removeprefix("b"))
+        place = f"{side}x{side}/{theirs[layer]}"
+        if layer == "fromrgb":
+            place = f"FromRGB_lod{int(math.log2(network.img_resolution // side))}"
+        layout = {4: conv, 2: np.transpose}.get(value.ndim, np.asarray)
+        variables[f"{place}/{part}"] = layout(value)
+    return Network(name, variables, static_kwargs=kwargs, build_func_name="D_basic", version=3)

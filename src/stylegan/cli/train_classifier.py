@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stylegan.cli import options
+from stylegan.data.check import require_power_of_two
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.training.attributes import find_attributes
@@ -137,6 +138,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def open_dataset(command: TrainClassifier) -> ImageDataset:
     """Open the images at the resolution of the classifiers: that of the set where it is smaller."""
+    require_power_of_two(command.resolution)
     with options.progress(transient=True) as bar:
         task = bar.add_task("reading images", total=None)
 
