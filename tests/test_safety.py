@@ -18,6 +18,7 @@ FORBIDDEN_MODULES = {
     "shelve",
 }
 DOWNLOADER = Path("remote.py")  # what comes from elsewhere comes through one door
+TORCHSCRIPT = Path("perceptual", "torchscript.py")  # a file of another machine's programs
 DISASSEMBLER = Path("interop", "restricted.py")  # pickletools decodes operations and runs none
 
 
@@ -38,8 +39,10 @@ def findings(text: str, name: Path = Path("file.py")) -> Iterator[str]:
                 yield f"imports {module}"
         if isinstance(node, ast.Call):
             yield from call_findings(node)
-            if ast.unparse(node.func).endswith("urlopen") and name != DOWNLOADER:
+            if ast.unparse(node.func).endswith(("urlopen", "build_opener")) and name != DOWNLOADER:
                 yield "opens a URL"
+            if ast.unparse(node.func).endswith("jit.load") and name != TORCHSCRIPT:
+                yield "runs TorchScript"
 
 
 def call_findings(node: ast.Call) -> Iterator[str]:
@@ -77,6 +80,8 @@ def call_findings(node: ast.Call) -> Iterator[str]:
         "subprocess.run(x, shell=True)",
         "archive.extractall(folder)",
         "urllib.request.urlopen(url)",
+        "urllib.request.build_opener(handler)",
+        "torch.jit.load(path)",
     ],
 )
 def test_each_way_in_is_noticed(text):

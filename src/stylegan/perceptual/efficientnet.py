@@ -33,7 +33,7 @@ _STAGES = (
 )
 # The last block at each resolution: strides 2, 4, 8, 16 and 32.
 _TAPS = (0, 2, 4, 10, 15)
-_PART = 4  # images at a time on a CPU, whose cache they fit
+_PART = 8  # images at a time on a CPU
 
 
 class _Conv(nn.Conv2d):
