@@ -9,7 +9,7 @@ from PIL import Image
 
 from stylegan import images
 from stylegan.cli import demo
-from stylegan.cli.demo import charts, evenly, find_data, main
+from stylegan.cli.demo import charts, evenly, find_data, main, metric_charts
 from stylegan.cli.report import line_chart
 from stylegan.errors import CheckpointError, ConfigError, DataError
 from stylegan.interop.load import load
@@ -179,6 +179,22 @@ def test_charts_draw_what_the_log_has():
     assert drawn["R1 penalty"].series == {"R1": []}
     for chart in drawn.values():
         assert chart.x_label in line_chart(chart)
+
+
+def test_each_metric_of_the_log_has_a_chart():
+    log = [
+        {"kind": "metrics", "nimg": 1000, "metrics": {"kid2k:efficientnet-lite0": 2.0}},
+        {"kind": "tick", "nimg": 1500, "terms": {}},
+        {"kind": "metrics", "nimg": 2000, "metrics": {"kid2k:efficientnet-lite0": 1.0, "swd2k": 4}},
+    ]
+    drawn = {chart.title: chart for chart in metric_charts(log)}
+    assert {name: chart.series for name, chart in drawn.items()} == {
+        "kid2k:efficientnet-lite0": {"kid2k:efficientnet-lite0": [(1, 2), (2, 1)]},
+        "swd2k": {"swd2k": [(2, 4)]},
+    }
+    for name, chart in drawn.items():
+        assert name in line_chart(chart)
+    assert metric_charts(log[1:2]) == []
 
 
 def test_samples_for_the_distance_have_random_noise_and_depend_on_the_seed(finished):

@@ -49,6 +49,7 @@ LOOP_TILES = 12
 LOOP_KEYS = 4
 LOOP_FRAMES_PER_KEY = 15
 LOOP_FPS = 20.0
+X_LABEL = "images shown (thousands)"
 CURVES = (
     # title, unit, names of the log with what to call them
     ("Adversarial loss", "loss (nats)", {"loss/G": "generator", "loss/D": "discriminator"}),
@@ -203,7 +204,10 @@ def show(config: RunConfig, run_dir: Path, *, dataset: ImageDataset, console: Co
                 title="Sliced Wasserstein distance",
                 blocks=[Text(text=_DISTANCE), distance_table(distances)],
             ),
-            Section(title="Training", blocks=charts(ticks(run_dir))),
+            Section(
+                title="Training",
+                blocks=[*charts(ticks(run_dir)), *metric_charts(read_log(run_dir))],
+            ),
         ]
         title = f"stylegan demo: {dataset.name} at {RESOLUTION}x{RESOLUTION}"
         write_page(run_dir / "report.html", title, sections=sections)
@@ -360,7 +364,6 @@ def evenly(items: Sequence[Any], num: int) -> list[Any]:
 
 def charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Draw what the log has of `CURVES`, and the speed, over images shown."""
-    x_label = "images shown (thousands)"
     drawn = []
     for title, unit, names in CURVES:
         series = {
@@ -369,12 +372,24 @@ def charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
             ]
             for name, shown in names.items()
         }
-        drawn.append(Chart(title=title, series=series, x_label=x_label, y_label=unit))
+        drawn.append(Chart(title=title, series=series, x_label=X_LABEL, y_label=unit))
     speed = [(line["nimg"] / 1e3, line["time"]["images_per_second"]) for line in log]
     drawn.append(
-        Chart(title="Speed", series={"speed": speed}, x_label=x_label, y_label="images per second")
+        Chart(title="Speed", series={"speed": speed}, x_label=X_LABEL, y_label="images per second")
     )
     return drawn
+
+
+def metric_charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Draw each metric that was computed while the run trained, over images shown."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for line in log:
+        for name, value in line["metrics"].items() if line["kind"] == "metrics" else ():
+            curves.setdefault(name, []).append((line["nimg"] / 1e3, value))
+    return [
+        Chart(title=name, series={name: curve}, x_label=X_LABEL, y_label="value")
+        for name, curve in curves.items()
+    ]
 
 
 def distance_table(distances: Distances) -> Table:
