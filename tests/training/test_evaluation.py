@@ -169,7 +169,7 @@ def test_results_go_into_both_logs_and_events(watch, make, generator, tmp_path, 
             "time": {"metrics_seconds": 4.0, "metrics_share": 0.25},
         }
     ]
-    place = {"nimg": 100, "snapshot": "000000100"}
+    place = {"nimg": 100, "snapshot": "snapshots/000000100"}
     assert read_metrics(tmp_path) == [
         result(7.25, name, seed=3) | place, result(0.5, "swd2k") | place
     ]  # fmt: skip

@@ -338,7 +338,8 @@ def test_each_snapshot_is_evaluated_and_the_best_is_kept(run_config, tmp_path):
     records = [record for record in read_log(run) if record["kind"] == "metrics"]
     assert [record["nimg"] for record in records] == [40, 80, 120, 160]
     assert [record["metrics"]["a:b"] for record in records] == [4, 0, 4, 8]
-    assert [record["snapshot"] for record in read_metrics(run)] == names(run / "snapshots")
+    snapshots = [f"snapshots/{name}" for name in names(run / "snapshots")]
+    assert [record["snapshot"] for record in read_metrics(run)] == snapshots
     assert json.loads((run / "best" / "a-b" / "best.json").read_text())["nimg"] == 80
     best, snapshot = run / "best" / "a-b", run / "snapshots" / "000000080"
     for name in names(snapshot):

@@ -154,7 +154,9 @@ class Evaluation:
             self._write(finite, nimg, seconds, snapshot)
 
     def _write(self, results: Sequence[Record], nimg: int, seconds: float, snapshot: Path) -> None:
-        records = [{**result, "nimg": nimg, "snapshot": snapshot.name} for result in results]
+        records = [
+            {**result, "nimg": nimg, "snapshot": f"snapshots/{snapshot.name}"} for result in results
+        ]
         self._log.write_metrics(records)
         self._log.write(
             {
