@@ -136,7 +136,9 @@ def _loaded(located: Located) -> torch.jit.ScriptModule:
             )
     except (RuntimeError, ValueError, OSError) as error:
         raise _unusable(located, "is no TorchScript file") from error
-    return network.requires_grad_(False).eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return network.eval()
 
 
 @torch.no_grad()

@@ -133,9 +133,11 @@ def read(located: Located) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(located.path, map_location="cpu", weights_only=True)
-        return {str(name): torch.as_tensor(tensor) for name, tensor in state.items()}
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, EOFError) as error:
+    except Exception as error:  # what torch raises depends on where the file is damaged
         raise unusable(located, "holds no table of tensors") from error
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise unusable(located, "holds no table of tensors")
+    return state
 
 
 def unusable(located: Located, found: str) -> WeightsError:
