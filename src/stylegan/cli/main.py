@@ -16,6 +16,7 @@ COMMANDS = {
     "data": ("stylegan.cli.data", "make, check and describe image sets"),
     "train": ("stylegan.cli.train", "start a run, and with the same line go on with it"),
     "train-classifier": ("stylegan.cli.train_classifier", "fit attribute classifiers to labels"),
+    "evaluate": ("stylegan.cli.evaluate", "measure networks and images by the papers' metrics"),
     "generate": ("stylegan.cli.generate", "make images, mixing sheets and videos"),
     "convert": ("stylegan.cli.convert", "turn weight files of other programs into ours, and back"),
     "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),

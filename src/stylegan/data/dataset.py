@@ -1,5 +1,6 @@
 """Random access to a training set: an index gives an image."""
 
+import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -149,6 +150,12 @@ class ImageDataset(Dataset[Tensor]):
     def preparation(self) -> dict[str, object] | None:
         """Crop, filter and background by which `stylegan data prepare` made the set, else None."""
         return preparation(self._source)
+
+    def without_mirror(self) -> "ImageDataset":
+        """Return the same set, cache included, without a mirrored half."""
+        plain = copy.copy(self)
+        plain._mirror = False
+        return plain
 
     @property
     def is_cached(self) -> bool:

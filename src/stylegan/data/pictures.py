@@ -24,8 +24,7 @@ class Pictures:
 
     Attributes:
         path: as text.
-        fingerprint: SHA-256 over names, sizes and checksums, as of an `ImageDataset` without
-            labels.
+        fingerprint: as of an `ImageDataset`.
         sizes: the different (width, height) of the images, in pixels, sorted.
         preparation: how `stylegan data prepare` made them; None where it did not.
 
@@ -48,13 +47,19 @@ class Pictures:
                 fix="check the path",
             )
         self._names = [entry.name for entry in usable]
-        self.fingerprint = fingerprint(usable, None)
+        self.fingerprint = fingerprint(usable, self._source.read_labels())
         self.sizes = sorted({entry.size for entry in usable})
         self.preparation = preparation(self._source)
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self._names)
+
+    @property
+    def side(self) -> int | None:
+        """Side of the images in pixels, if all are squares of one size."""
+        (width, height), *others = self.sizes
+        return width if width == height and not others else None
 
     def __getitem__(self, index: int) -> Tensor:
         """Return an image, uint8 [C, H, W], C 1 or 3.

@@ -85,23 +85,29 @@ def local_path(source: str | os.PathLike[str], *, progress: remote.Progress | No
     return Path(source) if url is None else remote.fetch(url, progress=progress)
 
 
-def newest_snapshot(path: Path) -> Path:
+def newest_snapshot(run_dir: Path) -> Path:
     """Return the newest snapshot of a run folder, itself a native folder.
-
-    One that was being written when the run died is passed over.
 
     Raises:
         WeightsError: if the run has none yet.
     """
-    folders = [folder for folder in (path / _SNAPSHOTS).iterdir() if _is_nimg(folder.name)]
-    for folder in sorted(folders, key=lambda folder: int(folder.name), reverse=True):
-        if io.is_native(folder):
-            return folder
+    if snapshots := complete_snapshots(run_dir):
+        return snapshots[-1]
     raise WeightsError(
-        f"{path / _SNAPSHOTS} has no complete snapshot",
+        f"{run_dir / _SNAPSHOTS} has no complete snapshot",
         expected="a folder named by nimg with model.safetensors and model.json",
         fix="wait for the run's first snapshot, or pass another source",
     )
+
+
+def complete_snapshots(run_dir: Path) -> list[Path]:
+    """Return the folders of a run's snapshots, oldest first; the name of each is its nimg.
+
+    One that was being written when the run died is passed over.
+    """
+    folders = (run_dir / _SNAPSHOTS).glob("*")
+    complete = [folder for folder in folders if _is_nimg(folder.name) and io.is_native(folder)]
+    return sorted(complete, key=lambda folder: int(folder.name))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,20 +21,17 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from stylegan import dist, remote
+from stylegan.data.readers import Progress
 from stylegan.errors import DataError
 from stylegan.files import write_atomic
 from stylegan.metrics.moments import Moments
-from stylegan.metrics.sources import CHUNK, AbstractSource
-from stylegan.perceptual.detector import AbstractDetector
+from stylegan.metrics.sources import AbstractSource, in_turn
+from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 
 Want = Literal["moments", "float32", "float16"]
 """What is kept of features: their sums, or each of them in a file of that type."""
 
-Progress = Callable[[int, int], None]
-"""Is told how many images are done, and of how many."""
-
 _MOMENTS = "moments.safetensors"
-_BATCH = 32  # images at once in a feature network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +69,18 @@ def cache_folder(source: AbstractSource, detector: AbstractDetector) -> Path:
 
     The name says all that decides them: which images, and which network with which weights.
     """
-    facts = {"source": source.facts(), "detector": detector_facts(detector)}
+    facts = {"source": source.facts(), "detector": network_facts(detector)}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     return remote.cache_folder() / "statistics" / key
 
 
-def detector_facts(detector: AbstractDetector) -> dict[str, str]:
-    """Return name, weights and resizing of a feature network."""
+def network_facts(network: AbstractDetector | AbstractDistance) -> dict[str, str]:
+    """Return name and weights of a feature network or distance, and how it resizes images."""
     return {
-        "name": detector.name,
-        "weights": detector.weights,
-        "sha256": detector.weights_sha256,
-        "resize": detector.resize,
+        "name": network.name,
+        "weights": network.weights,
+        "sha256": network.weights_sha256,
+        "resize": getattr(network, "resize", ""),
     }
 
 
@@ -118,8 +115,10 @@ def extract(
                 for name, request in missing.items()
                 if dist.is_leader()
             }
-            for name, rows in _gathered(source, missing, progress):
-                keepers[name].add(rows)
+            for rows in _rows(source, list(missing.values()), progress):
+                widths = [request.detector.num_features for request in missing.values()]
+                for name, part in zip(missing, torch.split(rows, widths, dim=1), strict=True):
+                    keepers[name].add(part)
             for keeper in keepers.values():
                 keeper.finish()
     return {
@@ -128,41 +127,30 @@ def extract(
     }
 
 
-def _gathered(
-    source: AbstractSource, requests: Mapping[str, Request], progress: Progress | None
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and features [n, D] of each chunk, in order; at the leader only."""
-    world = dist.world_size()
-    mine = range(dist.rank(), source.num_chunks, world)
-    chunks = source.chunks(mine)
-    for first in range(0, source.num_chunks, world):
-        images: Sequence[Tensor] = next(chunks) if first + dist.rank() < source.num_chunks else []
-        for name, request in requests.items():
-            rows = _features(request.detector, images)
-            sizes = [source.chunk_size(first + rank) for rank in range(world)]
-            # gloo wants equal shapes: short chunks are filled up, and cut again
-            filled = torch.zeros(CHUNK, request.detector.num_features)
-            filled[: len(rows)] = rows
-            for part, size in zip(dist.gather(filled), sizes, strict=False):
-                if size > 0:
-                    yield name, part[:size]
-        if progress is not None and dist.is_leader():
-            progress(min((first + world) * CHUNK, source.num), source.num)
+def _rows(
+    source: AbstractSource, requests: Sequence[Request], progress: Progress | None
+) -> Iterator[Tensor]:
+    """Yield the features of each chunk, [n, D of the first + D of the second + ...], in order."""
+    mine = source.chunks(range(dist.rank(), source.num_chunks, dist.world_size()))
+
+    def compute(index: int) -> Tensor:
+        images = next(mine)  # decoded or made ahead, in the same order
+        return torch.cat([_features(request.detector, images) for request in requests], dim=1)
+
+    width = sum(request.detector.num_features for request in requests)
+    yield from in_turn(source, compute, shape=[width], progress=progress)
 
 
 @torch.no_grad()
 def _features(detector: AbstractDetector, images: Sequence[Tensor]) -> Tensor:
     """Return the features of images of any size: float32 [N, D], on the CPU."""
     device = next(detector.parameters()).device
-    parts = []
-    for first in range(0, len(images), _BATCH):
-        batch = [image.to(device) for image in images[first : first + _BATCH]]
-        if len({image.shape for image in batch}) == 1:
-            prepared = detector.prepare(torch.stack(batch))
-        else:
-            prepared = torch.cat([detector.prepare(image[None]) for image in batch])
-        parts.append(detector(prepared).float().cpu())
-    return torch.cat(parts) if parts else torch.zeros(0, detector.num_features)
+    if len({image.shape for image in images}) == 1:
+        prepared = detector.prepare(torch.stack([*images]).to(device))
+    else:
+        prepared = torch.cat([detector.prepare(image[None].to(device)) for image in images])
+    features: Tensor = detector(prepared)
+    return features.float().cpu()
 
 
 class _Keeper:
@@ -203,6 +191,7 @@ class _Keeper:
     def finish(self) -> None:
         """Write what is complete."""
         for path, file in self._files.items():
+            assert isinstance(file, np.memmap)
             file.flush()
             _temporary(path).replace(path)
         self._files.clear()

@@ -95,6 +95,11 @@ class AbstractProtocol(ABC):
         return self.num_fake if self.uses_real else 0
 
     @property
+    def spreads_real(self) -> bool:
+        """Whether they are taken at even distances over the set, in place of the first."""
+        return False
+
+    @property
     def follows_mirroring(self) -> bool:
         """Whether real images are mirrored with probability 0.5 if those of the training were."""
         return self.uses_real
@@ -109,6 +114,7 @@ class AbstractProtocol(ABC):
             "name": self.name,
             **asdict(self),
             "num_real": self.num_real,
+            "spreads_real": self.spreads_real,
             "follows_mirroring": self.follows_mirroring,
         }
 
@@ -157,6 +163,9 @@ class FrechetProtocol(AbstractProtocol):
 class KernelProtocol(AbstractProtocol):
     """Kernel inception distance; `full` takes up to 1,000,000 real images, never mirrored.
 
+    Without `full`, which no official code has, as many real images as generated ones are taken at
+    even distances over the set, which may be sorted by what it shows.
+
     Source: Binkowski et al. 2018, section 4.
 
     Attributes:
@@ -184,6 +193,11 @@ class KernelProtocol(AbstractProtocol):
     def num_real(self) -> int | None:
         """As many as generated ones; up to 1,000,000 if `full`."""
         return 1_000_000 if self.full else self.num_fake
+
+    @property
+    def spreads_real(self) -> bool:
+        """Unless `full`."""
+        return not self.full
 
     @property
     def follows_mirroring(self) -> bool:

@@ -6,15 +6,16 @@ of a larger one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from stylegan import dist
 from stylegan.data.labels import LabelTable
-from stylegan.data.readers import map_in_order, num_threads
+from stylegan.data.readers import Progress, map_in_order, num_threads
 from stylegan.images import to_uint8
 from stylegan.models.base import AbstractGenerator
 from stylegan.nn.modulated import NoiseMode
@@ -220,3 +221,35 @@ class GeneratedImages(AbstractSource):
                     ws[first : first + self._step], noise_mode=self._noise_mode, generator=noise
                 )
             yield part[: left - first]
+
+
+def in_turn(
+    source: AbstractSource,
+    compute: Callable[[int], Tensor],
+    *,
+    shape: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> Iterator[Tensor]:
+    """Compute something of each chunk, in turn by all processes, and yield it in order.
+
+    Only the leader gets anything; it gets what one process would have.
+
+    Args:
+        source: whose chunks these are.
+        compute: maps the index of a chunk to rows [n, *shape] on the CPU, one for each image.
+        shape: of a row.
+        dtype: of the rows.
+        progress: told of the images that are done, at the leader.
+    """
+    world, rank = dist.world_size(), dist.rank()
+    for first in range(0, source.num_chunks, world):
+        # gloo wants equal shapes: short chunks are filled up, and cut again
+        filled = torch.zeros(CHUNK, *shape, dtype=dtype)
+        if size := source.chunk_size(first + rank):
+            filled[:size] = compute(first + rank)[:size]
+        for other, part in enumerate(dist.gather(filled)):
+            if size := source.chunk_size(first + other):
+                yield part[:size]
+        if progress is not None and dist.is_leader():
+            progress(min((first + world) * CHUNK, source.num), source.num)

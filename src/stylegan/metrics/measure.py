@@ -1,0 +1,296 @@
+"""One evaluation: what its metrics share, and each metric from images to values."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stylegan import dist
+from stylegan.metrics.features import Extracted, Request, Want, cache_folder, extract
+from stylegan.metrics.frechet import frechet_distance
+from stylegan.metrics.inception_score import inception_score
+from stylegan.metrics.kernel import kernel_distance
+from stylegan.metrics.path_length import filtered_mean, path_length_values
+from stylegan.metrics.precision_recall import precision_recall
+from stylegan.metrics.protocols import (
+    AbstractProtocol,
+    FrechetProtocol,
+    InceptionScoreProtocol,
+    KernelProtocol,
+    PathLengthProtocol,
+    PrecisionRecallProtocol,
+    SeparabilityProtocol,
+    SlicedWassersteinProtocol,
+)
+from stylegan.metrics.sliced_wasserstein import sliced_wasserstein_distance
+from stylegan.metrics.sources import CHUNK, AbstractSource, in_turn
+from stylegan.metrics.subjects import NetworkSubject, Reals, Subject
+from stylegan.models.classifiers import Classifier
+from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
+from stylegan.rng import generator_for
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What metrics need beside images, loaded before anything else so that what lacks fails first.
+
+    Attributes:
+        detectors: feature networks by name.
+        distances: perceptual distances by name.
+        classifiers: of attributes, for linear separability.
+    """
+
+    detectors: Mapping[str, AbstractDetector] = field(default_factory=dict)
+    distances: Mapping[str, AbstractDistance] = field(default_factory=dict)
+    classifiers: Sequence[Classifier] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the mathematics gives: values by key, the main one first."""
+
+    values: Mapping[str, float]
+    error: float | None = None
+    per_image: Tensor | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class Session:
+    """One evaluation: what its metrics share, computed when the first of them needs it."""
+
+    def __init__(
+        self,
+        protocols: Sequence[AbstractProtocol],
+        subject: Subject,
+        reals: Reals | None,
+        tools: Tools,
+        scratch: Path,
+        progress: Progress | None,
+    ) -> None:
+        self._protocols = protocols
+        self._subject = subject
+        self._reals = reals
+        self._tools = tools
+        self._scratch = scratch
+        self._progress = progress
+
+    def measure(self, protocol: AbstractProtocol) -> Measured | None:
+        """Compute a metric; None for all processes but the leader."""
+        match protocol:
+            case PathLengthProtocol():
+                return self._path_length(protocol)
+            case SeparabilityProtocol():
+                return self._separability(protocol)
+            case SlicedWassersteinProtocol():
+                return self._sliced_wasserstein(protocol)
+        real = self._real_features(protocol) if protocol.uses_real else Extracted()
+        fake = self._fake_features(protocol)
+        if not dist.is_leader():
+            return None
+        self._tell("distance", 0, 1)
+        match protocol:
+            case FrechetProtocol():
+                assert real.moments is not None
+                assert fake.moments is not None
+                value = frechet_distance(real.moments, fake.moments, unbiased=protocol.unbiased)
+                return Measured(values={"fid": value})
+            case KernelProtocol():
+                assert real.float32 is not None
+                assert fake.float32 is not None
+                found = kernel_distance(
+                    real.float32,
+                    fake.float32,
+                    generator=generator_for("kid subsets", seed=self._seed),
+                    num_subsets=protocol.num_subsets,
+                    max_subset=protocol.max_subset,
+                )
+                return Measured(
+                    values={"kid": found.value, "kid_error": found.error}, error=found.error
+                )
+            case InceptionScoreProtocol():
+                assert fake.float32 is not None
+                score = inception_score(
+                    self._probabilities(protocol.features, fake.float32),
+                    num_splits=protocol.num_splits,
+                )
+                return Measured(
+                    values={"is_mean": score.mean, "is_std": score.std}, error=score.std
+                )
+            case PrecisionRecallProtocol():
+                assert real.float16 is not None
+                assert fake.float16 is not None
+                shares = precision_recall(real.float16, fake.float16, k=protocol.neighbours)
+                return Measured(values={"precision": shares.precision, "recall": shares.recall})
+        raise AssertionError(f"no way to measure {protocol.name}")
+
+    def _path_length(self, protocol: PathLengthProtocol) -> Measured | None:
+        """Measure pairs of images, whose count is that of the images of a source."""
+        assert isinstance(self._subject, NetworkSubject)
+        source = self._subject.source(protocol.num_fake)
+        distance = self._tools.distances[protocol.features]
+
+        def compute(index: int) -> Tensor:
+            return path_length_values(
+                source.generator,
+                distance,
+                protocol,
+                seed=self._seed,
+                index=index,
+                size=CHUNK,
+                num=source.chunk_size(index),
+                labels=source.draw(index).c,
+            )
+
+        told = self._teller(protocol.name)
+        values = list(in_turn(source, compute, shape=[], dtype=torch.float64, progress=told))
+        if not dist.is_leader():
+            return None
+        per_image = torch.cat(values)
+        mean = filtered_mean(per_image, lowest=protocol.lowest, highest=protocol.highest)
+        return Measured(values={"ppl": mean}, per_image=per_image)
+
+    def _separability(self, protocol: SeparabilityProtocol) -> Measured | None:
+        """Label images by the classifiers, then ask how well a plane in z and in w tells them."""
+        assert isinstance(self._subject, NetworkSubject)
+        source, classifiers = self._subject.source(protocol.num_fake), self._tools.classifiers
+        widths = [source.generator.z_dim, source.generator.w_dim, len(classifiers)]
+
+        def compute(index: int) -> Tensor:
+            drawn = source.draw(index)
+            ws = source.map(drawn)
+            logits = [
+                torch.stack([classifier.logits(part) for classifier in classifiers], dim=1)
+                for part in source.render(ws, index)
+            ]
+            size = source.chunk_size(index)
+            columns = [drawn.z[:size], ws[:size, -1].cpu(), torch.cat(logits).cpu()]
+            return torch.cat(columns, dim=1)
+
+        told = self._teller(protocol.name)
+        rows = list(in_turn(source, compute, shape=[sum(widths)], progress=told))
+        if not dist.is_leader():
+            return None
+        z, w, logits = torch.split(torch.cat(rows), widths, dim=1)
+        raise NotImplementedError
+
+    def _sliced_wasserstein(self, protocol: SlicedWassersteinProtocol) -> Measured | None:
+        """Compare images of both sides, which lie in files while patches of them are cut."""
+        assert self._reals is not None
+        real, fake = self._reals.source(protocol), self._subject.source(protocol.num_fake)
+        first, second = (
+            self._pixels(source, f"{protocol.name} {side}")
+            for side, source in (("real", real), ("fake", fake))
+        )
+        if first is None or second is None:
+            return None
+        self._tell("distance", 0, 1)
+        found = sliced_wasserstein_distance(first, second, seed=self._seed)
+        levels = {f"swd_{level}": value for level, value in found.levels.items()}
+        return Measured(values={"swd": found.average, **levels})
+
+    def _pixels(self, source: AbstractSource, label: str) -> Tensor | None:
+        """Give the leader the images of a source, uint8 [N, C, R, R], in a file of the scratch."""
+        mine = source.chunks(range(dist.rank(), source.num_chunks, dist.world_size()))
+        first = next(source.chunks([0]))[0]
+        path = self._scratch / f"{label}.npy"
+        stored: NDArray[np.uint8] | None = None
+        if dist.is_leader():
+            stored = np.lib.format.open_memmap(
+                path, mode="w+", dtype=np.uint8, shape=(source.num, *first.shape)
+            )
+
+        def compute(index: int) -> Tensor:
+            return torch.stack([*next(mine)]).cpu()
+
+        done = 0
+        rows = in_turn(
+            source, compute, shape=first.shape, dtype=torch.uint8, progress=self._teller(label)
+        )
+        for part in rows:
+            assert stored is not None
+            stored[done : done + len(part)] = part.numpy()
+            done += len(part)
+        return None if stored is None else torch.from_numpy(stored)
+
+    def _real_features(self, protocol: AbstractProtocol) -> Extracted:
+        """Return features of the real images that a protocol takes, from the cache or into it."""
+        assert self._reals is not None
+        source = self._reals.source(protocol)
+        alike = [
+            other
+            for other in self._featured
+            if other.uses_real and self._reals.source(other).facts() == source.facts()
+        ]
+        requests = {
+            name: Request(
+                detector=self._tools.detectors[name],
+                wants=wants,
+                folder=cache_folder(source, self._tools.detectors[name]),
+            )
+            for name, wants in _wanted(alike).items()
+        }
+        return extract(source, requests, progress=self._teller("real images"))[protocol.features]
+
+    def _fake_features(self, protocol: AbstractProtocol) -> Extracted:
+        """Return features of as many measured images as a protocol takes."""
+        source = self._subject.source(protocol.num_fake)
+        alike = [other for other in self._featured if other.num_fake == protocol.num_fake]
+        requests = {
+            name: Request(
+                detector=self._tools.detectors[name],
+                wants=wants,
+                folder=self._scratch / f"{source.num}-{name}",
+            )
+            for name, wants in _wanted(alike).items()
+        }
+        label = "generated images" if isinstance(self._subject, NetworkSubject) else "images"
+        return extract(source, requests, progress=self._teller(label))[protocol.features]
+
+    def _probabilities(self, name: str, features: NDArray[np.float32]) -> Tensor:
+        detector = self._tools.detectors[name]
+        device = next(detector.parameters()).device
+        with torch.no_grad():
+            parts = [
+                detector.probabilities(torch.from_numpy(rows.copy()).to(device)).cpu()
+                for rows in np.array_split(features, -(-len(features) // 1000))
+            ]
+        return torch.cat(parts)
+
+    @property
+    def _featured(self) -> list[AbstractProtocol]:
+        """The protocols that look at features of a network."""
+        return [other for other in self._protocols if other.features in self._tools.detectors]
+
+    @property
+    def _seed(self) -> int:
+        """Of what is drawn beside the images."""
+        return self._subject.seed if isinstance(self._subject, NetworkSubject) else 0
+
+    def _teller(self, label: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._tell(label, done, total)
+
+    def _tell(self, label: str, done: int, total: int) -> None:
+        if self._progress is not None and dist.is_leader():
+            self._progress(label, done, total)
+
+
+def _wanted(protocols: Sequence[AbstractProtocol]) -> dict[str, set[Want]]:
+    """Return what these protocols keep of the features of each network, together."""
+    wanted: dict[str, set[Want]] = {}
+    for protocol in protocols:
+        match protocol:
+            case FrechetProtocol():
+                want: Want = "moments"
+            case PrecisionRecallProtocol():
+                want = "float16"
+            case _:
+                want = "float32"
+        wanted.setdefault(protocol.features, set()).add(want)
+    return wanted

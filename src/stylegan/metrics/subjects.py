@@ -1,0 +1,114 @@
+"""What is measured, and what it is compared with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stylegan.data.labels import LabelTable
+from stylegan.errors import DataError
+from stylegan.metrics.protocols import AbstractProtocol
+from stylegan.metrics.sources import GeneratedImages, ImageSet, StoredImages
+from stylegan.models.base import AbstractGenerator
+from stylegan.models.growth import resolution_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSubject:
+    """A generator whose images are measured.
+
+    Attributes:
+        generator: in eval mode, on its device.
+        origin: what identifies it, for the record: path, checksum, images it was trained on.
+        seed: of latents, labels and noise.
+        labels: what labels are drawn from, for a generator that takes some.
+        psi: truncation; the papers measure without any.
+    """
+
+    generator: AbstractGenerator
+    origin: Mapping[str, object]
+    seed: int = 0
+    labels: LabelTable | None = None
+    psi: float = 1.0
+
+    @property
+    def side(self) -> int | None:
+        """Side of the images, in pixels."""
+        return resolution_at(self.generator.img_resolution, self.generator.lod)
+
+    def source(self, num: int) -> GeneratedImages:
+        """Return the first `num` of its images."""
+        return GeneratedImages(
+            self.generator, num=num, seed=self.seed, labels=self.labels, psi=self.psi
+        )
+
+    def facts(self, num: int) -> dict[str, object]:
+        """Return what a record says of it."""
+        return {"kind": "network", **self.source(num).facts(), "origin": dict(self.origin)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesSubject:
+    """Images in files that are measured.
+
+    Attributes:
+        images: the set.
+        side: of the images, in pixels; None for images of any size.
+    """
+
+    images: ImageSet
+    side: int | None = None
+
+    def source(self, num: int) -> StoredImages:
+        """Return the first `num` of them.
+
+        Raises:
+            DataError: if there are fewer.
+        """
+        if len(self.images) < num:
+            raise DataError(
+                f"{self.images.path} has {len(self.images)} images",
+                expected=f"at least {num}, as the metric's name says",
+                fix=f"put {len(self.images)} or less into the name",
+            )
+        return StoredImages(self.images, num=num, side=self.side)
+
+    def facts(self, num: int) -> dict[str, object]:
+        """Return what a record says of it."""
+        origin = {"path": self.images.path, "preparation": self.images.preparation}
+        return {"kind": "images", **self.source(num).facts(), "origin": origin}
+
+
+Subject = NetworkSubject | ImagesSubject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reals:
+    """Real images that generated ones are compared with.
+
+    Attributes:
+        images: the set; not the mirrored form of an `ImageDataset`.
+        side: of the images, in pixels; None for images of any size.
+        is_mirrored: whether training mirrored its images; protocols that follow it flip each
+            image with probability 0.5.
+        seed: of these flips.
+    """
+
+    images: ImageSet
+    side: int | None = None
+    is_mirrored: bool = False
+    seed: int = 0
+
+    def source(self, protocol: AbstractProtocol) -> StoredImages:
+        """Return those that a protocol takes."""
+        flips = self.is_mirrored and protocol.follows_mirroring
+        return StoredImages(
+            self.images,
+            num=protocol.num_real,
+            spread=protocol.spreads_real,
+            mirror_seed=self.seed if flips else None,
+            side=self.side,
+        )
+
+    def facts(self, protocol: AbstractProtocol) -> dict[str, object]:
+        """Return what a record says of them."""
+        origin = {"path": self.images.path, "preparation": self.images.preparation}
+        return {**self.source(protocol).facts(), "origin": origin}

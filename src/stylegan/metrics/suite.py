@@ -1,0 +1,254 @@
+"""From a network or a folder of images to the numbers that metrics' names ask for."""
+
+import logging
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import stylegan
+from stylegan import dist
+from stylegan.errors import ConfigError, DataError
+from stylegan.metrics.features import network_facts
+from stylegan.metrics.measure import Measured, Progress, Session, Tools
+from stylegan.metrics.protocols import (
+    AbstractProtocol,
+    FrechetProtocol,
+    InceptionScoreProtocol,
+    PathLengthProtocol,
+    PrecisionRecallProtocol,
+    SeparabilityProtocol,
+    SlicedWassersteinProtocol,
+)
+from stylegan.metrics.records import Record
+from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
+from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
+from stylegan.models.classifiers import Classifier
+from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
+from stylegan.perceptual.networks import load_detector, load_distance
+
+logger = logging.getLogger(__name__)
+
+
+def load_tools(
+    protocols: Sequence[AbstractProtocol],
+    *,
+    classifiers: Sequence[Classifier] = (),
+    weights_dir: Path | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Tools:
+    """Load the networks that metrics need, from files that are there or can be had.
+
+    Args:
+        protocols: of the metrics.
+        classifiers: on `device`.
+        weights_dir: where the user put weight files by hand; None for nowhere.
+        device: of the networks.
+        progress: told of each piece of a download.
+
+    Raises:
+        WeightsError: if a weight file is not there and cannot be downloaded.
+        ConfigError: if a metric names features that do not exist or do not fit it, or classifiers
+            are missing.
+    """
+    detectors: dict[str, AbstractDetector] = {}
+    distances: dict[str, AbstractDistance] = {}
+    for protocol in protocols:
+        name = protocol.features
+        if isinstance(protocol, PathLengthProtocol):
+            if name not in distances:
+                distances[name] = load_distance(
+                    name, weights_dir=weights_dir, device=device, progress=progress
+                )
+        elif name and name not in detectors:
+            detectors[name] = load_detector(
+                name, weights_dir=weights_dir, device=device, progress=progress
+            )
+        if isinstance(protocol, InceptionScoreProtocol):  # refuses networks that classify nothing
+            detector = detectors[name]
+            detector.probabilities(torch.zeros(1, detector.num_features, device=device))
+        if isinstance(protocol, SeparabilityProtocol) and not classifiers:
+            raise ConfigError(
+                f"metric {protocol.name} without classifiers of attributes",
+                expected="--classifiers FOLDER",
+                fix="make them by `stylegan train-classifier`",
+            )
+    return Tools(detectors=detectors, distances=distances, classifiers=classifiers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A metric's value, and what belongs to it.
+
+    Attributes:
+        record: as JSON has it.
+        per_image: of path lengths, the value of each pair, float64 [N]; None for others.
+    """
+
+    record: Record
+    per_image: Tensor | None = None
+
+
+def check(
+    protocols: Sequence[AbstractProtocol], subject: Subject, reals: Reals | None, tools: Tools
+) -> None:
+    """Refuse what cannot be measured, before anything is computed, and warn of what means little.
+
+    Raises:
+        ConfigError: if a metric needs a network, or real images, and has none, or if classifiers
+            do not fit the network.
+        DataError: if there are fewer images than a metric takes, or of another form.
+    """
+    for protocol in protocols:
+        if protocol.uses_real and reals is None:
+            raise ConfigError(
+                f"metric {protocol.name} without real images",
+                expected="--data, or --real with --fake",
+                fix="name the images",
+            )
+        if isinstance(subject, ImagesSubject):
+            subject.source(protocol.num_fake)
+        num_real = 0 if reals is None else reals.source(protocol).num
+        match protocol:
+            case PathLengthProtocol() | SeparabilityProtocol():
+                _check_network(protocol, subject, tools)
+            case SlicedWassersteinProtocol():
+                _check_equal(protocol, subject, reals, num_real)
+            case PrecisionRecallProtocol() if num_real <= protocol.neighbours:
+                raise DataError(
+                    f"{num_real} real images for metric {protocol.name}",
+                    expected=f"more than {protocol.neighbours}",
+                    fix="take a larger set",
+                )
+            case FrechetProtocol():
+                width = tools.detectors[protocol.features].num_features
+                if min(num_real, protocol.num_fake) <= width:
+                    logger.warning(
+                        "%s of %d against %d images: with no more images than the %d features it "
+                        "is biased upwards, and compares only with equal counts; kid is not",
+                        protocol.name,
+                        protocol.num_fake,
+                        num_real,
+                        width,
+                    )
+
+
+def _check_network(protocol: AbstractProtocol, subject: Subject, tools: Tools) -> None:
+    if not isinstance(subject, NetworkSubject):
+        raise ConfigError(
+            f"metric {protocol.name} of images",
+            expected="a network, as it looks at what latents do",
+            fix="pass --network, or leave the metric out",
+        )
+    if isinstance(protocol, SeparabilityProtocol):
+        for classifier in tools.classifiers:
+            classifier.check(
+                img_channels=subject.generator.img_channels,
+                resolution=subject.generator.img_resolution,
+            )
+
+
+def _check_equal(
+    protocol: AbstractProtocol, subject: Subject, reals: Reals | None, num_real: int
+) -> None:
+    """Check that both sides are equally many images of one size, which has a pyramid."""
+    assert reals is not None
+    if num_real < protocol.num_fake:
+        raise DataError(
+            f"{reals.images.path} has {num_real} images",
+            expected=f"at least {protocol.num_fake}, as {protocol.name} compares equally many",
+            fix="put a smaller number into the name",
+        )
+    side, sides = reals.side, [reals.side, subject.side]
+    if side is None or side != subject.side or side < LOWEST_LEVEL or side & (side - 1):
+        shown = " and ".join("several sizes" if each is None else f"side {each}" for each in sides)
+        raise DataError(
+            f"images of {shown} for metric {protocol.name}",
+            expected=f"squares of one size, a power of two from {LOWEST_LEVEL}",
+            fix="make such sets by `stylegan data prepare`",
+        )
+
+
+def evaluate(
+    protocols: Sequence[AbstractProtocol],
+    subject: Subject,
+    reals: Reals | None,
+    tools: Tools,
+    *,
+    progress: Progress | None = None,
+) -> Iterator[Result]:
+    """Measure, and yield each result as soon as it is there; at the leader only.
+
+    Metrics on equally many images share one pass over them. Features of generated images lie in a
+    temporary folder until the end, those of real images in the cache.
+
+    Args:
+        protocols: of the metrics.
+        subject: what is measured.
+        reals: what it is compared with; None where no metric does so.
+        tools: from `load_tools`.
+        progress: told often.
+
+    Raises:
+        StyleganError: as `check`; or if a file cannot be used.
+    """
+    check(protocols, subject, reals, tools)
+    with tempfile.TemporaryDirectory(prefix="stylegan-metrics-") as scratch:
+        session = Session(protocols, subject, reals, tools, Path(scratch), progress)
+        for protocol in protocols:
+            start_s = time.perf_counter()
+            measured = session.measure(protocol)
+            if measured is not None:
+                seconds = time.perf_counter() - start_s
+                yield Result(
+                    record=_record(protocol, subject, reals, tools, measured, seconds),
+                    per_image=measured.per_image,
+                )
+
+
+def _record(
+    protocol: AbstractProtocol,
+    subject: Subject,
+    reals: Reals | None,
+    tools: Tools,
+    measured: Measured,
+    seconds: float,
+) -> Record:
+    """Write down a value with all that it depends on."""
+    main = protocol.values[0]
+    network: AbstractDetector | AbstractDistance | None
+    network = tools.detectors.get(protocol.features) or tools.distances.get(protocol.features)
+    return {
+        "metric": protocol.name,
+        "value": measured.values[main],
+        "error": measured.error,
+        "values": dict(measured.values),
+        "lower_is_better": protocol.is_lower_better,
+        "protocol": protocol.record(),
+        "features": None if network is None else network_facts(network),
+        "quantized": not isinstance(protocol, PathLengthProtocol | SeparabilityProtocol),
+        "fake": subject.facts(protocol.num_fake),
+        "real": reals.facts(protocol) if reals is not None and protocol.uses_real else None,
+        "classifiers": [
+            {"name": each.name, "index": each.index, "sha256": each.sha256}
+            for each in (tools.classifiers if isinstance(protocol, SeparabilityProtocol) else ())
+        ],
+        "details": dict(measured.details),
+        "versions": {
+            "stylegan": stylegan.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "processes": dist.world_size(),
+        "seconds": round(seconds, 3),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
