@@ -110,6 +110,7 @@ FOLDERS = {
     "cli": [
         "options",
         "data",
+        "ranking",
         "evaluate",
         "watch",
         "train",

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from stylegan import dist
 from stylegan.cli import options
+from stylegan.cli.ranking import save_ranking
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
 from stylegan.errors import ConfigError
@@ -24,7 +25,13 @@ from stylegan.interop.classifiers import load_classifiers
 from stylegan.interop.load import is_run, load, local_path, newest_snapshot
 from stylegan.metrics import records
 from stylegan.metrics.measure import Tools
-from stylegan.metrics.protocols import STANDARD, AbstractProtocol, SeparabilityProtocol, parse
+from stylegan.metrics.protocols import (
+    STANDARD,
+    AbstractProtocol,
+    PathLengthProtocol,
+    SeparabilityProtocol,
+    parse,
+)
 from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
 from stylegan.metrics.suite import check, evaluate, load_tools
 from stylegan.models import io
@@ -156,6 +163,14 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
     """Measure what the command line names."""
     if not math.isfinite(command.psi):
         raise ConfigError(f"--psi {command.psi}", expected="a finite number", fix="use 1 for none")
+    if command.save_ranking is not None and not any(
+        isinstance(each, PathLengthProtocol) for each in protocols
+    ):
+        raise ConfigError(
+            "--save-ranking without a path length",
+            expected="a metric such as ppl2_wend",
+            fix="add one to --metrics, or leave it out",
+        )
     device = options.resolve_device(command.device)
     tools = tools_for(protocols, command, device)  # what lacks must fail before all that takes time
     is_network = command.network is not None
@@ -172,6 +187,11 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
         for result in evaluate(protocols, subject, reals, tools, progress=progress):
             records.append(command.out, result.record)
             out.print(Text(describe(result.record)))
+            if command.save_ranking is not None and isinstance(subject, NetworkSubject):
+                protocol = next(each for each in protocols if each.name == result.record["metric"])
+                if isinstance(protocol, PathLengthProtocol):
+                    for path in save_ranking(command.save_ranking, result, protocol, subject):
+                        out.print(Text(f"  {path}"))
     if dist.is_leader():
         out.print(Text(f"appended to {command.out}"))
 

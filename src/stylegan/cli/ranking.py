@@ -1,0 +1,59 @@
+"""Images sorted by their path length: short ones look better than long ones, as a rule."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stylegan import images
+from stylegan.files import write_atomic
+from stylegan.metrics.path_length import path_image
+from stylegan.metrics.protocols import PathLengthProtocol
+from stylegan.metrics.sources import CHUNK
+from stylegan.metrics.subjects import NetworkSubject
+from stylegan.metrics.suite import Result
+
+SHOWN = 24
+COLUMNS = 8
+
+
+def save_ranking(
+    folder: Path, result: Result, protocol: PathLengthProtocol, subject: NetworkSubject
+) -> list[Path]:
+    """Write the values of all pairs, and sheets of the images with the least and the greatest.
+
+    METRIC.npz has `values` in the order in which pairs were drawn, and `order`, which sorts them.
+    The sheets METRIC-shortest.png and METRIC-longest.png begin with the extreme ones.
+
+    Source: Karras et al. 2020 (StyleGAN2), section 3 and figure 4.
+
+    Returns:
+        The files.
+    """
+    values = result.per_image
+    assert values is not None
+    order = values.argsort(stable=True)
+    name = result.record["metric"].replace(":", "-")
+    buffer = io.BytesIO()
+    np.savez(buffer, values=values.numpy(), order=order.numpy())
+    paths = [folder / f"{name}.npz"]
+    write_atomic(paths[0], buffer.getvalue())
+    source = subject.source(protocol.num_fake)
+    for which, places in (("shortest", order[:SHOWN]), ("longest", order.flip(0)[:SHOWN])):
+        shown = []
+        for place in places.tolist():
+            index, row = divmod(place, CHUNK)
+            image = path_image(
+                source.generator,
+                protocol,
+                seed=subject.seed,
+                index=index,
+                size=CHUNK,
+                row=row,
+                labels=source.draw(index).c,
+            )
+            shown.append(images.to_uint8(image))
+        paths.append(folder / f"{name}-{which}.png")
+        images.write(images.grid(torch.stack(shown), columns=COLUMNS), paths[-1])
+    return paths
