@@ -225,6 +225,33 @@ def test_two_downloads_of_one_file_wait_for_each_other(server, tmp_path, caplog,
     assert files(tmp_path / "cache") == [path.name]
 
 
+def test_a_lock_that_is_no_longer_in_the_cache_is_none(server, caplog, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(remote, "_POLL_S", 0.01)
+    path = remote.cached(server.url)
+    path.parent.mkdir()
+    lock = path.with_name(path.name + ".lock")
+    thread = threading.Thread(target=lambda: remote.fetch(server.url))
+
+    def wait_for_message(number: int) -> None:
+        while caplog.text.count("by another process; waiting") < number and thread.is_alive():
+            threading.Event().wait(0.01)
+
+    with caplog.at_level(logging.INFO), lock.open("ab") as first:
+        fcntl.flock(first.fileno(), fcntl.LOCK_EX)
+        thread.start()
+        wait_for_message(1)
+        lock.unlink()  # the first is done, and a third was faster than the second
+        with lock.open("ab") as third:
+            fcntl.flock(third.fileno(), fcntl.LOCK_EX)
+            fcntl.flock(first.fileno(), fcntl.LOCK_UN)
+            wait_for_message(2)
+            assert server.asked == []
+            lock.unlink()
+    thread.join()
+    assert path.read_bytes() == CONTENT
+
+
 def time_of_refusal(url: str) -> tuple[str, float]:
     start = time.perf_counter()
     return refusal(url), time.perf_counter() - start

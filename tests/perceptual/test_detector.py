@@ -28,6 +28,12 @@ def test_unit_norm_has_length_1_and_keeps_zeros():
     torch.testing.assert_close(lengths.flatten()[1:], torch.ones(17))
 
 
+def test_gradients_of_unit_norm_are_finite_where_there_is_no_feature():
+    x = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    (grad,) = torch.autograd.grad((unit_norm(x) - 1).square().sum(), x)
+    assert grad.isfinite().all()
+
+
 def test_parts_are_small_on_a_cpu_and_cover_all():
     parts = in_parts(torch.arange(10), 4)
     assert [len(part) for part in parts] == [4, 4, 2]

@@ -57,6 +57,13 @@ def test_features_are_the_second_dense_layer_after_its_rectifier(vgg16):
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-3)
 
 
+def test_a_smaller_image_skips_pixels(vgg16):
+    pattern = torch.tensor([0, 255, 255, 0], dtype=torch.uint8).repeat(224)
+    prepared = vgg16.prepare(pattern.expand(1, 3, 8, 896))
+    white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(prepared, white[:, None, None].expand(1, 3, 224, 224))
+
+
 def test_it_gives_no_probabilities(vgg16):
     with pytest.raises(ConfigError, match="vgg16 gives no probabilities of classes"):
         vgg16.probabilities(torch.zeros(1, 4096))

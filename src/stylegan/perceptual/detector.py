@@ -173,7 +173,8 @@ def unit_norm(features: Tensor) -> Tensor:
     Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric", section 3; the small constant is the published code's.
     """
-    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+    # Not a root of a sum, whose gradient at a place without any feature would be NaN.
+    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
 
 
 def fold_batch_norm(
