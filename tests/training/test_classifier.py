@@ -12,6 +12,7 @@ from stylegan import images
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
 from stylegan.models import io
+from stylegan.training import classifier
 from stylegan.training.attributes import find_attributes, split
 from stylegan.training.checkpoint import lock_run_folder
 from stylegan.training.classifier import ClassifierConfig, train_classifiers
@@ -174,6 +175,28 @@ def test_two_processes_may_share_a_folder_but_not_an_attribute(train, tmp_path):
             train(wanted="top")
     assert train(wanted="top").is_complete
     assert names(tmp_path / "out") == ["00-bright-pixels", "01-top"]
+
+
+def test_what_another_process_finishes_meanwhile_is_not_done_again(train, monkeypatch):
+    def finish_first(folder):
+        monkeypatch.setattr(classifier, "lock_run_folder", lock_run_folder)
+        assert train(wanted="top").is_complete
+        return lock_run_folder(folder)
+
+    seen = []
+    monkeypatch.setattr(classifier, "lock_run_folder", finish_first)
+    assert train(wanted="top", observe=seen.append).is_complete
+    assert seen == []
+
+
+def test_what_has_diverged_is_not_kept(train, tmp_path):
+    config = replace(SHORT, lr=1e20)
+    train(config, wanted="top", max_minutes=0)
+    folder = tmp_path / "out" / "unfinished" / "01-top" / "checkpoints"
+    assert names(folder) == ["000000008.pt"]
+    with pytest.raises(StyleganError, match="the loss of top is not finite at 16 images"):
+        train(config, wanted="top", max_minutes=0)
+    assert names(folder) == ["000000008.pt"]
 
 
 def test_a_loss_that_is_no_number_ends_the_training_without_a_classifier(train, tmp_path):
