@@ -1,0 +1,85 @@
+"""Two records are compared only if they measure the same thing."""
+
+import json
+
+import pytest
+
+from stylegan.errors import DataError
+from stylegan.metrics import records
+
+RECORD = {
+    "metric": "fid5k",
+    "value": 12.5,
+    "error": None,
+    "protocol": {"name": "fid5k", "num_fake": 5000},
+    "features": {"name": "inception-v3", "sha256": "aa"},
+    "quantized": True,
+    "fake": {"kind": "network", "num": 5000, "seed": 0, "truncation": 1.0, "noise": "random"},
+    "real": {"fingerprint": "ff", "num": 5000, "mirrored": False},
+    "classifiers": [],
+    "seconds": 3.0,
+}
+
+
+def file_of(path, *found):
+    for record in found:
+        records.append(path, record)
+    return path
+
+
+def changed(field, value):
+    record = json.loads(json.dumps(RECORD))
+    *path, last = field.split(".")
+    place = record
+    for name in path:
+        place = place[name]
+    place[last] = value
+    return record
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    path = file_of(tmp_path / "a" / "m.jsonl", RECORD, changed("value", 3))
+    assert records.read(path) == [RECORD, changed("value", 3)]
+
+
+def test_the_last_values_are_compared_and_lesser_differences_are_told(tmp_path):
+    first = file_of(tmp_path / "a.jsonl", changed("value", 99.0), RECORD)
+    second = file_of(tmp_path / "b.jsonl", changed("fake.seed", 7))
+    (pair,) = records.compare(first, second)
+    assert (pair.metric, pair.first["value"]) == ("fid5k", 12.5)
+    assert pair.differences == [("fake.seed", 0, 7)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("protocol.num_fake", 4999),
+        ("features.sha256", "bb"),
+        ("features", None),
+        ("quantized", False),
+        ("real.fingerprint", "00"),
+        ("real.num", 4000),
+        ("real.mirrored", True),
+        ("fake.truncation", 0.7),
+        ("fake.noise", "const"),
+        ("fake.kind", "images"),
+        ("classifiers", [{"name": "smiling"}]),
+    ],
+)
+def test_values_of_different_things_are_refused_by_the_field(tmp_path, field, value):
+    first = file_of(tmp_path / "a.jsonl", RECORD)
+    second = file_of(tmp_path / "b.jsonl", changed(field, value))
+    with pytest.raises(DataError, match=field.replace(".", r"\.")):
+        records.compare(first, second)
+
+
+def test_files_with_nothing_in_common_or_of_another_kind_are_refused(tmp_path):
+    first = file_of(tmp_path / "a.jsonl", RECORD)
+    second = file_of(tmp_path / "b.jsonl", changed("metric", "kid5k"))
+    with pytest.raises(DataError, match="a metric that both have"):
+        records.compare(first, second)
+    (tmp_path / "c.jsonl").write_text('{"metric": "fid5k", "value": NaN}\n')
+    with pytest.raises(DataError, match="line 1 of"):
+        records.read(tmp_path / "c.jsonl")
+    with pytest.raises(DataError, match="cannot be read"):
+        records.read(tmp_path / "missing.jsonl")
