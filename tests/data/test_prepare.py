@@ -201,6 +201,18 @@ def test_labels_are_carried_over_and_images_without_are_left_out(folder, tmp_pat
     assert ImageDataset(tmp_path / "set.zip").labels == (2, (0.5, 1.0))
 
 
+def test_names_of_attributes_go_with_their_labels(folder, tmp_path):
+    pairs = [[f"{index:03d}.png", [index % 2, 1]] for index in range(7)]
+    content = {"labels": pairs, "attributes": ["bald", "young"]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    made(folder, tmp_path / "set.zip")
+    _, labels, _ = content_of(tmp_path / "set.zip")
+    assert labels["attributes"] == ["bald", "young"]
+    (folder / "dataset.json").write_text(json.dumps(content | {"labels": None}))
+    made(folder, tmp_path / "none.zip")
+    assert content_of(tmp_path / "none.zip")[1] == {"labels": None}
+
+
 def test_labels_can_number_the_top_folders(folder, tmp_path):
     for index, name in enumerate(["dogs", "cats/black", "cats"]):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -161,10 +161,14 @@ def prepare(
     opened = open_source(source)
     classes = sorted({name.split("/")[0] for name in opened.images if "/" in name})
     labels: Mapping[str, Label] | None
+    names: dict[str, object] = {}  # of the places of labels that are lists
     if options.labels_from == "folders":
         labels = _labels_by_folder(opened.images, classes)
     else:
         classes, labels = [], opened.read_labels()
+        content = opened.read_json(LABELS_NAME)
+        if labels is not None and isinstance(content, dict) and "attributes" in content:
+            names = {"attributes": content["attributes"]}
     mode = _mode_of_set(opened, background=parse_color(options.background))
     skipped = [(name, "not an image (by the name's ending)") for name in opened.strangers]
     if skipped and options.on_bad == "fail":
@@ -217,7 +221,8 @@ def prepare(
             )
         if num_enlarged:
             logger.warning("%d images were below the resolution: enlarged", num_enlarged)
-        _add(archive, LABELS_NAME, _json({"labels": new_labels if labels is not None else None}))
+        new_content = {"labels": new_labels if labels is not None else None, **names}
+        _add(archive, LABELS_NAME, _json(new_content))
         record: dict[str, object] = {
             "made_by": f"stylegan {__version__}",
             "pillow": PIL.__version__,
