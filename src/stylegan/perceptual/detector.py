@@ -174,7 +174,8 @@ def unit_norm(features: Tensor) -> Tensor:
     Metric", section 3; the small constant is the published code's.
     """
     # Not a root of a sum, whose gradient at a place without any feature would be NaN.
-    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + 1e-10)
+    lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    return features / (lengths + 1e-10)
 
 
 def fold_batch_norm(
