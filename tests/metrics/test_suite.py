@@ -1,0 +1,165 @@
+"""From names to numbers: what is shared, what is refused, what a record says."""
+
+import logging
+
+import pytest
+import torch
+from metric_helpers import PlainDetector, plain_generator
+
+from stylegan import images
+from stylegan.data.labels import LabelTable
+from stylegan.data.pictures import Pictures
+from stylegan.errors import ConfigError, DataError
+from stylegan.metrics.frechet import gaussian_frechet_distance
+from stylegan.metrics.measure import Tools
+from stylegan.metrics.protocols import parse
+from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals
+from stylegan.metrics.suite import check, evaluate, load_tools
+
+LOGGER = "stylegan.metrics.suite"
+
+
+def protocols(*names):
+    return [parse(name if name.startswith("swd") else f"{name}:plain") for name in names]
+
+
+def network_subject(generator, **options):
+    return NetworkSubject(generator=generator, origin={"path": "net"}, **options)
+
+
+def reals_of(folder, **options):
+    pictures = Pictures(folder)
+    return Reals(images=pictures, side=pictures.side, **options)
+
+
+def measure(names, subject, reals, detector):
+    tools = Tools(detectors={"plain": detector})
+    results = evaluate(protocols(*names), subject, reals, tools)
+    return {result.record["metric"]: result.record for result in results}
+
+
+def test_metrics_on_the_same_images_share_one_pass(generator, detector, smooth_folder):
+    names = ("fid100_full", "kid100_full", "pr100_3_full", "is100")
+    found = measure(names, network_subject(generator), reals_of(smooth_folder), detector)
+    assert list(found) == [f"{name}:plain" for name in names]
+    assert detector.num_seen == 100 + 150
+
+
+def test_a_second_evaluation_makes_no_pass_over_the_real_images(
+    generator, detector, smooth_folder, monkeypatch
+):
+    names = ("fid100_full", "kid100_full", "pr100_3_full")
+    first = measure(names, network_subject(generator), reals_of(smooth_folder), detector)
+    reals = reals_of(smooth_folder)
+    monkeypatch.setattr(Pictures, "__getitem__", lambda *_: pytest.fail("a real image was read"))
+    second = measure(names, network_subject(generator), reals, PlainDetector())
+    assert [r["value"] for r in first.values()] == [r["value"] for r in second.values()]
+
+
+def test_the_frechet_distance_is_that_of_the_images_features(detector, smooth_folder, generator):
+    subject = network_subject(generator, seed=3)
+    found = measure(["fid120_full"], subject, reals_of(smooth_folder), detector)
+    source = subject.source(120)
+    fake = torch.stack([image for chunk in source.chunks([0, 1]) for image in chunk])
+    pictures = Pictures(smooth_folder)
+    real = torch.stack([pictures[index] for index in range(150)])
+    sides = []
+    for pixels in (real, fake):
+        features = detector(detector.prepare(pixels)).detach().double()
+        sides += [features.mean(dim=0), torch.cov(features.T, correction=0)]
+    expected = gaussian_frechet_distance(*sides)
+    assert found["fid120_full:plain"]["value"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_real_images_against_themselves_are_at_no_distance(detector, smooth_folder):
+    subject = ImagesSubject(images=Pictures(smooth_folder), side=16)
+    names = ("fid150", "swd150")
+    found = measure(names, subject, reals_of(smooth_folder), detector)
+    assert abs(found["fid150:plain"]["value"]) < 1e-6
+    assert found["swd150"]["value"] == 0
+
+
+def test_reals_are_mirrored_only_where_the_protocol_follows_the_training(
+    generator, detector, smooth_folder
+):
+    names = ("fid150", "fid150_full")
+    plain, mirrored = (
+        measure(
+            names, network_subject(generator), reals_of(smooth_folder, is_mirrored=flag), detector
+        )
+        for flag in (False, True)
+    )
+    assert plain["fid150_full:plain"]["value"] == mirrored["fid150_full:plain"]["value"]
+    assert plain["fid150:plain"]["value"] != mirrored["fid150:plain"]["value"]
+    assert mirrored["fid150:plain"]["real"]["mirrored"]
+    assert not mirrored["fid150_full:plain"]["real"]["mirrored"]
+
+
+def test_a_record_says_all_that_a_value_depends_on(generator, detector, smooth_folder):
+    subject = network_subject(generator, seed=9, psi=0.5)
+    record = measure(["kid64"], subject, reals_of(smooth_folder), detector)["kid64:plain"]
+    assert record["fake"] == {
+        "kind": "network",
+        "num": 64,
+        "seed": 9,
+        "labels": False,
+        "truncation": 0.5,
+        "noise": "random",
+        "precision": "float32",
+        "origin": {"path": "net"},
+    }
+    assert record["real"]["fingerprint"] == Pictures(smooth_folder).fingerprint
+    assert (record["real"]["num"], record["real"]["choice"]) == (64, "spread")
+    assert record["features"] == {
+        "name": "plain",
+        "weights": "plain.pt",
+        "sha256": "0" * 64,
+        "resize": "area to 8",
+    }
+    assert record["error"] is not None
+    assert record["lower_is_better"]
+    assert record["quantized"]
+    assert record["seconds"] >= 0
+    assert set(record["versions"]) == {"stylegan", "torch", "numpy", "python"}
+
+
+def test_what_a_metric_lacks_is_told_before_anything_is_computed(
+    generator, detector, smooth_folder, tmp_path, caplog
+):
+    tools = Tools(detectors={"plain": detector})
+    network, pictures = network_subject(generator), Pictures(smooth_folder)
+    reals = reals_of(smooth_folder)
+    files = ImagesSubject(images=pictures, side=16)
+    with pytest.raises(ConfigError, match="without real images"):
+        check(protocols("fid100"), network, None, tools)
+    with pytest.raises(ConfigError, match="of images; expected a network"):
+        check(protocols("ppl2_100_wend"), files, reals, tools)
+    with pytest.raises(DataError, match=r"has 150 images; expected at least 151"):
+        check(protocols("fid151"), files, reals, tools)
+    with pytest.raises(DataError, match="compares equally many"):
+        check(protocols("swd151"), network, reals, tools)
+    with pytest.raises(DataError, match="several sizes"):
+        check(protocols("swd100"), ImagesSubject(images=pictures), reals, tools)
+    images.write(torch.zeros(3, 16, 16, dtype=torch.uint8), tmp_path / "few" / "0.png")
+    with pytest.raises(DataError, match="more than 3"):
+        check(protocols("pr100_3"), network, reals_of(tmp_path / "few"), tools)
+    with caplog.at_level(logging.WARNING, logger=LOGGER):
+        check(protocols("fid20"), network, reals, tools)
+    assert "biased upwards" in caplog.text
+    assert detector.num_seen == 0
+
+
+def test_tools_refuse_what_does_not_fit_the_metric():
+    with pytest.raises(ConfigError, match="without classifiers"):
+        load_tools([parse("ls")])
+    with pytest.raises(ConfigError, match="nonesuch"):
+        load_tools([parse("fid5k:nonesuch")])
+
+
+def test_labels_are_part_of_the_images(detector, smooth_folder):
+    generator = plain_generator(c_dim=2)
+    table = LabelTable([0, 1], ["a", "b"])
+    subject = network_subject(generator, labels=table)
+    record = measure(["is64"], subject, None, detector)["is64:plain"]
+    assert record["fake"]["labels"]
+    assert record["real"] is None
