@@ -191,8 +191,8 @@ class Evaluation:
         share = self.share
         if share > self._share:
             logger.warning(
-                "metrics took %.0f %% of the time, which is more than %.0f %%: choose cheaper "
-                "ones, or raise --snapshot-kimg",
+                "metrics took %.0f %% of the time, which is more than %.0f %%: for short runs "
+                "choose cheaper ones by --metrics, or none",
                 100 * share,
                 100 * self._share,
             )
