@@ -42,7 +42,8 @@ LABEL_WIDTH = 150
 
 def train(recipe, run):
     command = [sys.executable, "-m", "stylegan", "train", "--recipe", str(recipe)]
-    subprocess.run([*command, "--data", str(DATA), "--out", str(run)], check=True)
+    options = ["--data", str(DATA), "--out", str(run), "--metrics", "none"]
+    subprocess.run([*command, *options], check=True)
 
 
 def real_halves(resolution):

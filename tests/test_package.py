@@ -47,7 +47,7 @@ def test_trains_and_generates_without_compiler_and_network(image_folder, tmp_pat
     train = [
         "train", "--preset", "stylegan2-small", "--data", str(image_folder),
         "--out", str(tmp_path / "run"), "--channel-base", "64", "--channel-max", "6",
-        "--batch", "4", "--kimg", "0.008", "--device", "cpu",
+        "--batch", "4", "--kimg", "0.008", "--device", "cpu", "--metrics", "swd12",
     ]  # fmt: skip
     done = run("-c", NO_NETWORK, *train, env=environment)
     assert done.returncode == 0, done.stderr

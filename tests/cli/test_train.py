@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import stylegan
+from stylegan.cli import train
 from stylegan.cli.main import main
-from stylegan.training.log import read_log
+from stylegan.training.log import read_log, read_metrics
 
 SMALL = ["--channel-base", "64", "--channel-max", "6", "--batch", "4", "--device", "cpu"]
 
@@ -19,7 +21,7 @@ def line(image_folder, tmp_path):
     """A command line of a run of four iterations."""
     return [
         "train", "--preset", "stylegan2-small", "--data", str(image_folder),
-        "--out", str(tmp_path / "run"), *SMALL, "--kimg", "0.016",
+        "--out", str(tmp_path / "run"), *SMALL, "--kimg", "0.016", "--metrics", "none",
         "--set", "output.tick_kimg=0.008", "--set", "output.samples=4",
     ]  # fmt: skip
 
@@ -156,6 +158,7 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
         (["--preset", "stylegan-b", "--set", "loss.pl_weight=2"], 1, "loss.pl_weight 2 with a"),
         (["--set", "generator.architecture=mipmap"], 1, "mipmap with discriminator.architecture"),
         (["--init-from", "/nowhere"], 1, "/nowhere does not exist"),
+        (["--metrics-share", "5"], 1, "--metrics-share 5; expected a number from 0 to 1"),
     ],
 )
 def test_mistakes_are_told_in_one_line(line, capsys, change, status, message):
@@ -164,6 +167,61 @@ def test_mistakes_are_told_in_one_line(line, capsys, change, status, message):
     assert message in error
     assert "Traceback" not in error
     assert "\n" not in error.replace("\r", "")
+
+
+def test_snapshots_are_measured_and_the_best_is_kept(line, tmp_path, capsys):
+    assert main([*line, "--metrics", "swd12", "--metrics-share", "1"]) == 0
+    run = tmp_path / "run"
+    told = capsys.readouterr().err
+    records = read_metrics(run)
+    assert [record["nimg"] for record in records] == [4, 8, 12, 16]
+    assert {record["metric"] for record in records} == {"swd12"}
+    for record in records:
+        assert f"swd12 = {record['value']:.5g} at {record['nimg']} images" in told
+    best = min(records, key=lambda record: record["value"])
+    assert json.loads((run / "best" / "swd12" / "best.json").read_text())["nimg"] == best["nimg"]
+    loaded = stylegan.load(run / "best" / "swd12").state_dict()
+    for key, value in stylegan.load(run / best["snapshot"]).state_dict().items():
+        assert torch.equal(loaded[key], value), key
+
+
+def test_metrics_need_the_set_the_device_and_the_seed_of_the_run(
+    line, tmp_path, capsys, monkeypatch
+):
+    seen = {}
+
+    def evaluator_for(metrics, dataset, **options):
+        seen.update(metrics=metrics, num=len(dataset.image_names), **options)
+        return lambda generator, nimg: []
+
+    monkeypatch.setattr(train, "evaluator_for", evaluator_for)
+    weights = ["--weights-dir", str(tmp_path), "--seed", "3", "--mirror"]
+    line = line[: line.index("--metrics")] + line[line.index("--metrics") + 2 :]
+    assert main([*line, *weights, "--max-minutes", "0"]) == 0
+    assert seen == {
+        "metrics": "auto",
+        "num": 12,
+        "seed": 3,
+        "device": torch.device("cpu"),
+        "mirror": True,
+        "weights_dir": tmp_path,
+    }
+
+
+def test_a_metric_that_cannot_be_is_told_before_anything_is_trained(line, tmp_path, capsys):
+    assert main([*line, "--metrics", "swd12,fud12"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "metric 'fud12'; expected one of " in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_metrics_may_follow_on_resuming(line, tmp_path):
+    assert main([*line, "--max-minutes", "0"]) == 0
+    assert main([*line, "--metrics", "swd12"]) == 0
+    nimgs = [record["nimg"] for record in read_metrics(tmp_path / "run")]
+    assert nimgs[0] == 8
+    assert nimgs[-1] == 16
 
 
 def test_a_recipe_is_the_command_and_the_line_wins(line, image_folder, tmp_path, capsys):
@@ -179,6 +237,7 @@ def test_a_recipe_is_the_command_and_the_line_wins(line, image_folder, tmp_path,
         total-kimg = 0.016
         mirror = true
         device = "cpu"
+        metrics = "none"
         set = ["output.samples=4", "growth.initial_resolution=4", "growth.train_kimg=1"]
         """
     )
@@ -253,5 +312,13 @@ def test_help_has_an_example_and_every_option(capsys):
     assert exit_info.value.code == 0
     out = capsys.readouterr().out
     assert "stylegan train --preset stylegan2-small --data photos/" in out
-    for option in ("--gamma", "--init-from", "--max-minutes", "--dry-run", "--set", "--on-bad"):
+    for option in (
+        "--gamma",
+        "--init-from",
+        "--max-minutes",
+        "--dry-run",
+        "--set",
+        "--on-bad",
+        "--metrics",
+    ):
         assert option in out

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from stylegan.cli import options
+from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, check_share
 from stylegan.interop.load import load_networks
 from stylegan.models.base import Networks
 from stylegan.models.growth import resolution_at
@@ -25,6 +27,7 @@ from stylegan.training.checkpoint import list_checkpoints, read_config
 from stylegan.training.config import Precision, RunConfig
 from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
+from stylegan.training.evaluation import Evaluate
 from stylegan.training.loop import Outcome, Progress, train
 
 _TRAIN = """Train on a folder or zip of images. The same line goes on with the run.
@@ -56,6 +59,9 @@ class Train:
         checkpoint_kimg: Distance of two checkpoints. Default: that of the snapshots.
         snapshot_kimg: Distance of two snapshots, each with a sheet of samples.
         init_from: Start from these weights: all that `stylegan convert` reads, or a run.
+        metrics: Of snapshots, as of `stylegan evaluate`; auto is a cheap one, none leaves them out.
+        metrics_share: How much of the time they may take; the first and the last always have it.
+        weights_dir: Where weights of feature networks lie, put there by hand.
         max_minutes: Save and stop, with exit status 0, after so many minutes.
         precision: Of the convolutions. Default: bf16 where the device is fast in it.
         workers: Processes that decode images where they do not fit in memory.
@@ -81,6 +87,9 @@ class Train:
     checkpoint_kimg: float | None = None
     snapshot_kimg: float | None = None
     init_from: str | None = None
+    metrics: str = "auto"
+    metrics_share: float = 0.05
+    weights_dir: Path | None = None
     max_minutes: float | None = None
     precision: Precision | None = None
     workers: int = 2
@@ -104,6 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"--max-minutes {minutes:g}", expected="0 or more", fix="leave it out for no limit"
         )
+    check_share("--metrics-share", command.metrics_share)
     is_plan = command.dry_run and command.resolution is not None and not Path(command.data).exists()
     dataset = None if is_plan else open_dataset(command)
     initial = find_initial(command)
@@ -114,6 +124,7 @@ def main(arguments: Sequence[str]) -> int:
     print_sizes(out, config, reasons)
     if command.dry_run:
         return 0
+    evaluate = make_evaluate(command, config, dataset)
     with LiveLine(out) as line:
         outcome = train(
             config,
@@ -122,9 +133,34 @@ def main(arguments: Sequence[str]) -> int:
             initial=initial.networks,
             observe=line.update,
             max_minutes=command.max_minutes,
+            evaluate=evaluate,
+            evaluate_share=command.metrics_share,
         )
     out.print(f"{command.out}: {outcome.nimg / 1000:.1f} kimg, {_ending(outcome)}", markup=False)
     return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def make_evaluate(
+    command: Train, config: RunConfig, dataset: ImageDataset | None
+) -> Evaluate | None:
+    """Return what measures the snapshots of a run; None where nothing does.
+
+    What a metric needs is loaded here, so that what lacks is told before anything is trained.
+
+    Raises:
+        StyleganError: if a metric does not exist, or lacks weights.
+    """
+    if command.metrics == "none":
+        return None
+    assert dataset is not None  # only a plan has none, and a plan is not trained
+    return evaluator_for(
+        command.metrics,
+        dataset,
+        seed=config.seed,
+        device=torch.device(config.output.device),
+        mirror=config.data.mirror,
+        weights_dir=command.weights_dir,
+    )
 
 
 def with_recipe(arguments: Sequence[str]) -> list[str]:
