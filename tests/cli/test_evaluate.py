@@ -17,7 +17,12 @@ from stylegan.errors import ConfigError, WeightsError
 from stylegan.metrics import records
 from stylegan.models import io
 from stylegan.models.base import Networks
-from stylegan.models.stylegan2 import Generator, GeneratorConfig
+from stylegan.models.stylegan2 import (
+    Discriminator,
+    DiscriminatorConfig,
+    Generator,
+    GeneratorConfig,
+)
 
 LITE = "efficientnet-lite0"
 
@@ -178,6 +183,27 @@ def test_weights_that_cannot_be_had_are_told_of_before_data_is_read(capsys, netw
     complaint = refused(capsys, *words)
     assert "pt_inception-2015-12-05-6726825d.pth" in complaint
     assert time.monotonic() - start_s < 5
+
+
+def test_separability_is_measured_by_classifiers_of_a_folder(capsys, network, tmp_path):
+    for index, name in enumerate(["round", "dark"]):
+        with torch.random.fork_rng():
+            torch.manual_seed(index)
+            config = DiscriminatorConfig(resolution=8, channel_base=64, mbstd_group_size=1)
+            classifier = Discriminator(config)
+        io.save(
+            Networks(discriminator=classifier),
+            tmp_path / "classifiers" / f"0{index}-{name}",
+            metadata={"attribute": name, "index": index},
+        )
+    words = ["--network", network, "--metrics", "ls200", "--classifiers", "classifiers"]
+    status, _, complaint = run(capsys, *words)
+    assert status == 0, complaint
+    (record,) = records.read("metrics.jsonl")
+    assert record["details"]["attributes"] == ["round", "dark"]
+    assert 1 <= record["value"] <= 4
+    assert record["value"] == record["values"]["ls_w"]
+    assert [each["name"] for each in record["classifiers"]] == ["round", "dark"]
 
 
 def test_mirroring_is_read_from_the_run_that_trained_the_network(tmp_path):

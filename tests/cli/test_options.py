@@ -25,6 +25,13 @@ def test_a_device_that_is_there_is_taken_by_name(monkeypatch, name):
     assert options.resolve_device(name) == torch.device(name)
 
 
+def test_each_process_of_torchrun_takes_a_device_of_its_own(monkeypatch):
+    machine_with(monkeypatch, cuda=True, mps=False)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert options.resolve_device("auto") == torch.device("cuda", 3)
+    assert options.resolve_device("cpu") == torch.device("cpu")
+
+
 @pytest.mark.parametrize("name", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are(monkeypatch, name):
     machine_with(monkeypatch, cuda=False, mps=False)

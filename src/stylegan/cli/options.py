@@ -1,5 +1,6 @@
 """What several commands share: the device, the console, the progress bar."""
 
+import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -28,6 +29,7 @@ Seed = Annotated[int, tyro.conf.arg(help="Decides everything that is drawn at ra
 def resolve_device(name: DeviceName) -> "torch.device":
     """Return the device of that name; "auto" is the first of cuda, mps and cpu that is there.
 
+    Of several CUDA devices each process that `torchrun` starts on a machine takes its own.
     Switches TF32 off for the process.
 
     Raises:
@@ -43,15 +45,17 @@ def resolve_device(name: DeviceName) -> "torch.device":
     # float32 means float32: PyTorch would round the inputs of convolutions to TF32
     torch.backends.cudnn.allow_tf32 = False
     found = [device for device, is_there in available.items() if is_there]
-    if name == "auto":
-        return torch.device(found[0])
-    if name not in found:
+    chosen = found[0] if name == "auto" else name
+    if chosen not in found:
         raise ConfigError(
             f"--device {name}: PyTorch {torch.__version__} finds no such device here",
             expected=f"one of {', '.join(found)}",
             fix="leave --device out, or install a build of PyTorch for that device",
         )
-    return torch.device(name)
+    local_rank = os.environ.get("LOCAL_RANK", "")
+    if chosen == "cuda" and local_rank.isdecimal():
+        return torch.device("cuda", int(local_rank))
+    return torch.device(chosen)
 
 
 def console() -> Console:

@@ -130,7 +130,7 @@ def check(
                 )
             case FrechetProtocol():
                 width = tools.detectors[protocol.features].num_features
-                if min(num_real, protocol.num_fake) <= width:
+                if dist.is_leader() and min(num_real, protocol.num_fake) <= width:
                     logger.warning(
                         "%s of %d against %d images: with no more images than the %d features it "
                         "is biased upwards, and compares only with equal counts; kid is not",

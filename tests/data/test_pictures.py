@@ -1,0 +1,58 @@
+"""Images of any size, for metrics."""
+
+import logging
+
+import pytest
+import torch
+
+from stylegan import images
+from stylegan.data.pictures import Pictures
+from stylegan.data.prepare import PrepareOptions, prepare
+from stylegan.errors import DataError
+
+
+def write(folder, name, *shape):
+    images.write(torch.full(shape, 7, dtype=torch.uint8), folder / name)
+
+
+def test_images_keep_their_sizes_and_come_by_name(tmp_path):
+    write(tmp_path, "b.png", 3, 5, 9)
+    write(tmp_path, "a.png", 1, 4, 4)
+    pictures = Pictures(tmp_path)
+    assert [tuple(pictures[index].shape) for index in range(2)] == [(1, 4, 4), (3, 5, 9)]
+    assert pictures.sizes == [(4, 4), (9, 5)]
+    assert pictures.side is None
+    assert pictures.preparation is None
+
+
+def test_what_cannot_be_decoded_is_left_out_by_name(tmp_path, caplog):
+    write(tmp_path, "a.png", 3, 4, 4)
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING):
+        pictures = Pictures(tmp_path)
+    assert len(pictures) == 1
+    assert pictures.side == 4
+    assert "skipped b.png: not an image" in caplog.text
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match="no usable image among the 1"):
+        Pictures(tmp_path)
+
+
+def test_a_file_that_changes_is_told_of_by_name(tmp_path):
+    write(tmp_path, "a.png", 3, 4, 4)
+    pictures = Pictures(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.png in .*: empty"):
+        pictures[0]
+
+
+def test_how_a_set_was_prepared_is_known(tmp_path):
+    write(tmp_path / "raw", "a.png", 3, 20, 30)
+    prepare(
+        tmp_path / "raw", tmp_path / "set.zip", options=PrepareOptions(resolution=8, filter="box")
+    )
+    assert Pictures(tmp_path / "set.zip").preparation == {
+        "crop": "center",
+        "filter": "box",
+        "background": "white",
+    }
