@@ -18,6 +18,11 @@ from stylegan.errors import ConfigError
 _TIMEOUT = timedelta(hours=12)
 
 
+def is_launched() -> bool:
+    """Tell whether `torchrun` started this process as one of several."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 @contextmanager
 def process_group() -> Iterator[None]:
     """While open, the processes that `torchrun` started form a group; without it, nothing is done.
@@ -27,7 +32,7 @@ def process_group() -> Iterator[None]:
     Raises:
         ConfigError: if the other processes cannot be reached.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not is_launched():
         yield
         return
     try:

@@ -273,6 +273,12 @@ def test_two_processes_give_what_one_gives(network, photos, tmp_path):
         assert b["values"] == pytest.approx(a["values"], rel=1e-12, abs=1e-12)
 
 
+def test_a_run_is_watched_by_one_process(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = ["--watch", tmp_path, "--metrics", "swd32"]
+    assert "--watch in several processes" in refused(capsys, *words)
+
+
 def test_snapshots_of_a_run_are_measured_as_they_come(capsys, photos, tmp_path):
     from stylegan.cli.train import main as train
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from rich.text import Text
 
+from stylegan import dist
 from stylegan.cli import options
 from stylegan.cli.measuring import describe, measuring, reading, reals_of, subject_of
 from stylegan.data.dataset import ImageDataset
-from stylegan.errors import CheckpointError
+from stylegan.errors import CheckpointError, ConfigError
 from stylegan.interop.load import complete_snapshots, load
 from stylegan.metrics import records
 from stylegan.metrics.measure import Tools
@@ -51,6 +52,12 @@ def watch(
     Raises:
         StyleganError: if there is no run, or as `evaluate`.
     """
+    if dist.is_launched():
+        raise ConfigError(
+            "--watch in several processes",
+            expected="one: they would find different snapshots",
+            fix="leave torchrun out",
+        )
     config = _config_of(run_dir)
     with reading() as move:
         dataset = ImageDataset(
