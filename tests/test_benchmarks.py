@@ -1,10 +1,11 @@
-"""The plain reference of the benchmarks computes what our networks compute."""
+"""The benchmarks measure what they say: the plain reference, images made worse, memory."""
 
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from stylegan.models.stylegan2 import Discriminator, Generator
 from stylegan.nn.equalized import EqualizedConv2d
@@ -62,3 +63,95 @@ def test_the_reference_trains_to_the_same_terms(make_plain, run_config):
     assert ours.keys() == plain.keys()
     for name, value in ours.items():  # G has moved by one step of Adam when D is trained
         torch.testing.assert_close(plain[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.fixture
+def degrade(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    import degrade
+
+    return degrade
+
+
+@pytest.fixture
+def metrics(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    import metrics
+
+    return metrics
+
+
+def test_degraded_images_are_worse_by_as_much_as_the_number_says(degrade):
+    grey = torch.full([4, 3, 32, 32], 128, dtype=torch.uint8)
+    for deviation in (0.5, 4):
+        assert degrade.blur(grey, deviation).equal(grey)
+    point = torch.zeros(1, 1, 33, 33, dtype=torch.uint8)
+    point[0, 0, 16, 16] = 255
+    row = degrade.blur(point, 1.5)[0, 0, 16].double()
+    places = torch.arange(33).double() - 16
+    variance = (row * places.square()).sum() / row.sum()
+    assert variance == pytest.approx(1.5**2, rel=0.1)  # bytes round the tails away
+    noisy = degrade.add_noise(grey, 8).double()
+    assert noisy.std() == pytest.approx(8, rel=0.02)
+    assert noisy.mean() == pytest.approx(128, abs=0.5)
+    images = torch.randint(0, 256, [4, 3, 32, 32], dtype=torch.uint8)
+    errors = [
+        (degrade.compress(images, quality).double() - images).square().mean()
+        for quality in (90, 50, 10)
+    ]
+    assert errors == sorted(errors)
+    assert errors[0] > 0
+
+
+def test_dropped_kinds_are_replaced_by_repeats_of_the_others(degrade):
+    kinds = torch.arange(200) % degrade.NUM_KINDS
+    fewer = degrade.drop_kinds(kinds, 5)
+    kept = kinds[fewer].unique()
+    assert len(kept) == 5
+    stays = torch.isin(kinds, kept)
+    assert fewer[stays].equal(torch.arange(200)[stays])
+    counts = fewer.bincount(minlength=200)[stays]
+    assert counts.sum() == 200
+    assert counts.max() - counts.min() <= 1
+    more = degrade.drop_kinds(kinds, 20)
+    assert torch.isin(kept, kinds[more]).all()
+
+
+def test_sets_that_are_equal_are_at_no_distance_in_the_benchmark(metrics):
+    features = torch.randn(40, 8)
+    images = torch.randint(0, 256, [40, 3, 16, 16], dtype=torch.uint8)
+    found = metrics.measure(features, features, images, images, num_subsets=2)
+    assert found["fid"] == pytest.approx(0, abs=1e-9)
+    assert [found["precision"], found["recall"], found["swd"]] == [1, 1, 0]
+    a, b = metrics.halves(41, seed=0)
+    assert len({*a.tolist(), *b.tolist()}) == 40
+
+
+def test_what_is_not_monotone_is_told_and_all_is_drawn(metrics, tmp_path):
+    def value(number):
+        return {"fid": number, "kid": number, "kid_error": 0.1, "swd": number} | {
+            "precision": 1 / number,
+            "recall": 1 / number,
+        }
+
+    found = {
+        "halves": [value(1), value(1.1)],
+        "degraded": {
+            name: {str(strength): value(2 + place) for place, strength in enumerate(strengths)}
+            for name, strengths in metrics.STRENGTHS.items()
+        },
+    }
+    found["degraded"]["jpeg"]["10"]["recall"] = 0.9
+    told = metrics.monotone_of(found)
+    wrong = [(metric, name) for metric, row in told.items() for name in row if not row[name]]
+    assert wrong == [("recall", "jpeg")]
+    metrics.draw(found, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.width == 900
+
+
+def test_the_memory_of_a_process_is_told_with_what_it_measured(metrics, monkeypatch):
+    monkeypatch.setenv("STYLEGAN_CACHE", "restored after the test")
+    peak = metrics.peak_of("efficientnet-lite0", 4)
+    assert (peak["generated"], peak["real"]) == (4, 4)
+    assert peak["peak_mb"] >= peak["after_imports_mb"] > 100
