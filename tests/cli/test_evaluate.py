@@ -11,9 +11,9 @@ import torch
 
 from stylegan import images
 from stylegan.cli.main import main
-from stylegan.cli.measuring import evaluator_for, is_mirrored, protocols_of
+from stylegan.cli.measuring import default_metrics, evaluator_for, is_mirrored, protocols_of
 from stylegan.data.dataset import ImageDataset
-from stylegan.errors import ConfigError, WeightsError
+from stylegan.errors import StyleganError, WeightsError
 from stylegan.metrics import records
 from stylegan.models import io
 from stylegan.models.base import Networks
@@ -233,8 +233,25 @@ def test_training_is_given_what_measures_and_told_at_once_of_what_lacks(photos):
     (record,) = measure(generator, 1000)
     assert record["metric"] == "swd32"
     assert record["real"]["num"] == 32
-    with pytest.raises(ConfigError, match="metric 'fud'"):
-        evaluator_for("fud", dataset, seed=0, device=torch.device("cpu"), mirror=False)
+    options = {"seed": 0, "device": torch.device("cpu"), "mirror": False}
+    assert evaluator_for("none", dataset, **options) is None
+    for metrics, found in [
+        ("fud", "metric 'fud'"),
+        ("ls", "metric ls in training"),
+        ("swd81", "has 80 images"),
+    ]:
+        with pytest.raises(StyleganError, match=found):
+            evaluator_for(metrics, dataset, **options)
+
+
+def test_what_training_measures_needs_no_download(monkeypatch, photos):
+    dataset = ImageDataset(photos, mirror=True)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert default_metrics(dataset, cpu) == f"kid1k:{LITE}"
+    assert default_metrics(dataset, gpu) == f"kid5k:{LITE}"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert default_metrics(dataset, gpu) == "swd80"
+    assert default_metrics(ImageDataset(photos, resolution=8), cpu) == "none"
 
 
 def test_two_processes_give_what_one_gives(network, photos, tmp_path):

@@ -116,7 +116,7 @@ def test_a_record_says_all_that_a_value_depends_on(generator, detector, smooth_f
         "sha256": "0" * 64,
         "resize": "area to 8",
     }
-    assert record["error"] is not None
+    assert record["error"] is None  # subsets of 64 out of 64 are all the same
     assert record["lower_is_better"]
     assert record["quantized"]
     assert record["seconds"] >= 0

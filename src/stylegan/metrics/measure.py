@@ -112,18 +112,14 @@ class Session:
                     num_subsets=protocol.num_subsets,
                     max_subset=protocol.max_subset,
                 )
-                return Measured(
-                    values={"kid": found.value, "kid_error": found.error}, error=found.error
-                )
+                return Measured(values={"kid": found.value}, error=found.error)
             case InceptionScoreProtocol():
                 assert fake.float32 is not None
                 score = inception_score(
                     self._probabilities(protocol.features, fake.float32),
                     num_splits=protocol.num_splits,
                 )
-                return Measured(
-                    values={"is_mean": score.mean, "is_std": score.std}, error=score.std
-                )
+                return Measured(values={"is": score.mean}, error=score.std)
             case PrecisionRecallProtocol():
                 assert real.float16 is not None
                 assert fake.float16 is not None

@@ -51,7 +51,6 @@ class AbstractProtocol(ABC):
         standard_features: what `features` is where the name does not tell.
         values: keys of the numbers that come out, the main one first.
         is_lower_better: how to order two values of the first key.
-        display_scale: what the first value is multiplied by where people quote it.
     """
 
     num_fake: int
@@ -61,7 +60,6 @@ class AbstractProtocol(ABC):
     standard_features: ClassVar[str] = ""
     values: ClassVar[tuple[str, ...]]
     is_lower_better: ClassVar[bool] = True
-    display_scale: ClassVar[float] = 1.0
     least_fake: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -180,8 +178,7 @@ class KernelProtocol(AbstractProtocol):
 
     family: ClassVar[str] = "kid"
     standard_features: ClassVar[str] = INCEPTION
-    values: ClassVar[tuple[str, ...]] = ("kid", "kid_error")
-    display_scale: ClassVar[float] = 1e3
+    values: ClassVar[tuple[str, ...]] = ("kid",)
     least_fake: ClassVar[int] = 2
 
     @property
@@ -220,7 +217,7 @@ class InceptionScoreProtocol(AbstractProtocol):
 
     family: ClassVar[str] = "is"
     standard_features: ClassVar[str] = INCEPTION
-    values: ClassVar[tuple[str, ...]] = ("is_mean", "is_std")
+    values: ClassVar[tuple[str, ...]] = ("is",)
     is_lower_better: ClassVar[bool] = False
     least_fake: ClassVar[int] = 10
 

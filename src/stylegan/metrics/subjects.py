@@ -30,7 +30,7 @@ class NetworkSubject:
     psi: float = 1.0
 
     @property
-    def side(self) -> int | None:
+    def side(self) -> int:
         """Side of the images, in pixels."""
         return resolution_at(self.generator.img_resolution, self.generator.lod)
 

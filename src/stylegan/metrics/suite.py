@@ -22,6 +22,7 @@ from stylegan.metrics.protocols import (
     AbstractProtocol,
     FrechetProtocol,
     InceptionScoreProtocol,
+    KernelProtocol,
     PathLengthProtocol,
     PrecisionRecallProtocol,
     SeparabilityProtocol,
@@ -29,7 +30,7 @@ from stylegan.metrics.protocols import (
 )
 from stylegan.metrics.records import Record
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
-from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
+from stylegan.metrics.subjects import ImagesSubject, Reals, Subject
 from stylegan.models.classifiers import Classifier
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 from stylegan.perceptual.networks import load_detector, load_distance
@@ -107,25 +108,60 @@ def check(
             do not fit the network.
         DataError: if there are fewer images than a metric takes, or of another form.
     """
+    check_reals(protocols, reals, tools, side=subject.side)
     for protocol in protocols:
-        if protocol.uses_real and reals is None:
+        if isinstance(subject, ImagesSubject):
+            subject.source(protocol.num_fake)
+            if isinstance(protocol, PathLengthProtocol | SeparabilityProtocol):
+                raise ConfigError(
+                    f"metric {protocol.name} of images",
+                    expected="a network, as it looks at what latents do",
+                    fix="pass --network, or leave the metric out",
+                )
+        elif isinstance(protocol, SeparabilityProtocol):
+            for classifier in tools.classifiers:
+                channels = subject.generator.img_channels
+                classifier.check(img_channels=channels, resolution=subject.side)
+
+
+def check_reals(
+    protocols: Sequence[AbstractProtocol], reals: Reals | None, tools: Tools, *, side: int | None
+) -> None:
+    """Do that part of `check` which needs no subject, but for the side of its images.
+
+    Args:
+        protocols: of the metrics.
+        reals: the real images, if there are any.
+        tools: from `load_tools`.
+        side: of the images that are measured, in pixels; None for images of any size.
+
+    Raises:
+        ConfigError: if a metric needs real images, and there are none.
+        DataError: if there are fewer than a metric takes, or they are of another form.
+    """
+    for protocol in protocols:
+        if not protocol.uses_real:
+            continue
+        if reals is None:
             raise ConfigError(
                 f"metric {protocol.name} without real images",
                 expected="--data, or --real with --fake",
                 fix="name the images",
             )
-        if isinstance(subject, ImagesSubject):
-            subject.source(protocol.num_fake)
-        num_real = 0 if reals is None else reals.source(protocol).num
+        num_real = reals.source(protocol).num
         match protocol:
-            case PathLengthProtocol() | SeparabilityProtocol():
-                _check_network(protocol, subject, tools)
             case SlicedWassersteinProtocol():
-                _check_equal(protocol, subject, reals, num_real)
+                _check_equal(protocol, reals, num_real, side)
             case PrecisionRecallProtocol() if num_real <= protocol.neighbours:
                 raise DataError(
                     f"{num_real} real images for metric {protocol.name}",
                     expected=f"more than {protocol.neighbours}",
+                    fix="take a larger set",
+                )
+            case FrechetProtocol() | KernelProtocol() if num_real < 2:
+                raise DataError(
+                    f"{num_real} real images for metric {protocol.name}",
+                    expected="at least 2",
                     fix="take a larger set",
                 )
             case FrechetProtocol():
@@ -141,34 +177,16 @@ def check(
                     )
 
 
-def _check_network(protocol: AbstractProtocol, subject: Subject, tools: Tools) -> None:
-    if not isinstance(subject, NetworkSubject):
-        raise ConfigError(
-            f"metric {protocol.name} of images",
-            expected="a network, as it looks at what latents do",
-            fix="pass --network, or leave the metric out",
-        )
-    if isinstance(protocol, SeparabilityProtocol):
-        for classifier in tools.classifiers:
-            classifier.check(
-                img_channels=subject.generator.img_channels,
-                resolution=subject.generator.img_resolution,
-            )
-
-
-def _check_equal(
-    protocol: AbstractProtocol, subject: Subject, reals: Reals | None, num_real: int
-) -> None:
+def _check_equal(protocol: AbstractProtocol, reals: Reals, num_real: int, side: int | None) -> None:
     """Check that both sides are equally many images of one size, which has a pyramid."""
-    assert reals is not None
     if num_real < protocol.num_fake:
         raise DataError(
             f"{reals.images.path} has {num_real} images",
             expected=f"at least {protocol.num_fake}, as {protocol.name} compares equally many",
             fix="put a smaller number into the name",
         )
-    side, sides = reals.side, [reals.side, subject.side]
-    if side is None or side != subject.side or side < LOWEST_LEVEL or side & (side - 1):
+    if side is None or side != reals.side or side < LOWEST_LEVEL or side & (side - 1):
+        sides = (reals.side, side)
         shown = " and ".join("several sizes" if each is None else f"side {each}" for each in sides)
         raise DataError(
             f"images of {shown} for metric {protocol.name}",
@@ -185,7 +203,7 @@ def evaluate(
     *,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Measure, and yield each result as soon as it is there; at the leader only.
+    """Measure what `check` lets pass, and yield each result as it comes; at the leader only.
 
     Metrics on equally many images share one pass over them. Features of generated images lie in a
     temporary folder until the end, those of real images in the cache.
@@ -198,9 +216,8 @@ def evaluate(
         progress: told often.
 
     Raises:
-        StyleganError: as `check`; or if a file cannot be used.
+        DataError: if a file cannot be used. What `check` would refuse fails in some other way.
     """
-    check(protocols, subject, reals, tools)
     with tempfile.TemporaryDirectory(prefix="stylegan-metrics-") as scratch:
         session = Session(protocols, subject, reals, tools, Path(scratch), progress)
         for protocol in protocols:
