@@ -106,7 +106,7 @@ def measure(real, fake, real_images, fake_images, *, seed=0, num_subsets=NUM_SUB
     return {
         "fid": frechet_distance(moments_of(real), moments_of(fake), unbiased=False),
         "kid": 1e3 * kernel.value,
-        "kid_error": 1e3 * kernel.error,
+        "kid_error": 1e3 * (kernel.error or 0.0),  # sets of one subset have none
         "precision": shares.precision,
         "recall": shares.recall,
         "swd": sliced.average,
