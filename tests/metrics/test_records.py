@@ -83,3 +83,28 @@ def test_files_with_nothing_in_common_or_of_another_kind_are_refused(tmp_path):
         records.read(tmp_path / "c.jsonl")
     with pytest.raises(DataError, match="cannot be read"):
         records.read(tmp_path / "missing.jsonl")
+
+
+def test_a_key_tells_what_a_value_is_of_and_survives_a_file():
+    record = {
+        "metric": "fid5k",
+        "value": 1.0,
+        "seconds": 2.0,
+        "protocol": {"num_fake": 5000, "lowest": 1},
+        "fake": {"kind": "network", "num": 5000, "seed": 0, "precision": "float32"},
+        "real": {"fingerprint": "a", "num": 80},
+        "classifiers": (),
+    }
+    key = records.comparable_key(record)
+    assert len(key) == 16
+    assert records.comparable_key(json.loads(json.dumps(record))) == key
+    for same in ({"value": 3.0}, {"seconds": 1}, {"fake": record["fake"] | {"precision": "x"}}):
+        assert records.comparable_key(record | same) == key
+    for other in (
+        {"metric": "fid6k"},
+        {"protocol": {"num_fake": 5000, "lowest": 2}},
+        {"fake": record["fake"] | {"seed": 1}},
+        {"real": record["real"] | {"fingerprint": "b"}},
+        {"real": None},
+    ):
+        assert records.comparable_key(record | other) != key

@@ -112,16 +112,25 @@ def check(
     for protocol in protocols:
         if isinstance(subject, ImagesSubject):
             subject.source(protocol.num_fake)
-            if isinstance(protocol, PathLengthProtocol | SeparabilityProtocol):
-                raise ConfigError(
-                    f"metric {protocol.name} of images",
-                    expected="a network, as it looks at what latents do",
-                    fix="pass --network, or leave the metric out",
-                )
+            check_of_images(protocol)
         elif isinstance(protocol, SeparabilityProtocol):
             for classifier in tools.classifiers:
                 channels = subject.generator.img_channels
                 classifier.check(img_channels=channels, resolution=subject.side)
+
+
+def check_of_images(protocol: AbstractProtocol) -> None:
+    """Refuse a metric that images alone do not have; needs nothing else to be there.
+
+    Raises:
+        ConfigError: if the metric needs a network.
+    """
+    if isinstance(protocol, PathLengthProtocol | SeparabilityProtocol):
+        raise ConfigError(
+            f"metric {protocol.name} of images",
+            expected="a network, as it looks at what latents do",
+            fix="pass --network, or leave the metric out",
+        )
 
 
 def check_reals(
@@ -231,23 +240,21 @@ def evaluate(
                 )
 
 
-def _record(
-    protocol: AbstractProtocol,
-    subject: Subject,
-    reals: Reals | None,
-    tools: Tools,
-    measured: Measured,
-    seconds: float,
+def facts_of(
+    protocol: AbstractProtocol, subject: Subject, reals: Reals | None, tools: Tools
 ) -> Record:
-    """Write down a value with all that it depends on."""
-    main = protocol.values[0]
+    """Return the part of a record that is known before anything is computed.
+
+    Args:
+        protocol: of the metric.
+        subject: what is measured.
+        reals: what it is compared with.
+        tools: from `load_tools`.
+    """
     network: AbstractDetector | AbstractDistance | None
     network = tools.detectors.get(protocol.features) or tools.distances.get(protocol.features)
     return {
         "metric": protocol.name,
-        "value": measured.values[main],
-        "error": measured.error,
-        "values": dict(measured.values),
         "lower_is_better": protocol.is_lower_better,
         "protocol": protocol.record(),
         "features": None if network is None else network_facts(network),
@@ -258,6 +265,24 @@ def _record(
             {"name": each.name, "index": each.index, "sha256": each.sha256}
             for each in (tools.classifiers if isinstance(protocol, SeparabilityProtocol) else ())
         ],
+    }
+
+
+def _record(
+    protocol: AbstractProtocol,
+    subject: Subject,
+    reals: Reals | None,
+    tools: Tools,
+    measured: Measured,
+    seconds: float,
+) -> Record:
+    """Write down a value with all that it depends on."""
+    return {
+        "metric": protocol.name,
+        "value": measured.values[protocol.values[0]],
+        "error": measured.error,
+        "values": dict(measured.values),
+        **facts_of(protocol, subject, reals, tools),
         "details": dict(measured.details),
         "versions": {
             "stylegan": stylegan.__version__,
