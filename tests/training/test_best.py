@@ -23,9 +23,10 @@ def run(tmp_path, generator_config):
     return tmp_path
 
 
-def evaluated(run, nimg, value, *, metric=METRIC, lower_is_better=True, append=True):
+def evaluated(run, nimg, value, *, metric=METRIC, lower_is_better=True, append=True, **more):
     """Append a record to metrics.jsonl and keep the best."""
     record = {"metric": metric, "value": value, "lower_is_better": lower_is_better, "nimg": nimg}
+    record |= more
     if append:
         with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -68,6 +69,20 @@ def test_each_metric_has_a_folder_of_its_own(run):
     assert sorted(path.name for path in (run / "best").iterdir()) == [
         ".lock", "fid2k_full-efficientnet-lite0", "pr2k3_precision-efficientnet-lite0"
     ]  # fmt: skip
+
+
+def test_only_values_of_the_same_thing_compete(run):
+    assert evaluated(run, 100, 1.0)
+    assert evaluated(run, 200, 3.0, comparable="a")
+    assert evaluated(run, 300, 2.0, comparable="a")
+    assert kept(run) == (2.0, 300)
+    assert evaluated(run, 300, 9.0, comparable="b")
+    assert not evaluated(run, 400, 2.5, comparable="a")
+    assert kept(run) == (2.0, 300)
+    told = json.loads((best_folder(run, METRIC) / "best.json").read_text())
+    assert told["comparable"] == "a"
+    assert not evaluated(run, 400, 1.5)  # one without a key has a group of its own
+    assert kept(run) == (1.0, 100)
 
 
 def test_the_best_loads_and_generates_like_any_native_folder(run):

@@ -1,5 +1,6 @@
 import json
 import logging
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from stylegan.errors import DataError
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.models.stylegan2 import Generator
-from stylegan.training.evaluation import Evaluation, EvaluationStopped
+from stylegan.training.evaluation import Evaluation, EvaluationStopped, Evaluator
 from stylegan.training.log import RunLog, read_log, read_metrics
 
 SIZES = {"resolution": 16, "img_resolution": 16}
@@ -43,10 +44,18 @@ def make(tmp_path):
     """Make an evaluation, in a run that has a snapshot at 100 images."""
     logs = []
 
-    def make(evaluate, *, share=0.05, deadline_s=None):
+    def make(evaluate, *, names=("swd2k",), share=0.05, deadline_s=None):
         logs.append(RunLog(tmp_path, nimg=0))
+
+        def measure(generator, nimg, names):
+            return evaluate(generator, nimg)
+
         return Evaluation(
-            evaluate, share=share, run_dir=tmp_path, log=logs[-1], deadline_s=deadline_s
+            Evaluator(names=names, measure=measure),
+            share=share,
+            run_dir=tmp_path,
+            log=logs[-1],
+            deadline_s=deadline_s,
         )
 
     yield make
@@ -158,7 +167,7 @@ def test_results_go_into_both_logs_and_events(watch, make, generator, tmp_path, 
         watch.now_s += 4
         return [result(7.25, name, seed=3), result(0.5, "swd2k")]
 
-    evaluation = make(evaluate)
+    evaluation = make(evaluate, names=[name, "swd2k"])
     watch.now_s += 12
     run(evaluation, generator, tmp_path)
     assert read_log(tmp_path) == [
@@ -173,10 +182,15 @@ def test_results_go_into_both_logs_and_events(watch, make, generator, tmp_path, 
     assert read_metrics(tmp_path) == [
         result(7.25, name, seed=3) | place, result(0.5, "swd2k") | place
     ]  # fmt: skip
-    assert evaluation.has_results(100)
-    assert not evaluation.has_results(200)
+    assert evaluation.missing(100) == []
+    assert evaluation.missing(200) == [name, "swd2k"]
     best = tmp_path / "best" / "fid2k_full-efficientnet-lite0" / "best.json"
-    assert json.loads(best.read_text()) == {"metric": name, "value": 7.25, "nimg": 100}
+    assert json.loads(best.read_text()) == {
+        "metric": name,
+        "comparable": None,
+        "value": 7.25,
+        "nimg": 100,
+    }
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     shown = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
     assert shown == {
@@ -196,6 +210,9 @@ def test_results_go_into_both_logs_and_events(watch, make, generator, tmp_path, 
         (torch.linalg.LinAlgError("no\nconvergence"), "no convergence"),
         (torch.OutOfMemoryError("out of memory"), "out of memory"),
         (RuntimeError(), "RuntimeError"),
+        (ValueError("no\nmatrix"), "no matrix"),
+        (ZeroDivisionError("division by zero"), "division by zero"),
+        (TypeError("wrong"), "wrong"),
     ],
 )
 def test_a_failure_is_one_line_and_leaves_no_record(
@@ -207,24 +224,88 @@ def test_a_failure_is_one_line_and_leaves_no_record(
     evaluation = make(evaluate)
     run(evaluation, generator, tmp_path)
     (line,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
-    assert line.startswith("metrics at 100 images: failed (")
+    assert line.startswith("metrics at 100 images: swd2k failed (")
     assert told in line
     assert "\n" not in line
     assert read_log(tmp_path) == read_metrics(tmp_path) == []
-    assert not evaluation.has_results(100)
+    assert evaluation.missing(100) == ["swd2k"]
 
 
-def test_a_mistake_of_the_programmer_is_none_of_them(make, generator, tmp_path):
-    def evaluate(generator, nimg):
-        raise TypeError("wrong")
+class Kill(BaseException):
+    """As a machine that goes down."""
 
-    with pytest.raises(TypeError, match="wrong"):
-        run(make(evaluate), generator, tmp_path)
+
+def by_name(evaluate, names, tmp_path):
+    """An evaluation whose metrics are computed one by one, and what was asked for."""
+    asked = []
+
+    def measure(generator, nimg, names):
+        asked.append(list(names))
+        for name in names:
+            yield evaluate(name)
+
+    log = RunLog(tmp_path, nimg=0)
+    evaluator = Evaluator(names=names, measure=measure)
+    return Evaluation(evaluator, share=1, run_dir=tmp_path, log=log), asked
+
+
+def test_a_result_is_kept_as_it_comes(generator, tmp_path):
+    def evaluate(name):
+        if name == "b":
+            assert [each["metric"] for each in read_metrics(tmp_path)] == ["a"]
+            assert (tmp_path / "best" / "a" / "best.json").exists()
+            raise Kill
+        return result(metric=name)
+
+    evaluation, _ = by_name(evaluate, ["a", "b"], tmp_path)
+    with pytest.raises(Kill):
+        run(evaluation, generator, tmp_path)
+    assert [each["metric"] for each in read_metrics(tmp_path)] == ["a"]
+
+
+def test_a_metric_that_fails_loses_only_itself(generator, tmp_path, caplog):
+    def evaluate(name):
+        if name == "b":
+            raise ValueError("bad")
+        return result(metric=name)
+
+    evaluation, asked = by_name(evaluate, ["a", "b", "c"], tmp_path)
+    run(evaluation, generator, tmp_path)
+    assert asked == [["a", "b", "c"], ["c"]]
+    assert [each["metric"] for each in read_metrics(tmp_path)] == ["a", "c"]
+    assert [each["metrics"] for each in read_log(tmp_path)] == [{"a": 1.0, "c": 1.0}]
+    assert caplog.text.count("metrics at 100 images: b failed (bad)") == 1
+    run(evaluation, generator, tmp_path)
+    assert asked[2:] == [["b"]]
+
+
+def test_a_signal_leaves_what_came_before_it(generator, tmp_path):
+    interrupted = []
+
+    def evaluate(name):
+        if name == "b":
+            raise EvaluationStopped
+        return result(metric=name)
+
+    @contextmanager
+    def interruptible():
+        interrupted.append([each["metric"] for each in read_metrics(tmp_path)])
+        yield
+        interrupted.append([each["metric"] for each in read_metrics(tmp_path)])
+
+    evaluation, _ = by_name(evaluate, ["a", "b", "c"], tmp_path)
+    snapshot = tmp_path / "snapshots" / "000000100"
+    evaluation.run(generator, 100, snapshot=snapshot, interruptible=interruptible)
+    assert [each["metric"] for each in read_metrics(tmp_path)] == ["a"]
+    assert [each["metrics"] for each in read_log(tmp_path)] == [{"a": 1.0}]
+    assert interrupted == [[], [], ["a"]]  # nothing is written where a signal may raise
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_is_told_and_left_out(make, generator, tmp_path, caplog, value):
-    evaluation = make(lambda generator, nimg: [result(value, "fid2k"), result(2.0)])
+    evaluation = make(
+        lambda generator, nimg: [result(value, "fid2k"), result(2.0)], names=["fid2k", "swd2k"]
+    )
     run(evaluation, generator, tmp_path)
     assert f"metrics at 100 images: fid2k is {value}, and is left out" in caplog.text
     assert [record["metrics"] for record in read_log(tmp_path)] == [{"swd2k": 2.0}]

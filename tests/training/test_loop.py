@@ -16,6 +16,7 @@ from stylegan.models.base import Networks
 from stylegan.models.stylegan2 import Generator
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.config import OutputConfig
+from stylegan.training.evaluation import Evaluator
 from stylegan.training.log import read_log, read_metrics
 from stylegan.training.loop import adopt, train
 from stylegan.training.state import TrainState
@@ -266,6 +267,11 @@ def test_a_start_that_fails_leaves_no_run_behind(run_config, tmp_path, monkeypat
     assert train(run_config.with_overrides("seed=5"), tmp_path / "run").is_complete
 
 
+def metric(evaluate, name="power:test"):
+    """Make a function of generator and images shown the one metric of a run."""
+    return Evaluator(names=[name], measure=lambda generator, nimg, names: evaluate(generator, nimg))
+
+
 def by_weights(generator, nimg):
     """A metric that the weights decide, and that leaves traces wherever it can."""
     torch.manual_seed(nimg)
@@ -281,7 +287,7 @@ def by_weights(generator, nimg):
 def test_evaluation_changes_nothing_that_training_computes(run_config, tmp_path):
     before = torch.get_rng_state()
     train(run_config, tmp_path / "without")
-    train(run_config, tmp_path / "with", evaluate=by_weights, evaluate_share=1.0)
+    train(run_config, tmp_path / "with", evaluate=metric(by_weights), evaluate_share=1.0)
     assert torch.equal(torch.get_rng_state(), before)
     for pattern in ("checkpoints/*.pt", "snapshots/*/*", "samples/*.png"):
         paths = sorted((tmp_path / "without").glob(pattern))
@@ -330,7 +336,7 @@ def test_each_snapshot_is_evaluated_and_the_best_is_kept(run_config, tmp_path):
         return [{"metric": "a:b", "value": value, "lower_is_better": True, "seconds": 0.5}]
 
     run = tmp_path / "run"
-    train(config, run, evaluate=evaluate, evaluate_share=1.0)
+    train(config, run, evaluate=metric(evaluate, "a:b"), evaluate_share=1.0)
     assert len(given) == 4
     for state, folder in zip(given, sorted((run / "snapshots").iterdir()), strict=True):
         for key, value in stylegan.load(folder).state_dict().items():
@@ -353,7 +359,7 @@ def test_the_log_has_the_time_of_evaluation(run_config, tmp_path):
             pass
         return []
 
-    train(run_config, tmp_path / "run", evaluate=evaluate)
+    train(run_config, tmp_path / "run", evaluate=metric(evaluate))
     times = [record["time"] for record in read_log(tmp_path / "run")]
     shares = [time["share"] for time in times]
     # the snapshot at 80 comes after the line at 72; the last one after all lines
@@ -363,7 +369,7 @@ def test_the_log_has_the_time_of_evaluation(run_config, tmp_path):
 
 def test_the_last_snapshot_is_evaluated_whatever_it_takes(run_config, tmp_path, caplog):
     config = run_config.with_overrides("output.snapshot_kimg=0.04")
-    train(config, tmp_path / "run", evaluate=by_weights, evaluate_share=0)
+    train(config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=0)
     assert [record["nimg"] for record in read_metrics(tmp_path / "run")] == [40, 160]
     assert "metrics took" in caplog.text
 
@@ -371,7 +377,7 @@ def test_the_last_snapshot_is_evaluated_whatever_it_takes(run_config, tmp_path, 
 def test_a_growing_run_is_evaluated_at_its_full_resolution(growing_config, tmp_path, caplog):
     caplog.set_level("INFO", logger="stylegan")
     config = growing_config.with_overrides("output.snapshot_kimg=0.03")
-    train(config, tmp_path / "run", evaluate=by_weights, evaluate_share=1)
+    train(config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=1)
     records = [record for record in read_log(tmp_path / "run") if record["kind"] == "tick"]
     assert records[1]["growth"]["resolution"] == 8
     first = read_metrics(tmp_path / "run")[0]["nimg"]
@@ -385,13 +391,15 @@ def test_a_run_goes_on_where_evaluation_fails(run_config, tmp_path, caplog):
     def evaluate(generator, nimg):
         raise DataError("the set is gone", expected="it", fix="restore it")
 
-    assert train(run_config, tmp_path / "run", evaluate=evaluate, evaluate_share=1).is_complete
+    assert train(
+        run_config, tmp_path / "run", evaluate=metric(evaluate), evaluate_share=1
+    ).is_complete
     assert caplog.text.count("failed (the set is gone; expected it; restore it)") == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_gives_an_evaluation_up_and_the_run_goes_on(run_config, tmp_path, number, caplog):
-    train(run_config, tmp_path / "whole", evaluate=by_weights, evaluate_share=1)
+    train(run_config, tmp_path / "whole", evaluate=metric(by_weights), evaluate_share=1)
     reached_the_end = False
 
     def evaluate(generator, nimg):
@@ -404,11 +412,13 @@ def test_a_signal_gives_an_evaluation_up_and_the_run_goes_on(run_config, tmp_pat
         reached_the_end = True
         return []
 
-    outcome = train(run_config, tmp_path / "run", evaluate=evaluate)
+    outcome = train(run_config, tmp_path / "run", evaluate=metric(evaluate))
     assert (outcome.nimg, outcome.is_complete, outcome.signal) == (80, False, number)
     assert not reached_the_end
     assert "given up for the signal" in caplog.text
-    assert train(run_config, tmp_path / "run", evaluate=by_weights, evaluate_share=1).is_complete
+    assert train(
+        run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=1
+    ).is_complete
     states = [
         torch.load(tmp_path / run / "checkpoints" / "000000160.pt", weights_only=True)
         for run in ("whole", "run")
@@ -430,7 +440,7 @@ def test_a_second_signal_ends_the_run_at_once(run_config, tmp_path):
         return []
 
     with pytest.raises(KeyboardInterrupt):
-        train(run_config, tmp_path / "run", evaluate=evaluate)
+        train(run_config, tmp_path / "run", evaluate=metric(evaluate))
 
 
 def test_no_evaluation_begins_after_a_signal(run_config, tmp_path):
@@ -444,24 +454,26 @@ def test_no_evaluation_begins_after_a_signal(run_config, tmp_path):
         seen.append(nimg)
         return []
 
-    outcome = train(run_config, tmp_path / "run", observe=interrupt, evaluate=evaluate)
+    outcome = train(run_config, tmp_path / "run", observe=interrupt, evaluate=metric(evaluate))
     assert outcome.nimg == 72
     assert seen == []
 
 
 def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, tmp_path):
-    train(run_config, tmp_path / "whole", evaluate=by_weights, evaluate_share=1)
+    train(run_config, tmp_path / "whole", evaluate=metric(by_weights), evaluate_share=1)
 
     def die(progress):
         if progress.nimg == 112:  # the snapshot at 80 is evaluated, the newest checkpoint is of 80
             raise KeyError
 
     with pytest.raises(KeyError):
-        train(run_config, tmp_path / "run", observe=die, evaluate=by_weights, evaluate_share=1)
+        train(
+            run_config, tmp_path / "run", observe=die, evaluate=metric(by_weights), evaluate_share=1
+        )
     beyond = read_metrics(tmp_path / "run")[0] | {"nimg": 160}
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(beyond) + "\n")  # as of a run that got there and lost its checkpoint
-    train(run_config, tmp_path / "run", evaluate=by_weights, evaluate_share=1)
+    train(run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=1)
     assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")
     kept = [
         {key: value for key, value in record.items() if key != "time"}
@@ -482,7 +494,7 @@ def test_a_complete_run_is_evaluated_once(run_config, tmp_path):
         return by_weights(generator, nimg)
 
     for _ in range(2):
-        assert train(run_config, tmp_path / "run", evaluate=evaluate).is_complete
+        assert train(run_config, tmp_path / "run", evaluate=metric(evaluate)).is_complete
     assert seen == [160]
 
 
@@ -490,7 +502,10 @@ def test_a_run_whose_time_is_over_is_not_evaluated(run_config, tmp_path):
     seen = []
     config = run_config.with_overrides("output.snapshot_kimg=0.008")
     outcome = train(
-        config, tmp_path / "run", max_minutes=0, evaluate=lambda *given: seen.append(given) or []
+        config,
+        tmp_path / "run",
+        max_minutes=0,
+        evaluate=metric(lambda *given: seen.append(given) or []),
     )
     assert outcome.nimg == 8
     assert seen == []
@@ -499,5 +514,5 @@ def test_a_run_whose_time_is_over_is_not_evaluated(run_config, tmp_path):
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_an_impossible_share_is_refused_at_the_start(run_config, tmp_path, share):
     with pytest.raises(ConfigError, match="evaluate_share"):
-        train(run_config, tmp_path / "run", evaluate=by_weights, evaluate_share=share)
+        train(run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=share)
     assert not (tmp_path / "run").exists()

@@ -27,7 +27,7 @@ from stylegan.training.checkpoint import list_checkpoints, read_config
 from stylegan.training.config import Precision, RunConfig
 from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
-from stylegan.training.evaluation import Evaluate
+from stylegan.training.evaluation import Evaluator
 from stylegan.training.loop import Outcome, Progress, train
 
 _TRAIN = """Train on a folder or zip of images. The same line goes on with the run.
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def make_evaluate(
     command: Train, config: RunConfig, dataset: ImageDataset | None
-) -> Evaluate | None:
+) -> Evaluator | None:
     """Return what measures the snapshots of a run; None where nothing does.
 
     What a metric needs is loaded here, so that what lacks is told before anything is trained.

@@ -38,13 +38,15 @@ def keep_best(run_dir: Path, record: Mapping[str, Any], snapshot: Path) -> bool:
 
     The best is that of the least value in `metrics.jsonl`, or the greatest where the record says
     that more is better; of equal ones the earliest. Snapshots that are gone do not count, unless
-    the copy is theirs. The folder is a native one, with a file `best.json` that tells metric,
-    value and nimg. Several processes may do this at once.
+    the copy is theirs; nor do records of another "comparable", which were measured in another
+    way or on other images: the folder is always of the way of the latest record. It is a native
+    one, with a file `best.json` that tells metric, value, nimg and "comparable". Several processes
+    may do this at once.
 
     Args:
         run_dir: the run's folder.
-        record: with "metric", "value", "lower_is_better" and "nimg"; whether `metrics.jsonl` has
-            it already does not matter.
+        record: with "metric", "value", "lower_is_better", "nimg", and "comparable" if it is
+            known; whether `metrics.jsonl` has it already does not matter.
         snapshot: the folder of the networks that the record is of.
 
     Returns:
@@ -57,11 +59,12 @@ def keep_best(run_dir: Path, record: Mapping[str, Any], snapshot: Path) -> bool:
     with _lock(folder.parent / LOCK):
         # Read within the lock: who comes later then sees all that was better before.
         held = _description_at(folder)
-        rivals = [other for other in read_metrics(run_dir) if other["metric"] == metric]
+        group = {"metric": metric, "comparable": record.get("comparable")}
         scores = [
-            {"metric": metric, "value": each["value"], "nimg": each["nimg"]}
-            for each in (record, *rivals)
+            {**group, "value": each["value"], "nimg": each["nimg"]}
+            for each in (record, *read_metrics(run_dir))
             if math.isfinite(each["value"])
+            and all(each.get(key) == value for key, value in group.items())
         ]
         for score in sorted(scores, key=lambda each: (sign * each["value"], each["nimg"])):
             is_own = score["nimg"] == nimg

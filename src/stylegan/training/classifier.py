@@ -31,7 +31,7 @@ from stylegan.training.checkpoint import (
     save_checkpoint,
 )
 from stylegan.training.clock import Clock
-from stylegan.training.loop import SignalWatch
+from stylegan.training.signals import SignalWatch
 
 logger = logging.getLogger(__name__)
 

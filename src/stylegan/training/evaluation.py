@@ -4,14 +4,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stylegan.errors import StyleganError
 from stylegan.models.base import AbstractGenerator
 from stylegan.training.best import best_folder, keep_best
 from stylegan.training.log import RunLog, read_metrics
@@ -19,14 +19,25 @@ from stylegan.training.log import RunLog, read_metrics
 logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
-"""A result: at least "metric", its name; "value"; "lower_is_better"; "seconds" that it took."""
+"""A result: at least "metric", its name; "value"; "lower_is_better"; "seconds" that it took. Only
+results with the same "comparable", or all without, compete for the best."""
 
-Evaluate = Callable[[AbstractGenerator, int], Sequence[Record]]
-"""Compute metrics of a generator, in eval mode and without gradients, at so many images shown."""
+Measure = Callable[[AbstractGenerator, int, Sequence[str]], Iterable[Record]]
+"""Compute the metrics of these names, in their order, each when it is asked for the next record:
+of a generator, in eval mode and without gradients, at so many images shown."""
 
-# What may go wrong in a metric and leaves the training intact: our own errors, a full disk, and
-# torch's, such as a device without memory for it or features that have no eigenvalues.
-_FAILURES = (StyleganError, OSError, RuntimeError)
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """The metrics of a run.
+
+    Attributes:
+        names: of the metrics, as records have them.
+        measure: computes some of them.
+    """
+
+    names: Sequence[str]
+    measure: Measure
 
 
 class EvaluationStopped(BaseException):
@@ -40,7 +51,7 @@ class Evaluation:
     """The evaluations of one session of a run: their share of its time, and their results.
 
     Args:
-        evaluate: computes the metrics.
+        evaluator: computes the metrics.
         share: how much of the session's time they may take, from 0 to 1. A snapshot is passed over
             while more than that was spent; so the share is exceeded by one evaluation at most.
         run_dir: the run's folder.
@@ -50,14 +61,14 @@ class Evaluation:
 
     def __init__(
         self,
-        evaluate: Evaluate,
+        evaluator: Evaluator,
         *,
         share: float,
         run_dir: Path,
         log: RunLog,
         deadline_s: float | None = None,
     ) -> None:
-        self._evaluate = evaluate
+        self._evaluator = evaluator
         self._share = share
         self._run_dir = run_dir
         self._log = log
@@ -79,7 +90,9 @@ class Evaluation:
             nimg: images shown at the snapshot.
             resolution: of the images that the run trains on now.
             img_resolution: the full one. Metrics of smaller images are other metrics.
-            is_last: whether the snapshot is the run's last, which is evaluated whatever it takes.
+            is_last: whether the snapshot is the run's last, which is evaluated whatever share of
+                the time that takes. Past the deadline none is; one begins where the longest so far
+                would end before it, so that the session's first may end after it.
         """
         if resolution < img_resolution:
             if not self._has_told_of_growing:
@@ -100,9 +113,10 @@ class Evaluation:
             return False
         return True
 
-    def has_results(self, nimg: int) -> bool:
-        """Tell whether a snapshot has been evaluated, in this session or before."""
-        return any(record["nimg"] == nimg for record in read_metrics(self._run_dir))
+    def missing(self, nimg: int) -> list[str]:
+        """Return the metrics that a snapshot has no result of, from this session or before."""
+        found = {each["metric"] for each in read_metrics(self._run_dir) if each["nimg"] == nimg}
+        return [name for name in self._evaluator.names if name not in found]
 
     def run(
         self,
@@ -112,79 +126,91 @@ class Evaluation:
         snapshot: Path,
         interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Evaluate, log the results, and keep the snapshot where it is the best so far.
+        """Compute what is missing, and log each result and keep the best snapshot as it comes.
 
-        A failure is told in one line, and changes nothing else. Torch's global random streams are
-        left as they were.
+        A failure is told in one line, and changes nothing else: the other metrics have their turn.
+        Torch's global random streams are left as they were.
 
         Args:
             generator: in eval mode. It may be left in the middle of something where a signal gives
                 the evaluation up: hand over a copy.
             nimg: images shown.
             snapshot: the folder with the generator's weights.
-            interruptible: a context in which signals raise EvaluationStopped.
+            interruptible: a context in which signals raise EvaluationStopped. Nothing is written
+                within it.
         """
         logger.info("metrics at %d images ...", nimg)
         start_s = time.monotonic()
-        device = next(generator.parameters()).device
-        devices = [device] if device.type == "cuda" else []
+        values: dict[str, float] = {}
         try:
-            with interruptible(), torch.random.fork_rng(devices=devices), torch.no_grad():
-                results = self._evaluate(generator, nimg)
+            for record in self._results(generator, nimg, interruptible):
+                if self._keep(record, nimg, snapshot):
+                    values[record["metric"]] = record["value"]
         except EvaluationStopped:
             logger.warning("metrics at %d images: given up for the signal", nimg)
-            return
-        except _FAILURES as error:
-            logger.warning("metrics at %d images: failed (%s)", nimg, _one_line(error))
-            return
         finally:
             seconds = time.monotonic() - start_s
             self._spent_s += seconds
             self._longest_s = max(self._longest_s, seconds)
-        finite = [result for result in results if _is_finite(result)]
-        for result in results:
-            if not _is_finite(result):
-                logger.warning(
-                    "metrics at %d images: %s is %s, and is left out",
-                    nimg,
-                    result["metric"],
-                    result["value"],
-                )
-        if finite:
-            self._write(finite, nimg, seconds, snapshot)
-
-    def _write(self, results: Sequence[Record], nimg: int, seconds: float, snapshot: Path) -> None:
-        records = [
-            {**result, "nimg": nimg, "snapshot": f"snapshots/{snapshot.name}"} for result in results
-        ]
-        self._log.write_metrics(records)
-        self._log.write(
-            {
-                "kind": "metrics",
-                "nimg": nimg,
-                "metrics": {record["metric"]: record["value"] for record in records},
-                "time": {"metrics_seconds": seconds, "metrics_share": self.share},
-            }
-        )
-        for record in records:
-            metric = record["metric"]
-            try:
-                is_best = keep_best(self._run_dir, record, snapshot)
-            except OSError as error:
-                logger.warning(
-                    "%s cannot be written (%s)",
-                    best_folder(self._run_dir, metric),
-                    _one_line(error),
-                )
-                continue
-            logger.info(
-                "%s = %.5g at %d images, %s, in %.0f s",
-                metric,
-                record["value"],
-                nimg,
-                "the best so far" if is_best else "not the best",
-                record["seconds"],
+        if values:
+            self._log.write(
+                {
+                    "kind": "metrics",
+                    "nimg": nimg,
+                    "metrics": values,
+                    "time": {"metrics_seconds": seconds, "metrics_share": self.share},
+                }
             )
+
+    def _results(
+        self,
+        generator: AbstractGenerator,
+        nimg: int,
+        interruptible: Callable[[], AbstractContextManager[None]],
+    ) -> Iterator[Record]:
+        """Yield what can be computed; after a metric that fails, begin again with the next."""
+        left = self.missing(nimg)
+        device = next(generator.parameters()).device
+        devices = [device] if device.type == "cuda" else []
+        results: Iterator[Record] | None = None
+        while left:
+            try:
+                with interruptible(), torch.random.fork_rng(devices=devices), torch.no_grad():
+                    if results is None:
+                        results = iter(self._evaluator.measure(generator, nimg, left))
+                    record = next(results)
+            # Any at all: hours of training are not to end for a number that can be had later.
+            except Exception as error:
+                name, results = left[0], None
+                logger.warning("metrics at %d images: %s failed (%s)", nimg, name, _one_line(error))
+                record = None
+            left = left[1:]
+            if record is not None:
+                yield record
+
+    def _keep(self, result: Record, nimg: int, snapshot: Path) -> bool:
+        """Write a result down, and keep its snapshot if it is the best; tell whether it is one."""
+        metric, value = result["metric"], result["value"]
+        if not _is_finite(result):
+            logger.warning("metrics at %d images: %s is %s, and is left out", nimg, metric, value)
+            return False
+        record = {**result, "nimg": nimg, "snapshot": f"snapshots/{snapshot.name}"}
+        self._log.write_metrics([record])
+        try:
+            is_best = keep_best(self._run_dir, record, snapshot)
+        except OSError as error:
+            folder = best_folder(self._run_dir, metric)
+            logger.warning("%s cannot be written (%s)", folder, _one_line(error))
+            return True
+        logger.info(
+            "%s = %.5g at %d images, %s, in %.0f s",
+            metric,
+            value,
+            nimg,
+            "the best so far" if is_best else "not the best",
+            record["seconds"],
+        )
+        return True
 
     def finish(self) -> None:
         """Warn if the evaluations took more of the session than they were to take."""

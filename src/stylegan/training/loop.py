@@ -2,15 +2,11 @@
 
 import copy
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGINT, SIGTERM, Signals
-from signal import signal as set_handler
-from types import FrameType
+from signal import Signals
 from typing import Any
 
 import torch
@@ -33,10 +29,11 @@ from stylegan.training.checkpoint import (
 )
 from stylegan.training.clock import Clock
 from stylegan.training.config import RunConfig
-from stylegan.training.evaluation import Evaluate, Evaluation, EvaluationStopped
+from stylegan.training.evaluation import Evaluation, Evaluator
 from stylegan.training.log import RunLog
 from stylegan.training.reals import check_dataset, open_dataset
 from stylegan.training.schedule import crossed
+from stylegan.training.signals import SignalWatch
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 
@@ -88,7 +85,7 @@ def train(
     initial: Networks | None = None,
     observe: Callable[[Progress], None] | None = None,
     max_minutes: float | None = None,
-    evaluate: Evaluate | None = None,
+    evaluate: Evaluator | None = None,
     evaluate_share: float = 0.05,
 ) -> Outcome:
     """Train to the end of the run, from its newest checkpoint if it has one.
@@ -109,8 +106,9 @@ def train(
         observe: called after each iteration.
         max_minutes: wall-clock limit; None for none.
         evaluate: called with a copy of the running average, in eval mode and without gradients,
-            and the images shown. A signal ends it by an exception in its midst; its own failure is
-            told in one line, and the run goes on. None for no metrics.
+            the images shown, and the names of the metrics. Each result is written as it comes. A
+            signal ends it by an exception in its midst; its own failure is told in one line, and
+            the run goes on. None for no metrics.
         evaluate_share: how much of the time of this call it may take, from 0 to 1.
 
     Raises:
@@ -142,7 +140,7 @@ def _train(
     initial: Networks | None,
     observe: Callable[[Progress], None] | None,
     deadline_s: float | None,
-    evaluate: Evaluate | None,
+    evaluate: Evaluator | None,
     evaluate_share: float,
 ) -> Outcome:
     state = TrainState(config, torch.device(config.output.device))
@@ -198,7 +196,7 @@ class _Run:
         self.checkpoint_is_due = False
 
     def until_end(
-        self, dataset: ImageDataset, signals: "SignalWatch", deadline_s: float | None
+        self, dataset: ImageDataset, signals: SignalWatch, deadline_s: float | None
     ) -> Outcome:
         """Iterate until the run is complete, the time is over or a signal has come."""
         state, output = self.state, self.config.output
@@ -351,7 +349,7 @@ class _Run:
                 keep=self.config.output.keep_checkpoints,
             )
 
-    def evaluate(self, signals: "SignalWatch", *, is_last: bool = False) -> None:
+    def evaluate(self, signals: SignalWatch, *, is_last: bool = False) -> None:
         """Evaluate the snapshot that has just been written, if it has its turn.
 
         The last one of a run that was complete before may have been evaluated then.
@@ -359,7 +357,7 @@ class _Run:
         evaluation, state = self.evaluation, self.state
         if evaluation is None or signals.received is not None:
             return
-        if is_last and evaluation.has_results(state.nimg):
+        if not evaluation.missing(state.nimg):
             return
         side = state.generator_ema.img_resolution
         if evaluation.is_due(
@@ -388,47 +386,6 @@ class _Run:
                 record=record,
             )
         )
-
-
-class SignalWatch:
-    """While open, SIGINT and SIGTERM are noted, and end the run after the current iteration."""
-
-    def __init__(self) -> None:
-        self.received: Signals | None = None
-        self._is_evaluating = False
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> "SignalWatch":
-        if threading.current_thread() is threading.main_thread():
-            for number in (SIGINT, SIGTERM):
-                self._old[number] = set_handler(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # a second one: the user does not want to wait
-            raise KeyboardInterrupt
-        self.received = Signals(number)
-        logger.warning(
-            "%s: saving a checkpoint after this iteration; another one ends the run at once",
-            self.received.name,
-        )
-        if self._is_evaluating:
-            raise EvaluationStopped
-
-    @contextmanager
-    def stopping_evaluations(self) -> Iterator[None]:
-        """While open, a signal raises EvaluationStopped as well: an evaluation may take minutes."""
-        self._is_evaluating = True
-        try:
-            if self.received is not None:  # just before
-                raise EvaluationStopped
-            yield
-        finally:
-            self._is_evaluating = False
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            set_handler(number, handler)
 
 
 def adopt(state: TrainState, initial: Networks) -> None:
