@@ -100,6 +100,7 @@ def test_a_record_says_all_that_a_value_depends_on(generator, detector, smooth_f
     record = measure(["kid64"], subject, reals_of(smooth_folder), detector)["kid64:plain"]
     assert record["fake"] == {
         "kind": "network",
+        "side": 16,
         "num": 64,
         "seed": 9,
         "labels": False,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stylegan import images
+from stylegan import dist, images
 from stylegan.data.check import Entry, Verdict, examine, fingerprint, judge, preparation
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import (
@@ -153,7 +153,8 @@ class ImageDataset(Dataset[Tensor]):
 
     def without_mirror(self) -> "ImageDataset":
         """Return the same set, cache included, without a mirrored half."""
-        plain = copy.copy(self)
+        plain = copy.copy(self)  # by `__getstate__`, so without the cache
+        plain._cache = self._cache
         plain._mirror = False
         return plain
 
@@ -283,9 +284,9 @@ def _report(source: AbstractSource, verdict: Verdict, *, on_bad: Literal["skip",
             expected="usable images only",
             fix=f"{what_to_do}, or skip them",
         )
-    for name, reason in verdict.bad:
+    for name, reason in verdict.bad if dist.is_leader() else ():
         logger.warning("skipped %s: %s", name, reason)
-    if verdict.bad:
+    if verdict.bad and dist.is_leader():
         logger.warning("skipped %d files; %d images left", len(verdict.bad), len(verdict.usable))
     if not verdict.usable:
         raise DataError(
@@ -294,7 +295,7 @@ def _report(source: AbstractSource, verdict: Verdict, *, on_bad: Literal["skip",
             fix=f"{what_to_do}, or make a set by `stylegan data prepare`",
         )
     num_grey = sum(entry.mode == "L" for entry in verdict.usable)
-    if verdict.mode == "RGB" and num_grey:
+    if verdict.mode == "RGB" and num_grey and dist.is_leader():
         logger.warning("%d grey images in a color set: converted to RGB", num_grey)
 
 
@@ -306,6 +307,6 @@ def _aligned(
         return None
     labels = tuple(by_name.get(entry.name) for entry in entries)
     num_missing = labels.count(None)
-    if num_missing:
+    if num_missing and dist.is_leader():
         logger.warning("%d of %d images have no label", num_missing, len(labels))
     return labels

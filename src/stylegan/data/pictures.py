@@ -5,7 +5,7 @@ import os
 
 from torch import Tensor
 
-from stylegan import images
+from stylegan import dist, images
 from stylegan.data.check import examine, fingerprint, preparation
 from stylegan.data.readers import Progress, decode, open_source
 from stylegan.errors import DataError
@@ -25,6 +25,7 @@ class Pictures:
     Attributes:
         path: as text.
         fingerprint: as of an `ImageDataset`.
+        num_channels: 1 if all are grey, 3 if all are RGB, else None.
         sizes: the different (width, height) of the images, in pixels, sorted.
         preparation: how `stylegan data prepare` made them; None where it did not.
 
@@ -37,7 +38,7 @@ class Pictures:
         self.path = str(path)
         entries = examine(self._source, progress=progress)
         for entry in entries:
-            if entry.reason is not None:
+            if entry.reason is not None and dist.is_leader():
                 logger.warning("skipped %s: %s", entry.name, entry.reason)
         usable = [entry for entry in entries if entry.reason is None]
         if not usable:
@@ -48,6 +49,8 @@ class Pictures:
             )
         self._names = [entry.name for entry in usable]
         self.fingerprint = fingerprint(usable, self._source.read_labels())
+        modes = {entry.mode for entry in usable}
+        self.num_channels = None if len(modes) > 1 else 1 if modes == {"L"} else 3
         self.sizes = sorted({entry.size for entry in usable})
         self.preparation = preparation(self._source)
 

@@ -7,7 +7,7 @@ images, and only it sums and stores them, so that several processes give what on
 import contextlib
 import hashlib
 import json
-import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,12 @@ Want = Literal["moments", "float32", "float16"]
 """What is kept of features: their sums, or each of them in a file of that type."""
 
 _MOMENTS = "moments.safetensors"
+
+# Of what the cache holds. Raise it with any change of decoding, resizing, mirroring or the
+# networks, so that statistics of before are not taken for those of now.
+_FORMAT = 1
+
+_PIXELS_AT_ONCE = 1 << 23  # of images while they are prepared; at 1024x1024 eight, 100 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,11 @@ def cache_folder(source: AbstractSource, detector: AbstractDetector) -> Path:
 
     The name says all that decides them: which images, and which network with which weights.
     """
-    facts = {"source": source.facts(), "detector": network_facts(detector)}
+    facts = {
+        "format": _FORMAT,
+        "source": source.facts(),
+        "detector": network_facts(detector),
+    }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     return remote.cache_folder() / "statistics" / key
 
@@ -102,6 +112,7 @@ def extract(
 
     Raises:
         DataError: if a file of the source cannot be used.
+        WeightsError: if a generator's image is not finite.
     """
     missing = {
         name: request
@@ -146,17 +157,22 @@ def _features(detector: AbstractDetector, images: Sequence[Tensor]) -> Tensor:
     """Return the features of images of any size: float32 [N, D], on the CPU."""
     device = next(detector.parameters()).device
     if len({image.shape for image in images}) == 1:
-        prepared = detector.prepare(torch.stack([*images]).to(device))
+        num = max(_PIXELS_AT_ONCE // images[0][0].numel(), 1)
+        parts = (images[first : first + num] for first in range(0, len(images), num))
+        prepared = (detector.prepare(torch.stack([*part]).to(device)) for part in parts)
     else:
-        prepared = torch.cat([detector.prepare(image[None].to(device)) for image in images])
-    features: Tensor = detector(prepared)
-    return features.float().cpu()
+        each = [detector.prepare(image[None].to(device)) for image in images]
+        # A network that resizes by itself leaves them as different as they came.
+        is_alike = len({image.shape for image in each}) == 1
+        prepared = (part for part in ([torch.cat(each)] if is_alike else each))
+    return torch.cat([detector(part).float().cpu() for part in prepared])
 
 
 class _Keeper:
     """Sums and stores the features of one network; `finish` puts the files to their places.
 
-    As a context it removes what is not finished.
+    Until then they lie in a folder of their own beside them, as two evaluations may want the same
+    statistics at once. As a context it removes what is not finished.
     """
 
     def __init__(self, request: Request, num: int) -> None:
@@ -165,9 +181,11 @@ class _Keeper:
         self._done = 0
         shape = (num, request.detector.num_features)
         request.folder.mkdir(parents=True, exist_ok=True)
-        self._files: dict[Path, NDArray[Any]] = {
-            _path(request.folder, want): np.lib.format.open_memmap(
-                _temporary(_path(request.folder, want)), mode="w+", dtype=want, shape=shape
+        # not named by the process: processes of two containers may share number and cache
+        self._unfinished = tempfile.TemporaryDirectory(dir=request.folder, prefix=".unfinished-")
+        self._files: dict[Want, NDArray[Any]] = {
+            want: np.lib.format.open_memmap(
+                _path(Path(self._unfinished.name), want), mode="w+", dtype=want, shape=shape
             )
             for want in sorted(request.wants)
             if want != "moments"
@@ -177,8 +195,8 @@ class _Keeper:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for path in self._files:
-            _temporary(path).unlink(missing_ok=True)
+        self._files.clear()
+        self._unfinished.cleanup()
 
     def add(self, rows: Tensor) -> None:
         """Take the next rows, float32 [n, D]."""
@@ -190,13 +208,15 @@ class _Keeper:
 
     def finish(self) -> None:
         """Write what is complete."""
-        for path, file in self._files.items():
+        unfinished = Path(self._unfinished.name)
+        for file in self._files.values():
             assert isinstance(file, np.memmap)
             file.flush()
-            _temporary(path).replace(path)
         self._files.clear()
         if "moments" in self._request.wants:
-            write_atomic(self._request.folder / _MOMENTS, save(self._moments.tensors()))
+            write_atomic(unfinished / _MOMENTS, save(self._moments.tensors()))
+        for want in self._request.wants:
+            _path(unfinished, want).replace(_path(self._request.folder, want))
 
 
 def _load(request: Request) -> Extracted:
@@ -221,8 +241,3 @@ def _load(request: Request) -> Extracted:
 
 def _path(folder: Path, want: Want) -> Path:
     return folder / (_MOMENTS if want == "moments" else f"{want}.npy")
-
-
-def _temporary(path: Path) -> Path:
-    # its own in each process: two evaluations may want the same statistics at once
-    return path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -166,9 +166,9 @@ class Session:
                 torch.stack([classifier.logits(part) for classifier in classifiers], dim=1)
                 for part in source.render(ws, index)
             ]
-            size = source.chunk_size(index)
-            columns = [drawn.z[:size], ws[:size, -1].cpu(), torch.cat(logits).cpu()]
-            return torch.cat(columns, dim=1)
+            size = source.chunk_size(index)  # cut now: a classifier may mix the images of a part
+            columns = [drawn.z, ws[:, -1].cpu(), torch.cat(logits).cpu()]
+            return torch.cat([column[:size] for column in columns], dim=1)
 
         told = self._teller(protocol.name)
         rows = list(in_turn(source, compute, shape=[sum(widths)], progress=told))
@@ -191,10 +191,14 @@ class Session:
     def _sliced_wasserstein(self, protocol: SlicedWassersteinProtocol) -> Measured | None:
         """Compare images of both sides, which lie in files while patches of them are cut."""
         assert self._reals is not None
+        assert self._subject.side is not None
         real, fake = self._reals.source(protocol), self._subject.source(protocol.num_fake)
+        # grey becomes RGB beside color, as feature networks see it
+        is_grey = self._reals.num_channels == self._subject.num_channels == 1
+        shape = (1 if is_grey else 3, self._subject.side, self._subject.side)
         first, second = (
-            self._pixels(source, f"{protocol.name} {side}")
-            for side, source in (("real", real), ("fake", fake))
+            self._pixels(source, f"{protocol.name} {which}", shape)
+            for which, source in (("real", real), ("fake", fake))
         )
         if first is None or second is None:
             return None
@@ -203,23 +207,24 @@ class Session:
         levels = {f"swd_{level}": value for level, value in found.levels.items()}
         return Measured(values={"swd": found.average, **levels})
 
-    def _pixels(self, source: AbstractSource, label: str) -> Tensor | None:
-        """Give the leader the images of a source, uint8 [N, C, R, R], in a file of the scratch."""
+    def _pixels(
+        self, source: AbstractSource, label: str, shape: tuple[int, int, int]
+    ) -> Tensor | None:
+        """Give the leader images of one size, uint8 [N, *shape], in a file of the scratch."""
         mine = source.chunks(range(dist.rank(), source.num_chunks, dist.world_size()))
-        first = next(source.chunks([0]))[0]
         path = self._scratch / f"{label}.npy"
         stored: NDArray[np.uint8] | None = None
         if dist.is_leader():
             stored = np.lib.format.open_memmap(
-                path, mode="w+", dtype=np.uint8, shape=(source.num, *first.shape)
+                path, mode="w+", dtype=np.uint8, shape=(source.num, *shape)
             )
 
         def compute(index: int) -> Tensor:
-            return torch.stack([*next(mine)]).cpu()
+            return torch.stack([image.expand(shape) for image in next(mine)]).cpu()
 
         done = 0
         rows = in_turn(
-            source, compute, shape=first.shape, dtype=torch.uint8, progress=self._teller(label)
+            source, compute, shape=shape, dtype=torch.uint8, progress=self._teller(label)
         )
         for part in rows:
             assert stored is not None
@@ -273,8 +278,12 @@ class Session:
 
     @property
     def _featured(self) -> list[AbstractProtocol]:
-        """The protocols that look at features of a network."""
-        return [other for other in self._protocols if other.features in self._tools.detectors]
+        """The protocols that look at features of a network; a distance may have the same name."""
+        return [
+            other
+            for other in self._protocols
+            if other.features in self._tools.detectors and not isinstance(other, PathLengthProtocol)
+        ]
 
     @property
     def _seed(self) -> int:

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from stylegan.errors import WeightsError
 from stylegan.latents import lerp, slerp
 from stylegan.metrics.protocols import PathLengthProtocol
+from stylegan.metrics.sources import check_finite
 from stylegan.models.base import AbstractGenerator
 from stylegan.ops.box import downsample_box
 from stylegan.perceptual.detector import AbstractDistance
@@ -87,12 +87,7 @@ def path_length_values(
                 for latents in (starts, ends)
             ]
             values[part] = distance.distance(*pair).cpu().double()
-    if not values.isfinite().all():
-        raise WeightsError(
-            "the generator makes images that are not finite",
-            expected="numbers near [-1, 1]",
-            fix="evaluate an earlier snapshot",
-        )
+    check_finite(values)
     return values / protocol.epsilon**2
 
 
@@ -152,6 +147,12 @@ def comparable(images: Tensor, *, crop: bool) -> Tensor:
             raise ValueError(f"a crop takes images of at least 8 pixels, got {images.shape[2]}")
         images = images[:, :, 3 * cell : 7 * cell, 2 * cell : 6 * cell]
     return downsample_box(images, factor=max(images.shape[2] // LARGEST_SIDE, 1))
+
+
+def compared_side(side: int, *, crop: bool) -> int:
+    """Return the side of what `comparable` leaves of images, in pixels; 0 for nothing."""
+    side = 4 * (side // 8) if crop else side
+    return side // max(side // LARGEST_SIDE, 1)
 
 
 def filtered_mean(values: Tensor, *, lowest: int = 1, highest: int = 99) -> float:

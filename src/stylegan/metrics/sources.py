@@ -5,6 +5,7 @@ number of processes nor of what is computed beside it. The images of a smaller c
 of a larger one.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from stylegan import dist
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import Progress, map_in_order, num_threads
+from stylegan.errors import WeightsError
 from stylegan.images import to_uint8
 from stylegan.models.base import AbstractGenerator
 from stylegan.nn.modulated import NoiseMode
@@ -34,6 +36,8 @@ class ImageSet(Protocol):
     def fingerprint(self) -> str: ...  # noqa: D102
     @property
     def path(self) -> str: ...  # noqa: D102
+    @property
+    def num_channels(self) -> int | None: ...  # noqa: D102  (None: some grey, some in color)
     @property
     def preparation(self) -> Mapping[str, object] | None: ...  # noqa: D102
     def __len__(self) -> int: ...
@@ -55,6 +59,7 @@ class AbstractSource(ABC):
 
         Raises:
             DataError: if a file cannot be used.
+            WeightsError: if a generator's image is not finite.
         """
 
     @abstractmethod
@@ -100,8 +105,12 @@ class StoredImages(AbstractSource):
 
     def chunks(self, indices: Iterable[int]) -> Iterator[Sequence[Tensor]]:
         """Yield chunks, decoded ahead in threads; see `AbstractSource.chunks`."""
-        # Pillow decodes without the interpreter's lock, while the caller computes
-        yield from map_in_order(self._chunk, indices, workers=min(num_threads(None), 4))
+        indices = list(indices)
+        # Pillow decodes without the interpreter's lock, while the caller computes. It goes ahead
+        # by a few images, not chunks: one of 64 images of 1024x1024 holds 200 MB.
+        images = map_in_order(self._image, self._chosen(indices), workers=min(num_threads(None), 4))
+        for index in indices:
+            yield list(itertools.islice(images, self.chunk_size(index)))
 
     def facts(self) -> dict[str, object]:
         """Return set, count and choice; the seed only where it decides something."""
@@ -114,20 +123,22 @@ class StoredImages(AbstractSource):
             "mirror_seed": self._mirror_seed,
         }
 
-    def _chunk(self, index: int) -> Sequence[Tensor]:
-        start = index * CHUNK
-        flips = [False] * CHUNK
-        if self._mirror_seed is not None:
-            stream = generator_for("metric mirror", seed=self._mirror_seed, nimg=start)
-            flips = torch.randint(2, [CHUNK], generator=stream).bool().tolist()
-        places = range(start, start + self.chunk_size(index))
-        images = [self._images[self._place(place)] for place in places]
-        return [
-            image.flip(2) if flip else image for image, flip in zip(images, flips, strict=False)
-        ]
+    def _chosen(self, indices: Iterable[int]) -> Iterator[tuple[int, bool]]:
+        """Yield place in the set and whether to flip, of each image of these chunks."""
+        for index in indices:
+            start = index * CHUNK
+            flips = [False] * CHUNK
+            if self._mirror_seed is not None:
+                stream = generator_for("metric mirror", seed=self._mirror_seed, nimg=start)
+                flips = torch.randint(2, [CHUNK], generator=stream).bool().tolist()
+            for place, flip in zip(
+                range(start, start + self.chunk_size(index)), flips, strict=False
+            ):
+                yield place * len(self._images) // self.num if self._spread else place, flip
 
-    def _place(self, index: int) -> int:
-        return index * len(self._images) // self.num if self._spread else index
+    def _image(self, chosen: tuple[int, bool]) -> Tensor:
+        place, flip = chosen
+        return self._images[place].flip(2) if flip else self._images[place]
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,8 @@ class GeneratedImages(AbstractSource):
         """Yield chunks; see `AbstractSource.chunks`."""
         for index in indices:
             parts = self.render(self.map(self.draw(index)), index)
-            yield [image for part in parts for image in to_uint8(part)]
+            images = [image for part in parts for image in to_uint8(part)]
+            yield images[: self.chunk_size(index)]
 
     def facts(self) -> dict[str, object]:
         """Return all that decides the images but the network."""
@@ -211,16 +223,36 @@ class GeneratedImages(AbstractSource):
         return ws
 
     def render(self, ws: Tensor, index: int) -> Iterator[Tensor]:
-        """Yield the images of a chunk in parts, float [N, C, R, R], nominally in [-1, 1]."""
-        left = self.chunk_size(index)
-        for first in range(0, left, self._step):
+        """Yield the images of a chunk in parts, float [N, C, R, R], nominally in [-1, 1].
+
+        Parts are whole, so the last one may go beyond `chunk_size`: noise is drawn for a part, and
+        what mixes the images of a part, as some classifiers do, must not see where a count ends.
+
+        Raises:
+            WeightsError: if an image is not finite.
+        """
+        for first in range(0, self.chunk_size(index), self._step):
             noise = generator_for("metric noise", seed=self._seed, nimg=index * CHUNK + first)
-            # a whole part, though its last images may be thrown away: noise is drawn for all
             with torch.no_grad():
                 part = self.generator.synthesis(
                     ws[first : first + self._step], noise_mode=self._noise_mode, generator=noise
                 )
-            yield part[: left - first]
+            check_finite(part)
+            yield part
+
+
+def check_finite(values: Tensor) -> None:
+    """Check images, or what was computed of them, for what a diverged run leaves.
+
+    Raises:
+        WeightsError: if a number is not finite.
+    """
+    if not values.isfinite().all():
+        raise WeightsError(
+            "the generator makes images that are not finite",
+            expected="numbers near [-1, 1]",
+            fix="evaluate an earlier snapshot",
+        )
 
 
 def in_turn(

@@ -34,6 +34,11 @@ class NetworkSubject:
         """Side of the images, in pixels."""
         return resolution_at(self.generator.img_resolution, self.generator.lod)
 
+    @property
+    def num_channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        return self.generator.img_channels
+
     def source(self, num: int) -> GeneratedImages:
         """Return the first `num` of its images."""
         return GeneratedImages(
@@ -42,7 +47,8 @@ class NetworkSubject:
 
     def facts(self, num: int) -> dict[str, object]:
         """Return what a record says of it."""
-        return {"kind": "network", **self.source(num).facts(), "origin": dict(self.origin)}
+        made = self.source(num).facts()
+        return {"kind": "network", "side": self.side, **made, "origin": dict(self.origin)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,11 @@ class ImagesSubject:
 
     images: ImageSet
     side: int | None = None
+
+    @property
+    def num_channels(self) -> int | None:
+        """1 for grey images, 3 for RGB; None for a set of both."""
+        return self.images.num_channels
 
     def source(self, num: int) -> StoredImages:
         """Return the first `num` of them.
@@ -96,6 +107,11 @@ class Reals:
     side: int | None = None
     is_mirrored: bool = False
     seed: int = 0
+
+    @property
+    def num_channels(self) -> int | None:
+        """1 for grey images, 3 for RGB; None for a set of both."""
+        return self.images.num_channels
 
     def source(self, protocol: AbstractProtocol) -> StoredImages:
         """Return those that a protocol takes."""

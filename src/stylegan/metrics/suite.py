@@ -18,6 +18,7 @@ from stylegan import dist
 from stylegan.errors import ConfigError, DataError
 from stylegan.metrics.features import network_facts
 from stylegan.metrics.measure import Measured, Progress, Session, Tools
+from stylegan.metrics.path_length import compared_side
 from stylegan.metrics.protocols import (
     AbstractProtocol,
     FrechetProtocol,
@@ -30,7 +31,7 @@ from stylegan.metrics.protocols import (
 )
 from stylegan.metrics.records import Record
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
-from stylegan.metrics.subjects import ImagesSubject, Reals, Subject
+from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
 from stylegan.models.classifiers import Classifier
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 from stylegan.perceptual.networks import load_detector, load_distance
@@ -104,19 +105,25 @@ def check(
     """Refuse what cannot be measured, before anything is computed, and warn of what means little.
 
     Raises:
-        ConfigError: if a metric needs a network, or real images, and has none, or if classifiers
-            do not fit the network.
+        ConfigError: if a metric needs a network, or real images, and has none, if classifiers do
+            not fit the network, or if path lengths are to be of truncated or of small images.
         DataError: if there are fewer images than a metric takes, or of another form.
     """
-    check_reals(protocols, reals, tools, side=subject.side)
     for protocol in protocols:
         if isinstance(subject, ImagesSubject):
             subject.source(protocol.num_fake)
             check_of_images(protocol)
+        elif isinstance(protocol, PathLengthProtocol) and subject.psi != 1:
+            raise ConfigError(
+                f"metric {protocol.name} with psi {subject.psi:g}",
+                expected="1, as the length of paths is that without truncation",
+                fix="leave psi out, or the metric",
+            )
         elif isinstance(protocol, SeparabilityProtocol):
             for classifier in tools.classifiers:
                 channels = subject.generator.img_channels
                 classifier.check(img_channels=channels, resolution=subject.side)
+    check_reals(protocols, reals, tools, side=subject.side)
 
 
 def check_of_images(protocol: AbstractProtocol) -> None:
@@ -145,10 +152,13 @@ def check_reals(
         side: of the images that are measured, in pixels; None for images of any size.
 
     Raises:
-        ConfigError: if a metric needs real images, and there are none.
+        ConfigError: if a metric needs real images, and there are none, or if the images that are
+            measured are too small for path lengths.
         DataError: if there are fewer than a metric takes, or they are of another form.
     """
     for protocol in protocols:
+        if isinstance(protocol, PathLengthProtocol) and side is not None:
+            _check_large_enough(protocol, tools.distances[protocol.features], side)
         if not protocol.uses_real:
             continue
         if reals is None:
@@ -184,6 +194,19 @@ def check_reals(
                         num_real,
                         width,
                     )
+
+
+def _check_large_enough(
+    protocol: PathLengthProtocol, distance: AbstractDistance, side: int
+) -> None:
+    """Check that a distance takes what a protocol leaves of the images."""
+    if compared_side(side, crop=protocol.crop) < distance.smallest:
+        raise ConfigError(
+            f"metric {protocol.name} of images of side {side}",
+            expected=f"at least {distance.smallest} pixels for {distance.name}"
+            + (f", and the crop leaves {compared_side(side, crop=True)}" if protocol.crop else ""),
+            fix="choose ppl2, which crops nothing, or another distance",
+        )
 
 
 def _check_equal(protocol: AbstractProtocol, reals: Reals, num_real: int, side: int | None) -> None:
@@ -251,21 +274,36 @@ def facts_of(
         reals: what it is compared with.
         tools: from `load_tools`.
     """
-    network: AbstractDetector | AbstractDistance | None
-    network = tools.detectors.get(protocol.features) or tools.distances.get(protocol.features)
+    is_path = isinstance(protocol, PathLengthProtocol)  # in float32, whatever the network's type
+    network = _network(protocol, tools)
     return {
         "metric": protocol.name,
         "lower_is_better": protocol.is_lower_better,
         "protocol": protocol.record(),
         "features": None if network is None else network_facts(network),
         "quantized": not isinstance(protocol, PathLengthProtocol | SeparabilityProtocol),
-        "fake": subject.facts(protocol.num_fake),
+        "fake": subject.facts(protocol.num_fake) | ({"precision": "float32"} if is_path else {}),
         "real": reals.facts(protocol) if reals is not None and protocol.uses_real else None,
         "classifiers": [
             {"name": each.name, "index": each.index, "sha256": each.sha256}
             for each in (tools.classifiers if isinstance(protocol, SeparabilityProtocol) else ())
         ],
     }
+
+
+def _network(
+    protocol: AbstractProtocol, tools: Tools
+) -> AbstractDetector | AbstractDistance | None:
+    """Return what a protocol looks through; a detector and a distance may share a name."""
+    if isinstance(protocol, PathLengthProtocol):
+        return tools.distances[protocol.features]
+    return tools.detectors.get(protocol.features)
+
+
+def _device(protocol: AbstractProtocol, subject: Subject, tools: Tools) -> torch.device:
+    """Return where a metric is computed; distances of pixels on the CPU."""
+    module = subject.generator if isinstance(subject, NetworkSubject) else _network(protocol, tools)
+    return torch.device("cpu") if module is None else next(module.parameters()).device
 
 
 def _record(
@@ -277,6 +315,8 @@ def _record(
     seconds: float,
 ) -> Record:
     """Write down a value with all that it depends on."""
+    device = _device(protocol, subject, tools)
+    is_cuda = device.type == "cuda"
     return {
         "metric": protocol.name,
         "value": measured.values[protocol.values[0]],
@@ -290,6 +330,9 @@ def _record(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
+        "device": f"cuda, {torch.cuda.get_device_name(device)}" if is_cuda else str(device),
+        "threads": torch.get_num_threads(),
+        "tf32": is_cuda and torch.backends.cudnn.allow_tf32,
         "processes": dist.world_size(),
         "seconds": round(seconds, 3),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -35,7 +35,9 @@ class AbstractDetector(nn.Module, ABC):
             images: uint8 [N, C, H, W] of any size; C is 1 (grey) or 3 (RGB).
 
         Returns:
-            [N, 3, S, S] on the same device; what its numbers mean is the network's own.
+            [N, 3, S, S] on the same device; what its numbers mean is the network's own. A network
+            that resizes by itself gives [N, 3, H, W], so images that were of different sizes may
+            still be.
 
         Raises:
             ValueError: if the images are of another shape or type.
@@ -43,7 +45,7 @@ class AbstractDetector(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, prepared: Tensor) -> Tensor:
-        """Map what `prepare` gave, [N, 3, S, S], to features, float32 [N, num_features].
+        """Map what `prepare` gave, of one size, to features, float32 [N, num_features].
 
         The network sees a few images at a time, so its memory does not grow with N.
         """
@@ -70,11 +72,13 @@ class AbstractDistance(nn.Module, ABC):
         name: how users call it, such as "lpips-vgg16".
         weights: name of the file of its weights.
         weights_sha256: that file's checksum, in lower case; empty for weights of no file.
+        smallest: side of the smallest images that it takes, in pixels.
     """
 
     name: str
     weights: str = ""
     weights_sha256: str = ""
+    smallest: int = 1
     _part = 2  # pairs at a time on a CPU
 
     @abstractmethod

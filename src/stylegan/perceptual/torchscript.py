@@ -48,7 +48,11 @@ class _ScriptedDetector(AbstractDetector):
         _check_shape(located, lambda: self(probe), (1, self.num_features))
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return uint8 [N, 3, H, W]: the network resizes and normalizes by itself."""
+        """Return uint8 [N, 3, H, W] of the size that they came in, as RGB.
+
+        The network resizes and normalizes by itself, so images of different sizes can only be
+        joined as features.
+        """
         return as_rgb_bytes(images).contiguous()
 
     def forward(self, prepared: Tensor) -> Tensor:
@@ -110,6 +114,7 @@ class ScriptedLPIPS(AbstractDistance):
     """
 
     name = "lpips-vgg16"
+    smallest = 16
 
     def __init__(self, located: Located) -> None:
         super().__init__()

@@ -125,6 +125,7 @@ class LPIPS(AbstractDistance):
     """
 
     name = "lpips-vgg16"
+    smallest = 16  # four halvings
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -138,7 +139,7 @@ class LPIPS(AbstractDistance):
     def layers(self, images: Tensor) -> Iterator[Tensor]:
         """Yield five layers of [N, C, H, W], H and W at least 16, nominally in [-1, 1]."""
         x = as_rgb(images.to(torch.float32))
-        if min(x.shape[2:]) < 16:
+        if min(x.shape[2:]) < self.smallest:
             raise ValueError(f"LPIPS needs images of 16 pixels or more, got {list(x.shape)}")
         x = (x - _channels(_SHIFT, x)) / _channels(_SCALE, x)
         for index, features in enumerate(self.stages(x)):
