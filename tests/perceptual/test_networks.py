@@ -65,7 +65,7 @@ def test_without_network_the_place_for_the_file_is_named(tmp_path, monkeypatch, 
     monkeypatch.setattr(weights, file, offline)
     with pytest.raises(WeightsError, match="cannot be reached"):
         load_detector(name)
-    with pytest.raises(WeightsError, match=f"put it at {tmp_path / offline.name}"):
+    with pytest.raises(WeightsError, match=f"{tmp_path / offline.name} is not there"):
         load_detector(name, weights_dir=tmp_path)
 
 
@@ -81,3 +81,7 @@ def test_each_network_computes_on_the_gpu(folder):
         torch.testing.assert_close(
             found.cpu(), on_cpu(on_cpu.prepare(pictures)), rtol=1e-3, atol=1e-3
         )
+
+
+def test_a_network_tells_the_published_name_of_its_file():
+    assert load_detector("efficientnet-lite0").weights == "efficientnet-lite0-57934424.pth"

@@ -94,7 +94,8 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 def test_offline_the_error_names_the_file_its_address_and_a_place(tmp_path, file):
     message = refusal(file, weights_dir=tmp_path)
-    assert message.count(str(tmp_path / "a.pth")) == 2
+    assert f"{tmp_path / 'a.pth'} is not there" in message
+    assert "--weights-dir" in message
     assert f"{file.url} cannot be reached" in message
     assert f"download it from {file.url} elsewhere, and put it at {tmp_path}" in message
     message = refusal(file)

@@ -48,17 +48,28 @@ def load_detector(
         official = weights.locate_official(weights.OFFICIAL_INCEPTION, weights_dir=weights_dir)
         if official is not None:
             return ScriptedInception(official).to(device)
-        located = weights.locate(weights.INCEPTION, weights_dir=weights_dir, progress=progress)
-        return _ready(InceptionV3, located, device)
+        return _ready(
+            InceptionV3,
+            weights.INCEPTION,
+            weights_dir=weights_dir,
+            device=device,
+            progress=progress,
+        )
     if name == "vgg16":
         official = weights.locate_official(weights.OFFICIAL_VGG16, weights_dir=weights_dir)
         if official is not None:
             return ScriptedVGG16(official).to(device)
-        located = weights.locate(weights.VGG16, weights_dir=weights_dir, progress=progress)
-        return _ready(VGG16, located, device)
+        return _ready(
+            VGG16, weights.VGG16, weights_dir=weights_dir, device=device, progress=progress
+        )
     if name == "efficientnet-lite0":
-        located = weights.locate(weights.EFFICIENTNET_LITE0, weights_dir=weights_dir)
-        return _ready(EfficientNetLite0, located, device)
+        return _ready(
+            EfficientNetLite0,
+            weights.EFFICIENTNET_LITE0,
+            weights_dir=weights_dir,
+            device=device,
+            progress=progress,
+        )
     raise _unknown("feature network", name, DETECTORS)
 
 
@@ -87,21 +98,32 @@ def load_distance(
         official = weights.locate_official(weights.OFFICIAL_VGG16, weights_dir=weights_dir)
         if official is not None:
             return ScriptedLPIPS(official).to(device)
-        located = weights.locate(weights.VGG16, weights_dir=weights_dir, progress=progress)
-        return _ready(LPIPS, located, device)
+        return _ready(
+            LPIPS, weights.VGG16, weights_dir=weights_dir, device=device, progress=progress
+        )
     if name == "efficientnet-lite0":
-        located = weights.locate(weights.EFFICIENTNET_LITE0, weights_dir=weights_dir)
-        return _ready(EfficientNetDistance, located, device)
+        return _ready(
+            EfficientNetDistance,
+            weights.EFFICIENTNET_LITE0,
+            weights_dir=weights_dir,
+            device=device,
+            progress=progress,
+        )
     raise _unknown("distance", name, DISTANCES)
 
 
 def _ready(
     kind: Callable[[Mapping[str, Tensor]], Network],
-    located: weights.Located,
+    file: weights.WeightFile,
+    *,
+    weights_dir: str | os.PathLike[str] | None,
     device: torch.device | str,
+    progress: Progress | None,
 ) -> Network:
+    located = weights.locate(file, weights_dir=weights_dir, progress=progress)
     network = kind(weights.read(located))
-    network.weights, network.weights_sha256 = located.path.name, located.sha256
+    # the published name: in the cache, and from other publishers, the same bytes have another
+    network.weights, network.weights_sha256 = file.name, located.sha256
     return network.to(device).eval().requires_grad_(False)
 
 

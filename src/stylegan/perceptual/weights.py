@@ -105,13 +105,14 @@ def locate(
     try:
         return Located(remote.fetch(url, progress=progress), file.sha256)
     except WeightsError as error:
-        if weights_dir is None:
+        place = remote.cached(url) if weights_dir is None else Path(weights_dir) / file.name
+        if place.exists():  # in the cache, with another checksum
             raise
-        place = Path(weights_dir) / file.name
         raise WeightsError(
             f"{place} is not there, and {error.found}",
             expected=error.expected,
-            fix=f"download it from {file.url} elsewhere, and put it at {place}",
+            fix=f"download it from {file.url} elsewhere and put it there, or into a folder for "
+            "--weights-dir; efficientnet-lite0 needs no download",
         ) from error
 
 
