@@ -97,10 +97,10 @@ def test_offline_the_error_names_the_file_its_address_and_a_place(tmp_path, file
     assert f"{tmp_path / 'a.pth'} is not there" in message
     assert "--weights-dir" in message
     assert f"{file.url} cannot be reached" in message
-    assert f"download it from {file.url} elsewhere, and put it at {tmp_path}" in message
+    assert f"download it from {file.url} elsewhere and put it there" in message
     message = refusal(file)
     assert f"{file.url} cannot be reached" in message
-    assert f"put the file at {remote.cached(file.url)}" in message
+    assert f"{remote.cached(file.url)} is not there" in message
 
 
 def test_another_file_of_the_name_is_refused(tmp_path, file):
