@@ -1,10 +1,12 @@
 """Small stand-ins for what metrics are given."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from stylegan.models.stylegan2 import Generator, GeneratorConfig
-from stylegan.perceptual.detector import AbstractDetector, as_rgb
+from stylegan.perceptual.detector import AbstractDetector, AbstractDistance, as_rgb
 
 
 class PlainDetector(AbstractDetector):
@@ -34,6 +36,17 @@ class PlainDetector(AbstractDetector):
 
     def probabilities(self, features: Tensor) -> Tensor:
         return (features @ self.classes).softmax(dim=1)
+
+
+class PlainDistance(AbstractDistance):
+    """Squared differences of pixels; of the name of a detector."""
+
+    name = "plain"
+    weights = "plain-distance.pt"
+    weights_sha256 = "2" * 64
+
+    def layers(self, images: Tensor) -> Iterator[Tensor]:
+        yield images
 
 
 def plain_generator(**options) -> Generator:
