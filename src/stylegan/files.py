@@ -16,6 +16,24 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     write_atomic_by(path, lambda file: file.write(data))
 
 
+def append_lines(path: str | os.PathLike[str], text: str) -> None:
+    """Append whole lines to a text file, in one write; they are on the disk when this returns.
+
+    A last line that was cut off, as by a full disk, ends here, and spoils no other. Missing folders
+    are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        is_cut = False
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            is_cut = file.read(1) != b"\n"
+        file.write((b"\n" if is_cut else b"") + text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_atomic_by(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Write a file as `write_atomic` does, through a function that takes the open file.
 

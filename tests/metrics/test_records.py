@@ -60,6 +60,11 @@ def test_the_last_values_are_compared_and_lesser_differences_are_told(tmp_path):
         ("real.fingerprint", "00"),
         ("real.num", 4000),
         ("real.mirrored", True),
+        ("real.choice", "spread"),
+        ("real.side", 32),
+        ("fake.side", 32),
+        ("fake.labels", True),
+        ("fake.num", 4000),
         ("fake.truncation", 0.7),
         ("fake.noise", "const"),
         ("fake.kind", "images"),
@@ -78,9 +83,18 @@ def test_files_with_nothing_in_common_or_of_another_kind_are_refused(tmp_path):
     second = file_of(tmp_path / "b.jsonl", changed("metric", "kid5k"))
     with pytest.raises(DataError, match="a metric that both have"):
         records.compare(first, second)
-    (tmp_path / "c.jsonl").write_text('{"metric": "fid5k", "value": NaN}\n')
-    with pytest.raises(DataError, match="line 1 of"):
-        records.read(tmp_path / "c.jsonl")
+    for line in (
+        '{"metric": "fid5k", "value": NaN}',
+        '{"metric": "fid5k", "value": true}',
+        '{"metric": ["fid5k"], "value": 1}',
+        '{"value": 1}',
+        '{"metric": "fid5k"}',
+        "[1]",
+        "{",
+    ):
+        (tmp_path / "c.jsonl").write_text(line + "\n")
+        with pytest.raises(DataError, match=r"line 1 of .* is no record"):
+            records.read(tmp_path / "c.jsonl")
     with pytest.raises(DataError, match="cannot be read"):
         records.read(tmp_path / "missing.jsonl")
 
@@ -108,3 +122,11 @@ def test_a_key_tells_what_a_value_is_of_and_survives_a_file():
         {"real": None},
     ):
         assert records.comparable_key(record | other) != key
+
+
+def test_a_record_after_a_line_that_was_cut_off_is_whole(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"metric": "kid1')
+    records.append(tmp_path / "a.jsonl", RECORD)
+    cut, whole = (tmp_path / "a.jsonl").read_text().splitlines()
+    assert cut == '{"metric": "kid1'
+    assert json.loads(whole) == RECORD

@@ -147,6 +147,11 @@ def test_what_a_metric_lacks_is_told_before_anything_is_computed(
     with caplog.at_level(logging.WARNING, logger=LOGGER):
         check(protocols("fid20"), network, reals, tools)
     assert "biased upwards" in caplog.text
+    assert "fid20:plain takes the first 20 of 150 real images" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger=LOGGER):
+        check(protocols("fid50_full", "kid50", "pr150_3"), network, reals, tools)
+    assert caplog.text == ""
     assert detector.num_seen == 0
 
 
@@ -164,3 +169,14 @@ def test_labels_are_part_of_the_images(detector, smooth_folder):
     record = measure(["is64"], subject, None, detector)["is64:plain"]
     assert record["fake"]["labels"]
     assert record["real"] is None
+
+
+def test_a_cache_that_takes_no_files_costs_a_warning(
+    generator, detector, smooth_folder, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING):
+        found = measure(["kid64"], network_subject(generator), reals_of(smooth_folder), detector)
+    assert "set STYLEGAN_CACHE to a folder that does" in caplog.text
+    assert found["kid64:plain"]["real"]["num"] == 64

@@ -7,6 +7,7 @@ images, and only it sums and stores them, so that several processes give what on
 import contextlib
 import hashlib
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from stylegan.files import write_atomic
 from stylegan.metrics.moments import Moments
 from stylegan.metrics.sources import AbstractSource, in_turn
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
+
+logger = logging.getLogger(__name__)
 
 Want = Literal["moments", "float32", "float16"]
 """What is kept of features: their sums, or each of them in a file of that type."""
@@ -82,6 +85,31 @@ def cache_folder(source: AbstractSource, detector: AbstractDetector) -> Path:
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     return remote.cache_folder() / "statistics" / key
+
+
+def writable_folder(folder: Path, wants: Set[Want], *, otherwise: Path) -> Path:
+    """Return a folder that has what is wanted or takes it, with a warning if it is not the first.
+
+    Args:
+        folder: of the cache, which may lie where nothing can be written.
+        wants: what is to be kept.
+        otherwise: another folder.
+    """
+    if all(_path(folder, want).exists() for want in wants):
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        if dist.is_leader():
+            logger.warning(
+                "%s takes no files (%s): statistics of real images are not kept; set "
+                "STYLEGAN_CACHE to a folder that does",
+                folder.parent,
+                error.strerror,
+            )
+        return otherwise
 
 
 def network_facts(network: AbstractDetector | AbstractDistance) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One evaluation: what its metrics share, and each metric from images to values."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylegan import dist
-from stylegan.metrics.features import Extracted, Request, Want, cache_folder, extract
+from stylegan.metrics.features import (
+    Extracted,
+    Request,
+    Want,
+    cache_folder,
+    extract,
+    writable_folder,
+)
 from stylegan.metrics.frechet import frechet_distance
 from stylegan.metrics.inception_score import inception_score
 from stylegan.metrics.kernel import kernel_distance
@@ -33,6 +41,8 @@ from stylegan.metrics.subjects import NetworkSubject, Reals, Subject
 from stylegan.models.classifiers import Classifier
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 from stylegan.rng import generator_for
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Is told what is being done, how much of it is done, and of how much."""
@@ -178,6 +188,12 @@ class Session:
         self._tell("planes", 0, 1)
         kept = protocol.num_kept
         in_w, in_z = (separability(each, logits, num_kept=kept) for each in (w, z))
+        for place in in_w.one_sided:
+            logger.warning(
+                "%s: the classifier %s says the same of all images, which counts as separable",
+                protocol.name,
+                classifiers[place].name,
+            )
         return Measured(
             values={"ls_w": in_w.score, "ls_z": in_z.score},
             details={
@@ -245,7 +261,11 @@ class Session:
             name: Request(
                 detector=self._tools.detectors[name],
                 wants=wants,
-                folder=cache_folder(source, self._tools.detectors[name]),
+                folder=writable_folder(
+                    cache_folder(source, self._tools.detectors[name]),
+                    wants,
+                    otherwise=self._scratch / f"real-{source.num}-{name}",
+                ),
             )
             for name, wants in _wanted(alike).items()
         }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stylegan.errors import DataError
+from stylegan.files import append_lines
 
 Record = dict[str, Any]
 """One result, as JSON has it. docs/evaluate.md lists the keys."""
@@ -76,12 +77,7 @@ def comparable_key(record: Mapping[str, Any]) -> str:
 
 def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Append a record to a file of one JSON object a line; it is on the disk when this returns."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_lines(path, json.dumps(record, allow_nan=False) + "\n")
 
 
 def read(path: str | os.PathLike[str]) -> list[Record]:

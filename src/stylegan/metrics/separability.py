@@ -18,12 +18,15 @@ class Separability:
         score: exp of the sum of `entropies`; 1 if planes tell all attributes, up to
             2^attributes.
         entropies: in nats, one for each attribute: what its plane leaves unknown.
+        one_sided: attributes, by index, of which all kept images have one label; nothing is unknown
+            of these, as in the original, and nothing told either.
         num_unfinished: planes whose fit stopped at its limit of iterations, so that another
             plane might do better.
     """
 
     score: float
     entropies: tuple[float, ...]
+    one_sided: tuple[int, ...]
     num_unfinished: int
 
 
@@ -57,19 +60,25 @@ def separability(latents: Tensor, logits: Tensor, *, num_kept: int) -> Separabil
             f"separability takes latents [N, D], logits [N, attributes] and at most N kept, got "
             f"{list(latents.shape)}, {list(logits.shape)} and {num_kept}"
         )
-    entropies, num_unfinished = [], 0
-    for column in logits.unbind(dim=1):
+    entropies: list[float] = []
+    one_sided: list[int] = []
+    num_unfinished = 0
+    for index, column in enumerate(logits.unbind(dim=1)):
         # Stable, so that equal certainties keep their order on every machine.
         order = column.abs().sort(descending=True, stable=True).indices[:num_kept]
         labels = column[order] < 0
         if labels.all() or not labels.any():
+            one_sided.append(index)
             entropies.append(0.0)
             continue
         predicted, finished = _fit_and_predict(latents[order], labels)
         entropies.append(conditional_entropy(predicted, labels))
         num_unfinished += not finished
     return Separability(
-        score=math.exp(sum(entropies)), entropies=tuple(entropies), num_unfinished=num_unfinished
+        score=math.exp(sum(entropies)),
+        entropies=tuple(entropies),
+        one_sided=tuple(one_sided),
+        num_unfinished=num_unfinished,
     )
 
 

@@ -20,6 +20,7 @@ from stylegan.metrics.features import network_facts
 from stylegan.metrics.measure import Measured, Progress, Session, Tools
 from stylegan.metrics.path_length import compared_side
 from stylegan.metrics.protocols import (
+    STANDARD,
     AbstractProtocol,
     FrechetProtocol,
     InceptionScoreProtocol,
@@ -168,6 +169,14 @@ def check_reals(
                 fix="name the images",
             )
         num_real = reals.source(protocol).num
+        if dist.is_leader() and _is_a_beginning(protocol, num_real, len(reals.images)):
+            logger.warning(
+                "%s takes the first %d of %d real images, which may be of some kinds only where "
+                "the set is sorted; kid spreads them, and names in _full take more",
+                protocol.name,
+                num_real,
+                len(reals.images),
+            )
         match protocol:
             case SlicedWassersteinProtocol():
                 _check_equal(protocol, reals, num_real, side)
@@ -194,6 +203,12 @@ def check_reals(
                         num_real,
                         width,
                     )
+
+
+def _is_a_beginning(protocol: AbstractProtocol, num_real: int, num_all: int) -> bool:
+    """Tell whether a protocol that nobody published takes the first images of a larger set."""
+    takes_the_first = protocol.follows_mirroring and not protocol.spreads_real
+    return takes_the_first and num_real < num_all and protocol.stem not in STANDARD
 
 
 def _check_large_enough(

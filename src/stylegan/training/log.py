@@ -2,12 +2,11 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stylegan.files import write_atomic
+from stylegan.files import append_lines, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class RunLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record with a key "nimg"; it is on the disk when this returns."""
-        _append(self._path, _line(record))
+        append_lines(self._path, _line(record))
         if self._events is not None:
             numbers = record.get("terms", {}) | {
                 f"{part}/{key}": value
@@ -53,7 +52,7 @@ class RunLog:
 
         Another process may append to it as well: all lines go out in one write.
         """
-        _append(self._metrics_path, "".join(_line(record) for record in records))
+        append_lines(self._metrics_path, "".join(_line(record) for record in records))
 
     def close(self) -> None:
         """Close the event file."""
@@ -110,14 +109,6 @@ def _cut_metrics(path: Path, nimg: int) -> None:
 
 def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(dict(record), allow_nan=False) + "\n"
-
-
-def _append(path: Path, text: str) -> None:
-    """Append lines; they are on the disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _open_events(folder: Path, nimg: int) -> Any:
