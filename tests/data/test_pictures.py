@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stylegan import images
+from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
 from stylegan.data.prepare import PrepareOptions, prepare
 from stylegan.errors import DataError
@@ -23,6 +24,22 @@ def test_images_keep_their_sizes_and_come_by_name(tmp_path):
     assert pictures.sizes == [(4, 4), (9, 5)]
     assert pictures.side is None
     assert pictures.preparation is None
+
+
+@pytest.mark.parametrize(("channels", "expected"), [((1, 1), 1), ((3, 3), 3), ((1, 3), None)])
+def test_grey_and_color_are_told_apart(tmp_path, channels, expected):
+    for index, number in enumerate(channels):
+        write(tmp_path, f"{index}.png", number, 4, 4)
+    assert Pictures(tmp_path).num_channels == expected
+
+
+def test_only_the_leader_tells_what_is_left_out(tmp_path, caplog, monkeypatch):
+    write(tmp_path, "a.png", 3, 4, 4)
+    (tmp_path / "b.png").write_bytes(b"no image")
+    monkeypatch.setattr("stylegan.dist.is_leader", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        assert len(Pictures(tmp_path)) == len(ImageDataset(tmp_path)) == 1
+    assert caplog.text == ""
 
 
 def test_what_cannot_be_decoded_is_left_out_by_name(tmp_path, caplog):

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from metric_helpers import PlainDetector
 
+from stylegan import images
 from stylegan.data.pictures import Pictures
 from stylegan.errors import DataError
+from stylegan.metrics import features
 from stylegan.metrics.features import Request, cache_folder, extract
 from stylegan.metrics.sources import StoredImages
+from stylegan.perceptual.detector import as_rgb_bytes
 
 
 def request(detector, folder, *wants):
@@ -39,7 +43,7 @@ def test_what_is_there_is_not_computed_again(detector, smooth_folder, tmp_path):
     assert detector.num_seen == 300
 
 
-def test_the_cache_tells_sets_choices_and_networks_apart(detector, smooth_folder):
+def test_the_cache_tells_sets_choices_and_networks_apart(detector, smooth_folder, monkeypatch):
     pictures = Pictures(smooth_folder)
     sources = [
         StoredImages(pictures),
@@ -49,17 +53,20 @@ def test_the_cache_tells_sets_choices_and_networks_apart(detector, smooth_folder
         StoredImages(pictures, mirror_seed=1),
     ]
     folders = [cache_folder(source, detector) for source in sources]
-    detector.weights_sha256 = "1" * 64
-    folders.append(cache_folder(sources[0], detector))
-    assert len(set(folders)) == 6
+    folders.append(cache_folder(StoredImages(pictures, side=16), detector))
+    for name, value in (("weights_sha256", "1" * 64), ("resize", "bicubic to 8"), ("name", "x")):
+        with monkeypatch.context() as patch:
+            patch.setattr(detector, name, value)
+            folders.append(cache_folder(sources[0], detector))
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_FORMAT", 2)
+        folders.append(cache_folder(sources[0], detector))
+    assert len(set(folders)) == 10
     # all images are all images, whatever count asked for them
-    detector.weights_sha256 = "0" * 64
     assert cache_folder(StoredImages(pictures, num=900), detector) == folders[0]
 
 
 def test_images_of_several_sizes_are_resized_one_by_one(detector, tmp_path):
-    from stylegan import images
-
     for index, (height, width) in enumerate([(16, 16), (24, 10), (9, 30), (16, 16)]):
         images.write(
             torch.full([3, height, width], 40 * index, dtype=torch.uint8), tmp_path / f"{index}.png"
@@ -69,6 +76,66 @@ def test_images_of_several_sizes_are_resized_one_by_one(detector, tmp_path):
     found = extract(StoredImages(pictures), request(detector, tmp_path / "kept", "float32"))
     assert found["plain"].float32.shape == (4, 24)
     assert np.allclose(found["plain"].float32[3], 3 * found["plain"].float32[1], atol=1e-5)
+
+
+class SelfResizing(PlainDetector):
+    """As the official files: images are of the network's size only within it."""
+
+    def prepare(self, images):
+        return as_rgb_bytes(images)
+
+    def forward(self, prepared):
+        return super().forward(super().prepare(prepared))
+
+
+def test_networks_that_resize_by_themselves_take_several_sizes(smooth_folder, tmp_path):
+    pictures = Pictures(smooth_folder)
+    shapes = [(16, 16), (12, 10), (9, 16), (16, 16)]
+    for index, (height, width) in enumerate(shapes):
+        images.write(pictures[index][:, :height, :width], tmp_path / "set" / f"{index}.png")
+    several = Pictures(tmp_path / "set")
+    found = [
+        extract(StoredImages(several), request(each, tmp_path / type(each).__name__, "float32"))
+        for each in (SelfResizing(), PlainDetector())
+    ]
+    assert np.array_equal(found[0]["plain"].float32, found[1]["plain"].float32)
+
+
+def test_large_images_are_prepared_a_few_at_a_time(detector, smooth_folder, tmp_path, monkeypatch):
+    source = StoredImages(Pictures(smooth_folder))
+    whole = extract(source, request(detector, tmp_path / "whole", "float32"))["plain"].float32
+    sizes = []
+    prepare = PlainDetector.prepare
+    monkeypatch.setattr(
+        PlainDetector, "prepare", lambda s, pixels: sizes.append(len(pixels)) or prepare(s, pixels)
+    )
+    monkeypatch.setattr(features, "_PIXELS_AT_ONCE", 16 * 16 * 10)
+    parts = extract(source, request(detector, tmp_path / "parts", "float32"))["plain"].float32
+    assert sizes == [10, 10, 10, 10, 10, 10, 4] * 2 + [10, 10, 2]
+    assert np.array_equal(parts, whole)
+    monkeypatch.setattr(features, "_PIXELS_AT_ONCE", 1)  # images beyond it go one by one
+    parts = extract(source, request(detector, tmp_path / "single", "float32"))["plain"].float32
+    assert sizes[-150:] == [1] * 150
+
+
+def test_two_evaluations_at_once_do_not_meet(detector, smooth_folder, tmp_path):
+    kept = tmp_path / "kept"
+    wants = request(detector, kept, "float32", "moments")
+    source = StoredImages(Pictures(smooth_folder))
+
+    class Interrupted(StoredImages):
+        """In the midst of its images, another evaluation wants and writes the same."""
+
+        def chunks(self, indices):
+            for index, chunk in enumerate(super().chunks(indices)):
+                if index == 1:
+                    extract(source, wants)
+                yield chunk
+
+    outer = extract(Interrupted(Pictures(smooth_folder)), wants)["plain"].float32
+    expected = extract(source, request(detector, tmp_path / "alone", "float32"))["plain"].float32
+    assert np.array_equal(outer, expected)
+    assert {path.name for path in kept.iterdir()} == {"float32.npy", "moments.safetensors"}
 
 
 def test_a_pass_that_fails_leaves_nothing_behind(detector, smooth_folder, tmp_path, monkeypatch):

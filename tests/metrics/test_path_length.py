@@ -11,6 +11,7 @@ from stylegan.latents import lerp, slerp
 from stylegan.metrics import path_length
 from stylegan.metrics.path_length import (
     comparable,
+    compared_side,
     filtered_mean,
     path_image,
     path_length_values,
@@ -242,6 +243,7 @@ def test_the_crop_is_the_centre_of_aligned_faces():
 )
 def test_larger_images_are_reduced_after_the_crop(side, crop, expected):
     assert comparable(torch.zeros(1, 1, side, side), crop=crop).shape[2:] == (expected, expected)
+    assert compared_side(side, crop=crop) == expected
 
 
 def test_the_reduction_averages_boxes():
@@ -260,6 +262,7 @@ def test_the_crop_reaches_the_distance(network):
 def test_a_crop_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least 8"):
         comparable(torch.zeros(1, 1, 4, 4), crop=True)
+    assert compared_side(4, crop=True) == 0
 
 
 @pytest.mark.parametrize("num", [1, 2, 50, 100, 101, 250, 1000])

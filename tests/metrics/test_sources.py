@@ -7,7 +7,8 @@ from metric_helpers import plain_generator
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
 from stylegan.data.pictures import Pictures
-from stylegan.metrics.sources import CHUNK, GeneratedImages, StoredImages, in_turn
+from stylegan.errors import WeightsError
+from stylegan.metrics.sources import CHUNK, Drawn, GeneratedImages, StoredImages, in_turn
 
 
 def all_images(source):
@@ -50,6 +51,55 @@ def test_large_images_are_rendered_in_parts_that_do_not_change_with_the_count(
     )
 
 
+def test_noise_differs_between_parts_chunks_and_seeds(monkeypatch, generator):
+    monkeypatch.setattr("stylegan.metrics.sources._PIXELS_AT_ONCE", 16 * 16 * 32)
+    source, other = (GeneratedImages(generator, num=128, seed=seed) for seed in (4, 5))
+    ws = source.map(Drawn(torch.ones(CHUNK, 8), None))  # one image but for its noise
+    parts = [*source.render(ws, 0), *source.render(ws, 1), *other.render(ws, 0)]
+    assert [len(part) for part in parts] == [32] * 6
+    assert len({tuple(part.flatten().tolist()) for part in parts}) == 6
+
+
+def test_truncation_brings_images_to_one_another(generator):
+    none, half, full = (
+        all_images(GeneratedImages(generator, num=8, seed=4, psi=psi, noise_mode="none")).float()
+        for psi in (1.0, 0.5, 0.0)
+    )
+    assert full.std(dim=0).max() == 0
+    assert 0 < half.std(dim=0).mean() < none.std(dim=0).mean()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_not_finite_are_refused(value):
+    generator = plain_generator()
+    with torch.no_grad():
+        generator.synthesis.b16.torgb.bias[1] = value
+    source = GeneratedImages(generator, num=3, seed=4)
+    with pytest.raises(WeightsError, match="makes images that are not finite"):
+        next(source.chunks([0]))
+    with pytest.raises(WeightsError, match="makes images that are not finite"):
+        next(source.render(source.map(source.draw(0)), 0))
+
+
+def test_only_a_few_images_are_decoded_ahead(monkeypatch):
+    class Counted:
+        fingerprint, path, preparation, num_channels = "", "", None, 1
+        num_read = 0
+
+        def __len__(self):
+            return 20 * CHUNK
+
+        def __getitem__(self, index):
+            Counted.num_read += 1
+            return torch.full([1, 2, 2], index % 256, dtype=torch.uint8)
+
+    chunks = StoredImages(Counted()).chunks(range(3, 20, 5))
+    assert [int(image[0, 0, 0]) for image in next(chunks)] == [*range(192, 256)]
+    assert [int(image[0, 0, 0]) for image in next(chunks)] == [*range(CHUNK)]
+    chunks.close()
+    assert Counted.num_read <= 2 * CHUNK + 4 * 4
+
+
 def test_labels_come_as_often_as_in_the_set():
     generator = plain_generator(c_dim=3)
     table = LabelTable([0, 1, 1, 2], list("abcd"))
@@ -73,6 +123,8 @@ def test_stored_images_come_in_order_spread_or_mirrored(smooth_folder):
     is_same = (flipped == everything).flatten(1).all(dim=1)
     assert torch.equal(flipped[~is_same], everything[~is_same].flip(3))
     assert 50 < int(is_same.sum()) < 100
+    assert not torch.equal(is_same[:CHUNK], is_same[CHUNK : 2 * CHUNK])
+    assert not torch.equal(all_images(StoredImages(pictures, mirror_seed=1)), flipped)
     assert StoredImages(pictures, num=1000).num == 150
 
 

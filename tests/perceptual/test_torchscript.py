@@ -87,6 +87,7 @@ def test_the_official_inception_takes_the_place_of_ours(folder):
     assert features.shape == (20, network.num_features)
     mean = (pictures / 255).mean(dim=(1, 2, 3))
     torch.testing.assert_close(features[:, :3], mean[:, None].expand(-1, 3))
+    assert network.prepare(pictures).shape == (20, 3, 8, 8)  # left to the file
     with pytest.raises(ValueError, match="uint8"):
         network.prepare(pictures.float())
 
