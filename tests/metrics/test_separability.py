@@ -112,6 +112,7 @@ def test_labels_of_one_class_need_no_plane(monkeypatch):
     for sign in (1, -1):
         result = separability(torch.randn(10, 3), sign * torch.ones(10, 2), num_kept=5)
         assert (result.score, result.entropies) == (1, (0, 0))
+        assert result.one_sided == (0, 1)
 
 
 def test_a_plane_that_is_not_finished_is_counted_and_warns_nobody(monkeypatch):

@@ -1,10 +1,11 @@
 """From names to numbers: what is shared, what is refused, what a record says."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
-from metric_helpers import PlainDetector, plain_generator
+from metric_helpers import PlainDetector, PlainDistance, plain_generator
 
 from stylegan import images
 from stylegan.data.labels import LabelTable
@@ -15,6 +16,8 @@ from stylegan.metrics.measure import Tools
 from stylegan.metrics.protocols import parse
 from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals
 from stylegan.metrics.suite import check, evaluate, load_tools
+from stylegan.models.classifiers import Classifier
+from stylegan.models.registry import create
 
 LOGGER = "stylegan.metrics.suite"
 
@@ -122,6 +125,71 @@ def test_a_record_says_all_that_a_value_depends_on(generator, detector, smooth_f
     assert record["quantized"]
     assert record["seconds"] >= 0
     assert set(record["versions"]) == {"stylegan", "torch", "numpy", "python"}
+    assert (record["device"], record["tf32"]) == ("cpu", False)
+    assert record["threads"] == torch.get_num_threads()
+
+
+def test_a_record_of_path_lengths_says_how_they_are_measured(detector):
+    generator = plain_generator()
+    generator.compute_dtype = torch.bfloat16
+    tools = Tools(detectors={"plain": detector}, distances={"plain": PlainDistance()})
+    lengths, score = (
+        result.record
+        for result in evaluate(
+            protocols("ppl2_64_wend", "is64"), network_subject(generator), None, tools
+        )
+    )
+    assert lengths["fake"]["precision"] == "float32"
+    assert score["fake"]["precision"] == "bfloat16"
+    assert (lengths["quantized"], score["quantized"]) == (False, True)
+    assert (lengths["features"]["weights"], score["features"]["weights"]) == (
+        "plain-distance.pt",
+        "plain.pt",
+    )
+
+
+def test_path_lengths_of_truncated_or_small_images_are_refused():
+    class Wide(PlainDistance):
+        smallest = 16
+
+    network, tools = network_subject(plain_generator()), Tools(distances={"plain": Wide()})
+    check(protocols("ppl2_64_wend"), network, None, tools)
+    with pytest.raises(ConfigError, match=r"with psi 0\.5; expected 1"):
+        check(protocols("ppl2_64_wend"), replace(network, psi=0.5), None, tools)
+    with pytest.raises(ConfigError, match=r"of side 16; expected at least 16 .* crop leaves 8"):
+        check(protocols("ppl_64_wend"), network, None, tools)
+    small = network_subject(plain_generator(resolution=8))
+    with pytest.raises(ConfigError, match=r"of side 8; expected at least 16 pixels for plain;"):
+        check(protocols("ppl2_64_wend"), small, None, tools)
+    plain = Tools(distances={"plain": PlainDistance()})
+    check(protocols("ppl_64_wend"), small, None, plain)
+    tiny = network_subject(plain_generator(resolution=4))
+    with pytest.raises(ConfigError, match=r"the crop leaves 0"):
+        check(protocols("ppl_64_wend"), tiny, None, plain)
+
+
+def test_classifiers_must_fit_the_network():
+    network = create("stylegan-f", 32, channel_base=64, channel_max=6).discriminator.eval()
+    tools = Tools(classifiers=[Classifier(name="bald", index=0, network=network, sha256="")])
+    with pytest.raises(ConfigError, match="images of 16x16 for the classifier bald"):
+        check([parse("ls64")], network_subject(plain_generator()), None, tools)
+
+
+def test_a_distance_of_pixels_needs_images_with_a_pyramid(tmp_path):
+    for side, is_fine in ((8, False), (16, True)):
+        for index in range(2):
+            path = tmp_path / str(side) / f"{index}.png"
+            images.write(torch.zeros(3, side, side, dtype=torch.uint8), path)
+        reals = reals_of(tmp_path / str(side))
+        network = network_subject(plain_generator(resolution=side))
+        if is_fine:
+            check([parse("swd2")], network, reals, Tools())
+        else:
+            with pytest.raises(DataError, match="a power of two from 16"):
+                check([parse("swd2")], network, reals, Tools())
+    with pytest.raises(DataError, match="images of side 16 and side 32"):
+        network = network_subject(plain_generator(resolution=32))
+        check([parse("swd2")], network, reals, Tools())
 
 
 def test_what_a_metric_lacks_is_told_before_anything_is_computed(
@@ -158,6 +226,8 @@ def test_what_a_metric_lacks_is_told_before_anything_is_computed(
 def test_tools_refuse_what_does_not_fit_the_metric():
     with pytest.raises(ConfigError, match="without classifiers"):
         load_tools([parse("ls")])
+    with pytest.raises(ConfigError, match="tells no classes"):  # before 553 MB are asked for
+        load_tools([parse("is100:vgg16")])
     with pytest.raises(ConfigError, match="nonesuch"):
         load_tools([parse("fid5k:nonesuch")])
 

@@ -35,7 +35,12 @@ from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
 from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
 from stylegan.models.classifiers import Classifier
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
-from stylegan.perceptual.networks import load_detector, load_distance
+from stylegan.perceptual.networks import (
+    CLASSIFYING,
+    DETECTORS,
+    load_detector,
+    load_distance,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +71,14 @@ def load_tools(
     distances: dict[str, AbstractDistance] = {}
     for protocol in protocols:
         name = protocol.features
+        if isinstance(protocol, InceptionScoreProtocol) and name in set(DETECTORS) - set(
+            CLASSIFYING
+        ):
+            raise ConfigError(
+                f"metric {protocol.name}, whose feature network tells no classes",
+                expected=f"one of {', '.join(CLASSIFYING)}",
+                fix="name another after the colon",
+            )
         if isinstance(protocol, PathLengthProtocol):
             if name not in distances:
                 distances[name] = load_distance(
@@ -75,9 +88,6 @@ def load_tools(
             detectors[name] = load_detector(
                 name, weights_dir=weights_dir, device=device, progress=progress
             )
-        if isinstance(protocol, InceptionScoreProtocol):  # refuses networks that classify nothing
-            detector = detectors[name]
-            detector.probabilities(torch.zeros(1, detector.num_features, device=device))
         if isinstance(protocol, SeparabilityProtocol) and not classifiers:
             raise ConfigError(
                 f"metric {protocol.name} without classifiers of attributes",

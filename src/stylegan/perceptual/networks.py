@@ -17,6 +17,8 @@ from stylegan.perceptual.vgg import LPIPS, VGG16
 from stylegan.remote import Progress
 
 DETECTORS = ("inception-v3", "vgg16", "efficientnet-lite0")
+CLASSIFYING = ("inception-v3", "efficientnet-lite0")
+"""The feature networks that give probabilities of classes."""
 DISTANCES = ("lpips-vgg16", "efficientnet-lite0")
 
 Network = TypeVar("Network", AbstractDetector, AbstractDistance)
