@@ -144,6 +144,18 @@ def test_preloading_changes_nothing_but_the_speed(rogues):
         plain[0]
 
 
+def test_the_set_without_its_mirrored_half_shares_the_cache(folder):
+    dataset = ImageDataset(folder, mirror=True)
+    assert not dataset.without_mirror().is_cached
+    dataset.preload(2**20, 1)
+    plain = dataset.without_mirror()
+    assert plain.is_cached
+    assert plain._cache is dataset._cache
+    assert 2 * len(plain) == len(dataset)
+    assert dataset.is_mirrored
+    assert not plain.is_mirrored
+
+
 def test_preloading_beyond_the_budget_is_declined_and_said(folder, caplog):
     caplog.set_level(logging.INFO)
     dataset = ImageDataset(folder)

@@ -163,7 +163,9 @@ def test_path_lengths_of_truncated_or_small_images_are_refused():
         check(protocols("ppl2_64_wend"), small, None, tools)
     plain = Tools(distances={"plain": PlainDistance()})
     check(protocols("ppl_64_wend"), small, None, plain)
-    tiny = network_subject(plain_generator(resolution=4))
+    growing = create("progan", 8, channel_base=64, channel_max=6).generator
+    growing.lod = 1.0
+    tiny = network_subject(growing)
     with pytest.raises(ConfigError, match=r"the crop leaves 0"):
         check(protocols("ppl_64_wend"), tiny, None, plain)
 
@@ -187,8 +189,8 @@ def test_a_distance_of_pixels_needs_images_with_a_pyramid(tmp_path):
         else:
             with pytest.raises(DataError, match="a power of two from 16"):
                 check([parse("swd2")], network, reals, Tools())
+    network = network_subject(plain_generator(resolution=32))
     with pytest.raises(DataError, match="images of side 16 and side 32"):
-        network = network_subject(plain_generator(resolution=32))
         check([parse("swd2")], network, reals, Tools())
 
 
