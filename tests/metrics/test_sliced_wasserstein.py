@@ -76,8 +76,19 @@ def test_it_depends_on_the_seed_only():
 def test_blocks_do_not_change_the_result(monkeypatch):
     real, fake = textured(7, seed=1), textured(7, seed=2)
     whole = distance(real, fake)
-    monkeypatch.setattr(sliced_wasserstein, "BLOCK_IMAGES", 3)
-    assert distance(real, fake) == whole
+    with monkeypatch.context() as patch:
+        patch.setattr(sliced_wasserstein, "BLOCK_IMAGES", 3)
+        assert distance(real, fake) == whole
+    sizes = []
+    level_of = sliced_wasserstein.laplacian_level
+    monkeypatch.setattr(
+        sliced_wasserstein,
+        "laplacian_level",
+        lambda images, level: sizes.append(len(images)) or level_of(images, level),
+    )
+    monkeypatch.setattr(sliced_wasserstein, "BLOCK_PIXELS", 4 * real.shape[2] ** 2)
+    assert distance(real, fake) == whole  # large images, a few at a time
+    assert set(sizes) == {4, 3}
 
 
 def test_a_collapsed_generator_gives_a_finite_distance():

@@ -18,6 +18,7 @@ PATCH_SIZE = 7
 LOWEST_LEVEL = 16
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 BLOCK_IMAGES = 64
+BLOCK_PIXELS = 1 << 22  # above 256x256 blocks have fewer images, at 1024x1024 four
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +140,9 @@ def level_patches(images: Tensor, level: int, *, places: Tensor) -> Tensor:
     offsets = (inside[:, None] * level + inside).flatten()  # [49]
     corners = places[..., 0] * level + places[..., 1]  # [N, P]
     patches = torch.empty(num, per_image, channels, PATCH_SIZE**2)
-    for start in range(0, num, BLOCK_IMAGES):
-        block = slice(start, start + BLOCK_IMAGES)
+    step = min(max(BLOCK_PIXELS // images[0, 0].numel(), 1), BLOCK_IMAGES)
+    for start in range(0, num, step):
+        block = slice(start, start + step)
         pixels = laplacian_level(images[block].cpu().float(), level).flatten(2)  # [n, C, r * r]
         index = (corners[block, :, None] + offsets).flatten(1)  # [n, P * 49]
         taken = pixels.gather(2, index[:, None].expand(-1, channels, -1))
