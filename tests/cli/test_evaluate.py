@@ -1,6 +1,8 @@
 """The command `stylegan evaluate`, with real features of small sets."""
 
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,12 +13,23 @@ import torch
 
 from stylegan import images
 from stylegan.cli.main import main
-from stylegan.cli.measuring import default_metrics, evaluator_for, is_mirrored, protocols_of
+from stylegan.cli.measuring import (
+    default_metrics,
+    evaluator_for,
+    is_mirrored,
+    measuring,
+    protocols_of,
+    reading,
+    side_of,
+    subject_of,
+)
 from stylegan.data.dataset import ImageDataset
-from stylegan.errors import StyleganError, WeightsError
+from stylegan.errors import ConfigError, StyleganError, WeightsError
 from stylegan.metrics import records
 from stylegan.models import io
 from stylegan.models.base import Networks
+from stylegan.models.progan import Generator as GrowingGenerator
+from stylegan.models.progan import GeneratorConfig as GrowingConfig
 from stylegan.models.stylegan2 import (
     Discriminator,
     DiscriminatorConfig,
@@ -62,7 +75,8 @@ def photos(tmp_path_factory):
 
 
 def run(capsys, *words):
-    status = main(["evaluate", "--device", "cpu", *map(str, words)])
+    device = [] if "--compare" in words else ["--device", "cpu"]
+    status = main(["evaluate", *device, *map(str, words)])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -140,14 +154,15 @@ def test_images_are_sorted_by_their_path_length(capsys, network, tmp_path):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ([], "no --metrics"),
-        (["--metrics", "fud5k"], "metric 'fud5k'"),
+        (["--network", "NET"], "no --metrics"),
+        ([], "neither --network nor --fake"),
+        (["--network", "NET", "--metrics", "fud5k"], "metric 'fud5k'"),
         (["--metrics", "swd16"], "neither --network nor --fake"),
         (
             ["--metrics", "swd16", "--fake", "PHOTOS", "--network", "NET"],
-            "both --network and --fake",
+            "--network with --fake",
         ),
-        (["--metrics", "swd16", "--network", "NET"], "without --data"),
+        (["--metrics", "swd16", "--network", "NET"], "swd16 without real images"),
         (["--metrics", "swd16", "--network", "NET", "--real", "PHOTOS"], "--real with --network"),
         (["--metrics", "swd16", "--fake", "PHOTOS", "--data", "PHOTOS"], "--data with --fake"),
         (["--metrics", "swd16", "--fake", "PHOTOS"], "without real images"),
@@ -157,7 +172,7 @@ def test_images_are_sorted_by_their_path_length(capsys, network, tmp_path):
             "--psi nan",
         ),
         (
-            ["--metrics", "swd16", "--network", "NET", "--save-ranking", "x"],
+            ["--metrics", "swd16", "--network", "NET", "--data", "PHOTOS", "--save-ranking", "x"],
             "without a path length",
         ),
         (["--metrics", "ls", "--network", "NET"], "without classifiers"),
@@ -171,6 +186,70 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
     monkeypatch.setattr("stylegan.perceptual.weights.fetch", offline, raising=False)
     names = {"NET": network, "PHOTOS": photos}
     assert found in refused(capsys, *(names.get(word, word) for word in words))
+
+
+ONLY = "expected --data --classifiers --metrics --features --seed --weights-dir --device;"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--watch", "x", "--network", "y"], f"--network with --watch; {ONLY} leave it out"),
+        (["--watch", "x", "--fake", "y"], "--fake with --watch"),
+        (["--watch", "x", "--real", "y"], "--real with --watch"),
+        (["--watch", "x", "--psi", "0.5"], "--psi with --watch"),
+        (["--watch", "x", "--mirror", "yes"], "--mirror with --watch"),
+        (["--watch", "x", "--out", "y"], "--out with --watch"),
+        (["--watch", "x", "--save-ranking", "y"], "--save-ranking with --watch"),
+        (["--compare", "x", "y", "--watch", "z"], "--watch with --compare"),
+        (["--compare", "x", "y", "--metrics", "swd16"], "--metrics with --compare; expected not"),
+        (["--compare", "x", "y", "--seed", "0"], "--seed with --compare"),
+        (["--fake", "x", "--real", "y", "--psi", "0.5"], "--psi with --fake"),
+        (["--fake", "x", "--real", "y", "--classifiers", "z"], "--classifiers with --fake"),
+        (["--fake", "x", "--save-ranking", "z"], "--save-ranking with --fake"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(capsys, words, found):
+    assert found in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ([], "neither --network nor --fake"),
+        (["--network", "NET", "--fake", "x"], "--network with --fake"),
+        (["--network", "NET"], "metric fid50k_full without real images"),
+        (["--network", "gone", "--data", "x"], "gone does not exist"),
+        (["--network", "CONDITIONAL", "--metrics", "ppl2_wend"], "CONDITIONAL without --data"),
+        (["--network", "NET", "--data", "x", "--psi", "inf"], "--psi inf"),
+        (["--network", "NET", "--data", "x", "--save-ranking", "y"], "without a path length"),
+        (
+            ["--network", "NET", "--metrics", "ppl2_wend", "--save-ranking", "file"],
+            "--save-ranking file cannot be written (",
+        ),
+        (["--fake", "x"], "metric fid50k_full without real images"),
+        (["--fake", "x", "--metrics", "ppl2_wend"], "metric ppl2_wend of images"),
+        (["--network", "NET", "--data", "x", "--out", "."], "--out . cannot be written (it is a"),
+        (
+            ["--network", "NET", "--data", "x", "--out", "file/x.jsonl"],
+            "--out file/x.jsonl cannot be written (",
+        ),
+        (["--watch", "x"], "x is no run folder"),
+    ],
+)
+def test_usage_is_checked_before_anything_is_downloaded(
+    capsys, monkeypatch, network, tmp_path, words, found
+):
+    (tmp_path / "file").write_text("")
+    io.save(Networks(generator_ema=small_generator(c_dim=3)), tmp_path / "CONDITIONAL")
+
+    def download(*_, **__):
+        raise AssertionError("it came to a download")
+
+    monkeypatch.setattr("stylegan.cli.measuring.load_tools", download)
+    words = [network if word == "NET" else word for word in words]
+    metrics = [] if "--metrics" in words else ["--metrics", "fid50k_full"]
+    assert found in refused(capsys, *words, *metrics)
 
 
 def offline(*_, **__):
@@ -228,30 +307,105 @@ def test_names_are_taken_once_and_features_fill_in():
 
 def test_training_is_given_what_measures_and_told_at_once_of_what_lacks(photos):
     dataset = ImageDataset(photos, mirror=True)
-    measure = evaluator_for("swd32", dataset, seed=0, device=torch.device("cpu"), mirror=True)
+    options = {"seed": 3, "device": torch.device("cpu"), "mirror": True}
+    evaluator = evaluator_for("swd032,swd16", dataset, **options)
+    assert evaluator.names == ["swd32", "swd16"]
     generator = small_generator().eval()
-    (record,) = measure(generator, 1000)
-    assert record["metric"] == "swd32"
-    assert record["real"]["num"] == 32
-    options = {"seed": 0, "device": torch.device("cpu"), "mirror": False}
+    results = evaluator.measure(generator, 1000, ["swd32", "swd16"])
+    assert next(results)["metric"] == "swd32"  # and the other has not begun
+    (record,) = evaluator.measure(generator, 1000, ["swd16"])
+    assert record["metric"] == "swd16"
+    assert record["comparable"] == records.comparable_key(record)
+    assert record["real"]["num"] == 16
+    assert record["real"]["mirrored"]
+    assert (record["real"]["mirror_seed"], record["fake"]["seed"]) == (3, 3)
+    options["mirror"] = False
+    (plain,) = evaluator_for("swd16", dataset, **options).measure(generator, 1000, ["swd16"])
+    assert not plain["real"]["mirrored"]
+    assert plain["comparable"] != record["comparable"]
     assert evaluator_for("none", dataset, **options) is None
     for metrics, found in [
         ("fud", "metric 'fud'"),
         ("ls", "metric ls in training"),
-        ("swd81", "has 80 images"),
+        ("swd81", "has 80 images"),  # 160 with the mirrored ones, which do not count
     ]:
         with pytest.raises(StyleganError, match=found):
             evaluator_for(metrics, dataset, **options)
 
 
-def test_what_training_measures_needs_no_download(monkeypatch, photos):
+def test_labels_are_those_of_the_network_or_refused(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "labelled")
+    table = [[f"{index:02d}.png", index % 3] for index in range(80)]
+    (tmp_path / "labelled" / "dataset.json").write_text(json.dumps({"labels": table}))
+    dataset = ImageDataset(tmp_path / "labelled")
+    assert subject_of(small_generator(c_dim=3), None, dataset, seed=0).labels.dim == 3
+    assert subject_of(small_generator(), None, dataset, seed=0).labels is None
+    with pytest.raises(ConfigError, match="labels of 3 numbers for a network with labels of 4"):
+        subject_of(small_generator(c_dim=4), None, dataset, seed=0)
+    for without in (None, ImageDataset(photos)):
+        with pytest.raises(ConfigError, match="labels of 0 numbers for a network with labels of 3"):
+            subject_of(small_generator(c_dim=3), None, without, seed=0)
+
+
+def test_a_growing_network_is_measured_at_the_side_it_has(capsys, photos, tmp_path):
+    generator = GrowingGenerator(
+        GrowingConfig(resolution=16, z_dim=8, channel_base=64, channel_max=8)
+    )
+    for lod, side in ((0.0, 16), (0.5, 16), (1.0, 8), (2.0, 4)):
+        generator.lod = lod
+        assert side_of(generator) == side
+    generator.lod = 1.0
+    io.save(Networks(generator_ema=generator), tmp_path / "growing")
+    words = ["--network", tmp_path / "growing", "--data", photos, "--metrics", f"kid8:{LITE}"]
+    assert run(capsys, *words)[0] == 0
+    (record,) = records.read("metrics.jsonl")
+    assert record["real"]["side"] == 8
+
+
+def test_what_training_measures_needs_no_download_and_refuses_no_set(monkeypatch, photos, tmp_path):
     dataset = ImageDataset(photos, mirror=True)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert default_metrics(dataset, cpu) == f"kid1k:{LITE}"
     assert default_metrics(dataset, gpu) == f"kid5k:{LITE}"
+    options = {"seed": 0, "device": cpu, "mirror": False}
+    sets = {}
+    for num in (1, 2):
+        for name in [f"{index:02d}.png" for index in range(num)]:
+            (tmp_path / str(num)).mkdir(exist_ok=True)
+            shutil.copy(Path(photos) / name, tmp_path / str(num) / name)
+        sets[num] = ImageDataset(tmp_path / str(num), mirror=True)
+    tiny = ImageDataset(photos, resolution=4)
+    assert evaluator_for("auto", sets[1], **options) is None
+    for found in (sets[2], tiny):
+        assert evaluator_for("auto", found, **options).names == [f"kid1k:{LITE}"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert default_metrics(dataset, gpu) == "swd80"
-    assert default_metrics(ImageDataset(photos, resolution=8), cpu) == "none"
+    assert evaluator_for("auto", sets[2], **options).names == ["swd2"]
+    for found in (sets[1], tiny):
+        assert evaluator_for("auto", found, **options) is None
+
+
+def test_only_the_leader_shows_progress(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "stylegan.cli.measuring.options.progress",
+        lambda **options: shown.append(options["silent"]) or contextlib.nullcontext(FakeBar()),
+    )
+    for rank in (0, 1):
+        monkeypatch.setattr("stylegan.dist.rank", lambda rank=rank: rank)
+        with measuring() as tell, reading() as move:
+            tell("features", 1, 2)
+            move(1, 2)
+        assert shown == [rank == 1] * 2
+        shown.clear()
+
+
+class FakeBar:
+    def add_task(self, *_, **__):
+        return 0
+
+    def update(self, *_, **__):
+        pass
 
 
 def test_two_processes_give_what_one_gives(network, photos, tmp_path):
@@ -288,32 +442,3 @@ def test_two_processes_give_what_one_gives(network, photos, tmp_path):
     assert [record["processes"] for record in one + two] == [1] * 5 + [2] * 5
     for a, b in zip(one, two, strict=True):
         assert b["values"] == pytest.approx(a["values"], rel=1e-12, abs=1e-12)
-
-
-def test_a_run_is_watched_by_one_process(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    words = ["--watch", tmp_path, "--metrics", "swd32"]
-    assert "--watch in several processes" in refused(capsys, *words)
-
-
-def test_snapshots_of_a_run_are_measured_as_they_come(capsys, photos, tmp_path):
-    from stylegan.cli.train import main as train
-
-    out = tmp_path / "run"
-    words = ["--preset", "stylegan2-small", "--data", photos, "--resolution", "16", "--batch", "4"]
-    words += ["--channel-base", "64", "--channel-max", "8", "--total-kimg", "0.03"]
-    words += ["--snapshot-kimg", "0.01", "--metrics", "none", "--device", "cpu", "--out", str(out)]
-    train(words)
-    capsys.readouterr()
-    status, told, _ = run(capsys, "--watch", out, "--metrics", "swd32")
-    assert status == 0
-    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    watched = [record for record in found if record["metric"] == "swd32"]
-    snapshots = sorted(path.name for path in (out / "snapshots").iterdir())
-    assert sorted(f"{record['nimg']:09d}" for record in watched) == snapshots
-    least = min(watched, key=lambda record: record["value"])
-    best = json.loads((out / "best" / "swd32" / "best.json").read_text())
-    assert (best["value"], best["nimg"]) == (least["value"], least["nimg"])
-    assert told.count("kimg ") == len(snapshots)
-    run(capsys, "--watch", out, "--metrics", "swd32")
-    assert len((out / "metrics.jsonl").read_text().splitlines()) == len(found)

@@ -28,7 +28,10 @@ def test_a_device_that_is_there_is_taken_by_name(monkeypatch, name):
 def test_each_process_of_torchrun_takes_a_device_of_its_own(monkeypatch):
     machine_with(monkeypatch, cuda=True, mps=False)
     monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert options.resolve_device("auto") == torch.device("cuda", 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert options.resolve_device("auto") == torch.device("cuda", 1)
     assert options.resolve_device("cpu") == torch.device("cpu")
 
 
@@ -42,6 +45,14 @@ def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are(monkey
 def test_the_console_writes_to_standard_output_without_wrapping(capsys):
     options.console().print("a" * 300)
     assert capsys.readouterr().out == "a" * 300 + "\n"
+
+
+def test_silent_progress_shows_nothing(capsys):
+    with options.progress(silent=True) as bar:
+        for _ in bar.track(range(3), description="images"):
+            pass
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
 
 
 def test_progress_goes_to_standard_error(capsys):

@@ -11,6 +11,7 @@ import torch
 import stylegan
 from stylegan.cli import train
 from stylegan.cli.main import main
+from stylegan.training.evaluation import Evaluator
 from stylegan.training.log import read_log, read_metrics
 
 SMALL = ["--channel-base", "64", "--channel-max", "6", "--batch", "4", "--device", "cpu"]
@@ -192,7 +193,7 @@ def test_metrics_need_the_set_the_device_and_the_seed_of_the_run(
 
     def evaluator_for(metrics, dataset, **options):
         seen.update(metrics=metrics, num=len(dataset.image_names), **options)
-        return lambda generator, nimg: []
+        return Evaluator(names=[], measure=lambda generator, nimg, names: [])
 
     monkeypatch.setattr(train, "evaluator_for", evaluator_for)
     weights = ["--weights-dir", str(tmp_path), "--seed", "3", "--mirror"]

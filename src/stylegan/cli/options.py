@@ -54,7 +54,8 @@ def resolve_device(name: DeviceName) -> "torch.device":
         )
     local_rank = os.environ.get("LOCAL_RANK", "")
     if chosen == "cuda" and local_rank.isdecimal():
-        return torch.device("cuda", int(local_rank))
+        # more processes than devices share them, as where CUDA_VISIBLE_DEVICES shows each its own
+        return torch.device("cuda", int(local_rank) % max(torch.cuda.device_count(), 1))
     return torch.device(chosen)
 
 
@@ -63,10 +64,11 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def progress(*, transient: bool = False) -> Progress:
+def progress(*, transient: bool = False, silent: bool = False) -> Progress:
     """Return a progress bar with count and time left, on standard error.
 
-    Where that is no terminal, it leaves one line when it ends. A transient one leaves nothing.
+    Where that is no terminal, it leaves one line when it ends. A transient one leaves nothing, and
+    a silent one shows nothing at all.
     """
     console = Console(stderr=True)
     return Progress(
@@ -78,5 +80,5 @@ def progress(*, transient: bool = False) -> Progress:
         TimeRemainingColumn(),
         console=console,
         transient=transient,
-        disable=transient and not console.is_terminal,
+        disable=silent or (transient and not console.is_terminal),
     )
