@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -381,7 +382,8 @@ def test_what_training_measures_needs_no_download_and_refuses_no_set(monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert default_metrics(dataset, gpu) == "swd80"
     assert evaluator_for("auto", sets[2], **options).names == ["swd2"]
-    for found in (sets[1], tiny):
+    odd = SimpleNamespace(image_names=range(80), resolution=24)
+    for found in (sets[1], tiny, odd):
         assert evaluator_for("auto", found, **options) is None
 
 

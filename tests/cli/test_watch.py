@@ -96,6 +96,14 @@ def test_only_what_is_missing_is_measured(capsys, run):
     }
 
 
+def test_snapshots_that_lack_nothing_are_not_even_loaded(capsys, monkeypatch, run):
+    watched(capsys, run, "--metrics", "swd8")
+    loaded, load = [], watch.load
+    monkeypatch.setattr(watch, "load", lambda path: loaded.append(path.name) or load(path))
+    watched(capsys, run, "--metrics", "swd8")
+    assert loaded == [f"{nimgs_of(run)[-1]:09d}"]  # one, to know what their records are called
+
+
 def test_another_seed_is_another_measurement(capsys, run):
     found, _, _ = watched(capsys, run, "--metrics", "swd16", "--seed", 1)
     assert [each["nimg"] for each in found] == nimgs_of(run)[::-1]
