@@ -485,7 +485,8 @@ def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, tmp_path):
     ]
 
 
-def test_a_complete_run_is_evaluated_once(run_config, tmp_path):
+def test_a_complete_run_is_evaluated_once(run_config, tmp_path, caplog):
+    caplog.set_level("INFO", logger="stylegan")
     train(run_config, tmp_path / "run")
     seen = []
 
@@ -496,6 +497,7 @@ def test_a_complete_run_is_evaluated_once(run_config, tmp_path):
     for _ in range(2):
         assert train(run_config, tmp_path / "run", evaluate=metric(evaluate)).is_complete
     assert seen == [160]
+    assert caplog.text.count("metrics at 160 images ...") == 1
 
 
 def test_a_run_whose_time_is_over_is_not_evaluated(run_config, tmp_path):
