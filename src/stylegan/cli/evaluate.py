@@ -240,8 +240,8 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
     out = options.console()
     with measuring() as progress:
         for result in evaluate(protocols, subject, reals, tools, progress=progress):
+            out.print(Text(describe(result.record)))  # first: a full disk must not lose it
             records.append(command.out, result.record)
-            out.print(Text(describe(result.record)))
             if command.save_ranking is not None and isinstance(subject, NetworkSubject):
                 protocol = next(each for each in protocols if each.name == result.record["metric"])
                 if isinstance(protocol, PathLengthProtocol):
@@ -317,23 +317,34 @@ def weights_of(source: str) -> Path:
 
 
 def _print_comparison(first: Path, second: Path) -> None:
-    """Print the values of two files side by side, and in what else their records differ."""
+    """Print the values of two files side by side, of what they are, and what may explain them."""
     table = Table("metric", str(first), str(second), "difference")
     notes = []
     for pair in records.compare(first, second):
         a, b = pair.first, pair.second
-        table.add_row(Text(pair.metric), _value(a), _value(b), f"{b['value'] - a['value']:+.5g}")
+        for name in a["values"]:
+            if name in b["values"]:
+                one, other = a["values"][name], b["values"][name]
+                row = (_value(a, name), _value(b, name), f"{other - one:+.5g}")
+                table.add_row(Text(f"{pair.metric} {name}"), *row)
+        shown = [str(record["fake"]["origin"].get("path", "?")) for record in (a, b)]
+        notes.append(f"of {shown[0]} and {shown[1]}")
         notes += [
-            f"{pair.metric}: {field} {one!r} and {other!r}"
+            f"{field} {one!r} and {other!r}"
             for field, one, other in pair.differences
-            if field in ("fake.seed", "fake.precision", "versions.torch", "versions.stylegan")
+            if field.startswith(_TOLD)
         ]
     out = options.console()
     out.print(table)
-    for note in notes:
+    for note in dict.fromkeys(notes):  # most are those of all metrics
         out.print(Text(note))
 
 
-def _value(record: Mapping[str, Any]) -> str:
-    error = record.get("error")
-    return f"{record['value']:.5g}" + ("" if error is None else f" ± {error:.2g}")
+_TOLD = ("fake.seed", "fake.precision", "fake.origin.nimg", "device", "threads", "versions")
+"""Fields of records whose differences forbid no comparison, and may explain one."""
+
+
+def _value(record: Mapping[str, Any], name: str) -> str:
+    """Show a value, with its error if it is the main one."""
+    error = record.get("error") if record["values"][name] == record["value"] else None
+    return f"{record['values'][name]:.5g}" + ("" if error is None else f" ± {error:.2g}")
