@@ -27,6 +27,7 @@ from stylegan.cli.measuring import (
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, StyleganError, WeightsError
 from stylegan.metrics import records
+from stylegan.metrics.protocols import STANDARD
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.models.progan import Generator as GrowingGenerator
@@ -107,6 +108,14 @@ def test_a_network_is_measured_and_each_result_is_a_record(capsys, network, phot
     assert found[0]["real"]["num"] == 70
     assert f"kid70:{LITE}: kid {found[0]['value']:.5g}" in told
     assert "appended to metrics.jsonl" in told
+
+
+def test_help_lists_each_metric_on_a_line_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for name, about in STANDARD.items():
+        assert any(line.startswith(name) and line.endswith(about) for line in lines), name
 
 
 def test_folders_of_images_are_compared_whatever_their_sizes(capsys, photos, tmp_path):

@@ -48,6 +48,7 @@ _EVALUATE = """Measure a network, or a folder of images, against real images.
 Each result is a line on the screen, and a JSON record in OUT that says all it depends on: data,
 weights of the feature network, counts, seed, versions. Metrics:
 {metrics}
+
 Any count may stand in a name (fid5k_full), and another feature network after it
 (fid5k:efficientnet-lite0, which needs no download).
 
