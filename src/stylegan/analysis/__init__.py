@@ -1,0 +1,1 @@
+"""What the papers look at in a generator: artifacts, resolutions, spectra, noise."""

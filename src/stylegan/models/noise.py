@@ -1,0 +1,69 @@
+"""The noise inputs of a synthesis network, as tensors that one can exchange."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from stylegan.models.base import AbstractGenerator
+
+_SUFFIX = ".noise_const"
+
+
+def noise_maps(generator: AbstractGenerator) -> dict[str, Tensor]:
+    """Return the stored noise of each layer, coarsest first: [r, r], r the layer's resolution.
+
+    Layers have the name of their module in `generator.synthesis`, such as "b8.conv0". The
+    tensors are the network's own. A network without noise has none.
+    """
+    return {
+        name.removesuffix(_SUFFIX): buffer
+        for name, buffer in generator.synthesis.named_buffers()
+        if name.endswith(_SUFFIX)
+    }
+
+
+def synthesize(generator: AbstractGenerator, ws: Tensor, *, noise: Mapping[str, Tensor]) -> Tensor:
+    """Make images with other noise than the stored one; the network stays as it is.
+
+    Args:
+        generator: any; gradients reach `ws` and the noise.
+        ws: [N, num_ws, w_dim].
+        noise: for each layer by its name, [r, r], or [N, 1, r, r] for noise of each image; layers
+            that are left out keep theirs.
+
+    Returns:
+        [N, C, R, R], as `generator.synthesis` gives them.
+
+    Raises:
+        KeyError: if the network has no such layer.
+    """
+    stored = noise_maps(generator)
+    for layer in noise:
+        if layer not in stored:
+            raise KeyError(f"no layer {layer} with noise; there are {', '.join(stored) or 'none'}")
+    images: Tensor = torch.func.functional_call(
+        generator.synthesis,
+        {layer + _SUFFIX: values for layer, values in noise.items()},
+        (ws,),
+        {"noise_mode": "const"},
+    )
+    return images
+
+
+def store_noise(generator: AbstractGenerator, noise: Mapping[str, Tensor]) -> None:
+    """Overwrite the stored noise of layers, [r, r] each, in place.
+
+    Raises:
+        KeyError: if the network has no such layer.
+        ValueError: if noise is of another size than the layer.
+    """
+    stored = noise_maps(generator)
+    for layer, values in noise.items():
+        if stored[layer].shape != values.shape:
+            raise ValueError(
+                f"noise of {layer} must be {list(stored[layer].shape)}, got {list(values.shape)}"
+            )
+    with torch.no_grad():
+        for layer, values in noise.items():
+            stored[layer].copy_(values)
