@@ -132,6 +132,7 @@ FOLDERS = {
     ],
     "cli": [
         "options",
+        "drawing",
         "data",
         "measuring",
         "ranking",

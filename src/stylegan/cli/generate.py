@@ -11,9 +11,21 @@ import tyro
 from torch import Tensor
 
 from stylegan import images
-from stylegan.cli.options import Device, DeviceName, Seed, console, progress, resolve_device
+from stylegan.cli.drawing import (
+    Batch,
+    Class,
+    Cutoff,
+    Network,
+    Psi,
+    check_batch,
+    check_psi,
+    check_suffix,
+    check_truncation,
+    label_of,
+    load_generator,
+)
+from stylegan.cli.options import Device, Seed, console, progress
 from stylegan.errors import ConfigError
-from stylegan.interop.load import load
 from stylegan.latent.interpolate import Interpolation, loop_through, smooth_loop
 from stylegan.latent.layers import parse_layers
 from stylegan.latent.render import map_latents, render
@@ -46,24 +58,6 @@ The frame after the last one would be the first. Key frames are the images of th
 
 Example: stylegan generate video --network runs/demo --seeds 1-6 --psi 0.7 --out loop.gif"""
 
-Network = Annotated[
-    str, tyro.conf.arg(metavar="NET", help="A run folder, a native folder or a weight file.")
-]
-Psi = Annotated[
-    float, tyro.conf.arg(help="Truncation: 1 for full variation, 0 for the mean image.")
-]
-Cutoff = Annotated[
-    int | None,
-    tyro.conf.arg(metavar="N", help="Truncate the N coarsest layers only; left out: all."),
-]
-Class = Annotated[
-    int | None,
-    tyro.conf.arg(name="class", metavar="N", help="The class, from 0, of a generator with labels."),
-]
-Batch = Annotated[
-    int, tyro.conf.arg(metavar="N", help="Images at once on a GPU; the CPU makes one at a time.")
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
@@ -89,15 +83,15 @@ class Images:
     def run(self) -> int:
         """Write the images."""
         seeds = parse_seeds(self.seeds)
-        _check_batch(self.batch)
-        _check_psi(self.psi)
+        check_batch(self.batch)
+        check_psi(self.psi)
         if self.out.exists() and not self.out.is_dir():
             raise ConfigError(
                 f"--out {self.out} is a file", expected="a folder", fix="choose another name"
             )
-        generator = _load(self.network, self.device)
-        label = _label(self.class_index, generator)
-        _check_truncation(self.psi, self.cutoff, generator)
+        generator = load_generator(self.network, self.device)
+        label = label_of(self.class_index, generator)
+        check_truncation(self.psi, self.cutoff, generator)
         pictures: list[Tensor] = []
         with progress() as bar:
             task = bar.add_task("images", total=len(seeds))
@@ -155,12 +149,12 @@ class Mix:
     def run(self) -> int:
         """Write the sheet."""
         rows, columns = parse_seeds(self.rows), parse_seeds(self.cols)
-        _check_batch(self.batch)
-        _check_psi(self.psi)
-        _check_suffix(self.out, ".png")
-        generator = _load(self.network, self.device)
-        label = _label(self.class_index, generator)
-        _check_truncation(self.psi, None, generator)
+        check_batch(self.batch)
+        check_psi(self.psi)
+        check_suffix(self.out, ".png")
+        generator = load_generator(self.network, self.device)
+        label = label_of(self.class_index, generator)
+        check_truncation(self.psi, None, generator)
         if generator.num_ws == 1:
             raise ConfigError(
                 f"{self.network} has no styles to mix",
@@ -217,9 +211,9 @@ class Video:
     def run(self) -> int:
         """Write the GIF."""
         keys = None if self.seeds is None else parse_seeds(self.seeds)
-        _check_batch(self.batch)
-        _check_psi(self.psi)
-        _check_suffix(self.out, ".gif")
+        check_batch(self.batch)
+        check_psi(self.psi)
+        check_suffix(self.out, ".gif")
         if not 0 < self.fps <= MAX_GIF_FPS:
             raise ConfigError(
                 f"--fps {self.fps:g}",
@@ -233,9 +227,9 @@ class Video:
                 expected="at least one frame",
                 fix="raise --seconds",
             )
-        generator = _load(self.network, self.device)
-        label = _label(self.class_index, generator)
-        _check_truncation(self.psi, self.cutoff, generator)
+        generator = load_generator(self.network, self.device)
+        label = label_of(self.class_index, generator)
+        check_truncation(self.psi, self.cutoff, generator)
         ws = self._path(generator, label, keys, num_frames)
         pictures = render(generator, ws, noise_mode=self.noise_mode, batch=self.batch)
         with progress() as bar:
@@ -293,62 +287,3 @@ def main(arguments: Sequence[str]) -> int:
         args=arguments,
     )
     return command.run()
-
-
-def _load(network: str, device: DeviceName) -> AbstractGenerator:
-    """Load a generator onto a device; on the CPU it computes in float32."""
-    target = resolve_device(device)
-    generator = load(network)
-    if target.type == "cpu":
-        generator.compute_dtype = torch.float32
-    return generator.to(target)
-
-
-def _check_batch(batch: int) -> None:
-    if batch < 1:
-        raise ConfigError(f"--batch {batch}", expected="at least 1", fix="leave it out for 16")
-
-
-def _check_psi(psi: float) -> None:
-    if not math.isfinite(psi):
-        raise ConfigError(f"--psi {psi}", expected="a finite number", fix="leave it out for 1")
-
-
-def _label(class_index: int | None, generator: AbstractGenerator) -> Tensor | None:
-    """Return a class as a label [c_dim], one-hot; None for a generator without labels."""
-    num = generator.c_dim
-    if class_index is None and num == 0:
-        return None
-    if num == 0:
-        raise ConfigError(
-            f"--class {class_index}", expected="a generator with labels", fix="leave --class out"
-        )
-    if class_index is None or not 0 <= class_index < num:
-        raise ConfigError(
-            "no --class" if class_index is None else f"--class {class_index}",
-            expected=f"0 to {num - 1}, the classes of this generator",
-            fix="choose one of them; other labels from Python: G = stylegan.load(NET); G(z, c)",
-        )
-    return torch.eye(num)[class_index]
-
-
-def _check_truncation(psi: float, cutoff: int | None, generator: AbstractGenerator) -> None:
-    if psi != 1 and generator.w_avg is None:
-        raise ConfigError(
-            f"--psi {psi:g}",
-            expected="1: this generator has no mapping network whose mean it could approach",
-            fix="leave it out",
-        )
-    if cutoff is not None and not 0 <= cutoff <= generator.num_ws:
-        raise ConfigError(
-            f"--cutoff {cutoff}",
-            expected=f"0 to {generator.num_ws}, the layers of this generator",
-            fix="leave it out to truncate all layers",
-        )
-
-
-def _check_suffix(path: Path, suffix: str) -> None:
-    if path.suffix.lower() != suffix or path.is_dir():
-        raise ConfigError(
-            f"--out {path}", expected=f"a file name that ends in {suffix}", fix="rename it"
-        )

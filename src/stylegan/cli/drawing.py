@@ -1,0 +1,97 @@
+"""What the commands that draw with a network share: their options, and the checks of these."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+
+from stylegan.cli.options import DeviceName, resolve_device
+from stylegan.errors import ConfigError
+from stylegan.interop.load import load
+from stylegan.models.base import AbstractGenerator
+
+Network = Annotated[
+    str, tyro.conf.arg(metavar="NET", help="A run folder, a native folder or a weight file.")
+]
+Psi = Annotated[
+    float, tyro.conf.arg(help="Truncation: 1 for full variation, 0 for the mean image.")
+]
+Cutoff = Annotated[
+    int | None,
+    tyro.conf.arg(metavar="N", help="Truncate the N coarsest layers only; left out: all."),
+]
+Class = Annotated[
+    int | None,
+    tyro.conf.arg(name="class", metavar="N", help="The class, from 0, of a generator with labels."),
+]
+Batch = Annotated[
+    int, tyro.conf.arg(metavar="N", help="Images at once on a GPU; the CPU makes one at a time.")
+]
+
+
+def load_generator(network: str, device: DeviceName) -> AbstractGenerator:
+    """Load a generator onto a device; on the CPU it computes in float32."""
+    target = resolve_device(device)
+    generator = load(network)
+    if target.type == "cpu":
+        generator.compute_dtype = torch.float32
+    return generator.to(target)
+
+
+def check_batch(batch: int) -> None:
+    """Raise ConfigError unless at least one image is made at once."""
+    if batch < 1:
+        raise ConfigError(f"--batch {batch}", expected="at least 1", fix="leave it out for 16")
+
+
+def check_psi(psi: float) -> None:
+    """Raise ConfigError unless a strength of truncation is a finite number."""
+    if not math.isfinite(psi):
+        raise ConfigError(f"--psi {psi}", expected="a finite number", fix="leave it out for 1")
+
+
+def label_of(class_index: int | None, generator: AbstractGenerator) -> Tensor | None:
+    """Return a class as a label [c_dim], one-hot; None for a generator without labels."""
+    num = generator.c_dim
+    if class_index is None and num == 0:
+        return None
+    if num == 0:
+        raise ConfigError(
+            f"--class {class_index}", expected="a generator with labels", fix="leave --class out"
+        )
+    if class_index is None or not 0 <= class_index < num:
+        raise ConfigError(
+            "no --class" if class_index is None else f"--class {class_index}",
+            expected=f"0 to {num - 1}, the classes of this generator",
+            fix="choose one of them; other labels from Python: G = stylegan.load(NET); G(z, c)",
+        )
+    return torch.eye(num)[class_index]
+
+
+def check_truncation(psi: float, cutoff: int | None, generator: AbstractGenerator) -> None:
+    """Raise ConfigError unless a generator can be truncated so."""
+    if psi != 1 and generator.w_avg is None:
+        raise ConfigError(
+            f"--psi {psi:g}",
+            expected="1: this generator has no mapping network whose mean it could approach",
+            fix="leave it out",
+        )
+    if cutoff is not None and not 0 <= cutoff <= generator.num_ws:
+        raise ConfigError(
+            f"--cutoff {cutoff}",
+            expected=f"0 to {generator.num_ws}, the layers of this generator",
+            fix="leave it out to truncate all layers",
+        )
+
+
+def check_suffix(path: Path, *suffixes: str) -> None:
+    """Raise ConfigError unless an output is a file whose name ends in one of `suffixes`."""
+    if path.suffix.lower() not in suffixes or path.is_dir():
+        raise ConfigError(
+            f"--out {path}",
+            expected=f"a file name that ends in {' or '.join(suffixes)}",
+            fix="rename it",
+        )
