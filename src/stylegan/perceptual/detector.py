@@ -73,12 +73,14 @@ class AbstractDistance(nn.Module, ABC):
         weights: name of the file of its weights.
         weights_sha256: that file's checksum, in lower case; empty for weights of no file.
         smallest: side of the smallest images that it takes, in pixels.
+        largest: side to which a caller reduces larger images, in pixels, as the papers do.
     """
 
     name: str
     weights: str = ""
     weights_sha256: str = ""
     smallest: int = 1
+    largest: int = 256
     _part = 2  # pairs at a time on a CPU
 
     @abstractmethod

@@ -1,0 +1,348 @@
+"""From an image to the latents and the noise that a generator makes it of.
+
+Source: Karras et al. 2020 (StyleGAN2), appendix D, and the official projector.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylegan.errors import ConfigError, check_not_negative, check_positive
+from stylegan.images import to_uint8
+from stylegan.latent.statistics import StyleStatistics
+from stylegan.models.base import AbstractGenerator
+from stylegan.models.growth import resolution_at
+from stylegan.models.noise import noise_maps, synthesize
+from stylegan.perceptual.detector import AbstractDistance
+from stylegan.rng import generator_for
+
+Space = Literal["w", "w+"]
+
+SMALLEST_MAP = 8  # pixels; the noise regularizer looks at no smaller ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionConfig:
+    """How an image is projected.
+
+    Attributes:
+        space: "w" looks for one w, the same for all style inputs; "w+" for one w for each.
+        num_steps: of Adam.
+        learning_rate: its largest value.
+        ramp_up: share of the steps over which the learning rate rises, from 0.
+        ramp_down: share over which it falls to 0, as a cosine.
+        style_noise: deviation of the noise added to w at first, in deviations of w.
+        style_noise_share: share of the steps over which this noise fades away.
+        noise_weight: weight of the regularizer that keeps noise maps free of signal.
+        optimizes_noise: whether noise maps are sought, too; else the stored ones stay.
+        pixel_weight: weight of the mean squared error of pixels in [-1, 1]; 0 in the official
+            algorithm.
+
+    Raises:
+        ConfigError: if a value makes no sense.
+    """
+
+    space: Space = "w"
+    num_steps: int = 1000
+    learning_rate: float = 0.1
+    ramp_up: float = 0.05
+    ramp_down: float = 0.25
+    style_noise: float = 0.05
+    style_noise_share: float = 0.75
+    noise_weight: float = 1e5
+    optimizes_noise: bool = True
+    pixel_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.space not in get_args(Space):
+            raise ConfigError(f"space {self.space!r}", expected="w or w+", fix="choose one")
+        check_positive("num_steps", self.num_steps)
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("style_noise_share", self.style_noise_share)
+        for name in ("ramp_up", "ramp_down", "style_noise", "noise_weight", "pixel_weight"):
+            check_not_negative(name, getattr(self, name))
+
+
+# The official algorithm; and, for w+, the same with the pixel term of Abdal et al. 2019
+# (Image2StyleGAN), section 4: a w for each layer can fit features without the colors.
+DEFAULTS: Mapping[Space, ProjectionConfig] = {
+    "w": ProjectionConfig(),
+    "w+": ProjectionConfig(space="w+", pixel_weight=1.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """What was found for one image.
+
+    Attributes:
+        ws: [1, num_ws, w_dim], float32, on the CPU.
+        noise: noise of each layer by name, [r, r], on the CPU; empty if it was not sought.
+        distance: perceptual distance of the re-synthesis, without noise on w.
+        image: the re-synthesis, uint8 [C, R, R].
+        psnr: peak signal-to-noise ratio of the pixels, in dB.
+    """
+
+    ws: Tensor
+    noise: dict[str, Tensor]
+    distance: float
+    image: Tensor
+    psnr: float
+
+
+class Projector:
+    """Projects images side by side; each as if it were alone.
+
+    Nothing depends on the other images: draws are keyed by an image's content. Still, more than
+    one at a time rounds otherwise than one alone, and a thousand steps make that visible.
+
+    Args:
+        generator: in eval mode, without gradients for its parameters; computes in its dtype.
+        targets: uint8 [N, C, R, R], of the size that the generator makes.
+        distance: on the generator's device.
+        statistics: of the generator's styles, of the same label as the images'.
+        config: how.
+        seed: decides noise on w, and noise maps at first.
+
+    Attributes:
+        step: steps done.
+        distances: the perceptual distances of the last step [N], with noise on w; NaN before.
+
+    Raises:
+        ConfigError: if w+ is asked of a generator with a single style input.
+        ValueError: if the targets have another shape than the generator's images.
+    """
+
+    def __init__(
+        self,
+        generator: AbstractGenerator,
+        targets: Tensor,
+        *,
+        distance: AbstractDistance,
+        statistics: StyleStatistics,
+        config: ProjectionConfig = DEFAULTS["w"],
+        seed: int = 0,
+    ) -> None:
+        if config.space == "w+" and generator.num_ws == 1:
+            raise ConfigError(
+                "space w+ for a network with one style input",
+                expected="w, which is the same for it",
+                fix="leave --space out",
+            )
+        self.generator = generator
+        self.distance = distance
+        self.config = config
+        self.step = 0
+        self._deviation = statistics.deviation
+        self._seed = seed
+        self._targets = targets
+        self._side = resolution_at(generator.img_resolution, generator.lod)
+        self._check_targets()
+        device = statistics.mean.device
+        self._wanted = targets.to(device, torch.float32) / 127.5 - 1
+        self._keys = [_key(target) for target in targets]
+        with torch.no_grad():
+            self._layers = list(distance.layers(self._seen(self._wanted)))
+        num_ws = generator.num_ws if config.space == "w+" else 1
+        self._w = statistics.mean.expand(len(targets), num_ws, -1).clone().requires_grad_()
+        self._noise = {
+            layer: self._drawn(layer, stored.shape, device).requires_grad_()
+            for layer, stored in noise_maps(generator).items()
+            if config.optimizes_noise and stored.shape[-1] <= self._side  # others are not used yet
+        }
+        self._adam = torch.optim.Adam([self._w, *self._noise.values()], lr=config.learning_rate)
+        self.distances = torch.full([len(targets)], math.nan)
+
+    def advance(self) -> None:
+        """Take one step."""
+        config, done = self.config, self.step / self.config.num_steps
+        self._adam.param_groups[0]["lr"] = config.learning_rate * _ramp(done, config)
+        fade = max(0.0, 1 - done / config.style_noise_share) ** 2
+        deviation = self._deviation * config.style_noise * fade
+        w = self._w + deviation * self._style_noise() if deviation > 0 else self._w
+        images = self._synthesize(w)
+        distances = self._distances(images)
+        loss = distances
+        if self._noise:
+            loss = loss + config.noise_weight * noise_regularizer(self._noise)
+        if config.pixel_weight > 0:
+            error = (images - self._wanted).square().mean(dim=(1, 2, 3))
+            loss = loss + config.pixel_weight * error
+        sought = list(self._sought().values())
+        gradients = torch.autograd.grad(loss.sum(), sought)
+        for value, gradient in zip(sought, gradients, strict=True):
+            value.grad = gradient
+        self._adam.step()
+        _normalize(self._noise)
+        self.distances = distances.detach().cpu()
+        self.step += 1
+
+    def images(self) -> Tensor:
+        """Return the images as they are now, without noise on w: uint8 [N, C, R, R], on the CPU.
+
+        Each is rendered alone, as `stylegan generate images` renders what is saved of it.
+        """
+        with torch.no_grad():
+            rows = [
+                to_uint8(self._synthesize(self._w, slice(row, row + 1))).cpu()
+                for row in range(len(self._targets))
+            ]
+        return torch.cat(rows)
+
+    def result(self) -> list[Projection]:
+        """Return what was found so far, in the order of the targets."""
+        images = self.images()
+        with torch.no_grad():
+            distances = self._distances(self._synthesize(self._w)).tolist()
+        ws = self._w.detach().expand(-1, self.generator.num_ws, -1).cpu()
+        return [
+            Projection(
+                ws=ws[row : row + 1].clone(),
+                noise={layer: noise[row, 0].detach().cpu() for layer, noise in self._noise.items()},
+                distance=distances[row],
+                image=images[row],
+                psnr=psnr(images[row], self._targets[row]),
+            )
+            for row in range(len(images))
+        ]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that a step changes, so that another projector can go on from here."""
+        state = {"step": torch.tensor(self.step), "distances": self.distances}
+        for name, value in self._sought().items():
+            state[name] = value.detach().cpu()
+            for key, moment in self._adam.state.get(value, {}).items():
+                state[f"{name}/{key}"] = moment.detach().cpu()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave, of the same images and options.
+
+        Raises:
+            ValueError: if the state is of other images or options.
+        """
+        sought = self._sought()
+        shapes = {name: state[name].shape for name in sought if name in state}
+        if shapes != {name: value.shape for name, value in sought.items()}:
+            raise ValueError("the state is of another network, or of other options")
+        with torch.no_grad():
+            for name, value in sought.items():
+                value.copy_(state[name])
+                moments = {
+                    key.removeprefix(f"{name}/"): moment.clone()
+                    for key, moment in state.items()
+                    if key.startswith(f"{name}/")
+                }
+                # Adam counts its steps on the CPU, and keeps moments where the tensor is
+                self._adam.state[value] = {
+                    key: moment if key == "step" else moment.to(value.device)
+                    for key, moment in moments.items()
+                }
+        self.step = int(state["step"])
+        self.distances = state["distances"].clone()
+
+    def _sought(self) -> dict[str, Tensor]:
+        return {"w": self._w, **{f"noise.{layer}": each for layer, each in self._noise.items()}}
+
+    def _synthesize(self, w: Tensor, rows: slice = slice(None)) -> Tensor:
+        ws = w[rows].expand(-1, self.generator.num_ws, -1)
+        noise = {layer: each[rows] for layer, each in self._noise.items()}
+        return synthesize(self.generator, ws, noise=noise)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """Bring images to a size that the distance takes."""
+        side = images.shape[-1]
+        if side > self.distance.largest:
+            return F.avg_pool2d(images, side // self.distance.largest)
+        if side < self.distance.smallest:
+            return F.interpolate(images, scale_factor=math.ceil(self.distance.smallest / side))
+        return images
+
+    def _distances(self, images: Tensor) -> Tensor:
+        layers = zip(self.distance.layers(self._seen(images)), self._layers, strict=True)
+        terms = [(found - wanted).square().flatten(1).sum(dim=1) for found, wanted in layers]
+        return torch.stack(terms).sum(dim=0)
+
+    def _style_noise(self) -> Tensor:
+        """Return standard normal numbers for w, of this step and each image."""
+        rows = [
+            torch.randn(
+                self._w.shape[1:],
+                generator=generator_for(f"projection/{key}", seed=self._seed, nimg=self.step),
+            )
+            for key in self._keys
+        ]
+        return torch.stack(rows).to(self._w.device)
+
+    def _drawn(self, layer: str, shape: torch.Size, device: torch.device) -> Tensor:
+        """Return a layer's noise at first, [N, 1, r, r]."""
+        rows = [
+            torch.randn(
+                1, *shape, generator=generator_for(f"projection/{key}/{layer}", seed=self._seed)
+            )
+            for key in self._keys
+        ]
+        return torch.stack(rows).to(device)
+
+    def _check_targets(self) -> None:
+        expected = [self.generator.img_channels, self._side, self._side]
+        if self._targets.ndim != 4 or list(self._targets.shape[1:]) != expected:
+            raise ValueError(f"targets must be {['N', *expected]}, got {list(self._targets.shape)}")
+
+
+def noise_regularizer(noise: Mapping[str, Tensor]) -> Tensor:
+    """Measure signal in noise maps: how much neighbours at a distance of 1, 2, 4... agree.
+
+    Source: Karras et al. 2020 (StyleGAN2), appendix D, equation 15; the official code averages
+    2x2 pixels and does not multiply the result by 2, as the paper does, and neither do we.
+
+    Args:
+        noise: noise of each layer, [N, 1, r, r].
+
+    Returns:
+        [N].
+    """
+    terms: list[Tensor] = []
+    for each in noise.values():
+        level = each
+        while True:
+            for axis in (3, 2):
+                agreement = (level * level.roll(1, axis)).mean(dim=(1, 2, 3))
+                terms.append(agreement.square())
+            if level.shape[-1] <= SMALLEST_MAP:
+                break
+            level = F.avg_pool2d(level, 2)
+    return torch.stack(terms).sum(dim=0)
+
+
+def psnr(image: Tensor, target: Tensor) -> float:
+    """Return the peak signal-to-noise ratio of two uint8 images, in dB; infinite if equal."""
+    error = (image.double() - target.double()).square().mean().item()
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def _ramp(done: float, config: ProjectionConfig) -> float:
+    """Return the factor on the learning rate after a share `done` of the steps."""
+    down = min(1.0, (1 - done) / config.ramp_down) if config.ramp_down > 0 else 1.0
+    up = min(1.0, done / config.ramp_up) if config.ramp_up > 0 else 1.0
+    return (0.5 - 0.5 * math.cos(math.pi * down)) * up
+
+
+def _normalize(noise: Mapping[str, Tensor]) -> None:
+    """Give each map zero mean and unit variance, in place."""
+    with torch.no_grad():
+        for each in noise.values():
+            each -= each.mean(dim=(2, 3), keepdim=True)
+            each *= each.square().mean(dim=(2, 3), keepdim=True).rsqrt()
+
+
+def _key(target: Tensor) -> str:
+    """Name an image by its content."""
+    content = target.cpu().contiguous().numpy().tobytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
