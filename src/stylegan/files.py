@@ -39,14 +39,25 @@ def write_atomic_by(path: str | os.PathLike[str], write: Callable[[IO[bytes]], o
 
     Where it fails, as on a full disk, the temporary file is removed and the old one stays.
     """
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            write(file)
+
+    write_atomic_at(path, fill)
+
+
+def write_atomic_at(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Write a file as `write_atomic_by` does, through a function that takes a temporary path.
+
+    For libraries that open files themselves.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        write(temporary)
+        _flush(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

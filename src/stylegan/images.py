@@ -1,6 +1,7 @@
 """The one file that knows both pixel conventions: float NCHW in [-1, 1], and uint8 in 0..255."""
 
 import io
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -71,15 +72,19 @@ def write(image: Tensor, path: str | os.PathLike[str]) -> None:
 
 
 def write_gif(frames: Sequence[Tensor], path: str | os.PathLike[str], *, fps: float = 25) -> None:
-    """Write uint8 [C, H, W] frames as an endless GIF, whole or not at all."""
+    """Write uint8 [C, H, W] frames as an endless GIF, whole or not at all.
+
+    The file counts in hundredths of a second: frames may differ by one, their sum is as asked.
+    """
     buffer = io.BytesIO()
     first, *rest = [to_pil(frame) for frame in frames]
+    ends = [round(100 * index / fps) for index in range(len(frames) + 1)]
     first.save(
         buffer,
         format="gif",
         save_all=True,
         append_images=rest,
-        duration=round(1000 / fps),
+        duration=[10 * (end - start) for start, end in itertools.pairwise(ends)],
         loop=0,
     )
     write_atomic(path, buffer.getvalue())
