@@ -49,6 +49,7 @@ FOLDERS = {
         "vgg",
         "efficientnet",
         "torchscript",
+        "discriminator",
         "networks",
     ],
     "training": [
@@ -133,6 +134,7 @@ FOLDERS = {
     "cli": [
         "options",
         "drawing",
+        "targets",
         "data",
         "measuring",
         "ranking",

@@ -59,6 +59,12 @@ def from_pil(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
+def read(path: str | os.PathLike[str]) -> Tensor:
+    """Read an image that `write` wrote: uint8 [C, H, W]."""
+    with Image.open(path) as image:
+        return from_pil(image)
+
+
 def png_bytes(image: Tensor, *, compress_level: int = 6) -> bytes:
     """Encode uint8 [C, H, W] as PNG. Equal pixels give equal bytes."""
     buffer = io.BytesIO()

@@ -1,17 +1,31 @@
 """What the commands that draw with a network share: their options, and the checks of these."""
 
+import hashlib
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
 from torch import Tensor
 
-from stylegan.cli.options import DeviceName, resolve_device
-from stylegan.errors import ConfigError
-from stylegan.interop.load import load
+from stylegan.cli.options import DeviceName, progress, resolve_device
+from stylegan.errors import ConfigError, WeightsError
+from stylegan.interop.load import (
+    is_run,
+    kind_of,
+    load,
+    load_networks,
+    local_path,
+    newest_snapshot,
+)
+from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
+from stylegan.perceptual.detector import AbstractDistance
+from stylegan.perceptual.discriminator import DiscriminatorDistance
+from stylegan.perceptual.networks import load_distance
+
+_DISTANCES = {"lpips": "lpips-vgg16", "efficientnet": "efficientnet-lite0"}
 
 Network = Annotated[
     str, tyro.conf.arg(metavar="NET", help="A run folder, a native folder or a weight file.")
@@ -27,18 +41,92 @@ Class = Annotated[
     int | None,
     tyro.conf.arg(name="class", metavar="N", help="The class, from 0, of a generator with labels."),
 ]
+Perceptual = Literal["lpips", "efficientnet", "discriminator"]
+PerceptualOption = Annotated[
+    Perceptual,
+    tyro.conf.arg(
+        help="The distance: the published LPIPS, whose weights are downloaded once; "
+        "EfficientNet-Lite0, of the extra [metrics]; or the network's own discriminator."
+    ),
+]
+WeightsDir = Annotated[
+    Path | None,
+    tyro.conf.arg(metavar="DIR", help="A folder into which weights of feature networks were put."),
+]
 Batch = Annotated[
     int, tyro.conf.arg(metavar="N", help="Images at once on a GPU; the CPU makes one at a time.")
 ]
 
 
-def load_generator(network: str, device: DeviceName) -> AbstractGenerator:
+def load_generator(network: str | Path, device: DeviceName) -> AbstractGenerator:
     """Load a generator onto a device; on the CPU it computes in float32."""
     target = resolve_device(device)
     generator = load(network)
     if target.type == "cpu":
         generator.compute_dtype = torch.float32
     return generator.to(target)
+
+
+def weights_path(network: str) -> Path:
+    """Return where the weights of a source lie; of a run folder, its newest snapshot.
+
+    Raises:
+        WeightsError: if there is nothing, or a run without a snapshot.
+    """
+    path = local_path(network)
+    kind_of(path)
+    return newest_snapshot(path) if is_run(path) and not io.is_native(path) else path
+
+
+def load_perceptual(
+    name: Perceptual, network: Path, *, weights_dir: Path | None, device: torch.device
+) -> AbstractDistance:
+    """Load a perceptual distance, with a progress bar where its weights are downloaded.
+
+    Args:
+        name: which.
+        network: whose discriminator is taken, where one is wanted.
+        weights_dir: a folder into which weights were put by hand.
+        device: where to put it.
+
+    Raises:
+        ConfigError: if the network has no discriminator.
+        WeightsError: if weights can neither be found nor downloaded.
+    """
+    if name == "discriminator":
+        discriminator = load_networks(network, only=["discriminator"]).discriminator
+        if discriminator is None:
+            raise ConfigError(
+                f"{network} has no discriminator",
+                expected="one, for --perceptual discriminator",
+                fix="choose lpips or efficientnet",
+            )
+        return DiscriminatorDistance(discriminator).to(device)
+    with progress(transient=True) as bar:
+        task = bar.add_task("download, MB", total=None, visible=False)
+
+        def observe(done: int, total: int | None) -> None:
+            size = None if total is None else total / 1e6
+            bar.update(task, completed=done / 1e6, total=size, visible=True)
+
+        try:
+            return load_distance(
+                _DISTANCES[name], weights_dir=weights_dir, device=device, progress=observe
+            )
+        except WeightsError as error:
+            others = "; --perceptual discriminator needs no other file"
+            raise WeightsError(
+                error.found, expected=error.expected, fix=error.fix + others
+            ) from error
+
+
+def origin_of(path: Path) -> dict[str, object]:
+    """Say what identifies weights: path, checksum, and the images shown if the file knows."""
+    weights = path / "model.safetensors" if path.is_dir() else path
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    nimg = io.read_metadata(path).get("nimg") if io.is_native(path) else None
+    return {"path": str(path), "sha256": digest, "nimg": nimg}
 
 
 def check_batch(batch: int) -> None:

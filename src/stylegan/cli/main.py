@@ -18,6 +18,7 @@ COMMANDS = {
     "train-classifier": ("stylegan.cli.train_classifier", "fit attribute classifiers to labels"),
     "evaluate": ("stylegan.cli.evaluate", "measure networks and images by the papers' metrics"),
     "generate": ("stylegan.cli.generate", "make images, mixing sheets and videos"),
+    "project": ("stylegan.cli.project", "find the latents of pictures"),
     "convert": ("stylegan.cli.convert", "turn weight files of other programs into ours, and back"),
     "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),
 }

@@ -1,7 +1,6 @@
 """What the commands that measure share: names to protocols, networks and sets to subjects."""
 
 import contextlib
-import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.progress import Progress, TaskID
 
 from stylegan import dist
 from stylegan.cli import options
+from stylegan.cli.drawing import origin_of
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.interop.classifiers import load_classifiers
@@ -133,7 +133,7 @@ def subject_of(
                 expected="those that it was trained with",
                 fix="pass the set that it was trained on",
             )
-    origin = {} if path is None else _origin(path)
+    origin = {} if path is None else origin_of(path)
     return NetworkSubject(generator=generator, origin=origin, seed=seed, labels=labels, psi=psi)
 
 
@@ -157,15 +157,6 @@ def is_mirrored(choice: Mirror, path: Path) -> bool:
         case {"run": {"data": {"mirror": bool(mirror)}}}:
             return mirror
     return False
-
-
-def _origin(path: Path) -> dict[str, object]:
-    """Say what identifies weights: path, checksum, and the images shown if the file knows."""
-    weights = path / "model.safetensors" if path.is_dir() else path
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    nimg = io.read_metadata(path).get("nimg") if io.is_native(path) else None
-    return {"path": str(path), "sha256": digest, "nimg": nimg}
 
 
 def _bar() -> Progress:

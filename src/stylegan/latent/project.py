@@ -5,7 +5,7 @@ Source: Karras et al. 2020 (StyleGAN2), appendix D, and the official projector.
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -148,7 +148,7 @@ class Projector:
         self._wanted = targets.to(device, torch.float32) / 127.5 - 1
         self._keys = [_key(target) for target in targets]
         with torch.no_grad():
-            self._layers = list(distance.layers(self._seen(self._wanted)))
+            self._layers = list(distance.layers(compared(self._wanted, distance)))
         num_ws = generator.num_ws if config.space == "w+" else 1
         self._w = statistics.mean.expand(len(targets), num_ws, -1).clone().requires_grad_()
         self._noise = {
@@ -255,17 +255,10 @@ class Projector:
         noise = {layer: each[rows] for layer, each in self._noise.items()}
         return synthesize(self.generator, ws, noise=noise)
 
-    def _seen(self, images: Tensor) -> Tensor:
-        """Bring images to a size that the distance takes."""
-        side = images.shape[-1]
-        if side > self.distance.largest:
-            return F.avg_pool2d(images, side // self.distance.largest)
-        if side < self.distance.smallest:
-            return F.interpolate(images, scale_factor=math.ceil(self.distance.smallest / side))
-        return images
-
     def _distances(self, images: Tensor) -> Tensor:
-        layers = zip(self.distance.layers(self._seen(images)), self._layers, strict=True)
+        layers = zip(
+            self.distance.layers(compared(images, self.distance)), self._layers, strict=True
+        )
         terms = [(found - wanted).square().flatten(1).sum(dim=1) for found, wanted in layers]
         return torch.stack(terms).sum(dim=0)
 
@@ -294,6 +287,36 @@ class Projector:
         expected = [self.generator.img_channels, self._side, self._side]
         if self._targets.ndim != 4 or list(self._targets.shape[1:]) != expected:
             raise ValueError(f"targets must be {['N', *expected]}, got {list(self._targets.shape)}")
+
+
+def compared(images: Tensor, distance: AbstractDistance) -> Tensor:
+    """Bring images [N, C, R, R] to a size that a distance takes.
+
+    Larger ones are averaged over squares of pixels, smaller ones enlarged by a whole number.
+    """
+    side = images.shape[-1]
+    if side > distance.largest:
+        return F.avg_pool2d(images, side // distance.largest)
+    if side < distance.smallest:
+        return F.interpolate(images, scale_factor=math.ceil(distance.smallest / side))
+    return images
+
+
+def split_state(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Split a projector's state into those of its images."""
+    num = len(state["w"])
+    return [
+        {key: value[row : row + 1] if value.ndim > 0 else value for key, value in state.items()}
+        for row in range(num)
+    ]
+
+
+def join_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the states of images that have gone equally far."""
+    return {
+        key: torch.cat([state[key] for state in states]) if value.ndim > 0 else value
+        for key, value in states[0].items()
+    }
 
 
 def noise_regularizer(noise: Mapping[str, Tensor]) -> Tensor:
