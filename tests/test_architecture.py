@@ -144,6 +144,7 @@ FOLDERS = {
         "train_classifier",
         "generate",
         "directions",
+        "projections",
         "project",
         "attribute",
         "analyze",
