@@ -135,6 +135,7 @@ FOLDERS = {
         "options",
         "drawing",
         "targets",
+        "plotting",
         "data",
         "measuring",
         "ranking",

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("stylegan.cli.evaluate", "measure networks and images by the papers' metrics"),
     "generate": ("stylegan.cli.generate", "make images, mixing sheets and videos"),
     "project": ("stylegan.cli.project", "find the latents of pictures"),
+    "attribute": ("stylegan.cli.attribute", "say which network made an image, if any"),
     "convert": ("stylegan.cli.convert", "turn weight files of other programs into ours, and back"),
     "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),
 }

@@ -1,9 +1,10 @@
 """The pictures that a user names, as the images that a network could have made."""
 
+import functools
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,9 @@ class Target:
         return hashlib.sha256(self.image.contiguous().numpy().tobytes()).hexdigest()
 
 
-def read_targets(paths: Sequence[Path], *, side: int, num_channels: int) -> list[Target]:
+def read_targets(
+    paths: Sequence[Path], *, side: int, num_channels: int, num: int | None = None
+) -> list[Target]:
     """Read pictures of any size: files, and those in folders and zips.
 
     The central square is resized with a Lanczos filter, as the official projector does.
@@ -46,6 +49,7 @@ def read_targets(paths: Sequence[Path], *, side: int, num_channels: int) -> list
         paths: at least one.
         side: of the results, in pixels.
         num_channels: of the results: 1 for grey, 3 for RGB.
+        num: take only so many of each folder or zip, spread evenly over it; None takes all.
 
     Raises:
         DataError: if a path holds no picture; those in folders and zips that cannot be used are
@@ -56,9 +60,9 @@ def read_targets(paths: Sequence[Path], *, side: int, num_channels: int) -> list
     taken: set[str] = set()
     for path in paths:
         num_before = len(found)
-        for name, data in _contents(path):
+        for name, read in _contents(path, num):
             try:
-                picture, _ = fit(decode(data).image, options=options)
+                picture, _ = fit(decode(read()).image, options=options)
             except DataError as error:
                 if path.suffix.lower() in image_extensions():
                     raise DataError(
@@ -82,14 +86,17 @@ def read_targets(paths: Sequence[Path], *, side: int, num_channels: int) -> list
     return found
 
 
-def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of a picture, or of each in a folder or zip."""
+def _contents(path: Path, num: int | None) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield the name of a picture, or of those in a folder or zip, and what reads it."""
     if path.is_file() and path.suffix.lower() in image_extensions():
-        yield str(path), path.read_bytes()
+        yield str(path), path.read_bytes
         return
     source = open_source(path)
-    for name in source.images:
-        yield f"{path}/{name}", source.read(name)
+    names = source.images
+    if num is not None and num < len(names):
+        names = tuple(names[index * len(names) // num] for index in range(num))
+    for name in names:
+        yield f"{path}/{name}", functools.partial(source.read, name)
 
 
 def _new_name(stem: str, taken: set[str]) -> str:

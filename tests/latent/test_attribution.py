@@ -1,0 +1,172 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import stylegan
+from stylegan.errors import DataError
+from stylegan.latent.attribution import (
+    Calibration,
+    area_error,
+    area_under_curve,
+    decide,
+    histogram_edges,
+    own_image,
+    roc_curve,
+)
+from stylegan.models.noise import noise_maps
+
+
+def lognormal(num, mean, *, seed):
+    return np.exp(np.random.default_rng(seed).normal(mean, 1, num)).tolist()
+
+
+def calibration(own, real):
+    return Calibration(own=own, real=real, facts={"network": {"sha256": "a"}})
+
+
+def test_area_of_cases_counted_by_hand():
+    assert area_under_curve([1, 2, 3], [4, 5]) == 1
+    assert area_under_curve([4, 5], [1, 2, 3]) == 0
+    # pairs (1,2) (1,4) (3,4) are won, (3,2) is lost
+    assert area_under_curve([1, 3], [2, 4]) == 0.75
+    assert area_under_curve([1, 2], [2, 3]) == (1 + 1 + 0.5 + 1) / 4  # a tie counts half
+
+
+def test_area_is_that_under_the_curve():
+    own, real = lognormal(60, 0, seed=0), lognormal(40, 1, seed=1)
+    false, true = roc_curve(own, real)
+    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(true, false) == pytest.approx(area_under_curve(own, real), abs=1e-12)
+    tied = [round(value) for value in own], [round(value) for value in real]
+    false, true = roc_curve(*tied)
+    assert np.trapezoid(true, false) == pytest.approx(area_under_curve(*tied), abs=1e-12)
+
+
+def test_error_of_the_area_is_how_it_varies():
+    areas, errors = [], []
+    for seed in range(300):
+        own, real = lognormal(50, 0, seed=2 * seed), lognormal(50, 1, seed=2 * seed + 1)
+        areas.append(area_under_curve(own, real))
+        errors.append(area_error(own, real))
+    assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.15)
+    # two normal distributions, one deviation apart: Phi(1 / sqrt(2))
+    assert np.mean(areas) == pytest.approx(0.5 * (1 + math.erf(0.5)), abs=0.01)
+    assert area_error([1, 2, 3], [4, 5, 6]) == 0
+
+
+def test_probabilities_are_what_they_say():
+    # log odds of two normals of equal width are a line: here (0.5 - x) / 1 in x = log d
+    found = calibration(lognormal(4000, 0, seed=0), lognormal(4000, 1, seed=1))
+    for x in (-2.0, 0.0, 0.5, 2.0):
+        expected = 1 / (1 + math.exp(-(0.5 - x)))
+        assert found.probability(math.exp(x)) == pytest.approx(expected, abs=0.02)
+    # of new images in each tenth, as many are own as the mean probability says
+    own, real = lognormal(20000, 0, seed=2), lognormal(20000, 1, seed=3)
+    p = np.array([found.probability(d) for d in [*own, *real]])
+    is_own = np.arange(len(p)) < len(own)
+    for low in np.arange(0.1, 0.9, 0.1):
+        inside = (p >= low) & (p < low + 0.1)
+        assert is_own[inside].mean() == pytest.approx(p[inside].mean(), abs=0.03)
+
+
+def test_sides_of_different_sizes_weigh_the_same():
+    few = calibration(lognormal(200, 0, seed=0), lognormal(4000, 1, seed=1))
+    assert few.probability(math.exp(0.5)) == pytest.approx(0.5, abs=0.05)
+
+
+def test_sides_that_are_apart_give_a_probability_that_is_not_certain():
+    found = calibration([0.01, 0.012, 0.014, 0.013, 0.011], [0.2, 0.21, 0.3, 0.25, 0.22])
+    assert found.area == 1
+    assert found.area_error == 0
+    assert found.overlap == 0
+    assert found.probability(0.012) == pytest.approx(6 / 7, abs=0.03)  # Platt's target
+    assert found.probability(0.25) == pytest.approx(1 / 7, abs=0.03)
+    assert found.probability(0.0) > found.probability(0.01) > 0.8
+    assert 0 < found.probability(1e9) < 0.01
+
+
+def test_overlap_of_equal_and_of_half_equal_sides():
+    values = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    assert calibration(values, values).overlap == pytest.approx(1)
+    far = [value * 1000 for value in values[:3]]
+    assert calibration(values, values[:3] + far).overlap == pytest.approx(0.5)
+
+
+def test_threshold_lets_through_as_many_real_images_as_asked():
+    real = [float(value) for value in range(1, 21)]
+    found = calibration([0.1] * 5, real)
+    for rate in (0.0, 0.05, 0.1, 0.5, 1.0):
+        assert sum(value < found.threshold(rate) for value in real) == round(rate * 20)
+    assert found.threshold(1.0) == math.inf
+
+
+def test_what_lies_beyond_all_real_images_is_unlike():
+    found = calibration([0.1] * 5, [1.0, 2, 3, 4, 5])
+    assert [found.is_unlike(distance) for distance in (0.1, 5.0, 5.1)] == [False, False, True]
+
+
+def test_networks_are_weighed_against_each_other_and_against_none():
+    verdict = decide([0.99, 0.1])
+    assert verdict.best == 0
+    assert verdict.probabilities[0] == pytest.approx(99 / (99 + 1 / 9 + 1))
+    assert verdict.none + sum(verdict.probabilities) == pytest.approx(1)
+    assert verdict.is_certain
+    assert decide([0.1, 0.2]).best is None
+    both = decide([0.99, 0.98])  # cannot tell which
+    assert both.best == 0
+    assert not both.is_certain
+    assert decide([1.0, 0.0]).best == 0
+
+
+def test_own_images_draw_noise_after_z_from_the_same_stream(generator):
+    image, noise = own_image(generator, 7)
+    stream = np.random.RandomState(7)
+    z = stream.randn(1, generator.z_dim)
+    for layer, stored in noise_maps(generator).items():
+        np.testing.assert_allclose(noise[layer].numpy(), stream.randn(*stored.shape), rtol=1e-6)
+    with_stored = generator(torch.from_numpy(z).float())
+    assert image.shape == with_stored.shape
+    assert not torch.allclose(image, with_stored)
+    assert torch.equal(image, own_image(generator, 7)[0])
+
+
+def test_own_images_of_a_network_without_noise():
+    network = stylegan.create("progan", 16, channel_base=64).generator.eval()
+    image, noise = own_image(network, 3)
+    assert noise == {}
+    assert image.shape == (1, 3, 16, 16)
+
+
+def test_a_calibration_survives_json():
+    found = calibration(lognormal(9, 0, seed=0), lognormal(8, 1, seed=1))
+    content = json.loads(json.dumps(found.to_json()))
+    again = Calibration.from_json(content)
+    assert again == found
+    assert content["area_under_curve"] == found.area
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, [], {}, {"version": 2, "own": [], "real": []}, {"version": 1, "own": ["a"], "real": []}],
+)
+def test_what_is_no_calibration_is_refused(content):
+    with pytest.raises(DataError):
+        Calibration.from_json(content)
+
+
+@pytest.mark.parametrize(
+    ("own", "real"), [([1.0] * 4, [1.0] * 9), ([1.0] * 5, [math.nan] * 5), ([-1.0] * 5, [1.0] * 5)]
+)
+def test_too_few_and_impossible_distances_are_refused(own, real):
+    with pytest.raises(DataError):
+        calibration(own, real)
+
+
+def test_edges_hold_every_value():
+    own, real = [0.0, 0.1], [5.0, 5.0]
+    edges = histogram_edges(own, real)
+    assert len(edges) == 31
+    assert np.histogram([1e-8, 0.1, 5.0, 5.0], edges)[0].sum() == 4
