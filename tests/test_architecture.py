@@ -143,6 +143,8 @@ FOLDERS = {
         "evaluate",
         "train",
         "train_classifier",
+        "sheets",
+        "video",
         "generate",
         "directions",
         "projections",

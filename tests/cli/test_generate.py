@@ -214,7 +214,7 @@ def test_a_video_has_the_stored_noise_in_every_frame_or_none(network, tmp_path, 
         ("mix", {"rows": "1", "cols": "2", "out": "o.jpg"}, "ends in .png"),
         ("mix", {"rows": "1", "cols": "2", "out": "o.png", "layers": "fine"}, "'fine'"),
         ("mix", {"rows": "1", "cols": "x", "out": "o.png"}, "'x'"),
-        ("video", {"seeds": "1", "out": "o.mp4"}, "ends in .gif"),
+        ("video", {"seeds": "1", "out": "o.avi"}, "ends in .mp4, .webm, .gif, or a folder"),
         ("video", {"seeds": "1", "out": "o.gif", "fps": 60}, "--fps 60.*at most 50"),
         ("video", {"seeds": "1", "out": "o.gif", "fps": 0}, "--fps 0"),
         ("video", {"seeds": "1", "out": "o.gif", "seconds": 0}, "at least one frame"),
@@ -257,7 +257,7 @@ def test_a_class_that_is_missing_or_not_there_is_refused(network, tmp_path):
         run("images", network, seeds="1", out=tmp_path / "o")
 
 
-@pytest.mark.parametrize("command", ["images", "mix", "video"])
+@pytest.mark.parametrize("command", ["images", "mix", "blend", "truncation", "video"])
 def test_help_has_an_example_that_is_a_valid_line(command, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.latent.interpolate import loop_through, smooth_loop
+from stylegan.latent.interpolate import ease, loop_through, smooth_loop, walk_through
 from stylegan.rng import generator_for
 
 INTERPOLATIONS = ["spline", "linear", "spherical"]
@@ -101,3 +101,40 @@ def test_a_smooth_loop_is_a_wrapped_gaussian_filter():
     expected = (filtered / filtered.square().mean().sqrt()).float()
     # The filter is cut off in neither form, so they differ by rounding only.
     torch.testing.assert_close(frames, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("num", [1, 2, 5])
+def test_an_open_path_goes_from_the_first_key_to_the_last(interpolation, num):
+    keys = random_keys(num, 3, 16)
+    frames = walk_through(keys, 6, interpolation=interpolation)
+    assert frames.shape == (6 * (num - 1) + 1, 3, 16)
+    assert torch.equal(frames[::6], keys)
+    assert frames.isfinite().all()
+
+
+def test_an_open_path_is_the_loop_without_the_way_back():
+    keys = random_keys(4, 16)
+    loop, walk = (path(keys, 5, interpolation="linear") for path in (loop_through, walk_through))
+    assert torch.equal(walk, loop[:16])
+    straight = walk_through(torch.arange(4.0)[:, None], 5)
+    torch.testing.assert_close(straight[:, 0], torch.arange(16) / 5)
+
+
+@pytest.mark.parametrize(
+    ("easing", "half", "is_slow_at_first", "is_slow_at_last"),
+    [
+        ("none", 0.5, False, False),
+        ("in-out", 0.5, True, True),
+        ("in", 1 - 0.5**0.5, True, False),
+        ("out", 0.5**0.5, False, True),
+    ],
+)
+def test_easing_starts_or_ends_at_rest(easing, half, is_slow_at_first, is_slow_at_last):
+    assert (ease(0, easing), ease(1, easing)) == (0, pytest.approx(1))
+    assert ease(0.5, easing) == pytest.approx(half)
+    assert (ease(0.01, easing) < 0.005) == is_slow_at_first
+    assert (1 - ease(0.99, easing) < 0.005) == is_slow_at_last
+    frames = loop_through(torch.tensor([[0.0], [1.0]]), 4, interpolation="linear", easing=easing)
+    assert frames[1].item() == pytest.approx(ease(0.25, easing))
+    assert frames[5].item() == pytest.approx(1 - ease(0.25, easing))

@@ -231,13 +231,12 @@ def draw(generator: AbstractGenerator, folder: Path) -> dict[str, bytes]:
 
     sheets = {
         "samples": sample_grid(generator, latents(0, 64), columns=8, psi=PSI),
-        "truncation": truncation_sheet(generator, latents(0, 6)),
+        "truncation": truncation_sheet(generator, map_latents(generator, latents(0, 6))),
         "mixing": mixing_sheet(
             generator,
-            latents(100, 5),
-            sources=latents(200, 6),
+            map_latents(generator, latents(100, 5), psi=PSI),
+            sources=map_latents(generator, latents(200, 6), psi=PSI),
             layers=parse_layers("coarse", generator.num_ws),
-            psi=PSI,
         ),
     }
     for name, sheet in sheets.items():

@@ -1,6 +1,7 @@
 """What the commands that draw with a network share: their options, and the checks of these."""
 
 import hashlib
+import itertools
 import math
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ import tyro
 from torch import Tensor
 
 from stylegan.cli.options import DeviceName, progress, resolve_device
-from stylegan.errors import ConfigError, WeightsError
+from stylegan.errors import ConfigError, DataError, WeightsError
 from stylegan.interop.load import (
     is_run,
     kind_of,
@@ -19,8 +20,10 @@ from stylegan.interop.load import (
     local_path,
     newest_snapshot,
 )
+from stylegan.latent.saved import read_latents
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
+from stylegan.models.noise import store_noise
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.perceptual.discriminator import DiscriminatorDistance
 from stylegan.perceptual.networks import load_distance
@@ -29,6 +32,16 @@ _DISTANCES = {"lpips": "lpips-vgg16", "efficientnet": "efficientnet-lite0"}
 
 Network = Annotated[
     str, tyro.conf.arg(metavar="NET", help="A run folder, a native folder or a weight file.")
+]
+Keys = Annotated[
+    str,
+    tyro.conf.arg(
+        metavar="KEYS", help='Seeds and files of latents, such as "0-63,projected/cat.npz".'
+    ),
+]
+NoiseFrom = Annotated[
+    Path | None,
+    tyro.conf.arg(metavar="FILE.npz", help="Take the noise of all images from saved latents."),
 ]
 Psi = Annotated[
     float, tyro.conf.arg(help="Truncation: 1 for full variation, 0 for the mean image.")
@@ -129,6 +142,24 @@ def origin_of(path: Path) -> dict[str, object]:
     return {"path": str(path), "sha256": digest, "nimg": nimg}
 
 
+def take_noise(generator: AbstractGenerator, path: Path | None) -> None:
+    """Store the noise of a file of latents in a generator; nothing without a file.
+
+    Raises:
+        DataError: if the file has no noise of this generator.
+    """
+    if path is None:
+        return
+    found = read_latents(path, generator)
+    if not found.noise:
+        raise DataError(
+            f"--noise-from {path}: the file has no noise",
+            expected="latents of `stylegan project`, with noise maps",
+            fix="leave it out",
+        )
+    store_noise(generator, found.noise)
+
+
 def check_batch(batch: int) -> None:
     """Raise ConfigError unless at least one image is made at once."""
     if batch < 1:
@@ -183,3 +214,11 @@ def check_suffix(path: Path, *suffixes: str) -> None:
             expected=f"a file name that ends in {' or '.join(suffixes)}",
             fix="rename it",
         )
+
+
+def new_name(name: str, taken: set[str]) -> str:
+    """Return a name for another file, with a number where there is one of this name; take it."""
+    numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    new = next(each for each in numbered if each not in taken)
+    taken.add(new)
+    return new

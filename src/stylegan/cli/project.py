@@ -10,11 +10,11 @@ import tyro
 from stylegan import images
 from stylegan.cli.drawing import Class, Network, PerceptualOption, WeightsDir, check_batch
 from stylegan.cli.options import Device, Seed, console, progress
-from stylegan.cli.projections import LATENTS, VIDEO_FPS, Job, Projecting
+from stylegan.cli.projections import VIDEO_FPS, Job, Projecting
 from stylegan.cli.targets import read_targets
 from stylegan.errors import ConfigError
 from stylegan.latent.project import DEFAULTS, ProjectionConfig, Space
-from stylegan.latent.saved import read_latents
+from stylegan.latent.saved import PROJECTION, read_latents
 from stylegan.latent.tune import TuneConfig, tune
 from stylegan.latent.video import check_video
 from stylegan.models import io
@@ -123,7 +123,7 @@ def _tune(job: Job, work: Projecting, *, seed: int) -> None:
     folder = job.folder / "tuned"
     if io.is_native(folder):
         return
-    saved = read_latents(job.folder / LATENTS, work.generator)
+    saved = read_latents(job.folder / PROJECTION, work.generator)
     config = TuneConfig()
     with progress() as bar:
         task = bar.add_task(f"{job.target.name}: tuning", total=config.num_steps)

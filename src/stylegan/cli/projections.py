@@ -36,7 +36,7 @@ from stylegan.latent.project import (
     join_states,
     split_state,
 )
-from stylegan.latent.saved import write_latents
+from stylegan.latent.saved import PROJECTION, write_latents
 from stylegan.latent.statistics import StyleStatistics, style_statistics
 from stylegan.latent.video import write_video
 from stylegan.models.growth import resolution_at
@@ -48,7 +48,6 @@ NUM_STRIP = 5  # pictures on the way, as the official projector shows
 NUM_FRAMES = 100  # of a video, at most
 VIDEO_FPS = 25
 UNLIKE = 0.4  # share of the mean image's distance; see docs/project.md
-LATENTS = "projected_w.npz"
 _STATE = "state.safetensors"
 _RECORD = "project.json"
 
@@ -103,7 +102,7 @@ class Job:
         folder = self.folder
         images.write(self.target.image, folder / "target.png")
         images.write(found.image, folder / "projected.png")
-        write_latents(folder / LATENTS, found.ws, noise=found.noise)
+        write_latents(folder / PROJECTION, found.ws, noise=found.noise)
         num_steps = self.setting["options"]["num_steps"]
         shown = [self.target.image]
         for step in _strip_steps(num_steps):

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from stylegan import images
+from stylegan.cli.drawing import new_name
 from stylegan.data.prepare import PrepareOptions, fit
 from stylegan.data.readers import decode, image_extensions, open_source
 from stylegan.errors import DataError
@@ -72,7 +72,7 @@ def read_targets(
                 continue
             found.append(
                 Target(
-                    name=_new_name(Path(name).stem, taken),
+                    name=new_name(Path(name).stem, taken),
                     path=name,
                     image=images.from_pil(picture.convert("L" if num_channels == 1 else "RGB")),
                 )
@@ -97,11 +97,3 @@ def _contents(path: Path, num: int | None) -> Iterator[tuple[str, Callable[[], b
         names = tuple(names[index * len(names) // num] for index in range(num))
     for name in names:
         yield f"{path}/{name}", functools.partial(source.read, name)
-
-
-def _new_name(stem: str, taken: set[str]) -> str:
-    """Return a name that was not taken, and take it."""
-    names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
-    name = next(name for name in names if name not in taken)
-    taken.add(name)
-    return name

@@ -1,9 +1,10 @@
-"""Closed paths through z or w. Each works on any trailing shape: z [z_dim] or ws [num_ws, w_dim].
+"""Paths through z or w. Each works on any trailing shape: z [z_dim] or ws [num_ws, w_dim].
 
-The frame after the last one would be the first, so that a video of the path plays for ever
-without a jump.
+The frame after the last one of a closed path would be the first, so that a video of it plays for
+ever without a jump.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -12,10 +13,32 @@ from torch import Tensor
 from stylegan.latents import lerp, slerp
 
 Interpolation = Literal["spline", "linear", "spherical"]
+Easing = Literal["none", "in-out", "in", "out"]
+
+
+def ease(t: float, easing: Easing) -> float:
+    """Map a share of the time, from 0 to 1, to a share of the way.
+
+    Args:
+        t: from 0 to 1.
+        easing: "none" goes evenly; "in-out" starts and ends at rest, as half a cosine; "in"
+            starts at rest, "out" ends at rest, as a quarter.
+    """
+    if easing == "in-out":
+        return 0.5 - 0.5 * math.cos(math.pi * t)
+    if easing == "in":
+        return 1 - math.cos(0.5 * math.pi * t)
+    if easing == "out":
+        return math.sin(0.5 * math.pi * t)
+    return t
 
 
 def loop_through(
-    keys: Tensor, frames_per_key: int, *, interpolation: Interpolation = "spline"
+    keys: Tensor,
+    frames_per_key: int,
+    *,
+    interpolation: Interpolation = "spline",
+    easing: Easing = "none",
 ) -> Tensor:
     """Walk through `keys` and back to the first, in `K * frames_per_key` frames.
 
@@ -27,6 +50,7 @@ def loop_through(
         interpolation: "spline" has no corners at the keys (Catmull-Rom, a cubic through each
             key in the direction of its neighbours); "linear" has; "spherical" follows great
             circles while the length goes from that of one key to that of the next, which suits z.
+        easing: of the way from each key to the next.
 
     Returns:
         [K * frames_per_key, ...].
@@ -34,22 +58,60 @@ def loop_through(
     Raises:
         ValueError: if there is no key, or less than one frame for each.
     """
+    _check(keys, frames_per_key)
+    neighbours = (keys.roll(1, 0), keys, keys.roll(-1, 0), keys.roll(-2, 0))
+    return _between(neighbours, frames_per_key, interpolation, easing)
+
+
+def walk_through(
+    keys: Tensor,
+    frames_per_key: int,
+    *,
+    interpolation: Interpolation = "spline",
+    easing: Easing = "none",
+) -> Tensor:
+    """Walk from the first of `keys` to the last, in `(K - 1) * frames_per_key + 1` frames.
+
+    As `loop_through`, but the last frame is the last key, and nothing leads back. At its ends a
+    spline is as straight as its neighbours allow.
+
+    Raises:
+        ValueError: if there is no key, or less than one frame for each.
+    """
+    _check(keys, frames_per_key)
+    if len(keys) == 1:
+        return keys.clone()
+    before = torch.cat([2 * keys[:1] - keys[1:2], keys[:-2]])
+    after = torch.cat([keys[2:], 2 * keys[-1:] - keys[-2:-1]])
+    frames = _between((before, keys[:-1], keys[1:], after), frames_per_key, interpolation, easing)
+    return torch.cat([frames, keys[-1:]])
+
+
+def _check(keys: Tensor, frames_per_key: int) -> None:
     if len(keys) == 0 or frames_per_key < 1:
         raise ValueError(
-            f"a loop needs keys and frames, got {len(keys)} keys and {frames_per_key} frames each"
+            f"a path needs keys and frames, got {len(keys)} keys and {frames_per_key} frames each"
         )
-    ahead = keys.roll(-1, 0)
-    steps = (keys.roll(1, 0), keys, ahead, keys.roll(-2, 0))
-    frames = [keys]
+
+
+def _between(
+    neighbours: tuple[Tensor, Tensor, Tensor, Tensor],
+    frames_per_key: int,
+    interpolation: Interpolation,
+    easing: Easing,
+) -> Tensor:
+    """Go from each second neighbour towards the third, without arriving there."""
+    _, start, end, _ = neighbours
+    frames = [start]
     for step in range(1, frames_per_key):
-        t = step / frames_per_key
+        t = ease(step / frames_per_key, easing)
         if interpolation == "spline":
-            frames.append(_catmull_rom(*steps, t=t))
+            frames.append(_catmull_rom(*neighbours, t=t))
         elif interpolation == "linear":
-            frames.append(lerp(keys, ahead, t))
+            frames.append(lerp(start, end, t))
         else:
-            length = lerp(keys.norm(dim=-1, keepdim=True), ahead.norm(dim=-1, keepdim=True), t)
-            frames.append(slerp(keys, ahead, t) * length)
+            length = lerp(start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True), t)
+            frames.append(slerp(start, end, t) * length)
     return torch.stack(frames, dim=1).flatten(0, 1)
 
 

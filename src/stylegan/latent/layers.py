@@ -1,8 +1,10 @@
 """Which style inputs: by name, by number, and what it means to exchange them."""
 
+import itertools
 import re
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError
@@ -60,6 +62,30 @@ def mix_layers(destination: Tensor, source: Tensor, layers: Sequence[int]) -> Te
     indices = list(layers)
     mixed[:, indices] = source[:, indices]
     return mixed
+
+
+def blend(ws: Tensor, crossovers: Sequence[int]) -> Tensor:
+    """Make one latent of several: the first up to `crossovers[0]`, then the second, and so on.
+
+    Source: Karras et al. 2019 (StyleGAN), table 2.
+
+    Args:
+        ws: [K, num_ws, w_dim].
+        crossovers: K - 1 style inputs from which on the next latent gives the style, rising.
+
+    Returns:
+        [num_ws, w_dim].
+
+    Raises:
+        ValueError: if there are more or fewer, or they do not rise.
+    """
+    borders = [0, *crossovers, ws.shape[1]]
+    if len(crossovers) != len(ws) - 1 or borders != sorted(borders):
+        raise ValueError(
+            f"{len(ws)} latents need {len(ws) - 1} rising crossovers, got {crossovers}"
+        )
+    parts = [ws[k, start:end] for k, (start, end) in enumerate(itertools.pairwise(borders))]
+    return torch.cat(parts)
 
 
 def _error(text: str, num_ws: int, problem: str) -> ConfigError:

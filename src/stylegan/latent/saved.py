@@ -20,6 +20,7 @@ from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps
 
 SUFFIX = ".npz"
+PROJECTION = "projected_w.npz"  # as the official projector calls it
 MAX_BYTES = 2**30  # of the numbers in a file; those of a projection have a few megabytes
 _NOISE = "noise."  # before a layer's name
 
@@ -120,6 +121,12 @@ def parse_keys(text: str) -> list[Key]:
     return keys
 
 
+def name_of(path: Path) -> str:
+    """Return what to call what is made of a file: its name, or its folder's for a projection."""
+    is_projection = path.name == PROJECTION and path.parent.name not in ("", "..")
+    return path.parent.name if is_projection else path.stem
+
+
 def styles_of(
     generator: AbstractGenerator,
     keys: Sequence[Key],
@@ -171,7 +178,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     for name, values in arrays.items():
         if values.dtype.kind not in "fiu":
             raise _error(path, f"holds {values.dtype} under {name}")
-    return {name: values.astype(np.float32) for name, values in arrays.items()}
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        return {name: values.astype(np.float32) for name, values in arrays.items()}
 
 
 def _error(path: str | os.PathLike[str], problem: str) -> DataError:

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from stylegan.images import grid
-from stylegan.latent.layers import mix_layers
+from stylegan.latent.layers import blend, mix_layers
 from stylegan.latent.render import map_latents, render
+from stylegan.latents import truncate
 from stylegan.models.base import AbstractGenerator
+from stylegan.rng import generator_for
 
 # Karras et al. 2019 (StyleGAN), figure 8.
 TRUNCATION_PSIS = (1.0, 0.7, 0.5, 0.0, -0.5, -1.0)
@@ -32,22 +34,29 @@ def sample_grid(
 
 def truncation_sheet(
     generator: AbstractGenerator,
-    z: Tensor,
+    ws: Tensor,
     *,
     psis: Sequence[float] = TRUNCATION_PSIS,
+    cutoff: int | None = None,
     batch: int = 16,
 ) -> Tensor:
-    """Show each z [N, z_dim] as a row, at the strengths of truncation `psis` as columns.
+    """Show each ws [N, num_ws, w_dim] as a row, at the strengths of truncation `psis` as columns.
 
-    All style inputs are truncated; noise is constant. At 0 all rows show the mean image, at
-    negative strengths the opposite of what stands at positive ones.
+    Noise is constant. At 0 all rows show the mean image, at negative strengths the opposite of what
+    stands at positive ones.
 
     Source: Karras et al. 2019 (StyleGAN), figure 8.
+
+    Args:
+        generator: in eval mode, with a mean of w.
+        ws: not truncated.
+        psis: a column each.
+        cutoff: truncate only so many style inputs, coarsest first; None means all.
+        batch: how many at once on another device than the CPU.
     """
-    by_psi = [map_latents(generator, z, psi=psi, batch=batch) for psi in psis]
-    ws = torch.stack(by_psi, dim=1).flatten(0, 1)
-    pictures = torch.stack(list(render(generator, ws, batch=batch)))
-    return grid(pictures, columns=len(psis), padding=PADDING)
+    assert generator.w_avg is not None
+    by_psi = [truncate(ws, generator.w_avg, psi, cutoff) for psi in psis]
+    return _sheet(generator, torch.stack(by_psi, dim=1).flatten(0, 1), len(psis), batch)
 
 
 def mixing_sheet(
@@ -56,8 +65,6 @@ def mixing_sheet(
     *,
     sources: Tensor,
     layers: Sequence[int],
-    c: Tensor | None = None,
-    psi: float = 1.0,
     batch: int = 16,
 ) -> Tensor:
     """Show destinations with some styles replaced by those of sources, with constant noise.
@@ -69,20 +76,16 @@ def mixing_sheet(
 
     Args:
         generator: in eval mode.
-        destinations: z [N, z_dim], a row each.
-        sources: z [M, z_dim], a column each.
+        destinations: ws [N, num_ws, w_dim], a row each.
+        sources: ws [M, num_ws, w_dim], a column each.
         layers: indices of the style inputs taken from the source.
-        c: one label for all, [c_dim]; None where the generator takes none.
-        psi: truncation of both.
         batch: how many at once on another device than the CPU.
     """
-    row_ws = map_latents(generator, destinations, c=c, psi=psi, batch=batch)
-    column_ws = map_latents(generator, sources, c=c, psi=psi, batch=batch)
-    num_rows, num_columns = len(row_ws), len(column_ws)
+    num_rows, num_columns = len(destinations), len(sources)
     mixed = mix_layers(
-        row_ws.repeat_interleave(num_columns, 0), column_ws.repeat(num_rows, 1, 1), layers
+        destinations.repeat_interleave(num_columns, 0), sources.repeat(num_rows, 1, 1), layers
     )
-    ws = torch.cat([column_ws, row_ws, mixed])
+    ws = torch.cat([sources, destinations, mixed])
     pictures = torch.stack(list(render(generator, ws, batch=batch)))
     top, left, inner = pictures.split_with_sizes([num_columns, num_rows, num_rows * num_columns])
     corner = torch.full_like(top[:1], 255)
@@ -90,3 +93,47 @@ def mixing_sheet(
     for row in range(num_rows):
         rows += [left[row : row + 1], inner[row * num_columns : (row + 1) * num_columns]]
     return grid(torch.cat(rows), columns=num_columns + 1, padding=PADDING)
+
+
+def blend_sheet(
+    generator: AbstractGenerator,
+    ws: Tensor,
+    *,
+    num_latents: int,
+    num_images: int,
+    columns: int,
+    crossovers: Sequence[int] | None = None,
+    seed: int = 0,
+    batch: int = 16,
+) -> Tensor:
+    """Show images each of which has the styles of several latents, with constant noise.
+
+    Which latents, in which order, and where one follows the other is drawn for each image.
+
+    Source: Karras et al. 2019 (StyleGAN), table 2: up to four latents at test time.
+
+    Args:
+        generator: in eval mode.
+        ws: [K, num_ws, w_dim], to choose from.
+        num_latents: in an image, at most K and `num_ws`.
+        num_images: on the sheet.
+        columns: of the sheet.
+        crossovers: for all images, where the next latent begins; None draws them for each.
+        seed: of what is drawn.
+        batch: how many at once on another device than the CPU.
+    """
+    rows = []
+    for index in range(num_images):
+        stream = generator_for("blend", seed=seed, nimg=index)
+        chosen = torch.randperm(len(ws), generator=stream)[:num_latents]
+        places = crossovers
+        if places is None:
+            drawn = torch.randperm(generator.num_ws - 1, generator=stream)[: num_latents - 1]
+            places = sorted(1 + place for place in drawn.tolist())
+        rows.append(blend(ws[chosen.to(ws.device)], places))
+    return _sheet(generator, torch.stack(rows), columns, batch)
+
+
+def _sheet(generator: AbstractGenerator, ws: Tensor, columns: int, batch: int) -> Tensor:
+    pictures = torch.stack(list(render(generator, ws, batch=batch)))
+    return grid(pictures, columns=columns, padding=PADDING)
