@@ -42,6 +42,7 @@ class AbstractStyleLayer(nn.Module, ABC):
         self.styles = styles
         self.noise = noise
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.features = nn.Identity()  # a name for what is seen before it is normalized
         if styles:
             self.affine = EqualizedLinear(w_dim, 2 * channels)
         if noise:
@@ -82,7 +83,7 @@ class AbstractStyleLayer(nn.Module, ABC):
             device = w.device if generator is None else generator.device
             noise = torch.randn(shape, generator=generator, device=device).to(w.device, dtype)
             x = torch.addcmul(x, noise, self.noise_strength[:, None, None].to(dtype))
-        x = bias_act(x + offset.to(dtype), act="lrelu", gain=1, inplace=True)
+        x = self.features(bias_act(x + offset.to(dtype), act="lrelu", gain=1, inplace=True))
         if not self.styles:
             return pixel_norm(x)
         scale, shift = self.affine(w).chunk(2, dim=1)

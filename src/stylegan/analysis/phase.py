@@ -1,0 +1,183 @@
+"""Detail that sticks to pixels while the content moves.
+
+Source: Karras et al. 2020 (StyleGAN2), section 4.1 and figure 6, which show it; the measure is
+ours.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LEAST_MOTION = 0.75  # pixels between compared frames; less tells little
+MOST_MOTION = 4.0  # pixels; the estimate of motion does not follow more
+LEAST_SHARE = 0.01  # of the pixels that must move so
+STEPS = (1, 2, 4, 8)  # frames from one compared frame to the other
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sticking:
+    """Whether details stick, over several paths.
+
+    Attributes:
+        score: mean over paths: 1 where details stay at their pixels, 0 where they move with the
+            content; None where nothing moves enough in any path.
+        error: standard error of the mean; None for less than two paths.
+        paths: the score of each path; None for one in which too little moves.
+    """
+
+    score: float | None
+    error: float | None
+    paths: list[float | None]
+
+
+def sticking(paths: Sequence[Tensor]) -> Sticking:
+    """Score paths, each as `stick_score` takes it."""
+    scores = [stick_score(frames) for frames in paths]
+    known = torch.tensor([score for score in scores if score is not None], dtype=torch.float64)
+    error = (known.std() / math.sqrt(len(known))).item() if len(known) > 1 else None
+    mean = known.mean().item() if len(known) > 0 else None
+    return Sticking(score=mean, error=error, paths=scores)
+
+
+def stick_score(frames: Tensor) -> float | None:
+    """Compare details with those before, at the same pixels and moved with the content.
+
+    Content is what a Gaussian lets through; its motion is found by Lucas and Kanade's method.
+    Detail is the rest. Where content moves by 0.75 to 4 pixels from one compared frame to the
+    other, the score is `E_moved / (E_moved + E_stayed)`, of the squared differences to the earlier
+    detail: moved with the content, and left where it was.
+
+    Args:
+        frames: [T, C, R, R], float in any range, along a path through latent space, without
+            noise, whose stored maps stay at their pixels by nature.
+
+    Returns:
+        From 0 to 1; None if too little moves.
+    """
+    grey = frames.to("cpu", torch.float64).mean(dim=1, keepdim=True)
+    sigma = max(1.5, grey.shape[-1] / 64)
+    content = _blurred(grey, sigma)
+    detail = grey - content
+    best: tuple[float, Tensor, int] | None = None
+    for step in STEPS:
+        if step >= len(frames):
+            break
+        flow, trusted = _flow(content[:-step], content[step:], window=3 * sigma)
+        length = flow.square().sum(dim=1, keepdim=True).sqrt()
+        moves = trusted & (length > LEAST_MOTION) & (length < MOST_MOTION)
+        share = moves.double().mean().item()
+        if best is None or share > best[0]:
+            best = share, torch.cat([flow, moves.double()], dim=1), step
+        if share > 10 * LEAST_SHARE:
+            break
+    if best is None or best[0] < LEAST_SHARE:
+        return None
+    _, found, step = best
+    flow, weight = found[:, :2], found[:, 2:]
+    before, after = detail[:-step], detail[step:]
+    stayed = (weight * (after - before).square()).sum().item()
+    moved = (weight * (after - _warped(before, flow)).square()).sum().item()
+    return moved / (moved + stayed) if moved + stayed > 0 else None
+
+
+def strip(frames: Tensor, *, row: int | None = None) -> tuple[Tensor, int]:
+    """Stack one row of pixels of all frames: what sticks makes vertical lines.
+
+    Args:
+        frames: uint8 [T, C, R, R].
+        row: which; None takes the one in which frames differ most.
+
+    Returns:
+        uint8 [C, T, R], the first frame on top, and the row.
+    """
+    if row is None:
+        change = (frames[1:].double() - frames[:-1].double()).abs().mean(dim=(0, 1, 3))
+        row = int(change.argmax())
+    return frames[:, :, row].permute(1, 0, 2).contiguous(), row
+
+
+def _blurred(images: Tensor, sigma: float) -> Tensor:
+    """Filter [N, C, H, W] with a Gaussian; borders are repeated."""
+    radius = math.ceil(3 * sigma)
+    axis = torch.arange(-radius, radius + 1, dtype=images.dtype)
+    taps = torch.exp(-axis.square() / (2 * sigma**2))
+    taps /= taps.sum()
+    shape = images.shape
+    x = images.reshape(-1, 1, *shape[2:])
+    # replicate takes no more than the image has, in several rounds if need be
+    for dim in (2, 3):
+        kernel = taps.view(1, 1, -1, 1) if dim == 2 else taps.view(1, 1, 1, -1)
+        padding = (0, 0, radius, radius) if dim == 2 else (radius, radius, 0, 0)
+        x = F.conv2d(F.pad(x, padding, mode="replicate"), kernel)
+    return x.reshape(shape)
+
+
+def _flow(before: Tensor, after: Tensor, *, window: float) -> tuple[Tensor, Tensor]:
+    """Estimate how content moves from one image to another.
+
+    Source: Lucas and Kanade 1981, with three rounds of warping.
+
+    Args:
+        before: [N, 1, H, W].
+        after: the same.
+        window: deviation of the Gaussian over which motion is taken to be the same, in pixels.
+
+    Returns:
+        Motion along x and y in pixels, [N, 2, H, W]; where it explains the change, [N, 1, H, W].
+    """
+    flow = torch.zeros(len(before), 2, *before.shape[2:], dtype=before.dtype)
+    for _ in range(3):
+        moved = _warped(before, flow)
+        along_x, along_y = _gradient(moved)
+        change = after - moved
+        xx, xy, yy, xt, yt = (
+            _blurred(each, window)
+            for each in (
+                along_x**2,
+                along_x * along_y,
+                along_y**2,
+                along_x * change,
+                along_y * change,
+            )
+        )
+        # a little of the mean gradient keeps flat places still
+        floor = 1e-3 * (xx + yy).mean(dim=(1, 2, 3), keepdim=True) + 1e-12
+        xx, yy = xx + floor, yy + floor
+        determinant = xx * yy - xy**2
+        # after(p) = before(p - flow): the gradient points against the motion
+        step_x = -(yy * xt - xy * yt) / determinant
+        step_y = -(xx * yt - xy * xt) / determinant
+        flow = (flow + torch.cat([step_x, step_y], dim=1)).clamp(-2 * MOST_MOTION, 2 * MOST_MOTION)
+    left = _blurred((after - _warped(before, flow)).square(), window)
+    at_first = _blurred((after - before).square(), window)
+    trusted = (left < 0.25 * at_first) & (at_first > 1e-3 * at_first.mean())
+    return flow, trusted
+
+
+def _gradient(images: Tensor) -> tuple[Tensor, Tensor]:
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    along_x = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) / 2
+    along_y = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) / 2
+    return along_x, along_y
+
+
+def _warped(images: Tensor, flow: Tensor) -> Tensor:
+    """Move [N, 1, H, W] by a flow in pixels: the result at p is the image at p - flow(p)."""
+    height, width = images.shape[2:]
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=images.dtype),
+        torch.arange(width, dtype=images.dtype),
+        indexing="ij",
+    )
+    places = torch.stack(
+        [
+            (2 * (x - flow[:, 0]) + 1) / width - 1,
+            (2 * (y - flow[:, 1]) + 1) / height - 1,
+        ],
+        dim=3,
+    )
+    return F.grid_sample(images, places, mode="bicubic", padding_mode="border", align_corners=False)

@@ -1,0 +1,70 @@
+"""Mean power spectra of images, real and generated."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """The mean power spectrum of images.
+
+    Attributes:
+        power: [R, R], frequency zero in the middle; white noise of variance 1 has 1 everywhere.
+        radial: mean power at each whole frequency from 0 to R / 2, in cycles per image, over all
+            directions.
+        num_images: over which the mean was taken.
+    """
+
+    power: Tensor
+    radial: list[float]
+    num_images: int
+
+
+def mean_spectrum(batches: Iterable[Tensor]) -> Spectrum:
+    """Average the power spectra of images.
+
+    Each color of an image loses its mean and is multiplied by a Hann window, without which the
+    borders, which do not fit each other, would fill the high frequencies. Powers are averaged over
+    colors and images.
+
+    Args:
+        batches: of [N, C, R, R], float in [-1, 1], all of one size; one is held at once.
+
+    Raises:
+        ValueError: if there is no image, or they are of several sizes.
+    """
+    total: Tensor | None = None
+    num_images = 0
+    for batch in batches:
+        images = batch.to("cpu", torch.float64)
+        side = images.shape[-1]
+        if total is not None and total.shape[-1] != side:
+            raise ValueError(f"images of {side} and of {total.shape[-1]} pixels")
+        line = torch.hann_window(side + 1, periodic=False, dtype=torch.float64)
+        line = 0.5 * (line[1:] + line[:-1])  # symmetric about the middle, zero at no pixel
+        window = line[:, None] * line
+        # the mean as the window weighs it, or its side lobes would be left
+        mean = (images * window).sum(dim=(2, 3), keepdim=True) / window.sum()
+        power = torch.fft.fft2((images - mean) * window).abs().square() / window.square().sum()
+        power = power.mean(dim=1).sum(dim=0)
+        total = power if total is None else total + power
+        num_images += len(images)
+    if total is None:
+        raise ValueError("a spectrum needs at least one image")
+    power = torch.fft.fftshift(total / num_images)
+    return Spectrum(power=power, radial=_radial(power), num_images=num_images)
+
+
+def _radial(power: Tensor) -> list[float]:
+    side = power.shape[-1]
+    axis = torch.arange(side, dtype=torch.float64) - side // 2
+    radius = (axis[:, None].square() + axis.square()).sqrt().round().long()
+    num_bins = side // 2 + 1
+    inside = radius < num_bins
+    sums = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, radius[inside], power[inside])
+    counts = torch.bincount(radius[inside], minlength=num_bins)
+    radial: list[float] = (sums / counts).tolist()
+    return radial

@@ -1,0 +1,115 @@
+"""How much each resolution contributes to the image.
+
+Source: Karras et al. 2020 (StyleGAN2), section 4.2 and figure 8.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stylegan.errors import ConfigError
+from stylegan.models import stylegan2
+from stylegan.models.base import AbstractGenerator
+from stylegan.nn.modulated import ToRGB
+from stylegan.ops.fir import upsample2d
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Contribution of each resolution.
+
+    Attributes:
+        deviations: by resolution, smallest first: standard deviation of the pixels that it adds to
+            the image, in the image's unit of [-1, 1].
+        num_images: over which it was taken.
+    """
+
+    deviations: dict[int, float]
+    num_images: int
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """Deviations as shares of their sum; 0 where nothing deviates."""
+        total = sum(self.deviations.values())
+        return {side: each / total if total > 0 else 0.0 for side, each in self.deviations.items()}
+
+
+def check_usage(generator: AbstractGenerator, origin: str) -> None:
+    """Check that a generator's image is a sum over resolutions.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if not _is_sum(generator):
+        raise ConfigError(
+            f"{origin} makes its image at one resolution",
+            expected="a skip generator, whose image is a sum over resolutions (StyleGAN2 E and F)",
+            fix="use another network",
+        )
+
+
+def resolution_usage(generator: AbstractGenerator, ws: Iterable[Tensor]) -> Usage:
+    """Measure what each resolution adds to the image of a skip generator.
+
+    The RGB of each resolution is upsampled to the image's as the network does; deviations are
+    taken over images and pixels for each color, and pooled over colors. Biases do not count.
+
+    Args:
+        generator: a skip generator in eval mode.
+        ws: batches of [N, num_ws, w_dim] on its device, 1024 in all in the paper; one batch is
+            held at once.
+
+    Raises:
+        ConfigError: as `check_usage`.
+    """
+    check_usage(generator, "the network")
+    synthesis = generator.synthesis
+    assert isinstance(synthesis, stylegan2.SynthesisNetwork)
+    sums: dict[int, Tensor] = {}
+    squares: dict[int, Tensor] = {}
+    num_images = num_pixels = 0
+
+    def see(side: int, rgb: Tensor) -> None:
+        image = rgb.to(torch.float32)
+        while image.shape[-1] < generator.img_resolution:
+            image = upsample2d(image, synthesis.kernel)
+        pixels = image.double()
+        sums[side] = sums.get(side, torch.zeros(())) + pixels.sum(dim=(0, 2, 3)).cpu()
+        squares[side] = (
+            squares.get(side, torch.zeros(())) + pixels.square().sum(dim=(0, 2, 3)).cpu()
+        )
+
+    def hook(side: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        # a bias would make a frame: upsampling takes what lies beyond the border for zero
+        return lambda module, inputs, output: see(side, output - _bias_of(module))
+
+    handles = [
+        synthesis.get_submodule(f"b{side}.torgb").register_forward_hook(hook(side))
+        for side in synthesis.resolutions
+    ]
+    try:
+        for batch in ws:
+            with torch.no_grad():
+                synthesis(batch)
+            num_images += len(batch)
+            num_pixels += len(batch) * generator.img_resolution**2
+    finally:
+        for handle in handles:
+            handle.remove()
+    deviations = {}
+    for side in sorted(sums):
+        mean = sums[side] / num_pixels
+        variance = (squares[side] / num_pixels - mean.square()).clamp_min(0)
+        deviations[side] = variance.mean().sqrt().item()
+    return Usage(deviations=deviations, num_images=num_images)
+
+
+def _bias_of(torgb: nn.Module) -> Tensor:
+    assert isinstance(torgb, ToRGB)
+    return torgb.bias.detach()[:, None, None]
+
+
+def _is_sum(generator: AbstractGenerator) -> bool:
+    return isinstance(generator, stylegan2.Generator) and generator.config.architecture == "skip"

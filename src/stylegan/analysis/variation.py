@@ -1,0 +1,138 @@
+"""What noise does to the image.
+
+Source: Karras et al. 2019 (StyleGAN), section 3.2 and figures 4 and 5.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stylegan.errors import ConfigError
+from stylegan.models.base import AbstractGenerator
+from stylegan.models.noise import noise_maps, synthesize
+from stylegan.rng import generator_for
+
+Group = Literal["all", "none", "fine", "coarse"]
+GROUPS: tuple[Group, ...] = ("all", "none", "fine", "coarse")
+FINE_SIDE = 64  # pixels, from which on noise is fine in the paper's network
+DISPLAY_GAIN = 4  # of deviations, as in the paper
+
+
+def fine_from(side: int) -> int:
+    """Return the resolution from which on noise counts as fine, for images of a side.
+
+    64 at 512x512 and above, as in the paper; the upper half of the resolutions below.
+    """
+    half = math.ceil((math.log2(4) + math.log2(side)) / 2)
+    return int(min(FINE_SIDE, 2**half))
+
+
+def layers_of(generator: AbstractGenerator, group: Group) -> list[str]:
+    """Return the layers with noise in a group, coarsest first.
+
+    Raises:
+        ConfigError: if the generator has no noise at all.
+    """
+    stored = noise_maps(generator)
+    if not stored:
+        raise ConfigError(
+            "a network without noise",
+            expected="noise inputs (StyleGAN E and F, StyleGAN2)",
+            fix="use another network",
+        )
+    border = fine_from(generator.img_resolution)
+    if group == "all":
+        return list(stored)
+    if group == "none":
+        return []
+    return [
+        layer for layer, each in stored.items() if (each.shape[-1] >= border) == (group == "fine")
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """How an image varies with noise.
+
+    Attributes:
+        mean: mean over realizations, [C, R, R], nominally in [-1, 1].
+        deviation: deviation over realizations of the mean of the colors, [R, R], in [0, 1] being
+            the whole range from black to white.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def with_noise_of(generator: AbstractGenerator, ws: Tensor, group: Group) -> Tensor:
+    """Make images with the stored noise in a group of layers, and none in the others.
+
+    Source: figure 5 of the paper.
+
+    Args:
+        generator: in eval mode.
+        ws: [N, num_ws, w_dim], on its device.
+        group: of layers.
+
+    Returns:
+        [N, C, R, R], nominally in [-1, 1].
+    """
+    kept = set(layers_of(generator, group))
+    noise = {
+        layer: stored if layer in kept else torch.zeros_like(stored)
+        for layer, stored in noise_maps(generator).items()
+    }
+    with torch.no_grad():
+        return synthesize(generator, ws, noise=noise)
+
+
+def variation(
+    generator: AbstractGenerator,
+    ws: Tensor,
+    *,
+    num: int = 100,
+    group: Group = "all",
+    seed: int = 0,
+    batch: int = 8,
+) -> Variation:
+    """Measure how one image varies over realizations of noise.
+
+    Source: figure 4 of the paper: 100 realizations.
+
+    Args:
+        generator: in eval mode.
+        ws: [1, num_ws, w_dim], on its device.
+        num: realizations, at least 2.
+        group: layers whose noise varies; the others have none.
+        seed: of the noise.
+        batch: realizations at once.
+    """
+    varied = set(layers_of(generator, group))
+    stored = noise_maps(generator)
+    zero = torch.zeros((), dtype=torch.float64)
+    mean, grey_mean, grey_square = zero, zero, zero
+    for start in range(0, num, batch):
+        indices = range(start, min(start + batch, num))
+        noise = {
+            layer: torch.stack([_drawn(layer, each, seed, index) for index in indices])
+            if layer in varied
+            else torch.zeros_like(each)
+            for layer, each in stored.items()
+        }
+        with torch.no_grad():
+            images = synthesize(generator, ws.expand(len(indices), -1, -1), noise=noise)
+        images = images.clamp(-1, 1).double().cpu()
+        grey = images.mean(dim=1) / 2  # black to white is 1
+        mean = mean + images.sum(dim=0) / num
+        grey_mean = grey_mean + grey.sum(dim=0) / num
+        grey_square = grey_square + grey.square().sum(dim=0) / num
+    variance = (grey_square - grey_mean.square()) * num / (num - 1)
+    return Variation(mean=mean.float(), deviation=variance.clamp_min(0).sqrt().float())
+
+
+def _drawn(layer: str, like: Tensor, seed: int, index: int) -> Tensor:
+    stream = generator_for(f"variation/{layer}", seed=seed, nimg=index)
+    return torch.randn([1, *like.shape], generator=stream).to(like.device)
