@@ -10,7 +10,7 @@ from PIL import Image
 from stylegan import images
 from stylegan.cli import demo
 from stylegan.cli.demo import charts, evenly, find_data, main, metric_charts
-from stylegan.cli.report import line_chart
+from stylegan.cli.page import line_chart
 from stylegan.errors import CheckpointError, ConfigError, DataError
 from stylegan.interop.load import load
 from stylegan.rng import generator_for

@@ -5,7 +5,7 @@ ours.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +34,13 @@ class Sticking:
     paths: list[float | None]
 
 
-def sticking(paths: Sequence[Tensor]) -> Sticking:
+def sticking(paths: Iterable[Tensor]) -> Sticking:
     """Score paths, each as `stick_score` takes it."""
-    scores = [stick_score(frames) for frames in paths]
+    return mean_sticking([stick_score(frames) for frames in paths])
+
+
+def mean_sticking(scores: list[float | None]) -> Sticking:
+    """Average the scores of paths, but for those in which too little moves."""
     known = torch.tensor([score for score in scores if score is not None], dtype=torch.float64)
     error = (known.std() / math.sqrt(len(known))).item() if len(known) > 1 else None
     mean = known.mean().item() if len(known) > 0 else None

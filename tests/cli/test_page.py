@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylegan import images
-from stylegan.cli.report import (
+from stylegan.cli.page import (
     Chart,
     Figure,
     Section,

@@ -1,0 +1,469 @@
+"""The papers' analyses as numbers, pictures and curves, for `analyze` and `report`."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylegan.analysis.droplets import (
+    AGREEMENT,
+    COMPACT,
+    FEWEST_CHANNELS,
+    THRESHOLD,
+    Droplets,
+    find_droplets,
+    magnitude_maps,
+)
+from stylegan.analysis.phase import Sticking, mean_sticking, stick_score, strip
+from stylegan.analysis.spectra import Spectrum, mean_spectrum
+from stylegan.analysis.usage import check_usage, resolution_usage
+from stylegan.analysis.variation import (
+    DISPLAY_GAIN,
+    GROUPS,
+    fine_from,
+    layers_of,
+    variation,
+    with_noise_of,
+)
+from stylegan.cli.page import Block, Chart, Figure, Table
+from stylegan.data.dataset import ImageDataset
+from stylegan.images import from_uint8, grid, png_bytes, to_uint8
+from stylegan.latent.render import map_latents
+from stylegan.latents import lerp
+from stylegan.models.base import AbstractGenerator
+from stylegan.models.growth import resolution_at
+from stylegan.rng import generator_for
+
+PATH_FRAMES = 33  # of a path whose details are watched
+SCORED_SIDE = 256  # pixels, to which larger frames are reduced
+HEAT_TOP = 2 * THRESHOLD  # a magnitude that is shown in full brightness
+SHOWN_PIXELS = 256  # to which small pictures are enlarged on a page
+MARK = 3  # pixels from a spike to its mark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A network and how its images are drawn.
+
+    Attributes:
+        name: what to call it.
+        generator: in eval mode, on its device.
+        label: [c_dim]; None where it takes none.
+        psi: truncation.
+        seed: of the latents.
+    """
+
+    name: str
+    generator: AbstractGenerator
+    label: Tensor | None = None
+    psi: float = 1.0
+    seed: int = 0
+
+    @property
+    def side(self) -> int:
+        """Side of the images, in pixels."""
+        return resolution_at(self.generator.img_resolution, self.generator.lod)
+
+    @property
+    def batch(self) -> int:
+        """Images at once, such that the memory of features is about the same at any size."""
+        return max(1, min(32, 1024 // self.side))
+
+    def styles(self, num: int, *, first: int = 0, purpose: str = "analysis") -> Tensor:
+        """Draw ws [num, num_ws, w_dim]; each depends on the seed and its number only."""
+        rows = [
+            torch.randn(
+                self.generator.z_dim, generator=generator_for(purpose, seed=self.seed, nimg=index)
+            )
+            for index in range(first, first + num)
+        ]
+        return map_latents(self.generator, torch.stack(rows), c=self.label, psi=self.psi)
+
+    def batches(self, num: int) -> Iterator[Tensor]:
+        """Yield ws of `num` images, a batch at a time."""
+        for start in range(0, num, self.batch):
+            yield self.styles(min(self.batch, num - start), first=start)
+
+    def images(self, num: int) -> Iterator[Tensor]:
+        """Yield `num` images, a batch at a time: float [N, C, R, R], with random noise."""
+        for index, ws in enumerate(self.batches(num)):
+            stream = generator_for("analysis noise", seed=self.seed, nimg=index)
+            with torch.no_grad():
+                yield self.generator.synthesis(ws, noise_mode="random", generator=stream)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What one analysis found.
+
+    Attributes:
+        name: of its files.
+        title: of its section.
+        numbers: as JSON has them.
+        blocks: pictures, curves and tables, by the names of their files.
+        summary: a line.
+    """
+
+    name: str
+    title: str
+    numbers: Mapping[str, Any]
+    blocks: Mapping[str, Block]
+    summary: str
+
+
+def analyze_droplets(drawings: Sequence[Drawing], *, num: int, num_shown: int = 8) -> Analysis:
+    """Look for droplets in each network; show the images that are most like it."""
+    found = {each.name: find_droplets(each.generator, each.batches(num)) for each in drawings}
+    blocks: dict[str, Block] = {}
+    for index, (drawing, droplets) in enumerate(zip(drawings, found.values(), strict=True)):
+        suffix = f"-{index + 1}" if len(drawings) > 1 else ""
+        blocks[f"droplets{suffix}"] = _droplet_sheet(drawing, droplets, num, num_shown)
+        blocks[f"droplets-layers{suffix}"] = _droplet_table(drawing, droplets)
+    summary = "; ".join(
+        f"{name}: droplets in {each.share:.1%} of {each.num_images} images"
+        for name, each in found.items()
+    )
+    rule = {
+        "score_above": THRESHOLD,
+        "agreement_above": AGREEMENT,
+        "area_at_most": COMPACT,
+        "fewest_channels": FEWEST_CHANNELS,
+    }
+    return Analysis(
+        name="droplets",
+        title="Droplets",
+        numbers={"rule": rule, **{name: asdict(each) for name, each in found.items()}},
+        blocks=blocks,
+        summary=summary,
+    )
+
+
+def analyze_phase(
+    drawings: Sequence[Drawing], *, num: int, num_frames: int = PATH_FRAMES
+) -> Analysis:
+    """Score whether details stick to pixels along paths between random latents."""
+    found: dict[str, Sticking] = {}
+    blocks: dict[str, Block] = {}
+    for index, drawing in enumerate(drawings):
+        scores: list[float | None] = []
+        kept: tuple[float, Tensor] | None = None
+        for path in range(num):
+            frames = _path_frames(drawing, path, num_frames)
+            score = stick_score(from_uint8(frames))
+            scores.append(score)
+            if score is not None and (kept is None or score > kept[0]):
+                kept = score, frames
+        found[drawing.name] = mean_sticking(scores)
+        if kept is None:
+            kept = math.nan, frames
+        suffix = f"-{index + 1}" if len(drawings) > 1 else ""
+        blocks[f"phase{suffix}"] = _phase_sheet(drawing, kept[1], kept[0])
+    numbers = {name: asdict(each) for name, each in found.items()}
+    rows = [
+        [
+            name,
+            "too little moves" if each.score is None else f"{each.score:.3f}",
+            "" if each.error is None else f"{each.error:.3f}",
+            f"{sum(score is not None for score in each.paths)} of {len(each.paths)}",
+        ]
+        for name, each in found.items()
+    ]
+    blocks["phase-scores"] = Table(
+        header=["network", "sticking", "standard error", "paths that move"],
+        rows=rows,
+        caption="1: details stay at their pixels; 0: they move with the content. Without noise.",
+    )
+    return Analysis(
+        name="phase",
+        title="Details that stick to pixels",
+        numbers=numbers,
+        blocks=blocks,
+        summary="; ".join(
+            f"{row[0]}: sticking {row[1]} ± {row[2] or '?'} ({row[3]} paths)" for row in rows
+        ),
+    )
+
+
+def analyze_usage(
+    drawing: Drawing, *, num: int, history: Sequence[tuple[float, Drawing]] = ()
+) -> Analysis:
+    """Measure what each resolution adds, and over training where there are snapshots.
+
+    Args:
+        drawing: the network.
+        num: images.
+        history: of a run: thousands of images shown, and the network then, oldest first.
+    """
+    check_usage(drawing.generator, drawing.name)
+    now = resolution_usage(drawing.generator, drawing.batches(num))
+    rows = [
+        [f"{side}x{side}", f"{now.deviations[side]:.4f}", f"{100 * share:.1f}"]
+        for side, share in now.shares.items()
+    ]
+    numbers: dict[str, Any] = {
+        "num_images": now.num_images,
+        "deviations": now.deviations,
+        "shares": now.shares,
+    }
+    blocks: dict[str, Block] = {
+        "usage-table": Table(
+            header=["resolution", "deviation", "share, %"],
+            rows=rows,
+            caption=f"Deviation of the pixels that a resolution adds, over {num} images.",
+        )
+    }
+    if history:
+        over = [
+            (kimg, resolution_usage(each.generator, each.batches(num)).shares)
+            for kimg, each in history
+        ]
+        numbers["history"] = [{"kimg": kimg, "shares": shares} for kimg, shares in over]
+        series = {
+            f"{side}x{side}": [(kimg, 100 * shares[side]) for kimg, shares in over]
+            for side in now.shares
+        }
+        blocks["usage-history"] = Chart(
+            title="Contribution of each resolution over training",
+            series=series,
+            x_label="thousands of real images shown",
+            y_label="share, %",
+        )
+    top = max(now.shares, key=now.shares.__getitem__)
+    return Analysis(
+        name="usage",
+        title="Resolution usage",
+        numbers=numbers,
+        blocks=blocks,
+        summary=", ".join(f"{side}: {share:.1%}" for side, share in now.shares.items())
+        + f"; most from {top}x{top}",
+    )
+
+
+def analyze_spectra(drawing: Drawing, *, num: int, reals: ImageDataset | None = None) -> Analysis:
+    """Compare the mean power spectra of generated and of real images."""
+    found = {"generated": mean_spectrum(drawing.images(num))}
+    if reals is not None:
+        found["real"] = mean_spectrum(_real_batches(reals, num, drawing.batch))
+    series = {
+        name: [
+            (float(frequency), 10 * math.log10(max(power, 1e-12)))
+            for frequency, power in enumerate(each.radial)
+            if frequency > 0
+        ]
+        for name, each in found.items()
+    }
+    blocks: dict[str, Block] = {
+        "spectra-radial": Chart(
+            title="Mean power spectrum",
+            series=series,
+            x_label="cycles per image",
+            y_label="power, dB",
+            caption="Over all directions; Hann window; white noise of variance 1 lies at 0 dB.",
+        ),
+        "spectra": _spectrum_sheet(found),
+    }
+    numbers: dict[str, Any] = {
+        name: {"num_images": each.num_images, "radial": each.radial} for name, each in found.items()
+    }
+    summary = f"{found['generated'].num_images} generated images"
+    if reals is not None:
+        upper = slice(len(found["real"].radial) // 2, None)
+        pairs = zip(found["generated"].radial[upper], found["real"].radial[upper], strict=True)
+        gap = [10 * math.log10(max(a, 1e-12) / max(b, 1e-12)) for a, b in pairs]
+        numbers["upper_half_difference_db"] = sum(gap) / len(gap)
+        summary += (
+            f" against {found['real'].num_images} real ones: "
+            f"{numbers['upper_half_difference_db']:+.2f} dB in the upper half of the frequencies"
+        )
+    return Analysis(
+        name="spectra", title="Power spectra", numbers=numbers, blocks=blocks, summary=summary
+    )
+
+
+def analyze_noise(drawing: Drawing, *, num: int, num_realizations: int = 100) -> Analysis:
+    """Show what noise does, in all, no, fine and coarse layers."""
+    generator, side = drawing.generator, drawing.generator.img_resolution
+    layers_of(generator, "all")
+    cells: list[Tensor] = []
+    deviations: dict[str, list[float]] = {group: [] for group in GROUPS}
+    for index in range(num):
+        ws = drawing.styles(1, first=index)
+        cells += [to_uint8(with_noise_of(generator, ws, group)).cpu()[0] for group in GROUPS]
+        for group in GROUPS:
+            found = variation(
+                generator,
+                ws,
+                num=num_realizations,
+                group=group,
+                seed=drawing.seed,
+                batch=drawing.batch,
+            )
+            deviations[group].append(found.deviation.mean().item())
+            if group == "all":
+                shown = (DISPLAY_GAIN * 255 * found.deviation).clamp(0, 255).to(torch.uint8)
+                heat = shown[None].expand(cells[-1].shape[0], -1, -1)
+        cells.append(heat)
+    means = {group: sum(each) / len(each) for group, each in deviations.items()}
+    border = fine_from(side)
+    rows = [
+        [group, str(len(layers_of(generator, group))), f"{255 * means[group]:.2f}"]
+        for group in GROUPS
+    ]
+    sheet = grid(torch.stack(cells), columns=len(GROUPS) + 1, padding=2)
+    return Analysis(
+        name="noise",
+        title="Noise",
+        numbers={
+            "realizations": num_realizations,
+            "fine_from": border,
+            "mean_deviation": means,
+            "layers": {group: layers_of(generator, group) for group in GROUPS},
+        },
+        blocks={
+            "noise": Figure(
+                data=png_bytes(sheet),
+                caption="From left to right: noise in all layers, in none, in the fine ones "
+                f"(from {border}x{border}), in the coarse ones; and the deviation over "
+                f"{num_realizations} realizations, times {DISPLAY_GAIN}.",
+                scale=_scale(sheet, columns=len(GROUPS) + 1),
+            ),
+            "noise-table": Table(
+                header=["noise in", "layers", "mean deviation of a pixel, of 255"],
+                rows=rows,
+                caption=f"Over {num_realizations} realizations of {num} images.",
+            ),
+        },
+        summary=", ".join(f"{group} {255 * means[group]:.2f}" for group in GROUPS)
+        + " of 255 is a pixel's mean deviation",
+    )
+
+
+def _droplet_sheet(drawing: Drawing, droplets: Droplets, num: int, num_shown: int) -> Figure:
+    """Show images above what the layer in which spikes are highest shows of them, peaks marked."""
+    layer = max(droplets.layers, key=lambda each: (each.share, each.median_score)).layer
+    ranked = [index for index, place in enumerate(droplets.places) if place is not None]
+    ranked += [index for index in range(num) if index not in ranked]
+    columns: list[Tensor] = []
+    for index in ranked[:num_shown]:
+        pictures, spikes = magnitude_maps(drawing.generator, drawing.styles(1, first=index), layer)
+        picture = to_uint8(pictures).cpu()[0].expand(3, -1, -1)
+        heat = _heat(spikes.magnitude[0] / spikes.magnitude[0].median() / HEAT_TOP)
+        heat = F.interpolate(heat[None].float(), size=picture.shape[-2:])[0].to(torch.uint8)
+        if spikes.found[0]:
+            share = (spikes.place[0].double() + 0.5) / spikes.magnitude.shape[-1]
+            heat = _marked(heat, share * heat.shape[-1])
+        columns.append(torch.cat([picture, heat], dim=1))
+    sheet = grid(torch.stack(columns), columns=len(columns), padding=2)
+    return Figure(
+        data=png_bytes(sheet),
+        caption=f"{drawing.name}: images, and below each the magnitude of its features in "
+        f"{layer}, white at {HEAT_TOP:g} times the median; droplets are boxed.",
+        scale=_scale(sheet, columns=len(columns)),
+    )
+
+
+def _droplet_table(drawing: Drawing, droplets: Droplets) -> Table:
+    return Table(
+        header=["layer", "channels", "median score", "highest", "images with a droplet, %"],
+        rows=[
+            [
+                each.layer,
+                str(each.num_channels),
+                f"{each.median_score:.1f}",
+                f"{each.highest_score:.1f}",
+                f"{100 * each.share:.1f}"
+                if each.num_channels >= FEWEST_CHANNELS
+                else "too few channels",
+            ]
+            for each in droplets.layers
+        ],
+        caption=f"{drawing.name}: peak of the features over their median; a droplet is a peak "
+        f"above {THRESHOLD:g} that is compact, and shared by most channels.",
+    )
+
+
+def _path_frames(drawing: Drawing, path: int, num_frames: int) -> Tensor:
+    """Walk from one latent to another without noise: uint8 [T, C, R, R], R at most 256."""
+    ends = drawing.styles(2, first=2 * path, purpose="path")
+    frames = []
+    for index in range(num_frames):
+        ws = lerp(ends[:1], ends[1:], index / (num_frames - 1))
+        with torch.no_grad():
+            image = drawing.generator.synthesis(ws, noise_mode="none")
+        if image.shape[-1] > SCORED_SIDE:
+            image = F.avg_pool2d(image, image.shape[-1] // SCORED_SIDE)
+        frames.append(to_uint8(image).cpu())
+    return torch.cat(frames)
+
+
+def _phase_sheet(drawing: Drawing, frames: Tensor, score: float) -> Figure:
+    """Show frames of a path above the strip of one of their rows."""
+    picture, row = strip(frames)
+    side = frames.shape[-1]
+    shown = frames[torch.linspace(0, len(frames) - 1, 6).round().long()]
+    # the strip is drawn six pictures wide and two high
+    wide = F.interpolate(picture[None].float(), size=(2 * side, 6 * side))[0].to(torch.uint8)
+    sheet = torch.cat([grid(shown, columns=6), wide], dim=1)
+    told = "no path moves enough" if math.isnan(score) else f"sticking {score:.2f}"
+    return Figure(
+        data=png_bytes(sheet),
+        caption=f"{drawing.name}: a path through w ({told}), and below row {row} of all its "
+        f"{len(frames)} frames from top to bottom. What sticks to pixels makes vertical lines.",
+        scale=_scale(sheet, columns=6),
+    )
+
+
+def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
+    maps = [(10 * each.power.clamp_min(1e-12).log10()) for each in found.values()]
+    low = min(each.min().item() for each in maps)
+    high = max(each.max().item() for each in maps)
+    cells = [((each - low) / max(high - low, 1e-9) * 255).to(torch.uint8)[None] for each in maps]
+    sheet = grid(torch.stack(cells), columns=len(cells), padding=2)
+    return Figure(
+        data=png_bytes(sheet),
+        caption=f"Mean power of {' and '.join(found)} images, frequency zero in the middle; "
+        f"black is {low:.0f} dB, white {high:.0f} dB.",
+        scale=_scale(sheet, columns=len(cells)),
+    )
+
+
+def _real_batches(reals: ImageDataset, num: int, batch: int) -> Iterator[Tensor]:
+    """Yield real images spread over the set."""
+    num = min(num, len(reals))
+    indices = [index * len(reals) // num for index in range(num)]
+    for start in range(0, num, batch):
+        yield from_uint8(reals.gather(indices[start : start + batch]))
+
+
+def _heat(values: Tensor) -> Tensor:
+    """Color [H, W] from black over red and yellow to white at 1: uint8 [3, H, W]."""
+    bands = torch.stack([3 * values, 3 * values - 1, 3 * values - 2])
+    return (bands.clamp(0, 1) * 255).to(torch.uint8)
+
+
+def _marked(picture: Tensor, place: Tensor) -> Tensor:
+    """Draw a box around a place (row, column) in uint8 [3, H, W]."""
+    marked = picture.clone()
+    side = picture.shape[-1]
+    reach = max(MARK, side // 24)
+    top, left = (max(0, int(each) - reach) for each in place.tolist())
+    bottom, right = (min(side - 1, int(each) + reach) for each in place.tolist())
+    color = torch.tensor([64, 200, 255], dtype=torch.uint8)[:, None]
+    for rows, cols in (
+        (slice(top, top + 1), slice(left, right + 1)),
+        (slice(bottom, bottom + 1), slice(left, right + 1)),
+        (slice(top, bottom + 1), slice(left, left + 1)),
+        (slice(top, bottom + 1), slice(right, right + 1)),
+    ):
+        marked[:, rows, cols] = color[..., None]
+    return marked
+
+
+def _scale(sheet: Tensor, *, columns: int) -> int:
+    """Return by how much to enlarge a sheet on a page, so that its pictures can be seen."""
+    side = sheet.shape[-1] / columns
+    return max(1, round(min(SHOWN_PIXELS / side, 900 / sheet.shape[-1], 4)))
