@@ -18,6 +18,7 @@ COMMANDS = {
     "train-classifier": ("stylegan.cli.train_classifier", "fit attribute classifiers to labels"),
     "evaluate": ("stylegan.cli.evaluate", "measure networks and images by the papers' metrics"),
     "generate": ("stylegan.cli.generate", "make images, mixing sheets and videos"),
+    "directions": ("stylegan.cli.directions", "find and apply directions of change in w"),
     "project": ("stylegan.cli.project", "find the latents of pictures"),
     "attribute": ("stylegan.cli.attribute", "say which network made an image, if any"),
     "analyze": ("stylegan.cli.analyze", "see in a network what the papers saw in theirs"),

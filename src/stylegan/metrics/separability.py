@@ -97,8 +97,20 @@ def conditional_entropy(predicted: Tensor, labels: Tensor) -> float:
     return max(float(entropy), 0.0)
 
 
-def _fit_and_predict(latents: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
-    """Return predictions, bool [N], and whether the fit ended by itself; there are both labels."""
+def fit_plane(latents: Tensor, labels: Tensor) -> tuple[Tensor, float, bool]:
+    """Separate two kinds of latents by a plane, with a linear support vector machine.
+
+    Args:
+        latents: [N, D].
+        labels: bool [N], both of them present.
+
+    Returns:
+        Normal [D], float64, and offset: `latents @ normal + offset` is positive where a label is
+        predicted; and whether the fit ended by itself.
+
+    Raises:
+        ConfigError: if scikit-learn is not installed.
+    """
     try:
         from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
         from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
@@ -108,11 +120,16 @@ def _fit_and_predict(latents: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
             expected="the extra packages of the metrics",
             fix="pip install 'stylegan[metrics]'",
         ) from error
-    inputs = latents.detach().cpu().numpy()
     machine = LinearSVC(dual="auto", random_state=0)
     with warnings.catch_warnings():
         # Counted instead; a line of a library about its own options helps nobody here.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        machine.fit(inputs, labels.cpu().numpy())
-    predicted = torch.from_numpy(machine.predict(inputs))
-    return predicted, bool(machine.n_iter_ < machine.max_iter)
+        machine.fit(latents.detach().cpu().numpy(), labels.cpu().numpy())
+    normal = torch.from_numpy(machine.coef_[0]).double()
+    return normal, float(machine.intercept_[0]), bool(machine.n_iter_ < machine.max_iter)
+
+
+def _fit_and_predict(latents: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
+    """Return predictions, bool [N], and whether the fit ended by itself; there are both labels."""
+    normal, offset, finished = fit_plane(latents, labels)
+    return latents.detach().cpu().double() @ normal + offset > 0, finished
