@@ -150,6 +150,7 @@ FOLDERS = {
         "project",
         "attribute",
         "page",
+        "curves",
         "figures",
         "analyze",
         "directions",

@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
 import torch
@@ -78,19 +79,24 @@ def write(image: Tensor, path: str | os.PathLike[str]) -> None:
 
 
 def write_gif(frames: Sequence[Tensor], path: str | os.PathLike[str], *, fps: float = 25) -> None:
-    """Write uint8 [C, H, W] frames as an endless GIF, whole or not at all.
-
-    The file counts in hundredths of a second: frames may differ by one, their sum is as asked.
-    """
+    """Write frames as a GIF file as `save_gif` makes it, whole or not at all."""
     buffer = io.BytesIO()
+    save_gif(frames, buffer, fps=fps)
+    write_atomic(path, buffer.getvalue())
+
+
+def save_gif(frames: Sequence[Tensor], file: IO[bytes], *, fps: float = 25) -> None:
+    """Write uint8 [C, H, W] frames as an endless GIF into an open file.
+
+    The format counts in hundredths of a second: frames may differ by one, their sum is as asked.
+    """
     first, *rest = [to_pil(frame) for frame in frames]
     ends = [round(100 * index / fps) for index in range(len(frames) + 1)]
     first.save(
-        buffer,
+        file,
         format="gif",
         save_all=True,
         append_images=rest,
         duration=[10 * (end - start) for start, end in itertools.pairwise(ends)],
         loop=0,
     )
-    write_atomic(path, buffer.getvalue())

@@ -9,7 +9,8 @@ from PIL import Image
 
 from stylegan import images
 from stylegan.cli import demo
-from stylegan.cli.demo import charts, evenly, find_data, main, metric_charts
+from stylegan.cli.curves import charts, evenly, metric_charts
+from stylegan.cli.demo import find_data, main
 from stylegan.cli.page import line_chart
 from stylegan.errors import CheckpointError, ConfigError, DataError
 from stylegan.interop.load import load

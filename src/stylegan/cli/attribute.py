@@ -172,10 +172,7 @@ class Attribute:
         """Return where the calibration of a network is."""
         if self.calibrations:
             return self.calibrations[index]
-        path = work.path
-        return (
-            path / _CALIBRATION if path.is_dir() else path.with_name(f"{path.name}.{_CALIBRATION}")
-        )
+        return calibration_place(work.path)
 
     def _calibrate(self, index: int) -> None:
         assert self.data is not None
@@ -299,6 +296,11 @@ class Attribute:
                 cells += [f"{each['distance']:.4f}", f"{each['probability']:.3f}"]
             table.add_row(Text(row["name"]), *cells, Text(row["verdict"]))
         return table
+
+
+def calibration_place(path: Path) -> Path:
+    """Return where the calibration of weights is stored: in their folder, or beside their file."""
+    return path / _CALIBRATION if path.is_dir() else path.with_name(f"{path.name}.{_CALIBRATION}")
 
 
 def _own_target(work: Projecting, seed: int) -> Target:

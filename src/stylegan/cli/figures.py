@@ -329,7 +329,7 @@ def analyze_noise(drawing: Drawing, *, num: int, num_realizations: int = 100) ->
                 caption="From left to right: noise in all layers, in none, in the fine ones "
                 f"(from {border}x{border}), in the coarse ones; and the deviation over "
                 f"{num_realizations} realizations, times {DISPLAY_GAIN}.",
-                scale=_scale(sheet, columns=len(GROUPS) + 1),
+                scale=scale_of(sheet, columns=len(GROUPS) + 1),
             ),
             "noise-table": Table(
                 header=["noise in", "layers", "mean deviation of a pixel, of 255"],
@@ -362,7 +362,7 @@ def _droplet_sheet(drawing: Drawing, droplets: Droplets, num: int, num_shown: in
         data=png_bytes(sheet),
         caption=f"{drawing.name}: images, and below each the magnitude of its features in "
         f"{layer}, white at {HEAT_TOP:g} times the median; droplets are boxed.",
-        scale=_scale(sheet, columns=len(columns)),
+        scale=scale_of(sheet, columns=len(columns)),
     )
 
 
@@ -413,7 +413,7 @@ def _phase_sheet(drawing: Drawing, frames: Tensor, score: float) -> Figure:
         data=png_bytes(sheet),
         caption=f"{drawing.name}: a path through w ({told}), and below row {row} of all its "
         f"{len(frames)} frames from top to bottom. What sticks to pixels makes vertical lines.",
-        scale=_scale(sheet, columns=6),
+        scale=scale_of(sheet, columns=6),
     )
 
 
@@ -427,7 +427,7 @@ def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
         data=png_bytes(sheet),
         caption=f"Mean power of {' and '.join(found)} images, frequency zero in the middle; "
         f"black is {low:.0f} dB, white {high:.0f} dB.",
-        scale=_scale(sheet, columns=len(cells)),
+        scale=scale_of(sheet, columns=len(cells)),
     )
 
 
@@ -463,7 +463,7 @@ def _marked(picture: Tensor, place: Tensor) -> Tensor:
     return marked
 
 
-def _scale(sheet: Tensor, *, columns: int) -> int:
+def scale_of(sheet: Tensor, *, columns: int) -> int:
     """Return by how much to enlarge a sheet on a page, so that its pictures can be seen."""
     side = sheet.shape[-1] / columns
     return max(1, round(min(SHOWN_PIXELS / side, 900 / sheet.shape[-1], 4)))

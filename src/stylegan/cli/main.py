@@ -22,6 +22,7 @@ COMMANDS = {
     "project": ("stylegan.cli.project", "find the latents of pictures"),
     "attribute": ("stylegan.cli.attribute", "say which network made an image, if any"),
     "analyze": ("stylegan.cli.analyze", "see in a network what the papers saw in theirs"),
+    "report": ("stylegan.cli.report", "show all that can be seen of a network on one page"),
     "convert": ("stylegan.cli.convert", "turn weight files of other programs into ours, and back"),
     "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),
 }

@@ -302,16 +302,27 @@ class Projecting:
                 self._project(part, bar, keeps_frames=keeps_frames)
         return jobs
 
-    def _project(self, jobs: Sequence[Job], bar: Progress, *, keeps_frames: bool) -> None:
-        """Project pictures that have gone equally far, side by side."""
-        projector = Projector(
+    def find(self, targets: Sequence[Target]) -> list[Projection]:
+        """Project a few pictures at once, and write nothing."""
+        projector = self._projector(targets)
+        with progress(transient=True) as bar:
+            for _ in bar.track(range(self._config.num_steps), description="projection"):
+                projector.advance()
+        return projector.result()
+
+    def _projector(self, targets: Sequence[Target]) -> Projector:
+        return Projector(
             self.generator,
-            torch.stack([job.target.image for job in jobs]),
+            torch.stack([target.image for target in targets]),
             distance=self.distance,
             statistics=self.statistics,
             config=self._config,
             seed=self._seed,
         )
+
+    def _project(self, jobs: Sequence[Job], bar: Progress, *, keeps_frames: bool) -> None:
+        """Project pictures that have gone equally far, side by side."""
+        projector = self._projector([job.target for job in jobs])
         mean_distances = [each.distance for each in projector.result()]
         if states := [job.state for job in jobs if job.state is not None]:
             projector.load_state_dict(join_states(states))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stylegan import images
 from stylegan.files import write_atomic
@@ -26,20 +27,34 @@ def save_ranking(
     METRIC.npz has `values` in the order in which pairs were drawn, and `order`, which sorts them.
     The sheets METRIC-shortest.png and METRIC-longest.png begin with the extreme ones.
 
-    Source: Karras et al. 2020 (StyleGAN2), section 3 and figure 4.
-
     Returns:
         The files.
     """
     values = result.per_image
     assert values is not None
-    order = values.argsort(stable=True)
     name = result.record["metric"].replace(":", "-")
     buffer = io.BytesIO()
-    np.savez(buffer, values=values.numpy(), order=order.numpy())
+    np.savez(buffer, values=values.numpy(), order=values.argsort(stable=True).numpy())
     paths = [folder / f"{name}.npz"]
     write_atomic(paths[0], buffer.getvalue())
+    for which, sheet in ranking_sheets(result, protocol, subject).items():
+        paths.append(folder / f"{name}-{which}.png")
+        images.write(sheet, paths[-1])
+    return paths
+
+
+def ranking_sheets(
+    result: Result, protocol: PathLengthProtocol, subject: NetworkSubject
+) -> dict[str, Tensor]:
+    """Draw the images with the shortest and with the longest paths, uint8 [C, H, W].
+
+    Source: Karras et al. 2020 (StyleGAN2), section 3 and figure 4.
+    """
+    values = result.per_image
+    assert values is not None
+    order = values.argsort(stable=True)
     source = subject.source(protocol.num_fake)
+    sheets = {}
     for which, places in (("shortest", order[:SHOWN]), ("longest", order.flip(0)[:SHOWN])):
         shown = []
         for place in places.tolist():
@@ -54,6 +69,5 @@ def save_ranking(
                 labels=source.draw(index).c,
             )
             shown.append(images.to_uint8(image))
-        paths.append(folder / f"{name}-{which}.png")
-        images.write(images.grid(torch.stack(shown), columns=COLUMNS), paths[-1])
-    return paths
+        sheets[which] = images.grid(torch.stack(shown), columns=COLUMNS)
+    return sheets

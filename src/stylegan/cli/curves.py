@@ -1,0 +1,56 @@
+"""What a run's log says, as curves over the images shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stylegan.cli.page import Chart
+
+X_LABEL = "images shown (thousands)"
+CURVES = (
+    # title, unit, names of the log with what to call them
+    ("Adversarial loss", "loss (nats)", {"loss/G": "generator", "loss/D": "discriminator"}),
+    (
+        "Discriminator output",
+        "mean logit",
+        {"logits/real": "real images", "logits/fake": "generated images"},
+    ),
+    ("R1 penalty", "squared gradient norm", {"r1/penalty": "R1"}),
+    ("Path length", "mean length", {"path_length/mean": "path length"}),
+)
+
+
+def evenly(items: Sequence[Any], num: int) -> list[Any]:
+    """Choose at most `num` items at equal distances, the first and the last among them."""
+    if len(items) <= num:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (num - 1))] for index in range(num)]
+
+
+def charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Draw what the log has of `CURVES`, and the speed, over images shown."""
+    drawn = []
+    for title, unit, names in CURVES:
+        series = {
+            shown: [
+                (line["nimg"] / 1e3, line["terms"][name]) for line in log if name in line["terms"]
+            ]
+            for name, shown in names.items()
+        }
+        drawn.append(Chart(title=title, series=series, x_label=X_LABEL, y_label=unit))
+    speed = [(line["nimg"] / 1e3, line["time"]["images_per_second"]) for line in log]
+    drawn.append(
+        Chart(title="Speed", series={"speed": speed}, x_label=X_LABEL, y_label="images per second")
+    )
+    return drawn
+
+
+def metric_charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Draw each metric that was computed while the run trained, over images shown."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for line in log:
+        for name, value in line["metrics"].items() if line["kind"] == "metrics" else ():
+            curves.setdefault(name, []).append((line["nimg"] / 1e3, value))
+    return [
+        Chart(title=name, series={name: curve}, x_label=X_LABEL, y_label="value")
+        for name, curve in curves.items()
+    ]
