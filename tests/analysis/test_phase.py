@@ -34,7 +34,7 @@ def path(*, glued, seed, side=64, num=13, speed=1.0, noise=0.0):
     return torch.stack(frames)[:, None].expand(-1, 3, -1, -1)
 
 
-@pytest.mark.parametrize("side", [32, 64])
+@pytest.mark.parametrize("side", [32, 64, 128])
 @pytest.mark.parametrize("speed", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("noise", [0.0, 0.02])
 def test_glued_and_moving_detail_are_apart_by_five_standard_errors(side, speed, noise):

@@ -12,9 +12,10 @@ def distance_of(preset, **options):
     return DiscriminatorDistance(networks.discriminator)
 
 
+@pytest.mark.parametrize("c_dim", [0, 3])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_it_is_zero_of_equal_images_and_grows_with_noise(preset):
-    distance = distance_of(preset)
+def test_it_is_zero_of_equal_images_and_grows_with_noise(preset, c_dim):
+    distance = distance_of(preset, c_dim=c_dim)
     images = torch.rand(3, 3, 16, 16) * 2 - 1
     noise = torch.randn(3, 3, 16, 16)
     near, far = (distance.distance(images, images + s * noise) for s in (0.01, 0.3))
@@ -34,7 +35,7 @@ def test_the_embedding_s_squared_distance_is_the_distance():
 
 def test_an_image_s_distance_does_not_depend_on_its_company():
     distance = distance_of("stylegan2-f")  # its head compares the images of a batch
-    a, b = torch.rand(2, 4, 3, 16, 16)
+    a, b = torch.rand(2, 5, 3, 16, 16)  # no multiple of its groups
     alone = distance.distance(a[:1], b[:1])
     torch.testing.assert_close(distance.distance(a, b)[:1], alone)
 

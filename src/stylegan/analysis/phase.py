@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MOTION_SIDE = 64  # pixels, at which motion is estimated; larger content is reduced
+SIGMA = 1.5  # pixels of this size: the deviation of the Gaussian that lets content through
 LEAST_MOTION = 0.75  # pixels between compared frames; less tells little
-MOST_MOTION = 4.0  # pixels; the estimate of motion does not follow more
+MOST_MOTION = 4.0  # pixels of the reduced size; the estimate does not follow more
 LEAST_SHARE = 0.01  # of the pixels that must move so
 STEPS = (1, 2, 4, 8)  # frames from one compared frame to the other
 
@@ -50,10 +52,11 @@ def mean_sticking(scores: list[float | None]) -> Sticking:
 def stick_score(frames: Tensor) -> float | None:
     """Compare details with those before, at the same pixels and moved with the content.
 
-    Content is what a Gaussian lets through; its motion is found by Lucas and Kanade's method.
-    Detail is the rest. Where content moves by 0.75 to 4 pixels from one compared frame to the
-    other, the score is `E_moved / (E_moved + E_stayed)`, of the squared differences to the earlier
-    detail: moved with the content, and left where it was.
+    Content is what a Gaussian of a deviation of 1/42 of the side lets through (1.5 pixels at
+    64x64 and below); its motion is found by Lucas and Kanade's method. Detail is the rest. Where
+    content moves by 0.75 pixels or more from one compared frame to the other, the score is
+    `E_moved / (E_moved + E_stayed)`, of the squared differences to the earlier detail: moved with
+    the content, and left where it was.
 
     Args:
         frames: [T, C, R, R], float in any range, along a path through latent space, without
@@ -63,25 +66,31 @@ def stick_score(frames: Tensor) -> float | None:
         From 0 to 1; None if too little moves.
     """
     grey = frames.to("cpu", torch.float64).mean(dim=1, keepdim=True)
-    sigma = max(1.5, grey.shape[-1] / 64)
+    factor = max(1, grey.shape[-1] // MOTION_SIDE)
+    sigma = SIGMA * factor
     content = _blurred(grey, sigma)
     detail = grey - content
-    best: tuple[float, Tensor, int] | None = None
+    # motion is as smooth as content, so that a small image says as much of it
+    small = F.avg_pool2d(content, factor)
+    best: tuple[float, Tensor, Tensor, int] | None = None
     for step in STEPS:
         if step >= len(frames):
             break
-        flow, trusted = _flow(content[:-step], content[step:], window=3 * sigma)
+        flow, trusted = _flow(small[:-step], small[step:], window=3 * SIGMA)
         length = flow.square().sum(dim=1, keepdim=True).sqrt()
-        moves = trusted & (length > LEAST_MOTION) & (length < MOST_MOTION)
+        moves = trusted & (length * factor > LEAST_MOTION) & (length < MOST_MOTION)
         share = moves.double().mean().item()
         if best is None or share > best[0]:
-            best = share, torch.cat([flow, moves.double()], dim=1), step
+            best = share, flow, moves.double(), step
         if share > 10 * LEAST_SHARE:
             break
     if best is None or best[0] < LEAST_SHARE:
         return None
-    _, found, step = best
-    flow, weight = found[:, :2], found[:, 2:]
+    _, flow, weight, step = best
+    if factor > 1:
+        size = detail.shape[2:]
+        flow = factor * F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
+        weight = F.interpolate(weight, size=size, mode="nearest")
     before, after = detail[:-step], detail[step:]
     stayed = (weight * (after - before).square()).sum().item()
     moved = (weight * (after - _warped(before, flow)).square()).sum().item()
@@ -112,7 +121,6 @@ def _blurred(images: Tensor, sigma: float) -> Tensor:
     taps /= taps.sum()
     shape = images.shape
     x = images.reshape(-1, 1, *shape[2:])
-    # replicate takes no more than the image has, in several rounds if need be
     for dim in (2, 3):
         kernel = taps.view(1, 1, -1, 1) if dim == 2 else taps.view(1, 1, 1, -1)
         padding = (0, 0, radius, radius) if dim == 2 else (radius, radius, 0, 0)

