@@ -91,8 +91,9 @@ def test_a_figure_that_fails_costs_no_other(tmp_path, monkeypatch, caplog):
     assert "Droplets failed (out of memory)" in caplog.text
 
 
+@pytest.mark.slow
 def test_large_pictures_are_reduced(tmp_path):
-    network = save(tmp_path / "n", "stylegan2-e", side=256, channel_base=128, channel_max=4)
+    network = save(tmp_path / "n", "stylegan2-e", side=256, channel_base=256, channel_max=4)
     networks = io.load(network, only=["generator_ema"])
     io.save(Networks(generator_ema=networks.generator_ema), network)
     run(network, out=tmp_path / "page.html")
