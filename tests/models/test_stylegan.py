@@ -126,14 +126,18 @@ def test_styles_of_larger_levels_are_not_used():
     generator.lod = 1
     ws = generator.mapping(torch.randn(2, 5))
     other = torch.cat([ws[:, :4], torch.randn(2, 2, 7)], dim=1)
-    assert torch.equal(generator.synthesis(ws), generator.synthesis(other))
+    # not equal to the bit: a product of an expanded w may take another kernel than one of a copy
+    torch.testing.assert_close(
+        generator.synthesis(ws), generator.synthesis(other), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_noise_modes():
     generator = noisy(tiny())
     ws = generator.mapping(torch.randn(1, 5)).repeat(2, 1, 1)
     const = generator.synthesis(ws)
-    assert torch.equal(const[0], const[1])
+    # the rows of a batch may be rounded differently, which depends on the processor
+    torch.testing.assert_close(const[0], const[1], atol=1e-5, rtol=1e-5)
     assert (const - generator.synthesis(ws, noise_mode="none")).abs().max() > 1e-3
     draw = [
         generator.synthesis(ws, noise_mode="random", generator=torch.Generator().manual_seed(1))

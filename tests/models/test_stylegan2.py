@@ -113,7 +113,8 @@ def test_noise_modes(generator_config):
     torch.nn.init.ones_(generator.synthesis.b8.conv1.noise_strength)
     ws = generator.mapping(torch.randn(1, 8)).repeat(2, 1, 1)
     const = generator.synthesis(ws)
-    assert torch.equal(const[0], const[1])
+    # the rows of a batch may be rounded differently, which depends on the processor
+    torch.testing.assert_close(const[0], const[1], atol=1e-5, rtol=1e-5)
     none = generator.synthesis(ws, noise_mode="none")
     assert (const - none).abs().max() > 1e-3
     first = generator.synthesis(ws, noise_mode="random", generator=torch.Generator().manual_seed(1))

@@ -54,7 +54,8 @@ def test_features_are_the_second_dense_layer_after_its_rectifier(vgg16):
     expected = F.relu(2 * F.relu(total[:, None] + torch.arange(4096.0)) - 2000)
     assert features.shape == (2, vgg16.num_features)
     assert (expected[:, 0] == 0).all()
-    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-3)
+    # 2000 is taken from sums of about 2000, so that 1e-5 of these is left
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=0.05)
 
 
 def test_a_smaller_image_skips_pixels(vgg16):
