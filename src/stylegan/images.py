@@ -60,8 +60,8 @@ def from_pil(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
-def read(path: str | os.PathLike[str]) -> Tensor:
-    """Read an image that `write` wrote: uint8 [C, H, W]."""
+def read(path: str | os.PathLike[str] | IO[bytes]) -> Tensor:
+    """Read an image that `write` or `png_bytes` wrote: uint8 [C, H, W]."""
     with Image.open(path) as image:
         return from_pil(image)
 

@@ -1,10 +1,13 @@
+import base64
 import re
+from io import BytesIO
 
 import pytest
 import torch
 
 import stylegan
 from stylegan import images
+from stylegan.cli import report
 from stylegan.cli.report import main
 from stylegan.errors import ConfigError
 from stylegan.models import io
@@ -63,6 +66,18 @@ def test_a_page_has_every_section_and_holds_all_it_shows(reals, tmp_path, capsys
     assert "Left out: no calibration" in found["Attribution"]
     assert "Left out: weights without a run" in found["Training"]
     assert "15 sections" in capsys.readouterr().out
+
+
+def test_a_picture_is_no_wider_than_a_page_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "SHOWN_WIDTH", 60)  # of a 1024x1024 network: 1800
+    network, page = save(tmp_path / "n", "stylegan2-f"), tmp_path / "page.html"
+    run(network, perceptual="discriminator", out=page)
+    found, _ = sections(page)
+    for title in ("Noise", "Droplets"):
+        pictures = re.findall('data:image/png;base64,([^"]*)', found[title])
+        assert pictures, title
+        for each in pictures:
+            assert images.read(BytesIO(base64.b64decode(each))).shape[-1] <= 60
 
 
 @pytest.mark.parametrize("preset", ["progan", "stylegan-b", "stylegan-f", "stylegan2-d"])

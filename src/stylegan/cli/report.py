@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -57,6 +58,7 @@ from stylegan.training.log import read_log
 logger = logging.getLogger(__name__)
 
 SHOWN_SIDE = 128  # pixels, to which larger pictures are reduced on the page
+SHOWN_WIDTH = 1800  # pixels of a sheet: twice the page's width, for fine screens
 NUM_SAMPLES = 32
 NUM_REALIZATIONS = 25
 PSI = 0.7
@@ -432,7 +434,18 @@ class _Made:
 
 
 def _blocks(found: Analysis) -> list[Block]:
-    return [Text(text=found.summary), *found.blocks.values()]
+    return [Text(text=found.summary), *(_bounded(each) for each in found.blocks.values())]
+
+
+def _bounded(block: Block) -> Block:
+    """Reduce a figure that is wider than a page shows, so that the page stays small."""
+    if not isinstance(block, Figure):
+        return block
+    sheet = images.read(io.BytesIO(block.data))
+    factor = math.ceil(sheet.shape[-1] / SHOWN_WIDTH)
+    if factor == 1:
+        return block
+    return replace(block, data=images.png_bytes(_averaged(sheet, factor)))
 
 
 def _small(picture: Tensor) -> Tensor:
