@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 import stylegan
 from stylegan.errors import ConfigError
 from stylegan.images import to_uint8
+from stylegan.latent import project
 from stylegan.latent.project import (
     DEFAULTS,
     ProjectionConfig,
@@ -18,7 +20,7 @@ from stylegan.latent.render import render
 from stylegan.latent.saved import read_latents, write_latents
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.statistics import style_statistics
-from stylegan.models.noise import store_noise
+from stylegan.models.noise import store_noise, synthesize
 from stylegan.perceptual.discriminator import DiscriminatorDistance
 
 STEPS = 60
@@ -162,6 +164,30 @@ def test_the_ramps_of_the_official_schedule(projector, targets, statistics):
     assert rates[1] == pytest.approx(0.1 * 0.01 / 0.05)
     assert rates[5:75] == pytest.approx([0.1] * 70)
     assert rates[99] == pytest.approx(0.1 * (0.5 - 0.5 * math.cos(math.pi * 0.01 / 0.25)))
+
+
+def test_noise_on_w_is_new_in_each_step_and_fades_with_the_square(
+    projector, statistics, monkeypatch
+):
+    stream = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, [24, 3, 16, 16], generator=stream).to(torch.uint8)
+    seen = []
+
+    def spy(generator, ws, *, noise):
+        seen.append(ws.detach().clone())
+        return synthesize(generator, ws, noise=noise)
+
+    monkeypatch.setattr(project, "synthesize", spy)
+    # w itself hardly moves
+    run(projector(pictures, num_steps=8, learning_rate=1e-9), 8)
+    noise = [(ws[:, 0] - statistics.mean) / (0.05 * statistics.deviation) for ws in seen]
+    # a share of 0.75 is 6 of 8 steps: 1, (5/6)^2, (4/6)^2...
+    for step, each in enumerate(noise[:5]):
+        assert each.std().item() == pytest.approx((1 - step / 6) ** 2, rel=0.15)
+    assert noise[6].abs().max() < 1e-4
+    assert noise[7].abs().max() < 1e-4
+    for a, b in pairwise(noise[:5]):
+        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].abs() < 0.25
 
 
 def test_the_pixel_term_pulls_towards_the_pixels(projector, targets):

@@ -55,6 +55,17 @@ def test_a_tuned_copy_makes_the_picture_and_the_network_stays(networks):
         assert torch.equal(value, mapping[name])
 
 
+def test_what_must_not_change_is_seen_at_the_distance_that_is_asked_for(networks):
+    seen = []
+    networks.generator.synthesis.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0])  # copies of the network keep it
+    )
+    _, ws, _ = tuned(networks, num_steps=3)
+    lengths = [(each - ws).square().sum(dim=2).mean().sqrt().item() for each in seen]
+    away = [length for length in lengths if length > 0]
+    assert away == pytest.approx([30.0] * 6)  # of the network as it was and the tuned one
+
+
 def test_locality_keeps_other_images(networks):
     change = {}
     others = networks.generator.mapping(torch.randn(16, 16))
