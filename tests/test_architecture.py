@@ -13,7 +13,7 @@ LAYERS = [
     ["errors"],
     ["files"],
     ["rng"],
-    ["dist", "remote"],
+    ["dist", "remote", "parts"],
     ["images"],
     ["latents"],
     ["ops"],
@@ -133,6 +133,7 @@ FOLDERS = {
     ],
     "cli": [
         "options",
+        "launch",
         "drawing",
         "targets",
         "plotting",

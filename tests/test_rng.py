@@ -20,7 +20,7 @@ def test_each_argument_changes_the_stream():
         draw("noise", seed=1, nimg=2),
         draw("z", seed=2, nimg=2),
         draw("z", seed=1, nimg=3),
-        draw("z", seed=1, nimg=2, rank=1),
+        draw("z", seed=1, nimg=2, group=1),
         draw("z", seed=12, nimg=0),  # the parts of the key do not run into each other
         draw("z", seed=1, nimg=20),
     ]

@@ -3,8 +3,12 @@
 With one process every function here does nothing, so callers need no second path.
 """
 
+import logging
 import os
-from collections.abc import Iterator
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -12,10 +16,18 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, PeerError, StyleganError
 
-# The leader may work for long, as on precision and recall, while the others wait.
+logger = logging.getLogger(__name__)
+
+# The leader may work for long, as on precision and recall, while the others wait. That it lives
+# is known from its heartbeat.
 _TIMEOUT = timedelta(hours=12)
+BEAT_S = 5.0
+"""Seconds between two signs of life of a process ..."""
+SILENCE_S = 60.0
+"""... and without one, after which the others give it up."""
+_FAILURE = "failure"
 
 
 def is_launched() -> bool:
@@ -23,40 +35,91 @@ def is_launched() -> bool:
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
+def cuda_index() -> int | None:
+    """Return the number of this process's CUDA device; None where `torchrun` did not start it.
+
+    More processes than devices share them, as where CUDA_VISIBLE_DEVICES shows each its own.
+    """
+    local_rank = os.environ.get("LOCAL_RANK", "")
+    if not local_rank.isdecimal():
+        return None
+    return int(local_rank) % max(torch.cuda.device_count(), 1)
+
+
 @contextmanager
 def process_group() -> Iterator[None]:
     """While open, the processes that `torchrun` started form a group; without it, nothing is done.
 
-    Only tensors on the CPU are exchanged, through gloo.
+    Tensors on the CPU are exchanged through gloo, those on CUDA devices through NCCL. If a process
+    fails, or gives no sign of life for a minute, the others stop, with its traceback.
 
     Raises:
         ConfigError: if the other processes cannot be reached.
+        PeerError: if another process failed.
     """
     if not is_launched():
         yield
         return
+    is_cuda = torch.cuda.is_available()
+    if is_cuda and (index := cuda_index()) is not None:
+        torch.cuda.set_device(index)
     try:
-        distributed.init_process_group("gloo", timeout=_TIMEOUT)
+        backend = "cpu:gloo,cuda:nccl" if is_cuda else "gloo"
+        distributed.init_process_group(backend, timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"rank {os.environ.get('RANK')} cannot join the other processes ({error})",
             expected="processes that `torchrun` started",
             fix="start the same line by torchrun, or without it",
         ) from error
+    watch = _Watch()
     try:
-        yield
+        with watch:
+            yield
+    except PeerError:
+        raise
+    except Exception as error:
+        found = watch.first_failure(error)
+        if found is None:
+            raise
+        raise PeerError(
+            found, expected="all processes to go on", fix="see what that one says"
+        ) from error
     finally:
         distributed.destroy_process_group()
 
 
 def rank() -> int:
     """Return this process's number, from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    return distributed.get_rank() if _is_together() else 0
 
 
 def world_size() -> int:
     """Return the number of processes."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    return distributed.get_world_size() if _is_together() else 1
+
+
+def speaks() -> bool:
+    """Tell whether this process is the one that tells what goes on, before there is a group too."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While open, this process works as if there were no other; these wait for it."""
+    global _is_alone
+    _is_alone = True
+    try:
+        yield
+    finally:
+        _is_alone = False
+
+
+_is_alone = False
+
+
+def _is_together() -> bool:
+    return distributed.is_initialized() and not _is_alone
 
 
 def is_leader() -> bool:
@@ -78,6 +141,25 @@ def gather(tensor: Tensor) -> list[Tensor]:
     return received or []
 
 
+def sum_across(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sums of tensors over all processes, by one exchange for all of them.
+
+    The sums are the same to the last bit in every process.
+
+    Args:
+        tensors: of the same shapes, dtypes and device kind in every process.
+    """
+    if world_size() == 1 or not tensors:
+        return list(tensors)
+    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    distributed.all_reduce(flat)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [
+        part.view(tensor.shape).to(tensor.dtype)
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
+
+
 def agree(decision: bool) -> bool:
     """Return the leader's decision to all processes."""
     if world_size() == 1:
@@ -85,3 +167,122 @@ def agree(decision: bool) -> bool:
     flag = torch.tensor([int(decision)])
     distributed.broadcast(flag, src=0)
     return bool(flag)
+
+
+def largest(value: int) -> int:
+    """Return the largest of the processes' values to all of them."""
+    if world_size() == 1:
+        return value
+    found = torch.tensor([value])
+    distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+    return int(found)
+
+
+def share_bytes(content: bytes | None) -> bytes | None:
+    """Return the leader's bytes, or its None, to all processes."""
+    if world_size() == 1:
+        return content
+    size = torch.tensor([-1 if content is None else len(content)])
+    distributed.broadcast(size, src=0)
+    if size < 0:
+        return None
+    data = torch.empty([int(size)], dtype=torch.uint8)
+    if is_leader() and content:
+        data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    distributed.broadcast(data, src=0)
+    return data.numpy().tobytes()
+
+
+def check_same(content: str, what: str) -> None:
+    """Check that all processes have the same text, such as the options of a run.
+
+    Raises:
+        ConfigError: if one has another than the leader.
+    """
+    theirs = share_bytes(content.encode())
+    if largest(int(theirs != content.encode())):
+        raise ConfigError(
+            f"processes with other {what}",
+            expected="the same in all of them",
+            fix="start all by the same line, on the same files",
+        )
+
+
+class _Watch:
+    """A thread that gives signs of life, and ends this process when another one has none.
+
+    Everything goes through a store of its own connection, as torch's is not made for two threads.
+    """
+
+    def __init__(self) -> None:
+        # a restart by torchrun keeps the store
+        prefix = f"stylegan/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        store = distributed.TCPStore(  # type: ignore[attr-defined]
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=30),
+        )
+        self._store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+        self._rank, self._world = rank(), world_size()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> "_Watch":
+        self._beat(0)
+        distributed.barrier()  # nobody looks for a sign of life before all have given one
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                distributed.barrier()  # signs of life go on until all are done
+        finally:
+            self._is_over.set()
+            self._thread.join()
+
+    def first_failure(self, error: Exception) -> str | None:
+        """Tell of this process's failure, or return what has failed before in another one."""
+        try:
+            if self._store.add(f"{_FAILURE}/count", 1) > 1:
+                return self._told()
+            is_ours = isinstance(error, StyleganError)
+            told = str(error) if is_ours else "".join(traceback.format_exception(error))
+            self._store.set(_FAILURE, f"rank {self._rank} stopped: {told}")
+        except RuntimeError:  # the store went with the leader
+            return "the leader is gone"
+        return None
+
+    def _told(self) -> str:
+        self._store.wait([_FAILURE], timedelta(seconds=10))
+        return str(self._store.get(_FAILURE).decode())
+
+    def _beat(self, count: int) -> None:
+        self._store.set(f"beat/{self._rank}", str(count))
+
+    def _watch(self) -> None:
+        seen: dict[int, tuple[bytes, float]] = {}
+        count = 0
+        while not self._is_over.wait(BEAT_S):
+            count += 1
+            try:
+                self._beat(count)
+                if self._store.check([_FAILURE]):
+                    self._end(self._told())
+                for other in range(self._world):
+                    beat, now_s = self._store.get(f"beat/{other}"), time.monotonic()
+                    if other not in seen or seen[other][0] != beat:
+                        seen[other] = beat, now_s
+                    elif now_s - seen[other][1] > SILENCE_S and other != self._rank:
+                        self._end(f"rank {other} gave no sign of life for {SILENCE_S:.0f} s")
+            except RuntimeError as error:
+                if not self._is_over.is_set():
+                    self._end(f"the leader's store is gone ({error})")
+
+    def _end(self, why: str) -> None:
+        """End this process: it may hang in an exchange that will never come about."""
+        if self._is_over.wait(2 * BEAT_S):  # it learned of it by itself
+            return
+        logger.error("rank %d ends, as %s", self._rank, why)
+        os._exit(1)

@@ -39,6 +39,10 @@ class WeightsError(StyleganError):
     """A weight file cannot be read, or does not hold what it should."""
 
 
+class PeerError(StyleganError):
+    """This process stopped because another one did, which has told why."""
+
+
 def check_positive(name: str, value: float) -> None:
     """Raise ConfigError unless an option is above 0."""
     if not value > 0:

@@ -10,6 +10,7 @@ from stylegan.losses.objective import (
     Draw,
     LossConfig,
     discriminator_loss,
+    drawn_path_lengths,
     generator_loss,
     path_length_loss,
     r1_loss,
@@ -104,7 +105,8 @@ def test_mipmaps_are_compared_whole_and_their_paths_measured_at_the_largest(
     config = LossConfig(r1_interval=None)
     assert discriminator_loss(discriminator, reals, fakes, config=config).terms["r1/penalty"] > 0
     noise = torch.randn(4, 3, 16, 16)
-    path_length_loss(generator, draw, pl_noise=noise, pl_mean=torch.zeros([]), config=config)
+    lengths = drawn_path_lengths(generator, draw, pl_noise=noise)
+    path_length_loss(lengths, pl_mean=torch.zeros([]), config=config)
 
 
 def test_gradient_penalties_of_a_growing_discriminator_are_those_of_the_published_one(
@@ -138,13 +140,11 @@ def test_r1_is_weighted_by_half_gamma_and_the_interval(discriminator):
 
 
 def test_path_length_is_weighted_by_weight_and_interval(generator):
-    loss, mean = path_length_loss(
-        generator,
-        Draw(z=torch.randn(4, 8)),
-        pl_noise=torch.randn(4, 3, 16, 16),
-        pl_mean=torch.zeros([]),
-        config=LossConfig(pl_weight=3.0, pl_interval=5),
+    lengths = drawn_path_lengths(
+        generator, Draw(z=torch.randn(4, 8)), pl_noise=torch.randn(4, 3, 16, 16)
     )
+    config = LossConfig(pl_weight=3.0, pl_interval=5)
+    loss, mean = path_length_loss(lengths, pl_mean=torch.zeros([]), config=config)
     torch.testing.assert_close(loss.total.detach(), loss.terms["path_length/penalty"] * 15)
     torch.testing.assert_close(mean, loss.terms["path_length/mean"] * 0.01)
 
@@ -220,13 +220,8 @@ def test_path_lengths_are_those_of_labelled_images(conditional, labels):
     z, noise = torch.randn(4, 8), torch.randn(4, 3, 16, 16)
     lengths = []
     for c in labels:
-        loss, _ = path_length_loss(
-            generator,
-            Draw(z=z, c=c),
-            pl_noise=noise,
-            pl_mean=torch.zeros([]),
-            config=LossConfig(),
-        )
+        found = drawn_path_lengths(generator, Draw(z=z, c=c), pl_noise=noise)
+        loss, _ = path_length_loss(found, pl_mean=torch.zeros([]), config=LossConfig())
         ws = generator.mapping(z, c)
         expected = path_lengths(generator.synthesis(ws), ws, noise).mean()
         torch.testing.assert_close(loss.terms["path_length/mean"], expected.detach())

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 import stylegan
-from stylegan.errors import StyleganError
+from stylegan.errors import PeerError, StyleganError
 
 COMMANDS = {
     "data": ("stylegan.cli.data", "make, check and describe image sets"),
@@ -49,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = _on_sigterm(_terminate)
     try:
         status: int = importlib.import_module(COMMANDS[name][0]).main(rest)
+    except PeerError as error:
+        sys.stderr.write(f"stylegan {name}: stopped with the others; {error.found}\n")
+        return 1
     except StyleganError as error:
         sys.stderr.write(f"stylegan {name}: {' '.join(str(error).split())}\n")
         return 1
@@ -116,9 +119,11 @@ class _StandardError(logging.Handler):
 
 
 def _configure_logging() -> None:
+    from stylegan import dist  # imports torch, which `stylegan --help` does not need
+
     handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(message)s"))
     library = logging.getLogger("stylegan")
     library.handlers = [handler]
-    library.setLevel(logging.INFO)
+    library.setLevel(logging.INFO if dist.speaks() else logging.ERROR)
     library.propagate = False

@@ -1,6 +1,5 @@
 """What several commands share: the device, the console, the progress bar."""
 
-import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -37,6 +36,8 @@ def resolve_device(name: DeviceName) -> "torch.device":
     """
     import torch
 
+    from stylegan import dist
+
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -52,16 +53,18 @@ def resolve_device(name: DeviceName) -> "torch.device":
             expected=f"one of {', '.join(found)}",
             fix="leave --device out, or install a build of PyTorch for that device",
         )
-    local_rank = os.environ.get("LOCAL_RANK", "")
-    if chosen == "cuda" and local_rank.isdecimal():
-        # more processes than devices share them, as where CUDA_VISIBLE_DEVICES shows each its own
-        return torch.device("cuda", int(local_rank) % max(torch.cuda.device_count(), 1))
-    return torch.device(chosen)
+    index = dist.cuda_index() if chosen == "cuda" else None
+    return torch.device(chosen) if index is None else torch.device(chosen, index)
 
 
 def console() -> Console:
-    """Return the console that commands print to: standard output as it is now."""
-    return Console(highlight=False, soft_wrap=True)
+    """Return the console that commands print to: standard output as it is now.
+
+    Of several processes one prints, and the others are quiet.
+    """
+    from stylegan import dist
+
+    return Console(highlight=False, soft_wrap=True, quiet=not dist.speaks())
 
 
 def progress(*, transient: bool = False, silent: bool = False) -> Progress:

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from stylegan import dist
 from stylegan.cli import options
+from stylegan.cli.launch import check_gpus, launch
 from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, check_share
@@ -49,6 +51,8 @@ class Train:
         out: Folder of the run.
         resolution: Side of the images, in pixels; larger ones are reduced. Default: theirs.
         batch: Images in an iteration. Growing presets scale those of smaller resolutions too.
+        batch_gpu: Images that a process computes with at once; the rest of its share follows.
+        gpus: Processes on this machine, one a GPU, as torchrun starts them; also on CPUs.
         total_kimg: Length of the run, in thousands of images shown. A shorter one grows faster.
         gamma: Weight of R1. Default: the published rule, which is printed.
         channel_base: A block at resolution r has this divided by r channels.
@@ -77,6 +81,8 @@ class Train:
     out: Path
     resolution: int | None = None
     batch: int | None = None
+    batch_gpu: int | None = None
+    gpus: int | None = None
     total_kimg: Annotated[float | None, tyro.conf.arg(aliases=("--kimg",))] = None
     gamma: float | None = None
     channel_base: int | None = None
@@ -114,6 +120,20 @@ def main(arguments: Sequence[str]) -> int:
             f"--max-minutes {minutes:g}", expected="0 or more", fix="leave it out for no limit"
         )
     check_share("--metrics-share", command.metrics_share)
+    if command.gpus is not None and not dist.is_launched():
+        check_gpus(command.gpus, options.resolve_device(command.device))
+    if (command.gpus or 1) > 1 and not dist.is_launched():
+        return launch(["train", *arguments], num=command.gpus or 1)
+    with dist.process_group():
+        return run(command)
+
+
+def run(command: Train) -> int:
+    """Train as a command line says, and return the exit status.
+
+    Raises:
+        StyleganError: for a user's mistake, which the caller reports.
+    """
     is_plan = command.dry_run and command.resolution is not None and not Path(command.data).exists()
     dataset = None if is_plan else open_dataset(command)
     initial = find_initial(command)
@@ -321,6 +341,7 @@ def resolve(
         resolution=sizes.resolution,
         img_channels=sizes.num_channels,
         batch=command.batch,
+        batch_gpu=command.batch_gpu,
         total_kimg=command.total_kimg,
         gamma=command.gamma,
         channel_base=command.channel_base,

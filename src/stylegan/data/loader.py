@@ -1,7 +1,7 @@
 """From a set and a position to an endless stream of batches on a device."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Self
@@ -14,6 +14,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.sampler import InfiniteSampler
 from stylegan.errors import DataError
 from stylegan.images import from_uint8
+from stylegan.parts import Part
 from stylegan.rng import generator_for
 
 
@@ -40,6 +41,7 @@ def batches(
     device: torch.device | str = "cpu",
     workers: int = 0,
     labels: bool = False,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Yield batches without end.
 
@@ -56,6 +58,8 @@ def batches(
         device: where the batches go; pinned memory and asynchronous copies serve CUDA.
         workers: processes that decode ahead; 0, or a cached set, decodes in this process.
         labels: whether the batches have labels; which changes nothing of their images.
+        rows: of each batch, which to give, in this order: the others are another process's. None
+            for all.
 
     Raises:
         ValueError: if `batch_size` is not positive, or the set has no such resolution, or no
@@ -72,7 +76,8 @@ def batches(
         raise ValueError(f"{dataset.name} has no labels")
     sampler = InfiniteSampler(len(dataset), seed=seed, start=start)
     sized = _Batches(dataset, resolution, labels=labels)
-    return _batches(sized, sampler, batch_size, torch.device(device), workers)
+    chunks = _Chunks(sampler, batch_size, range(batch_size) if rows is None else rows)
+    return _batches(sized, chunks, torch.device(device), workers)
 
 
 class Stream:
@@ -103,17 +108,17 @@ class Stream:
         self._device = device
         self._workers = workers
         self._labels = labels
-        self._next: tuple[int, int, int] | None = None
+        self._next: tuple[int, Part, int] | None = None
         self._batches: Iterator[Batch] | None = None
 
-    def take(self, batch_size: int, *, start: int, resolution: int) -> Batch:
-        """Return the batch at a place.
+    def take(self, part: Part, *, start: int, resolution: int) -> Batch:
+        """Return a part of the batch at a place.
 
         One that follows on the last, in its size, comes from the workers' work ahead; another
         size or place starts them anew.
 
         Args:
-            batch_size: N.
+            part: which rows, and of how many.
             start: images drawn before, over all epochs.
             resolution: R.
 
@@ -121,19 +126,20 @@ class Stream:
             ValueError: as `batches`.
             DataError: if an image can no longer be read; it is named.
         """
-        if self._batches is None or self._next != (start, batch_size, resolution):
+        if self._batches is None or self._next != (start, part, resolution):
             self.close()
             self._batches = batches(
                 self._dataset,
-                batch_size=batch_size,
+                batch_size=part.num,
                 seed=self._seed,
                 start=start,
                 resolution=resolution,
                 device=self._device,
                 workers=self._workers,
                 labels=self._labels,
+                rows=part.rows,
             )
-        self._next = (start + batch_size, batch_size, resolution)
+        self._next = (start + part.num, part, resolution)
         return next(self._batches)
 
     def close(self) -> None:
@@ -153,8 +159,7 @@ class Stream:
 
 def _batches(
     sized: "_Batches",
-    sampler: InfiniteSampler,
-    batch_size: int,
+    chunks: "_Chunks",
     device: torch.device,
     workers: int,
 ) -> Iterator[Batch]:
@@ -162,13 +167,13 @@ def _batches(
     workers = 0 if sized.dataset.is_cached else workers
     loader: DataLoader[_Decoded | _Failure] = DataLoader(
         sized,
-        sampler=_Chunks(sampler, batch_size),
+        sampler=chunks,
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=workers,
         worker_init_fn=_leave_signals_to_the_parent if workers else None,
         pin_memory=is_cuda,
-        generator=generator_for("workers", seed=sampler.seed),
+        generator=generator_for("workers", seed=chunks.sampler.seed),
     )
     for batch in loader:
         if isinstance(batch, _Failure):
@@ -211,14 +216,15 @@ class _Batches(Dataset["_Decoded | _Failure"]):
 
 
 class _Chunks:
-    """The sampler's indices in lists of `batch_size`."""
+    """The sampler's indices in lists: of each `batch_size`, those at `rows`."""
 
-    def __init__(self, sampler: InfiniteSampler, batch_size: int) -> None:
-        self.sampler, self.batch_size = sampler, batch_size
+    def __init__(self, sampler: InfiniteSampler, batch_size: int, rows: Sequence[int]) -> None:
+        self.sampler, self.batch_size, self.rows = sampler, batch_size, rows
 
     def __iter__(self) -> Iterator[list[int]]:
         while True:
-            yield list(islice(self.sampler, self.batch_size))
+            indices = list(islice(self.sampler, self.batch_size))
+            yield [indices[row] for row in self.rows]
 
 
 def _unchanged(batch: object) -> object:

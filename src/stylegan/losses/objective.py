@@ -3,7 +3,7 @@
 A phase is one optimizer step. Nothing here changes a network; what is random comes in a `Draw`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,6 +28,7 @@ from stylegan.losses.regularizers import (
 )
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
 from stylegan.nn.modulated import NoiseMode
+from stylegan.parts import Part, Streams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +94,34 @@ class Draw:
         z: [N, z_dim].
         z_mix: second latents for style mixing, [N, z_dim]; None without mixing.
         crossover: first style input that takes the second latents.
-        noise: source of the noise maps; None takes the stored ones.
+        noise: source of the noise maps; None takes the stored ones. A stream without end gives
+            other noise at each use, and cannot be shared by parts of a batch; `Streams` can.
         c: labels of the images, [N, c_dim]; None where networks have none.
     """
 
     z: Tensor
     z_mix: Tensor | None = None
     crossover: int = 0
-    noise: torch.Generator | None = None
+    noise: torch.Generator | Streams | None = None
     c: Tensor | None = None
+
+    def take(self, part: Part) -> "Draw":
+        """Return what a part of the batch draws.
+
+        Raises:
+            ValueError: if the noise cannot be shared.
+        """
+        if len(part) == part.num == len(self.z):
+            return self
+        if isinstance(self.noise, torch.Generator):
+            raise ValueError("a part of a batch needs noise in streams of its own")
+        return replace(
+            self,
+            z=part.take(self.z),
+            z_mix=None if self.z_mix is None else part.take(self.z_mix),
+            noise=None if self.noise is None else replace(self.noise, part=part),
+            c=None if self.c is None else part.take(self.c),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +148,8 @@ def styles(generator: AbstractGenerator, draw: Draw) -> tuple[Tensor, Tensor]:
 def show(generator: AbstractGenerator, ws: Tensor, draw: Draw) -> Images:
     """Make from ws, with the draw's noise, what the discriminator is shown."""
     noise_mode: NoiseMode = "const" if draw.noise is None else "random"
-    return generator.show(ws, noise_mode=noise_mode, generator=draw.noise)
+    source = tuple(draw.noise) if isinstance(draw.noise, Streams) else draw.noise
+    return generator.show(ws, noise_mode=noise_mode, generator=source)
 
 
 def generator_loss(
@@ -153,31 +174,40 @@ def generator_loss(
     return Loss(total=total, terms=terms)
 
 
-def path_length_loss(
-    generator: AbstractGenerator,
-    draw: Draw,
-    *,
-    pl_noise: Tensor,
-    pl_mean: Tensor,
-    config: LossConfig,
-) -> tuple[Loss, Tensor]:
-    """Loss of the phase "G path length", times its weight and interval.
+def drawn_path_lengths(
+    generator: AbstractGenerator, draw: Draw, *, pl_noise: Tensor, create_graph: bool = True
+) -> Tensor:
+    """Path lengths at what is drawn, [N].
 
     Args:
         generator: G.
         draw: latents, already shrunk.
         pl_noise: standard normal, the shape of the images, the largest ones of a mipmap.
-        pl_mean: running mean of path lengths, [].
-        config: weights.
-
-    Returns:
-        The loss, and the new running mean.
+        create_graph: whether the lengths are to be differentiated.
     """
     ws, _ = styles(generator, draw)
     images = show(generator, ws, draw)
     largest = images if isinstance(images, Tensor) else images[0]
-    lengths = path_lengths(largest, ws, pl_noise)
-    penalty, pl_mean = path_length_penalty(lengths, pl_mean, decay=config.pl_decay)
+    return path_lengths(largest, ws, pl_noise, create_graph=create_graph)
+
+
+def path_length_loss(
+    lengths: Tensor, *, pl_mean: Tensor, config: LossConfig, batch_mean: Tensor | None = None
+) -> tuple[Loss, Tensor]:
+    """Loss of the phase "G path length", times its weight and interval.
+
+    Args:
+        lengths: from `drawn_path_lengths`, of a part of the batch or all of it.
+        pl_mean: running mean of path lengths, [].
+        config: weights.
+        batch_mean: mean length of the whole batch, []; None for that of `lengths`.
+
+    Returns:
+        The loss, and the new running mean.
+    """
+    penalty, pl_mean = path_length_penalty(
+        lengths, pl_mean, decay=config.pl_decay, batch_mean=batch_mean
+    )
     total = penalty.mean() * (config.pl_weight * (config.pl_interval or 1))
     terms = {
         "path_length/mean": lengths.detach().mean(),

@@ -83,7 +83,7 @@ def _squared_norm(logits: Tensor, images: Tensor) -> Tensor:
     return grad.square().sum(dim=(1, 2, 3))
 
 
-def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
+def path_lengths(images: Tensor, ws: Tensor, noise: Tensor, *, create_graph: bool = True) -> Tensor:
     """Length of the step that an image takes per unit step in w, along a random direction.
 
     `|J^T y|`, with y the noise divided by sqrt(H * W): the squared gradient is summed over
@@ -97,9 +97,10 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
         images: [N, C, H, W], made from `ws`.
         ws: [N, num_ws, w_dim], with `requires_grad` set before `images` were made.
         noise: standard normal, the shape of `images`.
+        create_graph: whether the lengths are to be differentiated.
 
     Returns:
-        [N], differentiable a second time.
+        [N], differentiable a second time with `create_graph`.
 
     Raises:
         ValueError: if `ws` does not require grad.
@@ -108,23 +109,30 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor) -> Tensor:
         raise ValueError("path_lengths needs ws that require grad before the images are made")
     height, width = images.shape[2:]
     projection = (images * noise).sum() / math.sqrt(height * width)
-    (grad,) = torch.autograd.grad(projection, ws, create_graph=True)
+    (grad,) = torch.autograd.grad(projection, ws, create_graph=create_graph)
     return grad.square().sum(dim=2).mean(dim=1).sqrt()
 
 
-def path_length_penalty(lengths: Tensor, mean: Tensor, *, decay: float) -> tuple[Tensor, Tensor]:
+def path_length_penalty(
+    lengths: Tensor, mean: Tensor, *, decay: float, batch_mean: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Squared deviation of path lengths from their running mean, which moves first.
 
     The mean that enters the penalty is not detached, as in the official code: a small part,
-    `decay`, of the gradient flows through it.
+    `decay`, of the gradient flows through it. As it depends on the whole batch, of which a
+    process may hold a part only, that gradient is added in closed form: through the mean, a
+    length's derivative of the mean penalty is `-2 decay (batch_mean - m) / N`.
 
     Args:
-        lengths: [N].
+        lengths: [N], of a part of the batch or all of it.
         mean: running mean so far, [], without graph.
         decay: share of the batch in the new mean, 0.01 in the paper.
+        batch_mean: mean length of the whole batch, [], without graph; None for that of `lengths`.
 
     Returns:
-        The penalty [N], and the new mean [], detached.
+        The penalty [N], and the new mean m, [], detached.
     """
-    mean = mean.lerp(lengths.mean(), decay)
-    return (lengths - mean).square(), mean.detach()
+    known = lengths.detach().mean() if batch_mean is None else batch_mean
+    mean = mean.lerp(known, decay)
+    through_mean = 2 * decay * (known - mean) * (lengths - lengths.detach())  # of value 0
+    return (lengths - mean).square() - through_mean, mean

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stylegan.models.growth import max_lod
 from stylegan.nn.modulated import NoiseMode
+from stylegan.rng import Source
 
 Images = Tensor | Sequence[Tensor]
 """Images [N, C, R, R], or, for networks of mipmaps, those of each resolution, largest first."""
@@ -109,7 +110,7 @@ class AbstractGenerator(nn.Module, ABC):
         self,
         ws: Tensor,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
     ) -> Images:
         """Make from ws what the discriminator is shown: the images, or their mipmap.
 
@@ -125,7 +126,7 @@ class AbstractGenerator(nn.Module, ABC):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
     ) -> Tensor:
         """Make images from latents.
 

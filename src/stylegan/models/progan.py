@@ -26,6 +26,7 @@ from stylegan.nn.modulated import NoiseMode
 from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
 from stylegan.ops.box import upsample_nearest
 from stylegan.ops.normalize import pixel_norm
+from stylegan.rng import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ class SynthesisNetwork(nn.Module):
         self,
         ws: Tensor,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
     ) -> Tensor:
         """Make images [N, img_channels, R, R] from ws [N, 1, w_dim].
 

@@ -26,6 +26,7 @@ from stylegan.nn.mapping import MappingNetwork, checked_input
 from stylegan.nn.modulated import NoiseMode
 from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
 from stylegan.ops.box import upsample_nearest
+from stylegan.rng import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ class SynthesisBlock(nn.Module):
         *,
         dtype: torch.dtype,
         noise_mode: NoiseMode,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> Tensor:
         """Run the two layers.
 
@@ -201,7 +202,7 @@ class SynthesisNetwork(nn.Module):
         self,
         ws: Tensor,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
     ) -> Tensor:
         """Make images [N, img_channels, R, R] from ws [N, num_ws, w_dim].
 

@@ -30,6 +30,7 @@ from stylegan.nn.modulated import ConvForm, NoiseMode, SynthesisLayer, ToRGB
 from stylegan.ops.box import downsample_box, mipmap, upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, downsample2d, fir_kernel, upsample2d
 from stylegan.ops.normalize import minibatch_stddev
+from stylegan.rng import Source
 
 Architecture = Literal["orig", "skip", "resnet", "growing", "mipmap"]
 RGB_EVERYWHERE = ("skip", "growing", "mipmap")
@@ -157,7 +158,7 @@ class SynthesisBlock(nn.Module):
         *,
         dtype: torch.dtype,
         noise_mode: NoiseMode,
-        generator: torch.Generator | None,
+        generator: Source | None,
     ) -> Tensor:
         """Run the convolutions.
 
@@ -213,7 +214,7 @@ class SynthesisNetwork(nn.Module):
         self,
         ws: Tensor,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
     ) -> Tensor:
         """Make images [N, img_channels, R, R] from ws [N, num_ws, w_dim].
 
@@ -228,7 +229,7 @@ class SynthesisNetwork(nn.Module):
         self,
         ws: Tensor,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
     ) -> list[Tensor]:
         """Make the images of each resolution that the architecture gives, largest first.
 
@@ -326,7 +327,7 @@ class Generator(AbstractGenerator):
         self,
         ws: Tensor,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
     ) -> Images:
         """Make what the discriminator is shown: the images, or of "mipmap" all resolutions'."""
         images = self.synthesis.images(ws, noise_mode, generator)

@@ -19,6 +19,7 @@ from stylegan.ops.bias_act import bias_act
 from stylegan.ops.fir import BLUR_TAPS, filter2d, fir_kernel
 from stylegan.ops.normalize import adain, pixel_norm
 from stylegan.ops.resample_conv import conv2d_nearest_up
+from stylegan.rng import Source, randn_rows
 
 
 class AbstractStyleLayer(nn.Module, ABC):
@@ -60,7 +61,7 @@ class AbstractStyleLayer(nn.Module, ABC):
         *,
         dtype: torch.dtype = torch.float32,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
     ) -> Tensor:
         """Compute the layer.
 
@@ -80,8 +81,7 @@ class AbstractStyleLayer(nn.Module, ABC):
             offset = offset + self.noise_const * self.noise_strength[:, None, None]
         elif self.noise and noise_mode == "random":
             shape = [w.shape[0], 1, self.resolution, self.resolution]
-            device = w.device if generator is None else generator.device
-            noise = torch.randn(shape, generator=generator, device=device).to(w.device, dtype)
+            noise = randn_rows(shape, generator, w.device).to(dtype)
             x = torch.addcmul(x, noise, self.noise_strength[:, None, None].to(dtype))
         x = self.features(bias_act(x + offset.to(dtype), act="lrelu", gain=1, inplace=True))
         if not self.styles:

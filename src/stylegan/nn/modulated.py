@@ -13,6 +13,7 @@ from stylegan.nn.equalized import EqualizedLinear
 from stylegan.ops.bias_act import ACTIVATION_GAIN, bias_act
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 from stylegan.ops.modulated_conv import modulated_conv2d
+from stylegan.rng import Source, randn_rows
 
 NoiseMode = Literal["const", "random", "none"]
 ConvForm = Literal["scaled", "grouped"]
@@ -54,7 +55,7 @@ class SynthesisLayer(nn.Module):
         w: Tensor,
         *,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        generator: Source | None = None,
         gain: float = 1.0,
     ) -> Tensor:
         """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, R, R], times `gain`."""
@@ -70,17 +71,13 @@ class SynthesisLayer(nn.Module):
         )
         return bias_act(x, act="lrelu", gain=1, inplace=True)
 
-    def _noise(
-        self, x: Tensor, mode: NoiseMode, generator: torch.Generator | None
-    ) -> Tensor | None:
+    def _noise(self, x: Tensor, mode: NoiseMode, generator: Source | None) -> Tensor | None:
         if mode == "none":
             return None
         if mode == "const":
             return self.noise_const * self.noise_strength
         shape = [x.shape[0], 1, self.resolution, self.resolution]
-        device = x.device if generator is None else generator.device
-        noise = torch.randn(shape, generator=generator, device=device).to(x.device)
-        return noise * self.noise_strength
+        return randn_rows(shape, generator, x.device) * self.noise_strength
 
     def extra_repr(self) -> str:
         """Show in `print(model)` what the weight's shape does not tell."""

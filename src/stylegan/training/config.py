@@ -138,7 +138,8 @@ class GrowthConfig:
 class OutputConfig:
     """How long to train, where, and what to write when: all that a resumed run may change.
 
-    On another device the noise maps are others; the rest changes nothing of what is computed.
+    On another device the noise maps are others; the rest changes nothing of what is computed, but
+    for its rounding.
 
     Attributes:
         total_kimg: length of the run, in thousands of real images shown.
@@ -150,6 +151,8 @@ class OutputConfig:
         device: "cpu", "cuda", "mps".
         workers: processes that decode images where they do not fit in memory.
         cache_gb: memory for decoded images, in GB.
+        batch_gpu: images that a process computes with at once; None for its share of the batch.
+            Gradients of more are summed.
     """
 
     total_kimg: float = 25000.0
@@ -161,9 +164,12 @@ class OutputConfig:
     device: str = "cpu"
     workers: int = 2
     cache_gb: float = 4.0
+    batch_gpu: int | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
+        if self.batch_gpu is not None:
+            check_positive("output.batch_gpu", self.batch_gpu)
         for name in ("total_kimg", "tick_kimg", "snapshot_kimg", "checkpoint_kimg"):
             check_positive(f"output.{name}", getattr(self, name))
         for name in ("keep_checkpoints", "samples"):
@@ -232,6 +238,14 @@ class RunConfig:
             batches |= {f"growth.batches {key}": n for key, n in self.growth.batches.items()}
         for name, batch in batches.items():
             _check_batch(name, batch, self)
+        group = max(group_of(self, batch) for batch in batches.values())
+        if self.output.batch_gpu is not None and self.output.batch_gpu < group:
+            raise ConfigError(
+                f"--batch-gpu {self.output.batch_gpu}",
+                expected=f"at least {group} images, which D compares with one another "
+                "(discriminator.mbstd_group_size)",
+                fix="raise it",
+            )
         _check_styles(self)
         architectures = [_architecture(self.generator), _architecture(self.discriminator)]
         if architectures[0] == "mipmap" != architectures[1]:
@@ -335,6 +349,38 @@ def _check_batch(name: str, batch: int, config: RunConfig) -> None:
                 f"{name} {batch}",
                 expected=f"a multiple of {part} {divisor}",
                 fix="change one of the two",
+            )
+
+
+def group_of(config: RunConfig, batch: int, *, shrink: int = 1) -> int:
+    """Return how many rows of a batch must not be torn: those that D compares with one another.
+
+    Args:
+        config: the run's options.
+        batch: rows of the main phases.
+        shrink: by how much that of the phase in question is smaller, as are its groups.
+    """
+    group = min(config.discriminator.mbstd_group_size, batch)
+    return group // shrink if group % shrink == 0 else 1
+
+
+def check_processes(config: RunConfig, num: int) -> None:
+    """Check that each of `num` processes gets a share of every batch.
+
+    Raises:
+        ConfigError: if one would have nothing to do.
+    """
+    batches = (
+        [config.batch] if config.growth is None else [config.batch, *config.growth.batches.values()]
+    )
+    for batch in batches:
+        group = group_of(config, batch)
+        if batch // group < num:
+            raise ConfigError(
+                f"batch {batch} in groups of {group} (discriminator.mbstd_group_size) for {num} "
+                "processes",
+                expected=f"at least {num * group} images, a group for each process",
+                fix="raise --batch or the batches of growth, or start fewer processes",
             )
 
 

@@ -41,6 +41,7 @@ OPTIONS = {
     "output.checkpoint_kimg": "--checkpoint-kimg",
     "output.device": "--device",
     "output.workers": "--workers",
+    "output.batch_gpu": "--batch-gpu",
 }
 """Fields of the config that `stylegan train` has an option for."""
 
@@ -59,6 +60,7 @@ class Choices:
         resolution: side of the images, in pixels.
         img_channels: 1 for grey images, 3 for RGB.
         batch: images in an iteration, at the full resolution; those of smaller ones follow.
+        batch_gpu: images that a process computes with at once; None for its share of the batch.
         total_kimg: length of the run; a shorter one grows faster, and reports more often.
         gamma: weight of R1.
         channel_base: channels of a block times its resolution.
@@ -79,6 +81,7 @@ class Choices:
     resolution: int
     img_channels: int = 3
     batch: int | None = None
+    batch_gpu: int | None = None
     total_kimg: float | None = None
     gamma: float | None = None
     channel_base: int | None = None
@@ -181,6 +184,7 @@ def configure(
             checkpoint_kimg=_first(choices.checkpoint_kimg, snapshot_kimg),
             device=choices.device,
             workers=choices.workers,
+            batch_gpu=choices.batch_gpu,
         ),
         batch=batch,
         seed=choices.seed,

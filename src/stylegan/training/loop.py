@@ -1,9 +1,12 @@
 """The training loop: build, resume, repeat the step, and on cadence report, save and evaluate."""
 
 import copy
+import io
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -11,12 +14,12 @@ from typing import Any
 
 import torch
 
-from stylegan import images
+from stylegan import dist, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
 from stylegan.data.loader import Stream
 from stylegan.errors import ConfigError, check_share
-from stylegan.models import io
+from stylegan.models import io as native
 from stylegan.models.base import Networks
 from stylegan.ops.box import upsample_nearest
 from stylegan.rng import generator_for
@@ -28,7 +31,7 @@ from stylegan.training.checkpoint import (
     write_config,
 )
 from stylegan.training.clock import Clock
-from stylegan.training.config import RunConfig
+from stylegan.training.config import RunConfig, check_processes
 from stylegan.training.evaluation import Evaluation, Evaluator
 from stylegan.training.log import RunLog
 from stylegan.training.reals import check_dataset, open_dataset
@@ -41,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_BATCH = 16
 DATA_SHARE_WARNING = 0.2
+LATE = 1  # below every signal that is noted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +123,13 @@ def train(
     run_dir = Path(run_dir)
     dataset = open_dataset(config) if dataset is None else dataset
     check_dataset(dataset, config)
-    check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
-    with lock_run_folder(run_dir):
+    check_processes(config, dist.world_size())
+    with ExitStack() as stack:
+        if dist.is_leader():
+            check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
+            stack.enter_context(lock_run_folder(run_dir))
+        options = json.dumps([config.to_json(), dataset.fingerprint])
+        dist.check_same(options, "options or images")
         return _train(
             config,
             run_dir,
@@ -144,22 +153,19 @@ def _train(
     evaluate_share: float,
 ) -> Outcome:
     state = TrainState(config, torch.device(config.output.device))
-    saved = load_newest_checkpoint(run_dir)
-    if saved is not None:
-        state.load_state_dict(saved)
-        logger.info("resumed at %d images", state.nimg)
-    elif initial is not None:
-        adopt(state, initial)
+    is_new = _start(state, run_dir, initial)
     dataset.preload(round(config.output.cache_gb * 1e9))
-    write_config(run_dir, config, fingerprint=dataset.fingerprint)  # nothing failed so far
-    if saved is None and initial is not None:  # the run depends on its source no more
-        save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)
-    log = RunLog(run_dir, nimg=state.nimg)
-    evaluation = None
-    if evaluate is not None:
-        evaluation = Evaluation(
-            evaluate, share=evaluate_share, run_dir=run_dir, log=log, deadline_s=deadline_s
-        )
+    log = evaluation = None
+    if dist.is_leader():
+        # nothing failed so far
+        write_config(run_dir, config, fingerprint=dataset.fingerprint)
+        if is_new and initial is not None:  # the run depends on its source no more
+            save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)
+        log = RunLog(run_dir, nimg=state.nimg)
+        if evaluate is not None:
+            evaluation = Evaluation(
+                evaluate, share=evaluate_share, run_dir=run_dir, log=log, deadline_s=deadline_s
+            )
     try:
         with SignalWatch() as signals:
             labels = dataset.label_table if config.data.labels else None
@@ -167,18 +173,47 @@ def _train(
                 dataset, signals, deadline_s
             )
     finally:
-        log.close()
+        if log is not None:
+            log.close()
+
+
+def _start(state: TrainState, run_dir: Path, initial: Networks | None) -> bool:
+    """Bring the state to where the run is, the same in all processes; tell whether it is new.
+
+    The leader alone reads checkpoint and initial weights, so the others need not have them.
+    """
+    saved = load_newest_checkpoint(run_dir) if dist.is_leader() else None
+    if saved is not None:
+        state.load_state_dict(saved)
+        logger.info("resumed at %d images", state.nimg)
+    elif initial is not None and dist.is_leader():
+        adopt(state, initial)
+    if dist.world_size() > 1:
+        content = None
+        if dist.is_leader():
+            buffer = io.BytesIO()
+            torch.save(state.state_dict(), buffer)
+            content = buffer.getvalue()
+        content = dist.share_bytes(content)
+        if not dist.is_leader() and content is not None:
+            state.load_state_dict(
+                torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            )
+    return saved is None
 
 
 class _Run:
-    """One stretch of a run: what it writes, and the clock of its current tick."""
+    """One stretch of a run: what it writes, and the clock of its current tick.
+
+    Of several processes, the leader writes.
+    """
 
     def __init__(
         self,
         config: RunConfig,
         run_dir: Path,
         state: TrainState,
-        log: RunLog,
+        log: RunLog | None,
         labels: LabelTable | None,
         observe: Callable[[Progress], None] | None,
         evaluation: Evaluation | None,
@@ -200,7 +235,8 @@ class _Run:
     ) -> Outcome:
         """Iterate until the run is complete, the time is over or a signal has come."""
         state, output = self.state, self.config.output
-        if state.nimg == 0:
+        stop = 0  # the signal that ends the run, in any process; LATE if its time is over
+        if state.nimg == 0 and dist.is_leader():
             self.write_samples()
         draw_labels = None if self.labels is None else self.labels.draw
         with Stream(
@@ -213,7 +249,9 @@ class _Run:
             while state.nimg < self.total_nimg:
                 batch = state.stage.batch
                 with self.clock("data"):
-                    real = stream.take(batch, start=state.nimg, resolution=state.stage.resolution)
+                    real = stream.take(
+                        state.part(batch), start=state.nimg, resolution=state.stage.resolution
+                    )
                 train_step(
                     state,
                     real.images,
@@ -235,7 +273,8 @@ class _Run:
                     self.evaluate(signals)
                 self.report(record)
                 is_late = deadline_s is not None and time.monotonic() >= deadline_s
-                if not is_last and (is_late or signals.received is not None):
+                stop = dist.largest(signals.received or (LATE if is_late else 0))
+                if not is_last and stop:
                     self.write_checkpoint()
                     self.write_snapshot()
                     break
@@ -246,8 +285,9 @@ class _Run:
             self.evaluate(signals, is_last=True)
         if self.evaluation is not None:
             self.evaluation.finish()
-        received = None if is_complete else signals.received
-        return Outcome(nimg=state.nimg, is_complete=is_complete, signal=received)
+        is_signal = stop > LATE and not is_complete
+        signal = Signals(stop) if is_signal else None
+        return Outcome(nimg=state.nimg, is_complete=is_complete, signal=signal)
 
     def write_record(self) -> dict[str, Any]:
         """Append the means since the last line to the log."""
@@ -257,7 +297,7 @@ class _Run:
             "kind": "tick",
             "nimg": state.nimg,
             "iteration": state.iteration,
-            "skipped": state.skipped,
+            "skipped": int(state.skipped),
             "terms": state.averages.report(),
             **self.growth(),
             "time": {
@@ -267,7 +307,8 @@ class _Run:
             },
         }
         self.tick_nimg = state.nimg
-        self.log.write(record)
+        if self.log is not None:
+            self.log.write(record)
         if self.num_bad_in_row > 0:
             logger.warning("%d steps in a row had bad gradients", self.num_bad_in_row)
         if shares.get("data", 0) > DATA_SHARE_WARNING:
@@ -296,12 +337,14 @@ class _Run:
     @property
     def num_bad_in_row(self) -> int:
         """Steps of a phase that were left out for bad gradients, up to the last."""
-        return max(self.state.skipped_in_row.values(), default=0)
+        return max((int(num) for num in self.state.skipped_in_row.values()), default=0)
 
     def write_snapshot(self) -> None:
         """Write the networks in the native format, and a sheet of samples."""
+        if not dist.is_leader():
+            return
         with self.clock("snapshots"):
-            io.save(
+            native.save(
                 self.state.networks,
                 self.run_dir / "snapshots" / f"{self.state.nimg:09d}",
                 metadata={"nimg": self.state.nimg, "run": self.config.to_json()},
@@ -341,6 +384,8 @@ class _Run:
         the checkpoints from before.
         """
         self.checkpoint_is_due = False
+        if not dist.is_leader():
+            return
         with self.clock("snapshots"):
             save_checkpoint(
                 self.run_dir,
@@ -363,7 +408,7 @@ class _Run:
         if evaluation.is_due(
             state.nimg, resolution=state.stage.resolution, img_resolution=side, is_last=is_last
         ):
-            with self.clock("metrics"):
+            with self.clock("metrics"), dist.alone():
                 evaluation.run(
                     copy.deepcopy(state.generator_ema),
                     state.nimg,

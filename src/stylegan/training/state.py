@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stylegan import dist
 from stylegan.models.base import Networks
 from stylegan.models.registry import build_discriminator, build_generator
+from stylegan.parts import Part
 from stylegan.rng import generator_for
-from stylegan.training.config import OptimConfig, RunConfig
+from stylegan.training.config import OptimConfig, RunConfig, group_of
 from stylegan.training.schedule import Stage, stage_at
 from stylegan.training.stats import Averages
 
@@ -32,8 +34,9 @@ class TrainState:
         pl_mean: running mean of path lengths, [].
         nimg: real images shown so far.
         iteration: iterations finished so far.
-        skipped: optimizer steps left out for non-finite gradients.
-        skipped_in_row: for each phase, how many of them came last, one after the other.
+        skipped: optimizer steps left out for non-finite gradients, [] on the device, so that
+            counting does not wait for it.
+        skipped_in_row: for each phase, how many of them came last, one after the other, [].
         averages: sums of the terms since the last line of the log.
         stage: level of detail, batch and learning rates at `nimg`, which decides them.
     """
@@ -60,8 +63,8 @@ class TrainState:
         self.pl_mean: Tensor = torch.zeros([], device=device)
         self.nimg = 0
         self.iteration = 0
-        self.skipped = 0
-        self.skipped_in_row: dict[str, int] = {}
+        self.skipped: Tensor = torch.zeros([], dtype=torch.int64, device=device)
+        self.skipped_in_row: dict[str, Tensor] = {}
         self.averages = Averages()
         self.stage = stage_at(config, 0)
         self._enter(self.stage)
@@ -95,6 +98,16 @@ class TrainState:
             for group in optimizer.param_groups:
                 group["lr"] = lr * lazy_correction(interval)
 
+    def part(self, num: int, *, shrink: int = 1) -> Part:
+        """Return this process's share of a batch of `num`, in the groups that D looks at.
+
+        Args:
+            num: rows of the whole batch.
+            shrink: by how much it is smaller than that of the main phases, as are its groups.
+        """
+        group = group_of(self.config, num * shrink, shrink=shrink)
+        return Part.whole(num, group=group).among(dist.rank(), of=dist.world_size())
+
     @property
     def networks(self) -> Networks:
         """The networks of a snapshot."""
@@ -115,8 +128,8 @@ class TrainState:
             "pl_mean": self.pl_mean,
             "nimg": self.nimg,
             "iteration": self.iteration,
-            "skipped": self.skipped,
-            "skipped_in_row": dict(self.skipped_in_row),
+            "skipped": int(self.skipped),
+            "skipped_in_row": {phase: int(num) for phase, num in self.skipped_in_row.items()},
             "averages": self.averages.state_dict(),
         }
 
@@ -130,8 +143,11 @@ class TrainState:
         self.pl_mean = state["pl_mean"].to(self.device)
         self.nimg = state["nimg"]
         self.iteration = state["iteration"]
-        self.skipped = state["skipped"]
-        self.skipped_in_row = dict(state["skipped_in_row"])
+        self.skipped = torch.tensor(state["skipped"], device=self.device)
+        self.skipped_in_row = {
+            phase: torch.tensor(num, device=self.device)
+            for phase, num in state["skipped_in_row"].items()
+        }
         self.averages.load_state_dict(state["averages"], device=self.device)
         self._enter(stage_at(self.config, self.nimg))
 
@@ -154,9 +170,11 @@ def lazy_adam(
     """
     c = lazy_correction(interval)
     betas = (config.beta1**c, config.beta2**c)
-    # Not fused=True: on the CPU it reads a gradient in the order of the parameter's memory,
-    # and ours may be channels_last (torch 2.13; tests/parity/test_train_step.py sees it).
-    return torch.optim.Adam(network.parameters(), lr=lr * c, betas=betas, eps=config.eps)
+    # Fused, it can leave out a step without a word to the CPU; see `training/step.py`. It reads a
+    # gradient in the order of the parameter's memory (torch 2.13), so gradients are contiguous.
+    return torch.optim.Adam(
+        network.parameters(), lr=lr * c, betas=betas, eps=config.eps, fused=True
+    )
 
 
 def lazy_correction(interval: int | None) -> float:
