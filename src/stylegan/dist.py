@@ -78,9 +78,9 @@ def process_group() -> Iterator[None]:
             yield
     except PeerError:
         raise
-    except Exception as error:
+    except BaseException as error:
         found = watch.first_failure(error)
-        if found is None:
+        if found is None or not isinstance(error, Exception):
             raise
         raise PeerError(
             found, expected="all processes to go on", fix="see what that one says"
@@ -242,13 +242,13 @@ class _Watch:
             self._is_over.set()
             self._thread.join()
 
-    def first_failure(self, error: Exception) -> str | None:
+    def first_failure(self, error: BaseException) -> str | None:
         """Tell of this process's failure, or return what has failed before in another one."""
         try:
             if self._store.add(f"{_FAILURE}/count", 1) > 1:
                 return self._told()
             is_ours = isinstance(error, StyleganError)
-            told = str(error) if is_ours else "".join(traceback.format_exception(error))
+            told = str(error) if is_ours else "".join(traceback.format_exception(error)).strip()
             self._store.set(_FAILURE, f"rank {self._rank} stopped: {told}")
         except RuntimeError:  # the store went with the leader
             return "the leader is gone"

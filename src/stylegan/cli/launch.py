@@ -1,15 +1,22 @@
-"""Several processes of one command on this machine, as `torchrun` starts them."""
+"""Several processes of one command on this machine, that work as one."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 import torch
 
 from stylegan.errors import ConfigError
+
+POLL_S = 0.1
+GRACE_S = 30.0
+"""Seconds that the others have to end by themselves after one has failed."""
 
 
 def check_gpus(num: int, device: torch.device) -> None:
@@ -35,28 +42,62 @@ def check_gpus(num: int, device: torch.device) -> None:
 def launch(arguments: Sequence[str], *, num: int) -> int:
     """Run `stylegan ARGUMENTS` in `num` processes that work as one, and return the exit status.
 
-    Interrupted, it lets them save what they have.
+    A signal is passed on, so that they save what they have. If one fails, all end.
     """
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *(f"--nproc-per-node={num}", "-m", "stylegan", *arguments),
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": str(num),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        # each process takes its share of the cores
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num)),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "stylegan", *arguments],
+            env={**shared, **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            start_new_session=True,  # Ctrl-C reaches them through us only, and once
+        )
+        for rank in range(num)
     ]
-    # each process takes its share of the cores; torchrun would give it one
-    threads = max(1, (os.cpu_count() or 1) // num)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    with _forwarding(processes) as received:
+        status = _wait(processes)
+    return 128 + received[0] if received and status != 0 else status
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for all, or for the first that fails; return its status, or 0."""
+    while True:
+        found = [process.poll() for process in processes]
+        failed = [status for status in found if status not in (None, 0)]
+        if failed or None not in found:
+            break
+        time.sleep(POLL_S)
+    end_s = time.monotonic() + GRACE_S
+    for process in processes:
+        try:
+            process.wait(max(0.0, end_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    return abs(failed[0] or 0) if failed else 0
+
+
+@contextmanager
+def _forwarding(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """While open, pass SIGINT and SIGTERM on; yield those that came."""
     received: list[int] = []
-    process = subprocess.Popen(command, env=environment)
 
     def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        process.send_signal(number)
+        for process in processes:
+            process.send_signal(number)
 
     before = {each: signal.signal(each, forward) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        status = process.wait()
+        yield received
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-    if received:
-        return 128 + received[0]
-    return 0 if status == 0 else 1

@@ -313,7 +313,8 @@ def _penalty_between(
 ) -> Tensor:
     if positions is None or not isinstance(fakes, Tensor):
         raise ValueError("wgan-gp needs positions [N], and images of one size")
-    between = reals.detach().lerp(fakes.detach(), positions[:, None, None, None]).requires_grad_()
+    where = positions.to(reals.dtype)[:, None, None, None]
+    between = reals.detach().lerp(fakes.detach(), where).requires_grad_()
     return gradient_penalty(
         discriminator(between, c),
         between,

@@ -1,0 +1,92 @@
+"""What each process of a test runs: iterations in float64, so that differences show.
+
+    python worker.py OUT.pt ITERATIONS [BATCH_GPU] [FIELD=VALUE ...]
+
+The leader writes weights, running means and the gradients of every phase's first step.
+"""
+
+import sys
+from dataclasses import replace
+
+import torch
+
+from stylegan import dist
+from stylegan.losses.objective import LossConfig
+from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
+from stylegan.training.config import DataConfig, OutputConfig, RunConfig
+from stylegan.training.state import TrainState
+from stylegan.training.step import draw, train_step
+
+BATCH = 16
+
+
+def config(batch_gpu, overrides):
+    sizes = {"resolution": 16, "channel_base": 64, "channel_max": 8}
+    return RunConfig(
+        preset="test",
+        family="stylegan2",
+        generator=GeneratorConfig(z_dim=8, w_dim=8, mapping_layers=2, **sizes),
+        discriminator=DiscriminatorConfig(**sizes),
+        data=DataConfig(path="none"),
+        loss=LossConfig(gamma=1.0, r1_interval=3, pl_interval=2),
+        output=OutputConfig(batch_gpu=batch_gpu),
+        batch=BATCH,
+    ).with_overrides(*overrides)
+
+
+def train(num_iterations, batch_gpu=None, overrides=()):
+    torch.set_num_threads(1)
+    state = TrainState(config(batch_gpu, overrides), torch.device("cpu"))
+    for _, network in state.networks.items():
+        network.double()
+        for name, parameter in network.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.data.fill_(0.3)
+    state.pl_mean = state.pl_mean.double()
+    gradients = {}
+    spy_on(state.optimizer_g, gradients, ["G", "path_length"])
+    spy_on(state.optimizer_d, gradients, ["D", "R1"])
+
+    def draws(phase, num):
+        drawn = draw(state, phase, num)
+        mix = None if drawn.z_mix is None else drawn.z_mix.double()
+        return replace(drawn, z=drawn.z.double(), z_mix=mix)
+
+    for iteration in range(num_iterations):
+        stream = torch.Generator().manual_seed(iteration)
+        reals = torch.randn(BATCH, 3, 16, 16, generator=stream, dtype=torch.float64)
+        train_step(state, state.part(BATCH).take(reals), draws=draws)
+    tensors = {
+        f"{name}.{key}": value
+        for name, network in state.networks.items()
+        for key, value in network.state_dict().items()
+    }
+    return {
+        "gradients": gradients,
+        "weights": tensors | {"pl_mean": state.pl_mean},
+        "means": state.averages.report(),
+    }
+
+
+def spy_on(optimizer, gradients, phases):
+    phases = list(phases)
+
+    def note(optimizer, args, kwargs):
+        if phases:
+            grads = [
+                parameter.grad.flatten().clone()
+                for group in optimizer.param_groups
+                for parameter in group["params"]
+                if parameter.grad is not None
+            ]
+            gradients[phases.pop(0)] = torch.cat(grads)
+
+    optimizer.register_step_pre_hook(note)
+
+
+if __name__ == "__main__":
+    out, num_iterations, batch_gpu, *overrides = sys.argv[1:]
+    with dist.process_group():
+        found = train(int(num_iterations), int(batch_gpu) or None, overrides)
+        if dist.is_leader():
+            torch.save(found, out)
