@@ -8,11 +8,11 @@ reads the parameters of our networks, so that both compute the same function.
 import math
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 
 from stylegan.models.stylegan2 import Discriminator, Generator
 from stylegan.ops.normalize import minibatch_stddev
+from stylegan.rng import randn_rows
 
 
 def make_plain(generator: Generator, discriminator: Discriminator) -> None:
@@ -56,7 +56,7 @@ def synthesis_layer(layer, x, w, noise_mode, generator):
     x = modulated_conv(x, layer.weight, layer.affine(w), kernel=kernel)
     if noise_mode == "random":
         shape = [x.shape[0], 1, *x.shape[2:]]
-        x = x + torch.randn(shape, generator=generator) * layer.noise_strength
+        x = x + randn_rows(shape, generator, x.device) * layer.noise_strength
     elif noise_mode == "const":
         x = x + layer.noise_const * layer.noise_strength
     return bias_act(x, layer.bias)

@@ -3,15 +3,14 @@
     python benchmarks/speed.py [--out benchmarks/results/NAME.json] [--rounds 5]
 
 Ours and the reference take turns, so that what else the machine does meets both; the figures
-are medians. A training iteration counts path length at a quarter and R1 at a sixteenth.
+are medians. A training iteration has its regularizers in their lazy proportions. Shares are those
+of the rate of large matrix products in the same precision.
 """
 
 import argparse
 import json
 import platform
 import statistics
-import time
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from reference import make_plain
 
 import stylegan
 from stylegan.training.configure import Choices, configure
-from stylegan.training.state import TrainState
-from stylegan.training.step import train_step
+from stylegan.training.speed import Bench, product_rate
+from stylegan.training.state import DTYPES, TrainState
 
 SIZES = {"resolution": 64, "batch": 16, "channel_base": 8192, "channel_max": 256}
 
@@ -35,39 +34,13 @@ def make_state(precision, *, plain):
     return state
 
 
-class Contestant:
-    def __init__(self, name, precision, *, plain=False):
-        self.name = name
-        self.state = make_state(precision, plain=plain)
-        self.seconds = {"sample": [], "G": [], "D": [], "path_length": [], "R1": []}
-
-    def sample(self, z):
-        start = time.perf_counter()
-        with torch.no_grad():
-            images = self.state.generator(z)
-        self.seconds["sample"].append(time.perf_counter() - start)
-        return images
-
-    def train(self, reals, *, with_regularizers):
-        kinds = iter(["G", "path_length", "D", "R1"] if with_regularizers else ["G", "D"])
-
-        @contextmanager
-        def timer(_):
-            start = time.perf_counter()
-            yield
-            self.seconds[next(kinds)].append(time.perf_counter() - start)
-
-        self.state.iteration = 0 if with_regularizers else 1
-        train_step(self.state, reals, timer=timer)
-
-    def report(self):
-        median = {kind: statistics.median(values) for kind, values in self.seconds.items()}
-        step = median["G"] + median["D"] + median["path_length"] / 4 + median["R1"] / 16
-        return {
-            "sample_images_per_second": SIZES["batch"] / median["sample"],
-            "train_images_per_second": SIZES["batch"] / step,
-            "seconds": median,
-        }
+def report(bench):
+    phases = bench.phases()
+    return {
+        "sample_images_per_second": phases["sample"].images_per_second,
+        "train_images_per_second": phases["iteration"].images_per_second,
+        "seconds": {name: phase.seconds for name, phase in phases.items()},
+    }
 
 
 def main():
@@ -75,36 +48,44 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    contestants = [
-        Contestant("ours, bf16", "bf16"),
-        Contestant("ours, fp32", "fp32"),
-        Contestant("reference, fp32", "fp32", plain=True),
-    ]
-    z = torch.randn(SIZES["batch"], contestants[0].state.generator.z_dim)
-    reals = torch.randn(SIZES["batch"], 3, SIZES["resolution"], SIZES["resolution"])
-    images = {contestant.name: contestant.sample(z) for contestant in contestants}
+    contestants = {
+        "ours, bf16": Bench(make_state("bf16", plain=False)),
+        "ours, fp32": Bench(make_state("fp32", plain=False)),
+        "reference, fp32": Bench(make_state("fp32", plain=True)),
+    }
+    images = {name: bench.sample() for name, bench in contestants.items()}
     torch.testing.assert_close(
         images["ours, fp32"], images["reference, fp32"], rtol=1e-4, atol=1e-4
     )
-    for contestant in contestants:  # warm up, and forget
-        contestant.train(reals, with_regularizers=True)
-        contestant.seconds = {kind: [] for kind in contestant.seconds}
+    rates = {"bf16": [], "fp32": []}
+    for bench in contestants.values():  # warm up, and forget
+        bench.round()
+        bench.seconds.clear()
     for _ in range(arguments.rounds):
-        for contestant in contestants:
-            for _ in range(3):
-                contestant.sample(z)
-            contestant.train(reals, with_regularizers=True)
-            contestant.train(reals, with_regularizers=False)
-    reports = {contestant.name: contestant.report() for contestant in contestants}
+        for bench in contestants.values():
+            bench.round()
+        for precision, each in rates.items():
+            each.append(product_rate(torch.device("cpu"), DTYPES[precision]))
+    product_rates = {precision: statistics.median(each) for precision, each in rates.items()}
+    reports = {name: report(bench) for name, bench in contestants.items()}
+    for name, bench in contestants.items():
+        rate = product_rates[name.rpartition(" ")[2]]
+        reports[name]["share_of_product_rate"] = {
+            kind: phase.share_of(rate) for kind, phase in bench.phases().items()
+        }
     base = reports["reference, fp32"]
-    for name, report in reports.items():
+    for name, found in reports.items():
         ratios = [
-            report[key] / base[key]
+            found[key] / base[key]
             for key in ("sample_images_per_second", "train_images_per_second")
         ]
         print(
-            f"{name:16} sample {report['sample_images_per_second']:7.1f} img/s ({ratios[0]:.2f}x)"
-            f"   train {report['train_images_per_second']:6.2f} img/s ({ratios[1]:.2f}x)"
+            f"{name:16} sample {found['sample_images_per_second']:7.1f} img/s ({ratios[0]:.2f}x)"
+            f"   train {found['train_images_per_second']:6.2f} img/s ({ratios[1]:.2f}x)   "
+            + "  ".join(
+                f"{kind} {100 * share:.0f}%"
+                for kind, share in found["share_of_product_rate"].items()
+            )
         )
     if arguments.out:
         record = {
@@ -114,6 +95,7 @@ def main():
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
             f"{torch.backends.cpu.get_cpu_capability()}",
             "sizes": SIZES,
+            "product_rates_flops": product_rates,
             "results": reports,
         }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ COMMANDS = {
     "analyze": ("stylegan.cli.analyze", "see in a network what the papers saw in theirs"),
     "report": ("stylegan.cli.report", "show all that can be seen of a network on one page"),
     "convert": ("stylegan.cli.convert", "turn weight files of other programs into ours, and back"),
+    "bench": ("stylegan.cli.bench", "measure how fast this machine samples and trains"),
     "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),
 }
 """Each command's module, imported when it is run; its `main` takes the arguments after it."""

@@ -1,0 +1,277 @@
+"""How fast a device samples and trains, and what share that is of what it can compute.
+
+The rate of plain matrix products is measured beside, in the same minute: shares of it can be
+compared between machines, and tell how much is left to gain.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from stylegan.images import from_uint8
+from stylegan.rng import generator_for
+from stylegan.training.config import RunConfig
+from stylegan.training.state import DTYPES, TrainState
+from stylegan.training.step import train_step
+
+PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+MAIN, WITH_REGULARIZERS = 1, 0  # iterations: regularizers are due in the first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One kind of work.
+
+    Attributes:
+        seconds: median time of a batch.
+        num: images in the batch.
+        flops: floating-point operations of convolutions and matrix products, a batch.
+    """
+
+    seconds: float
+    num: int
+    flops: int
+
+    @property
+    def images_per_second(self) -> float:
+        """Images by time."""
+        return self.num / self.seconds
+
+    def share_of(self, rate: float) -> float:
+        """Return operations by time, as a share of a rate in operations a second."""
+        return self.flops / self.seconds / rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What was measured.
+
+    Attributes:
+        phases: "sample", and those of training: "G", "path_length", "D", "R1" as far as the
+            run has them on their own, and "iteration", in which they come in their lazy
+            proportions, with running averages and the log's sums.
+        product_rate: operations a second of large matrix products in the run's precision.
+        peak_bytes: most memory in use: of the device, or on the CPU of the process; 0 where the
+            system does not tell.
+    """
+
+    phases: Mapping[str, Phase]
+    product_rate: float
+    peak_bytes: int
+
+
+def measure(
+    config: RunConfig,
+    *,
+    rounds: int,
+    compile_synthesis: bool = False,
+    on_round: Callable[[], object] = lambda: None,
+) -> Speed:
+    """Measure sampling and training of a run on its device, with images of noise.
+
+    Args:
+        config: the run; a growing one is measured at its full resolution.
+        rounds: how often each kind of work is timed; the medians count.
+        compile_synthesis: sample with a synthesis network that `torch.compile` has compiled.
+        on_round: called after each round.
+    """
+    config = replace(config, growth=None)
+    state = TrainState(config, torch.device(config.output.device))
+    bench = Bench(state, compile_synthesis=compile_synthesis)
+    bench.round()  # warm up, and forget
+    bench.seconds.clear()
+    rates = []
+    for _ in range(rounds):
+        bench.round()
+        rates.append(product_rate(state.device, DTYPES[config.precision]))
+        on_round()
+    return Speed(
+        phases=bench.phases(),
+        product_rate=statistics.median(rates),
+        peak_bytes=_peak_bytes(state.device),
+    )
+
+
+class Bench:
+    """Times the kinds of work of a run, as often as `round` is called.
+
+    Args:
+        state: the run's, which training changes.
+        compile_synthesis: as of `measure`.
+
+    Attributes:
+        seconds: the times of each kind of work.
+    """
+
+    def __init__(self, state: TrainState, *, compile_synthesis: bool = False) -> None:
+        self.state = state
+        self.seconds: dict[str, list[float]] = {}
+        config, batch = state.config, state.config.batch
+        side, channels = config.generator.resolution, config.generator.img_channels
+        stream = generator_for("bench", seed=config.seed)
+        pixels = torch.randint(0, 256, [batch, channels, side, side], generator=stream)
+        self._reals = from_uint8(pixels.to(torch.uint8)).to(state.device)
+        self._z = torch.randn([batch, config.generator.z_dim], generator=stream).to(state.device)
+        c_dim = config.generator.c_dim
+        self._c = torch.eye(c_dim, device=state.device)[:1].expand(batch, -1) if c_dim else None
+        self._generator = state.generator_ema
+        self._generator.compute_dtype = state.generator.compute_dtype
+        self._synthesis = self._generator.synthesis
+        if compile_synthesis:
+            self._synthesis = torch.compile(self._synthesis)  # type: ignore[assignment]
+        self._flops: dict[str, int] = {}
+
+    def round(self) -> None:
+        """Time each kind of work once, sampling three times."""
+        for _ in range(3):
+            start_s = _now(self.state.device)
+            self.sample()
+            self.seconds.setdefault("sample", []).append(_now(self.state.device) - start_s)
+        self._train(WITH_REGULARIZERS)
+        self._train(MAIN)
+
+    @torch.no_grad()
+    def sample(self) -> torch.Tensor:
+        """Make a batch of images, [N, C, R, R]."""
+        ws = self._generator.mapping(self._z, self._c)
+        images: torch.Tensor = self._synthesis(ws)
+        return images
+
+    def phases(self) -> dict[str, Phase]:
+        """Return the medians so far, and count operations."""
+        if not self._flops:
+            self._count()
+        median = {kind: statistics.median(each) for kind, each in self.seconds.items()}
+        loss, batch = self.state.config.loss, self.state.config.batch
+        seconds, flops = median.pop("main iteration"), self._flops["main iteration"]
+        for kind, interval in (("path_length", loss.pl_interval), ("R1", loss.r1_interval)):
+            if kind in median and interval is not None:
+                seconds += median[kind] / interval
+                flops += self._flops[kind] // interval
+        median["iteration"] = seconds
+        counted = self._flops | {"iteration": flops}
+        return {
+            kind: Phase(seconds=each, num=batch, flops=counted[kind])
+            for kind, each in median.items()
+        }
+
+    def _train(self, iteration: int) -> None:
+        """Take one iteration; its regularizers on their own are timed where they are due."""
+        state = self.state
+        state.iteration = iteration
+        kinds = self._kinds(iteration)
+        started_s = _now(state.device)
+
+        @contextmanager
+        def timer(_: str) -> Iterator[None]:
+            kind = next(kinds)
+            start_s = _now(state.device)
+            yield
+            self.seconds.setdefault(kind, []).append(_now(state.device) - start_s)
+
+        self._step(timer)
+        if iteration == MAIN:
+            self.seconds.setdefault("main iteration", []).append(_now(state.device) - started_s)
+
+    def _step(self, timer: Callable[[str], object]) -> None:
+        c = self._c
+        train_step(
+            self.state,
+            self._reals,
+            real_c=c,
+            draw_labels=None if c is None else (lambda num, stream: c[:1].expand(num, -1).cpu()),
+            timer=timer,  # type: ignore[arg-type]
+        )
+
+    def _kinds(self, iteration: int) -> Iterator[str]:
+        """Yield the kinds of work of an iteration in the order in which they come."""
+        loss = self.state.config.loss
+        is_due = iteration == WITH_REGULARIZERS
+        has_path_lengths = is_due and loss.pl_weight > 0 and loss.pl_interval is not None
+        has_r1 = is_due and loss.gamma > 0 and loss.r1_interval is not None
+        of_g = ["G", "path_length"] if has_path_lengths else ["G"]
+        of_d = ["D", "R1"] if has_r1 else ["D"]
+        is_g_first = self.state.config.optim.order == "generator-first"
+        return iter(of_g + of_d if is_g_first else of_d + of_g)
+
+    def _count(self) -> None:
+        """Count the operations of each kind of work as torch counts them."""
+        with _Operations() as counter:
+            synthesis, self._synthesis = self._synthesis, self._generator.synthesis
+            self.sample()
+            self._synthesis = synthesis
+        self._flops["sample"] = counter.total
+        for iteration in (WITH_REGULARIZERS, MAIN):
+            self.state.iteration = iteration
+            kinds = self._kinds(iteration)
+
+            @contextmanager
+            def count(_: str, kinds: Iterator[str] = kinds) -> Iterator[None]:
+                with _Operations() as counter:
+                    yield
+                self._flops[next(kinds)] = counter.total
+
+            self._step(count)
+        self._flops["main iteration"] = self._flops["G"] + self._flops["D"]
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the operations of convolutions and matrix products while open.
+
+    Torch's own `FlopCounterMode` fails where gradients are differentiated (torch 2.13); its
+    formulas are used.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation, and count it."""
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure large matrix products: operations a second, the best of five."""
+    side = PRODUCT_SIDES.get(device.type, 2048)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best_s = float("inf")
+    for _ in range(5):
+        start_s = _now(device)
+        torch.mm(a, b)
+        best_s = min(best_s, _now(device) - start_s)
+    return 2 * side**3 / best_s
+
+
+def _now(device: torch.device) -> float:
+    """Return the time, once the device has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource  # of Unix alone
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
