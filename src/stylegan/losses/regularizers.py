@@ -108,8 +108,9 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor, *, create_graph: boo
     if not ws.requires_grad:
         raise ValueError("path_lengths needs ws that require grad before the images are made")
     height, width = images.shape[2:]
-    projection = (images * noise).sum() / math.sqrt(height * width)
-    (grad,) = torch.autograd.grad(projection, ws, create_graph=create_graph)
+    # divided at the end: float16 has no room for what noise this small leaves in the layers
+    (grad,) = torch.autograd.grad((images * noise).sum(), ws, create_graph=create_graph)
+    grad = grad / math.sqrt(height * width)
     return grad.square().sum(dim=2).mean(dim=1).sqrt()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive
@@ -79,3 +80,24 @@ def single_images(images: Tensor | Sequence[Tensor], channels: int, side: int) -
             f"images must be [N, {channels}, {side}, {side}], got {list(levels[0].shape)}"
         )
     return levels[0]
+
+
+HALF_RESOLUTIONS = 4
+"""Resolutions, counted from the largest, that compute in float16 where a network does ..."""
+SMALLEST_HALF = 8
+"""... but none below this."""
+
+
+def dtype_at(resolution: int, *, full: int, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which a block computes.
+
+    Source: Karras et al. 2020 (ADA), appendix, "mixed-precision training": float16 in the four
+    highest resolutions.
+
+    Args:
+        resolution: of the block.
+        full: of the network.
+        dtype: its `compute_dtype`.
+    """
+    is_wide = resolution < max(full >> (HALF_RESOLUTIONS - 1), SMALLEST_HALF)
+    return torch.float32 if dtype == torch.float16 and is_wide else dtype

@@ -22,6 +22,7 @@ from stylegan.models.sizes import (
     channels_at,
     check_minibatch_stddev,
     check_sizes,
+    dtype_at,
     resolutions_up_to,
 )
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
@@ -251,8 +252,13 @@ class SynthesisNetwork(nn.Module):
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SynthesisBlock)
             end = start + block.num_convs
+            own = dtype_at(resolution, full=self.resolutions[-1], dtype=dtype)
             x = block(
-                ws=ws[:, start:end], x=x, dtype=dtype, noise_mode=noise_mode, generator=generator
+                ws=ws[:, start:end],
+                x=None if x is None else x.to(own),
+                dtype=own,
+                noise_mode=noise_mode,
+                generator=generator,
             )
             if resolution in with_rgb:
                 # RGB shares its style with the first layer of the next block.
@@ -447,12 +453,13 @@ class Discriminator(AbstractDiscriminator):
         for resolution in self.resolutions:
             if resolution > top:
                 continue
-            x = self._with_rgb(x, shown.get(resolution), resolution, dtype)
+            own = dtype_at(resolution, full=self.img_resolution, dtype=dtype)
+            x = self._with_rgb(x, shown.get(resolution), resolution, own)
             x = self.get_submodule(f"b{resolution}")(x)
             if self.is_growing and resolution == top and fade_weight(self.lod) > 0:
-                small = self._with_rgb(None, downsample_box(shown[top]), resolution // 2, dtype)
+                small = self._with_rgb(None, downsample_box(shown[top]), resolution // 2, own)
                 x = x.lerp(small, fade_weight(self.lod))
-        x = self._with_rgb(x, shown.get(4), 4, dtype)
+        x = self._with_rgb(x, shown.get(4), 4, dtype_at(4, full=self.img_resolution, dtype=dtype))
         out: Tensor = self.b4(x.to(shown[top].dtype))  # the head decides in full precision
         if self.c_dim == 0:
             return out
@@ -468,6 +475,7 @@ class Discriminator(AbstractDiscriminator):
         self, x: Tensor | None, image: Tensor | None, resolution: int, dtype: torch.dtype
     ) -> Tensor:
         """Join what the image of a resolution says to the features that arrive there."""
+        x = None if x is None else x.to(dtype)
         if image is None:
             assert x is not None
             return x

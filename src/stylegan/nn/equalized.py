@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylegan.ops.bias_act import ACTIVATION_GAIN, Activation, bias_act
+from stylegan.ops.bias_act import ACTIVATION_GAIN, Activation, bias_act, clamp_for
 from stylegan.ops.fir import BLUR_TAPS, RESAMPLE_TAPS, filter2d, fir_kernel
 from stylegan.ops.resample_conv import conv2d_box_down, conv2d_down, conv2d_nearest_up
 
@@ -121,7 +121,7 @@ class EqualizedConv2d(nn.Module):
             x = conv2d_down(x, weight, self.kernel, bias=bias)
         else:
             x = F.conv2d(x, weight, bias, padding=self.padding)
-        return bias_act(x, act=self.act, gain=1, inplace=True)
+        return bias_act(x, act=self.act, gain=1, clamp=clamp_for(x, gain), inplace=True)
 
     def extra_repr(self) -> str:
         """Show in `print(model)` what the weight's shape does not tell."""

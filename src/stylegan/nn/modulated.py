@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.nn.equalized import EqualizedLinear
-from stylegan.ops.bias_act import ACTIVATION_GAIN, bias_act
+from stylegan.ops.bias_act import ACTIVATION_GAIN, bias_act, clamp_for
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 from stylegan.ops.modulated_conv import modulated_conv2d
 from stylegan.rng import Source, randn_rows
@@ -69,7 +69,7 @@ class SynthesisLayer(nn.Module):
             gain=ACTIVATION_GAIN["lrelu"] * gain,
             form=self.form,
         )
-        return bias_act(x, act="lrelu", gain=1, inplace=True)
+        return bias_act(x, act="lrelu", gain=1, clamp=clamp_for(x, gain), inplace=True)
 
     def _noise(self, x: Tensor, mode: NoiseMode, generator: Source | None) -> Tensor | None:
         if mode == "none":
@@ -105,9 +105,10 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, H, W]."""
         styles = self.affine(w) * self.scale
-        return modulated_conv2d(
+        x = modulated_conv2d(
             x, self.weight, styles, demodulate=False, bias=self.bias, form=self.form
         )
+        return bias_act(x, clamp=clamp_for(x))
 
     def extra_repr(self) -> str:
         """Show in `print(model)` what the weight's shape does not tell."""

@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,6 +12,14 @@ Activation = Literal["linear", "lrelu"]
 LRELU_SLOPE = 0.2
 ACTIVATION_GAIN: dict[Activation, float] = {"linear": 1.0, "lrelu": math.sqrt(2.0)}
 """Gains that keep the variance: StyleGAN2 carries He's sqrt(2) in the activation."""
+
+HALF_CLAMP = 256.0
+"""Bound on activations in float16, whose range ends at 65504 (Karras et al. 2020, ADA)."""
+
+
+def clamp_for(x: Tensor, gain: float = 1.0) -> float | None:
+    """Return the bound on what a layer makes of `x`, times its gain; None but for float16."""
+    return HALF_CLAMP * gain if x.dtype == torch.float16 else None
 
 
 def bias_act(

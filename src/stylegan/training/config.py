@@ -12,7 +12,7 @@ from stylegan.models.growth import SMALLEST, Growth
 from stylegan.models.registry import FAMILIES
 from stylegan.training import fields
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +195,8 @@ class RunConfig:
         output: length, cadence, device.
         batch: images in an iteration, at the full resolution.
         seed: of everything random.
-        precision: of the convolutions; weights and sums of RGB stay float32.
+        precision: of the convolutions; weights and sums of RGB stay float32. "tf32" lets CUDA
+            round their inputs; "fp16" is float16 in the four highest resolutions of StyleGAN2.
         init_from: where the initial weights came from; None for random ones.
     """
 
@@ -218,6 +219,12 @@ class RunConfig:
         """Check what concerns more than one part."""
         check_family(self.family)
         check_positive("batch", self.batch)
+        if self.precision == "fp16" and self.family != "stylegan2":
+            raise ConfigError(
+                f"precision fp16 for {self.family}",
+                expected="stylegan2, whose layers keep within its range",
+                fix="add --precision bf16",
+            )
         if self.data.labels != (self.generator.c_dim > 0):
             raise ConfigError(
                 f"c_dim {self.generator.c_dim} with data.labels {self.data.labels}",

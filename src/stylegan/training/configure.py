@@ -301,6 +301,7 @@ def _precision(choices: Choices) -> tuple[Precision, str]:
         return "bf16", "this GPU computes in bfloat16"
     # get_capabilities came after the oldest torch that we support
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    if choices.device == "cpu" and capabilities.get("amx_bf16", False):
-        return "bf16", "this CPU multiplies matrices in bfloat16 (AMX)"
+    for name, told in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")):
+        if choices.device == "cpu" and capabilities.get(name, False):
+            return "bf16", f"this CPU multiplies matrices in bfloat16 ({told})"
     return "fp32", "this device is not known to be faster in bfloat16"

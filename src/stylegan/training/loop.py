@@ -37,7 +37,7 @@ from stylegan.training.log import RunLog
 from stylegan.training.reals import check_dataset, open_dataset
 from stylegan.training.schedule import crossed
 from stylegan.training.signals import SignalWatch
-from stylegan.training.state import TrainState
+from stylegan.training.state import TrainState, float32_of
 from stylegan.training.step import train_step
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ def train(
             stack.enter_context(lock_run_folder(run_dir))
         options = json.dumps([config.to_json(), dataset.fingerprint])
         dist.check_same(options, "options or images")
+        stack.enter_context(float32_of(config.precision))
         return _train(
             config,
             run_dir,

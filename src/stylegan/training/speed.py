@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from stylegan.images import from_uint8
 from stylegan.rng import generator_for
 from stylegan.training.config import RunConfig
-from stylegan.training.state import DTYPES, TrainState
+from stylegan.training.state import DTYPES, TrainState, float32_of
 from stylegan.training.step import train_step
 
 PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
@@ -83,7 +83,13 @@ def measure(
         compile_synthesis: sample with a synthesis network that `torch.compile` has compiled.
         on_round: called after each round.
     """
-    config = replace(config, growth=None)
+    with float32_of(config.precision):
+        return _measure(replace(config, growth=None), rounds, compile_synthesis, on_round)
+
+
+def _measure(
+    config: RunConfig, rounds: int, compile_synthesis: bool, on_round: Callable[[], object]
+) -> Speed:
     state = TrainState(config, torch.device(config.output.device))
     bench = Bench(state, compile_synthesis=compile_synthesis)
     bench.round()  # warm up, and forget
