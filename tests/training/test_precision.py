@@ -52,7 +52,7 @@ def gradients(networks, dtype):
     losses = {
         "G": (generator_loss(generator, discriminator, draw, config=CONFIG), generator),
         "path_length": (
-            path_length_loss(lengths, pl_mean=torch.ones([]).to(z.dtype), config=CONFIG)[0],
+            path_length_loss(lengths, pl_mean=torch.zeros([]).to(z.dtype), config=CONFIG)[0],
             generator,
         ),
         "D": (discriminator_loss(discriminator, reals, fakes, config=CONFIG), discriminator),
