@@ -26,7 +26,17 @@ LAYERS = [
 ]
 # The order of the files within a folder; a file may import earlier ones only.
 FOLDERS = {
-    "ops": ["box", "fir", "resample_conv", "bias_act", "normalize", "modulated_conv"],
+    "ops": [
+        "kernels",
+        "backend",
+        "epilogue",
+        "box",
+        "fir",
+        "resample_conv",
+        "bias_act",
+        "normalize",
+        "modulated_conv",
+    ],
     "nn": ["equalized", "progressive", "mapping", "modulated", "adain", "stages"],
     "models": [
         "growth",

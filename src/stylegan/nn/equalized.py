@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylegan.ops.backend import is_fused
 from stylegan.ops.bias_act import ACTIVATION_GAIN, Activation, bias_act, clamp_for
 from stylegan.ops.fir import BLUR_TAPS, RESAMPLE_TAPS, filter2d, fir_kernel
 from stylegan.ops.resample_conv import conv2d_box_down, conv2d_down, conv2d_nearest_up
@@ -117,11 +118,14 @@ class EqualizedConv2d(nn.Module):
         """Map [N, in_channels, H, W] to [N, out_channels, H', W'], times `gain`."""
         weight = (self.weight * (self.scale * gain)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * (self.bias_scale * gain)).to(x.dtype)
+        later = bias if is_fused(x) else None  # a kernel adds it as it activates
+        bias = None if later is not None else bias
         if self.down:
             x = conv2d_down(x, weight, self.kernel, bias=bias)
         else:
             x = F.conv2d(x, weight, bias, padding=self.padding)
-        return bias_act(x, act=self.act, gain=1, clamp=clamp_for(x, gain), inplace=True)
+        clamp = clamp_for(x, gain)
+        return bias_act(x, later, act=self.act, gain=1, clamp=clamp, inplace=True)
 
     def extra_repr(self) -> str:
         """Show in `print(model)` what the weight's shape does not tell."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.nn.equalized import EqualizedLinear
-from stylegan.ops.bias_act import ACTIVATION_GAIN, bias_act, clamp_for
+from stylegan.ops.bias_act import ACTIVATION_GAIN, clamp_for
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 from stylegan.ops.modulated_conv import modulated_conv2d
 from stylegan.rng import Source, randn_rows
@@ -59,17 +59,18 @@ class SynthesisLayer(nn.Module):
         gain: float = 1.0,
     ) -> Tensor:
         """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, R, R], times `gain`."""
-        x = modulated_conv2d(
+        return modulated_conv2d(
             x,
             self.weight,
             self.affine(w),
             up_kernel=self.kernel if self.up else None,
             noise=self._noise(x, noise_mode, generator),
             bias=self.bias,
+            act="lrelu",
             gain=ACTIVATION_GAIN["lrelu"] * gain,
+            clamp=clamp_for(x, gain),
             form=self.form,
         )
-        return bias_act(x, act="lrelu", gain=1, clamp=clamp_for(x, gain), inplace=True)
 
     def _noise(self, x: Tensor, mode: NoiseMode, generator: Source | None) -> Tensor | None:
         if mode == "none":
@@ -105,10 +106,15 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, H, W]."""
         styles = self.affine(w) * self.scale
-        x = modulated_conv2d(
-            x, self.weight, styles, demodulate=False, bias=self.bias, form=self.form
+        return modulated_conv2d(
+            x,
+            self.weight,
+            styles,
+            demodulate=False,
+            bias=self.bias,
+            clamp=clamp_for(x),
+            form=self.form,
         )
-        return bias_act(x, clamp=clamp_for(x))
 
     def extra_repr(self) -> str:
         """Show in `print(model)` what the weight's shape does not tell."""

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylegan.ops.backend import is_fused
+from stylegan.ops.epilogue import epilogue
+
 Activation = Literal["linear", "lrelu"]
 
 LRELU_SLOPE = 0.2
@@ -37,7 +40,7 @@ def bias_act(
         x: [N, C, ...].
         bias: [C]; None adds nothing.
         act: "linear", or "lrelu" with slope 0.2.
-        gain: None takes the activation's own, 1 or sqrt(2).
+        gain: not negative; None takes the activation's own, 1 or sqrt(2).
         clamp: bound on the magnitude of the result; None means none.
         inplace: the activation may overwrite `x`, which the caller needs no more.
 
@@ -45,11 +48,21 @@ def bias_act(
         The shape and dtype of `x`. Differentiable twice; the second derivative of the
         activation is zero almost everywhere.
     """
+    gain = ACTIVATION_GAIN[act] if gain is None else gain
+    if x.ndim == 4 and is_fused(x):  # a positive gain passes through the activation
+        slope = LRELU_SLOPE if act == "lrelu" else 1.0
+        scaled = None if gain == 1 else x.new_full([1, 1], gain).expand(x.shape[0], x.shape[1])
+        return epilogue(
+            x,
+            scale=scaled,
+            bias=None if bias is None else bias * gain,
+            slope=slope,
+            clamp=clamp,
+        )
     if bias is not None:
         x = x + bias.to(x.dtype).reshape(-1, *[1] * (x.ndim - 2))
     if act == "lrelu":
         x = F.leaky_relu(x, LRELU_SLOPE, inplace=inplace or bias is not None)
-    gain = ACTIVATION_GAIN[act] if gain is None else gain
     if gain != 1:
         x = x * gain
     return x if clamp is None else x.clamp(-clamp, clamp)

@@ -1,4 +1,4 @@
-"""FIR filtering with up- and downsampling: the specification, in plain PyTorch.
+"""FIR filtering with up- and downsampling: the specification in plain PyTorch, or a kernel.
 
 Every function works in any float dtype, on any device and memory format, and differentiates
 any number of times with respect to the image; filters are constants.
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from stylegan.ops.backend import is_fused
 
 RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial low-pass filter of StyleGAN2 (Karras et al. 2020, appendix B)."""
@@ -81,6 +83,25 @@ def _upfirdn2d(
     flip: bool,
     gain: float,
 ) -> Tensor:
+    """Compute `upfirdn2d`, by the kernel or the reference, whose gradient has a form of its own."""
+    if not is_fused(x):
+        return _reference(x, kernel, up, down, padding, flip, gain)
+    from stylegan.ops import kernels
+
+    taps = (kernel if flip else kernel.flip(0, 1)) * gain
+    return kernels.upfirdn(x, taps.to(x.device), up=up, down=down, padding=padding)
+
+
+def _reference(
+    x: Tensor,
+    kernel: Tensor,
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],
+    flip: bool,
+    gain: float,
+) -> Tensor:
+    """Compute `upfirdn2d` in plain PyTorch."""
     if up > 1:
         x = _insert_zeros(x, up)
     channels = x.shape[1]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylegan.ops.bias_act import LRELU_SLOPE, Activation
+from stylegan.ops.epilogue import epilogue
 from stylegan.ops.resample_conv import conv2d_up
 
 EPS = 1e-8
@@ -20,10 +22,12 @@ def modulated_conv2d(
     up_kernel: Tensor | None = None,
     noise: Tensor | None = None,
     bias: Tensor | None = None,
+    act: Activation = "linear",
     gain: float = 1.0,
+    clamp: float | None = None,
     form: Literal["scaled", "grouped"] = "scaled",
 ) -> Tensor:
-    """Convolve each sample with its own weights, `gain * (W'' * x + noise + bias)`.
+    """Convolve each sample with its own weights: `clamp(act(W'' * x + noise + bias) * gain)`.
 
     Modulation scales the input channels, `W' = s_i W`; demodulation brings each output
     channel back to unit norm, `W'' = W' / sqrt(sum(W'^2) + 1e-8)`.
@@ -42,7 +46,10 @@ def modulated_conv2d(
         up_kernel: FIR filter [T, T]; doubles the size as in `conv2d_up`. None keeps the size.
         noise: [H', W'], or [N, 1, H', W'] for noise of each sample; added after demodulation.
         bias: [O].
-        gain: factor on the whole result; the caller's leaky ReLU lets it pass.
+        act: "linear", or "lrelu" with slope 0.2.
+        gain: factor on the result, not negative: it is applied before the activation, which lets it
+            pass.
+        clamp: bound on the magnitude of the result; None means none.
         form: "scaled" or "grouped".
 
     Returns:
@@ -53,8 +60,12 @@ def modulated_conv2d(
         fan_in = weight[0].numel()
         weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * fan_in**0.5)
         styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    run = _scaled if form == "scaled" else _grouped
-    return run(x, weight, styles, demodulate, up_kernel, noise, bias, gain)
+    noise = None if noise is None else noise * gain
+    bias = None if bias is None else bias * gain
+    convolve = _scaled if form == "scaled" else _grouped
+    y, scale = convolve(x, weight, styles, demodulate, up_kernel, gain)
+    slope = LRELU_SLOPE if act == "lrelu" else 1.0
+    return epilogue(y, scale=scale, noise=noise, bias=bias, slope=slope, clamp=clamp)
 
 
 def _scaled(
@@ -63,37 +74,16 @@ def _scaled(
     styles: Tensor,
     demodulate: bool,
     up_kernel: Tensor | None,
-    noise: Tensor | None,
-    bias: Tensor | None,
     gain: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor | None]:
+    """Return the convolution of scaled features, and what each output channel is scaled with."""
     x = x * styles.to(x.dtype)[:, :, None, None]
     if not demodulate:
-        weight = weight * gain
-    y = _convolve(x, weight.to(x.dtype), up_kernel, groups=1)
-    shift, noise = _shift(noise, bias, gain, x.dtype)
-    if demodulate:
-        # sum over I, k, k of (s W)^2 is a matrix product: N weights are never built
-        squares = weight.square().sum(dim=(2, 3)).to(styles.dtype)  # [O, I]
-        energy = styles.square() @ squares.t()  # [N, O]
-        scale = ((energy + EPS).rsqrt() * gain).to(x.dtype)[:, :, None, None]
-        y = y * scale if shift is None else torch.addcmul(shift, y, scale)
-    elif shift is not None:
-        y = y + shift
-    return y if noise is None else y + noise
-
-
-def _shift(
-    noise: Tensor | None, bias: Tensor | None, gain: float, dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return what all samples add, [O, 1, 1] or [O, H, W], and what each adds of its own."""
-    noise = None if noise is None else noise * gain
-    if bias is None:
-        return None, None if noise is None else noise.to(dtype)
-    bias = bias * gain
-    if noise is not None and noise.ndim == 2:  # stored noise: one pass over the features less
-        return (noise[:, :, None] + bias).to(dtype).permute(2, 0, 1), None
-    return bias.to(dtype)[:, None, None], None if noise is None else noise.to(dtype)
+        return _convolve(x, (weight * gain).to(x.dtype), up_kernel, groups=1), None
+    # sum over I, k, k of (s W)^2 is a matrix product: N weights are never built
+    squares = weight.square().sum(dim=(2, 3)).to(styles.dtype)  # [O, I]
+    energy = styles.square() @ squares.t()  # [N, O]
+    return _convolve(x, weight.to(x.dtype), up_kernel, groups=1), (energy + EPS).rsqrt() * gain
 
 
 def _grouped(
@@ -102,22 +92,16 @@ def _grouped(
     styles: Tensor,
     demodulate: bool,
     up_kernel: Tensor | None,
-    noise: Tensor | None,
-    bias: Tensor | None,
     gain: float,
-) -> Tensor:
+) -> tuple[Tensor, None]:
+    """Return the convolution of each sample with its own weights."""
     num = x.shape[0]
     weights = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]
     if demodulate:
         weights = weights * (weights.square().sum(dim=(2, 3, 4), keepdim=True) + EPS).rsqrt()
     x = x.reshape(1, -1, *x.shape[2:])  # [1, N * I, H, W]
-    y = _convolve(x, weights.flatten(0, 1).to(x.dtype), up_kernel, groups=num)
-    y = y.reshape(num, -1, *y.shape[2:])
-    if noise is not None:
-        y = y + noise.to(y.dtype)
-    if bias is not None:
-        y = y + bias.to(y.dtype)[:, None, None]
-    return y * gain
+    y = _convolve(x, (weights * gain).flatten(0, 1).to(x.dtype), up_kernel, groups=num)
+    return y.reshape(num, -1, *y.shape[2:]), None
 
 
 def _convolve(x: Tensor, weight: Tensor, up_kernel: Tensor | None, *, groups: int) -> Tensor:

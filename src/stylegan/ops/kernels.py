@@ -1,0 +1,322 @@
+"""Triton kernels of the ops that are bound by memory. Imported on first use only.
+
+Each is what its reference is, in one pass over memory: `epilogue` stands for
+`ops/epilogue.py`, `upfirdn` for `ops/fir.py`. Sums are in float32, or in float64 if the tensors
+are. Tensors are [N, C, H, W], contiguous or channels_last; results have the layout of the input.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 1024
+
+
+@triton.jit
+def _epilogue_kernel(
+    x_ptr,
+    scale_ptr,
+    noise_ptr,
+    bias_ptr,
+    y_ptr,
+    numel,
+    channels,
+    pixels,
+    noise_step,
+    slope,
+    clamp,
+    has_scale: tl.constexpr,
+    has_noise: tl.constexpr,
+    has_bias: tl.constexpr,
+    has_clamp: tl.constexpr,
+    is_last: tl.constexpr,
+    is_wide: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Y = clamp(lrelu(x * scale[n, c] + noise[n, h, w] + bias[c]))."""
+    index = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    mask = index < numel
+    if is_last:
+        channel = index % channels
+        pixel = (index // channels) % pixels
+    else:
+        channel = (index // pixels) % channels
+        pixel = index % pixels
+    row = index // (channels * pixels)
+    dtype = tl.float64 if is_wide else tl.float32
+    value = tl.load(x_ptr + index, mask=mask, other=0.0).to(dtype)
+    if has_scale:
+        value *= tl.load(scale_ptr + row * channels + channel, mask=mask, other=0.0).to(dtype)
+    if has_noise:
+        value += tl.load(noise_ptr + row * noise_step + pixel, mask=mask, other=0.0).to(dtype)
+    if has_bias:
+        value += tl.load(bias_ptr + channel, mask=mask, other=0.0).to(dtype)
+    value = tl.where(value > 0, value, value * slope)
+    if has_clamp:
+        value = tl.minimum(tl.maximum(value, -clamp), clamp)
+    tl.store(y_ptr + index, value.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _slope_kernel(
+    grad_ptr,
+    y_ptr,
+    scale_ptr,
+    out_ptr,
+    numel,
+    channels,
+    pixels,
+    slope,
+    clamp,
+    has_scale: tl.constexpr,
+    has_clamp: tl.constexpr,
+    is_last: tl.constexpr,
+    is_wide: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Out = grad * (the epilogue's derivative where it gave y) * scale[n, c]."""
+    index = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    mask = index < numel
+    dtype = tl.float64 if is_wide else tl.float32
+    grad = tl.load(grad_ptr + index, mask=mask, other=0.0).to(dtype)
+    y = tl.load(y_ptr + index, mask=mask, other=0.0).to(dtype)
+    grad = tl.where(y > 0, grad, grad * slope)
+    if has_clamp:
+        grad = tl.where(tl.abs(y) < clamp, grad, 0.0)
+    if has_scale:
+        channel = index % channels if is_last else (index // pixels) % channels
+        row = index // (channels * pixels)
+        grad *= tl.load(scale_ptr + row * channels + channel, mask=mask, other=0.0).to(dtype)
+    tl.store(out_ptr + index, grad.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _upfirdn_kernel(
+    x_ptr,
+    taps_ptr,
+    y_ptr,
+    numel,
+    channels,
+    height,
+    width,
+    out_height,
+    out_width,
+    left,
+    top,
+    up: tl.constexpr,
+    down: tl.constexpr,
+    taps_y: tl.constexpr,
+    taps_x: tl.constexpr,
+    is_last: tl.constexpr,
+    is_wide: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Each output sample is the sum of taps on the input samples between which zeros lie."""
+    index = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    mask = index < numel
+    if is_last:
+        channel = index % channels
+        rest = index // channels
+        out_x = rest % out_width
+        out_y = (rest // out_width) % out_height
+        row = rest // (out_width * out_height)
+    else:
+        out_x = index % out_width
+        out_y = (index // out_width) % out_height
+        channel = (index // (out_width * out_height)) % channels
+        row = index // (out_width * out_height * channels)
+    dtype = tl.float64 if is_wide else tl.float32
+    total = tl.zeros([block], dtype=dtype)
+    for tap_y in tl.static_range(taps_y):
+        for tap_x in tl.static_range(taps_x):
+            spread_y = out_y * down + tap_y - top
+            spread_x = out_x * down + tap_x - left
+            in_y, in_x = spread_y // up, spread_x // up
+            is_there = mask & (spread_y >= 0) & (spread_x >= 0) & (in_y < height) & (in_x < width)
+            is_there = is_there & (spread_y % up == 0) & (spread_x % up == 0)
+            if is_last:
+                offset = ((row * height + in_y) * width + in_x) * channels + channel
+            else:
+                offset = ((row * channels + channel) * height + in_y) * width + in_x
+            value = tl.load(x_ptr + offset, mask=is_there, other=0.0).to(dtype)
+            total += value * tl.load(taps_ptr + tap_y * taps_x + tap_x).to(dtype)
+    tl.store(y_ptr + index, total.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+def epilogue(
+    x: Tensor,
+    scale: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    *,
+    slope: float,
+    clamp: float | None,
+) -> Tensor:
+    """Compute `clamp(lrelu(x * scale + noise + bias))` without a graph.
+
+    Args:
+        x: [N, C, H, W].
+        scale: [N, C].
+        noise: [1 or N, 1, H, W].
+        bias: [C].
+        slope: of the leaky ReLU below 0; 1 for none.
+        clamp: bound on the magnitude; None for none.
+    """
+    x, is_last = _laid_out(x)
+    y = torch.empty_like(x)
+    num, channels, height, width = x.shape
+    _epilogue_kernel[_grid(x)](
+        x,
+        x if scale is None else scale.contiguous(),
+        x if noise is None else noise.contiguous(),
+        x if bias is None else bias.contiguous(),
+        y,
+        x.numel(),
+        channels,
+        height * width,
+        0 if noise is None or len(noise) == 1 < num else height * width,
+        slope,
+        0.0 if clamp is None else clamp,
+        has_scale=scale is not None,
+        has_noise=noise is not None,
+        has_bias=bias is not None,
+        has_clamp=clamp is not None,
+        is_last=is_last,
+        is_wide=x.dtype == torch.float64,
+        block=BLOCK,
+    )
+    return y
+
+
+def epilogue_slope(
+    grad: Tensor, y: Tensor, scale: Tensor | None, *, slope: float, clamp: float | None
+) -> Tensor:
+    """Multiply a gradient by the derivative of `epilogue` where it gave `y`, without a graph.
+
+    Args:
+        grad: [N, C, H, W].
+        y: likewise.
+        scale: a further factor, [N, C]; None for none.
+        slope: as of `epilogue`.
+        clamp: likewise.
+    """
+    y, is_last = _laid_out(y)
+    layout = torch.channels_last if is_last else torch.contiguous_format
+    grad = grad.contiguous(memory_format=layout)
+    out = torch.empty_like(grad)
+    _slope_kernel[_grid(y)](
+        grad,
+        y,
+        grad if scale is None else scale.contiguous(),
+        out,
+        y.numel(),
+        y.shape[1],
+        y.shape[2] * y.shape[3],
+        slope,
+        0.0 if clamp is None else clamp,
+        has_scale=scale is not None,
+        has_clamp=clamp is not None,
+        is_last=is_last,
+        is_wide=y.dtype == torch.float64,
+        block=BLOCK,
+    )
+    return out
+
+
+def upfirdn(
+    x: Tensor, taps: Tensor, *, up: int, down: int, padding: tuple[int, int, int, int]
+) -> Tensor:
+    """Compute `upfirdn2d` without a graph.
+
+    Args:
+        x: [N, C, H, W].
+        taps: [T_y, T_x], as a correlation, with its gain.
+        up: integer upsampling factor.
+        down: integer downsampling factor.
+        padding: left, right, top, bottom; negative numbers crop.
+    """
+    x, is_last = _laid_out(x)
+    num, channels, height, width = x.shape
+    taps_y, taps_x = taps.shape
+    left, right, top, bottom = padding
+    out_height = (height * up + top + bottom - taps_y) // down + 1
+    out_width = (width * up + left + right - taps_x) // down + 1
+    y = torch.empty(
+        [num, channels, out_height, out_width],
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if is_last else torch.contiguous_format,
+    )
+    _upfirdn_kernel[_grid(y)](
+        x,
+        taps.contiguous(),
+        y,
+        y.numel(),
+        channels,
+        height,
+        width,
+        out_height,
+        out_width,
+        left,
+        top,
+        up=up,
+        down=down,
+        taps_y=taps_y,
+        taps_x=taps_x,
+        is_last=is_last,
+        is_wide=x.dtype == torch.float64,
+        block=BLOCK,
+    )
+    return y
+
+
+def check_kernels(device: torch.device) -> None:
+    """Compare every kernel with plain PyTorch on a few numbers.
+
+    Raises:
+        RuntimeError: if one differs.
+        Exception: whatever Triton raises where it does not work.
+    """
+    stream = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=stream).to(device)
+
+    x, scale, noise, bias = draw(2, 3, 5, 4), draw(2, 3), draw(2, 1, 5, 4), draw(3)
+    taps, spread = draw(4, 4), torch.zeros(6, 1, 10, 8, device=device)
+    spread[:, 0, ::2, ::2] = x.flatten(0, 1)
+    shifted = x * scale[:, :, None, None] + noise + bias[:, None, None]
+    filtered = F.conv2d(F.pad(spread, (2, 1, 1, 2)), taps[None, None])
+    slopes = torch.where(x > 0, 1.0, 0.2) * (x.abs() < 1)
+    pairs = {
+        "epilogue": (
+            epilogue(x, scale, noise, bias, slope=0.2, clamp=1.0),
+            F.leaky_relu(shifted, 0.2).clamp(-1, 1),
+        ),
+        "epilogue_slope": (
+            epilogue_slope(x, x, scale, slope=0.2, clamp=1.0),
+            x * slopes * scale[:, :, None, None],
+        ),
+        "upfirdn": (
+            upfirdn(x, taps, up=2, down=1, padding=(2, 1, 1, 2)),
+            filtered.view(2, 3, *filtered.shape[2:]),
+        ),
+    }
+    for name, (found, expected) in pairs.items():
+        if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
+            raise RuntimeError(f"{name} differs from the reference")
+
+
+def _laid_out(x: Tensor) -> tuple[Tensor, bool]:
+    """Return a tensor in one of the two layouts, and whether it is channels_last."""
+    if x.is_contiguous():
+        return x, False
+    return x.contiguous(memory_format=torch.channels_last), True
+
+
+def _grid(x: Tensor) -> Any:
+    return (triton.cdiv(x.numel(), BLOCK),)

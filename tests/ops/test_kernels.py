@@ -1,0 +1,152 @@
+"""Triton's kernels against plain PyTorch in float64: values, first and second derivatives.
+
+Without a GPU they run in Triton's interpreter, which must be chosen before Triton is imported.
+"""
+
+import importlib.util
+import logging
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("no Triton for this system", allow_module_level=True)
+
+from stylegan.ops import backend
+from stylegan.ops.backend import is_fused, use_backend
+from stylegan.ops.bias_act import bias_act
+from stylegan.ops.epilogue import epilogue
+from stylegan.ops.fir import upfirdn2d
+from stylegan.ops.kernels import check_kernels
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def draw(*shape, layout=torch.contiguous_format):
+    x = torch.randn(shape, dtype=torch.float64).to(DEVICE)
+    return x.to(memory_format=layout).requires_grad_() if x.ndim == 4 else x.requires_grad_()
+
+
+def derivatives(compute, inputs):
+    """Return the value of an op, its gradients, and the gradients of those."""
+    y = compute(*inputs)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(DEVICE)
+    weight.requires_grad_()
+    first = torch.autograd.grad((y * weight).sum(), inputs, create_graph=True)
+    probes = [torch.randn(g.shape, generator=generator, dtype=g.dtype).to(DEVICE) for g in first]
+    total = sum((g * probe).sum() for g, probe in zip(first, probes, strict=True))
+    second = torch.autograd.grad(total, [*inputs, weight], allow_unused=True, create_graph=True)
+    return [y, *first, *second]
+
+
+def check(compute, inputs):
+    with use_backend("reference"):
+        expected = derivatives(compute, inputs)
+    with use_backend("triton"):
+        found = derivatives(compute, inputs)
+    for a, b in zip(found, expected, strict=True):
+        if a is None or b is None:  # a graph without a path is a gradient of zero
+            assert all(each is None or each.abs().max() == 0 for each in (a, b))
+        else:
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("noise", ["none", "shared", "each"])
+@pytest.mark.parametrize(("scaled", "biased"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(("slope", "clamp"), [(0.2, None), (0.2, 1.5), (1.0, 1.5)])
+def test_epilogue(layout, noise, scaled, biased, slope, clamp):
+    x = draw(3, 4, 5, 6, layout=layout)
+    shapes = {"none": None, "shared": (5, 6), "each": (3, 1, 5, 6)}
+    parts = {
+        "scale": draw(3, 4) if scaled else None,
+        "noise": None if noise == "none" else draw(*shapes[noise]),
+        "bias": draw(4) if biased else None,
+    }
+    names = [name for name, part in parts.items() if part is not None]
+
+    def compute(x, *values):
+        return epilogue(x * 1.0, **dict(zip(names, values, strict=True)), slope=slope, clamp=clamp)
+
+    check(compute, [x, *(parts[name] for name in names)])
+
+
+@pytest.mark.parametrize("act", ["linear", "lrelu"])
+@pytest.mark.parametrize("clamp", [None, 1.0])
+def test_bias_act(act, clamp):
+    check(lambda x, b: bias_act(x, b, act=act, clamp=clamp), [draw(2, 3, 5, 4), draw(3)])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("up", "down", "padding", "taps"),
+    [
+        (1, 1, (2, 1, 2, 1), (4, 4)),
+        (2, 1, (2, 1, 2, 1), (4, 4)),
+        (1, 2, (1, 1, 1, 1), (4, 4)),
+        (2, 2, (3, -1, 0, 2), (3, 5)),
+        (3, 2, (-1, 4, 2, -2), (5, 3)),
+    ],
+)
+def test_upfirdn(layout, flip, up, down, padding, taps):
+    kernel = torch.randn(*taps, dtype=torch.float64).to(DEVICE)
+    check(
+        lambda x: upfirdn2d(x, kernel, up=up, down=down, padding=padding, flip=flip, gain=1.5),
+        [draw(2, 3, 7, 6, layout=layout)],
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_sums_are_in_single_precision_at_least(dtype):
+    x = torch.randn(2, 4, 8, 8).to(DEVICE, dtype)
+    scale, bias = torch.randn(2, 4).to(DEVICE), torch.randn(4).to(DEVICE)
+    expected = x.double() * scale.double()[:, :, None, None] + bias.double()[:, None, None]
+    with use_backend("triton"):
+        found = epilogue(x, scale=scale, bias=bias)
+    assert found.dtype == dtype
+    # Triton's interpreter cuts bfloat16 off where a GPU rounds
+    tolerance = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=1e-5)
+
+
+def test_every_kernel_is_checked_before_it_is_used(monkeypatch):
+    check_kernels(DEVICE)
+    for name in ("epilogue", "epilogue_slope", "upfirdn"):
+        with monkeypatch.context() as patch:
+            real = getattr(backend_kernels(), name)
+            patch.setattr(backend_kernels(), name, lambda *a, real=real, **o: real(*a, **o) + 0.01)
+            with pytest.raises(RuntimeError, match=f"{name} differs from the reference"):
+                check_kernels(DEVICE)
+
+
+def backend_kernels():
+    from stylegan.ops import kernels
+
+    return kernels
+
+
+def test_kernels_that_fail_are_told_in_a_line_and_not_used(monkeypatch, caplog):
+    def fail(device):
+        raise RuntimeError("a compiler is missing\nand more")
+
+    monkeypatch.setattr("stylegan.ops.kernels.check_kernels", fail)
+    with caplog.at_level(logging.INFO, logger="stylegan"):
+        assert not backend._works_on(DEVICE)
+    assert "fused kernels are off (a compiler is missing)" in caplog.text
+
+
+def test_the_cpu_takes_the_reference_unless_it_is_told_otherwise():
+    x = torch.zeros(1)
+    assert not is_fused(x)
+    with use_backend("triton"):
+        assert is_fused(x)
+    with use_backend("reference"):
+        assert not is_fused(x)
+    with pytest.raises(ValueError, match="'cuda'"), use_backend("cuda"):
+        pass
