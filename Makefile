@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/stylegan demo --out runs/demo
@@ -21,6 +21,10 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py
+
+# On a machine with a GPU, and with torch's CUDA build in .venv (docs/scaling.md).
+bench-gpu: $(INSTALLED)
+	sh benchmarks/gpu.sh
 
 # torch first and pinned: a looser request may fetch gigabytes of CUDA (constraints.txt).
 $(INSTALLED): pyproject.toml constraints.txt

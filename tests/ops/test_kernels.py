@@ -21,6 +21,8 @@ from stylegan.ops.bias_act import bias_act
 from stylegan.ops.epilogue import epilogue
 from stylegan.ops.fir import upfirdn2d
 from stylegan.ops.kernels import check_kernels
+from stylegan.training.state import TrainState
+from stylegan.training.step import train_step
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -150,3 +152,16 @@ def test_the_cpu_takes_the_reference_unless_it_is_told_otherwise():
         assert not is_fused(x)
     with pytest.raises(ValueError, match="'cuda'"), use_backend("cuda"):
         pass
+
+
+def test_a_training_step_with_kernels_is_one_without(run_config):
+    small = ["generator.resolution=8", "discriminator.resolution=8", "batch=4"]
+    config = run_config.with_overrides(*small, "discriminator.mbstd_group_size=4")
+    reals = torch.randn(4, 3, 8, 8).to(DEVICE)
+    terms = {}
+    for name in ("reference", "triton"):
+        with use_backend(name):
+            terms[name] = train_step(TrainState(config, DEVICE), reals)
+    assert len(terms["triton"]) > 10
+    for name, value in terms["reference"].items():
+        torch.testing.assert_close(terms["triton"][name], value, rtol=1e-3, atol=1e-5, msg=name)
