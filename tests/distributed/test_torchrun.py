@@ -11,24 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stylegan import images
-
 OPTIONS = [
     *("--preset", "stylegan2-e", "--resolution", "16", "--channel-base", "64"),
     *("--channel-max", "8", "--batch", "8", "--device", "cpu", "--precision", "fp32"),
     *("--metrics", "none", "--set", "output.samples=4", "--set", "generator.mapping_layers=2"),
 ]
 LIMIT_S = 120  # the others stop within two minutes
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    stream = torch.Generator().manual_seed(0)
-    for index in range(24):
-        image = torch.randint(0, 256, [3, 16, 16], generator=stream).to(torch.uint8)
-        images.write(image, folder / f"{index:02d}.png")
-    return folder
 
 
 def line(data, out, *, kimg, checkpoint_kimg=0.04):
