@@ -73,6 +73,7 @@ FOLDERS = {
         "stats",
         "state",
         "step",
+        "memory",
         "speed",
         "estimate",
         "checkpoint",

@@ -34,6 +34,7 @@ from stylegan.training.clock import Clock
 from stylegan.training.config import RunConfig, check_processes
 from stylegan.training.evaluation import Evaluation, Evaluator
 from stylegan.training.log import RunLog
+from stylegan.training.memory import fit_to_memory, note_overflow
 from stylegan.training.reals import check_dataset, open_dataset
 from stylegan.training.schedule import crossed
 from stylegan.training.signals import SignalWatch
@@ -247,19 +248,28 @@ class _Run:
             workers=output.workers,
             labels=self.labels is not None,
         ) as stream:
+            fitted = None
             while state.nimg < self.total_nimg:
                 batch = state.stage.batch
+                stage = state.stage.resolution, batch
+                if state.device.type != "cpu" and fitted != stage:  # the system swaps for a CPU
+                    fit_to_memory(state, self.run_dir)
+                    fitted = stage
                 with self.clock("data"):
                     real = stream.take(
                         state.part(batch), start=state.nimg, resolution=state.stage.resolution
                     )
-                train_step(
-                    state,
-                    real.images,
-                    real_c=real.labels,
-                    draw_labels=draw_labels,
-                    timer=self.clock,
-                )
+                try:
+                    train_step(
+                        state,
+                        real.images,
+                        real_c=real.labels,
+                        draw_labels=draw_labels,
+                        timer=self.clock,
+                    )
+                except torch.OutOfMemoryError:
+                    note_overflow(state, self.run_dir)
+                    raise
                 is_last = state.nimg >= self.total_nimg
                 record = None
                 if is_last or crossed(state.nimg, batch, output.tick_kimg):

@@ -57,6 +57,7 @@ class TrainState:
             counting does not wait for it.
         skipped_in_row: for each phase, how many of them came last, one after the other, [].
         averages: sums of the terms since the last line of the log.
+        batch_gpu: images that this process computes with at once; None for its share of a batch.
         stage: level of detail, batch and learning rates at `nimg`, which decides them.
     """
 
@@ -85,6 +86,7 @@ class TrainState:
         self.skipped: Tensor = torch.zeros([], dtype=torch.int64, device=device)
         self.skipped_in_row: dict[str, Tensor] = {}
         self.averages = Averages()
+        self.batch_gpu = config.output.batch_gpu
         self.stage = stage_at(config, 0)
         self._enter(self.stage)
 

@@ -216,7 +216,7 @@ def _train_discriminator(
 
 def _pieces(state: TrainState, num: int, *, shrink: int = 1) -> list[Part]:
     """Cut this process's share of a batch to what is computed at once."""
-    return state.part(num, shrink=shrink).pieces(state.config.output.batch_gpu)
+    return state.part(num, shrink=shrink).pieces(state.batch_gpu)
 
 
 def draw(state: TrainState, phase: str, num: int, draw_labels: LabelDraws | None = None) -> Draw:
