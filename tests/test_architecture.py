@@ -51,7 +51,17 @@ FOLDERS = {
         "classifiers",
     ],
     "losses": ["adversarial", "regularizers", "objective"],
-    "data": ["readers", "check", "prepare", "labels", "dataset", "pictures", "sampler", "loader"],
+    "data": [
+        "readers",
+        "check",
+        "prepare",
+        "labels",
+        "dataset",
+        "pictures",
+        "sampler",
+        "loader",
+        "shards",
+    ],
     "perceptual": [
         "weights",
         "detector",

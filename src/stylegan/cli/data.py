@@ -1,4 +1,4 @@
-"""`stylegan data prepare | check | info`: make, check and describe image sets."""
+"""`stylegan data prepare | check | info | shard`: make, check, describe and shard image sets."""
 
 import statistics
 from collections import Counter
@@ -14,6 +14,7 @@ import tyro
 from stylegan import images
 from stylegan.cli import options
 from stylegan.data.check import Entry, Verdict, examine, fingerprint, judge, read_record
+from stylegan.data.dataset import ImageDataset
 from stylegan.data.prepare import PrepareOptions, fit, prepare
 from stylegan.data.readers import (
     RECORD_NAME,
@@ -25,6 +26,8 @@ from stylegan.data.readers import (
     num_threads,
     open_source,
 )
+from stylegan.data.shards import write_shards
+from stylegan.errors import check_positive
 
 _SHEET_COLUMNS, _SHEET_ROWS = 16, 8
 _SHEET_TILE = 128  # at most, in pixels
@@ -44,6 +47,13 @@ Example: stylegan data check photos --resolution 256"""
 _INFO = """Print count, sizes, modes, labels, fingerprint and history, and draw a contact sheet.
 
 Example: stylegan data info photos256.zip --out sheet.png"""
+
+_SHARD = """Write a set as tar shards in the WebDataset layout, for sets larger than a disk.
+
+Training reads them from the folder, or from wherever it is copied to: a web server or an object
+store. The images are shuffled, so that reading in order is reading at random.
+
+Example: stylegan data shard photos256.zip shards/ --shard-mb 128"""
 
 Source = Annotated[
     tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC", help="A folder or a zip of images.")
@@ -202,10 +212,49 @@ class Info:
         return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """Options of `stylegan data shard`."""
+
+    source: Source
+    destination: Annotated[
+        tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST", help="A new or empty folder.")
+    ]
+    resolution: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="R", help="Of the images; left out: their own."),
+    ] = None
+    shard_mb: Annotated[
+        float, tyro.conf.arg(metavar="MB", help="Size of a shard, which is held in memory.")
+    ] = 128.0
+    workers: Workers = None
+    seed: Annotated[int, tyro.conf.arg(help="Decides the order of the images.")] = 0
+
+    def run(self) -> int:
+        """Write the shards and tell what they are."""
+        check_positive("--shard-mb", self.shard_mb)
+        dataset = ImageDataset(self.source, resolution=self.resolution, workers=self.workers)
+        with _bar("Sharding") as progress:
+            index = write_shards(
+                dataset,
+                self.destination,
+                shard_bytes=round(self.shard_mb * 1e6),
+                seed=self.seed,
+                workers=self.workers,
+                progress=progress,
+            )
+        _print(
+            f"{self.destination}: {len(dataset)} images, {index.resolution}x{index.resolution}, "
+            f"in {len(index.shards)} shards"
+        )
+        return 0
+
+
 _Command = (
     Annotated[Prepare, tyro.conf.subcommand("prepare", description=_PREPARE)]
     | Annotated[Check, tyro.conf.subcommand("check", description=_CHECK)]
     | Annotated[Info, tyro.conf.subcommand("info", description=_INFO)]
+    | Annotated[ShardOptions, tyro.conf.subcommand("shard", description=_SHARD)]
 )
 
 
@@ -216,10 +265,10 @@ def main(arguments: Sequence[str]) -> int:
         StyleganError: for a user's mistake, which the caller reports.
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
     """
-    command: Prepare | Check | Info = tyro.cli(
+    command: Prepare | Check | Info | ShardOptions = tyro.cli(
         _Command,
         prog="stylegan data",
-        description="Make, check and describe image sets.",
+        description="Make, check, describe and shard image sets.",
         args=arguments,
     )
     return command.run()

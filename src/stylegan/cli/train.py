@@ -21,6 +21,7 @@ from stylegan.cli import options
 from stylegan.cli.launch import check_gpus, launch
 from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, check_share
 from stylegan.interop.load import load_networks
 from stylegan.models.base import Networks
@@ -47,7 +48,7 @@ class Train:
     Attributes:
         recipe: Take the options that are not given from this file of them, in TOML.
         preset: A row of the preset table, such as stylegan2-f, stylegan-f, progan, stylegan2-small.
-        data: Folder (searched recursively) or zip of images.
+        data: Folder (searched recursively) or zip of images, or folder or URL of shards.
         out: Folder of the run.
         resolution: Side of the images, in pixels; larger ones are reduced. Default: theirs.
         batch: Images in an iteration. Growing presets scale those of smaller resolutions too.
@@ -161,7 +162,7 @@ def run(command: Train) -> int:
 
 
 def make_evaluate(
-    command: Train, config: RunConfig, dataset: ImageDataset | None
+    command: Train, config: RunConfig, dataset: ImageDataset | ShardSet | None
 ) -> Evaluator | None:
     """Return what measures the snapshots of a run; None where nothing does.
 
@@ -171,6 +172,14 @@ def make_evaluate(
         StyleganError: if a metric does not exist, or lacks weights.
     """
     assert dataset is not None  # only a plan has none, and a plan is not trained
+    if isinstance(dataset, ShardSet):
+        if command.metrics in ("auto", "none"):
+            return None
+        raise ConfigError(
+            f"--metrics {command.metrics} with a set in shards",
+            expected="images that can be looked up, as in a zip",
+            fix="leave it out, and measure snapshots by `stylegan evaluate --data`",
+        )
     return evaluator_for(
         command.metrics,
         dataset,
@@ -224,8 +233,10 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
     return [*words, *arguments]
 
 
-def open_dataset(command: Train) -> ImageDataset:
+def open_dataset(command: Train) -> ImageDataset | ShardSet:
     """Open the images of a command line, with a progress bar where that takes time."""
+    if is_shards(command.data):
+        return ShardSet(command.data, resolution=command.resolution, mirror=command.mirror)
     with options.progress(transient=True) as bar:
         task = bar.add_task("reading images", total=None)
 
@@ -302,7 +313,7 @@ class ImageSizes:
     label_dim: int = 0
 
 
-def sizes_of(dataset: ImageDataset | None, command: Train) -> ImageSizes:
+def sizes_of(dataset: ImageDataset | ShardSet | None, command: Train) -> ImageSizes:
     """Return the sizes of a set; without one, those of the RGB images that a plan is made for.
 
     Raises:

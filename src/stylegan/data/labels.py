@@ -66,7 +66,10 @@ class LabelTable:
 
     def gather(self, indices: Tensor) -> Tensor:
         """Return the labels of images by their indices [N], as float32 [N, dim]."""
-        values = self._values[indices]
+        return self.as_vectors(self._values[indices])
+
+    def as_vectors(self, values: Tensor) -> Tensor:
+        """Return labels, classes [N] or lists [N, dim], as float32 [N, dim]."""
         return F.one_hot(values, self.dim).to(torch.float32) if self.has_classes else values
 
     def draw(self, num: int, generator: torch.Generator) -> Tensor:

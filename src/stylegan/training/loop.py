@@ -17,7 +17,7 @@ import torch
 from stylegan import dist, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
-from stylegan.data.loader import Stream
+from stylegan.data.shards import ShardSet
 from stylegan.errors import ConfigError, check_share
 from stylegan.models import io as native
 from stylegan.models.base import Networks
@@ -35,7 +35,7 @@ from stylegan.training.config import RunConfig, check_processes
 from stylegan.training.evaluation import Evaluation, Evaluator
 from stylegan.training.log import RunLog
 from stylegan.training.memory import fit_to_memory, note_overflow
-from stylegan.training.reals import check_dataset, open_dataset
+from stylegan.training.reals import check_dataset, open_dataset, open_stream
 from stylegan.training.schedule import crossed
 from stylegan.training.signals import SignalWatch
 from stylegan.training.state import TrainState, float32_of
@@ -86,7 +86,7 @@ def train(
     config: RunConfig,
     run_dir: str | Path,
     *,
-    dataset: ImageDataset | None = None,
+    dataset: ImageDataset | ShardSet | None = None,
     initial: Networks | None = None,
     observe: Callable[[Progress], None] | None = None,
     max_minutes: float | None = None,
@@ -147,7 +147,7 @@ def train(
 def _train(
     config: RunConfig,
     run_dir: Path,
-    dataset: ImageDataset,
+    dataset: ImageDataset | ShardSet,
     initial: Networks | None,
     observe: Callable[[Progress], None] | None,
     deadline_s: float | None,
@@ -233,7 +233,7 @@ class _Run:
         self.checkpoint_is_due = False
 
     def until_end(
-        self, dataset: ImageDataset, signals: SignalWatch, deadline_s: float | None
+        self, dataset: ImageDataset | ShardSet, signals: SignalWatch, deadline_s: float | None
     ) -> Outcome:
         """Iterate until the run is complete, the time is over or a signal has come."""
         state, output = self.state, self.config.output
@@ -241,13 +241,7 @@ class _Run:
         if state.nimg == 0 and dist.is_leader():
             self.write_samples()
         draw_labels = None if self.labels is None else self.labels.draw
-        with Stream(
-            dataset,
-            seed=self.config.seed,
-            device=state.device,
-            workers=output.workers,
-            labels=self.labels is not None,
-        ) as stream:
+        with open_stream(dataset, self.config, state.device) as stream:
             fitted = None
             while state.nimg < self.total_nimg:
                 batch = state.stage.batch

@@ -2,7 +2,12 @@
 
 import logging
 
+import torch
+
+from stylegan import dist
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.loader import Stream
+from stylegan.data.shards import ShardSet, ShardStream, is_shards
 from stylegan.errors import ConfigError, DataError
 from stylegan.models.registry import FAMILIES
 from stylegan.training.config import RunConfig
@@ -10,8 +15,12 @@ from stylegan.training.config import RunConfig
 logger = logging.getLogger(__name__)
 
 
-def open_dataset(config: RunConfig) -> ImageDataset:
+def open_dataset(config: RunConfig) -> ImageDataset | ShardSet:
     """Open the real images of a config."""
+    if is_shards(config.data.path):
+        return ShardSet(
+            config.data.path, resolution=config.generator.resolution, mirror=config.data.mirror
+        )
     return ImageDataset(
         config.data.path,
         resolution=config.generator.resolution,
@@ -20,7 +29,30 @@ def open_dataset(config: RunConfig) -> ImageDataset:
     )
 
 
-def check_dataset(dataset: ImageDataset, config: RunConfig) -> None:
+def open_stream(
+    dataset: ImageDataset | ShardSet, config: RunConfig, device: torch.device
+) -> Stream | ShardStream:
+    """Open the stream of a run's batches, of which each process takes its part."""
+    if isinstance(dataset, ShardSet):
+        return ShardStream(
+            dataset,
+            seed=config.seed,
+            process=dist.rank(),
+            of=dist.world_size(),
+            device=device,
+            workers=config.output.workers,
+            labels=config.data.labels,
+        )
+    return Stream(
+        dataset,
+        seed=config.seed,
+        device=device,
+        workers=config.output.workers,
+        labels=config.data.labels,
+    )
+
+
+def check_dataset(dataset: ImageDataset | ShardSet, config: RunConfig) -> None:
     """Check that images and labels fit the networks, and warn of what will not be used.
 
     Raises:
@@ -50,7 +82,7 @@ def check_dataset(dataset: ImageDataset, config: RunConfig) -> None:
         )
 
 
-def _check_labels(dataset: ImageDataset, config: RunConfig) -> None:
+def _check_labels(dataset: ImageDataset | ShardSet, config: RunConfig) -> None:
     table, wanted = dataset.label_table, config.generator.c_dim
     if table is None or table.dim != wanted:
         raise ConfigError(
