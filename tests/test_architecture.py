@@ -37,7 +37,7 @@ FOLDERS = {
         "normalize",
         "modulated_conv",
     ],
-    "nn": ["equalized", "progressive", "mapping", "modulated", "adain", "stages"],
+    "nn": ["equalized", "recompute", "progressive", "mapping", "modulated", "adain", "stages"],
     "models": [
         "growth",
         "sizes",

@@ -155,3 +155,14 @@ def test_the_memory_of_a_process_is_told_with_what_it_measured(metrics, monkeypa
     peak = metrics.peak_of("efficientnet-lite0", 4)
     assert (peak["generated"], peak["real"]) == (4, 4)
     assert peak["peak_mb"] >= peak["after_imports_mb"] > 100
+
+
+def test_the_model_of_scaling_finds_its_own_numbers(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    from scaling import fit
+
+    shared, fixed, error = fit({str(num): 100 / num + 2 for num in (1, 2, 4, 8)})
+    assert (shared, fixed) == pytest.approx((100, 2))
+    assert error < 1e-9
+    _, _, error = fit({"1": 100.0, "2": 80.0, "4": 10.0})  # follows no such law
+    assert error > 0.2

@@ -84,6 +84,15 @@ class AbstractGenerator(nn.Module, ABC):
     def compute_dtype(self, dtype: torch.dtype) -> None: ...
 
     @property
+    def recompute(self) -> bool:
+        """Whether blocks keep their inputs only, and compute the rest again for gradients."""
+        return bool(getattr(self.synthesis, "recompute", False))
+
+    @recompute.setter
+    def recompute(self, recompute: bool) -> None:
+        self.synthesis.recompute = recompute  # type: ignore[assignment]
+
+    @property
     def lod(self) -> float:
         """Level of detail of a growing network: 0 is full resolution, each 1 halves it.
 
@@ -155,6 +164,7 @@ class AbstractDiscriminator(nn.Module, ABC):
         img_resolution: side of the images, in pixels.
         img_channels: channels of the images.
         compute_dtype: dtype of the convolutions. Weights stay float32.
+        recompute: whether blocks keep their inputs only, and compute the rest again for gradients.
         is_growing: whether the network has a level of detail.
         guesses_labels: whether it guesses labels, which must be one-hot, and takes none.
     """
@@ -166,6 +176,7 @@ class AbstractDiscriminator(nn.Module, ABC):
     compute_dtype: torch.dtype
     is_growing: bool = False
     guesses_labels: bool = False
+    recompute: bool = False
     _lod: float = 0.0
 
     @property

@@ -24,6 +24,7 @@ from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d, ResampleConv2d
 from stylegan.nn.mapping import checked_input
 from stylegan.nn.modulated import NoiseMode
 from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
+from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import upsample_nearest
 from stylegan.ops.normalize import pixel_norm
 from stylegan.rng import Source
@@ -164,6 +165,7 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.compute_dtype = torch.float32
+        self.recompute = False
         self.lod = 0.0
         self.resolutions = resolutions_up_to(config.resolution)
         in_channels = config.z_dim + config.c_dim
@@ -199,7 +201,7 @@ class SynthesisNetwork(nn.Module):
                 break
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SynthesisBlock)
-            x = block(x, dtype=dtype)
+            x = (recomputed(block) if self.recompute else block)(x, dtype=dtype)
             if resolution == top or (weight > 0 and resolution == top // 2):
                 rgb = block.torgb(x).to(ws.dtype)
                 image = rgb if image is None else rgb.lerp(upsample_nearest(image), weight)
@@ -303,5 +305,11 @@ class Discriminator(AbstractDiscriminator):
             images, self.img_channels, resolution_at(self.img_resolution, self.lod)
         )
         dtype = torch.float64 if images.dtype == torch.float64 else self.compute_dtype
-        out = descend(self, images, weight=fade_weight(self.lod), dtype=dtype)
+        out = descend(
+            self,
+            images,
+            weight=fade_weight(self.lod),
+            dtype=dtype,
+            recompute=self.recompute,
+        )
         return out[:, :1], out[:, 1:]

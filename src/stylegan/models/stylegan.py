@@ -25,6 +25,7 @@ from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d
 from stylegan.nn.mapping import MappingNetwork, checked_input
 from stylegan.nn.modulated import NoiseMode
 from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
+from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import upsample_nearest
 from stylegan.rng import Source
 
@@ -188,6 +189,7 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.compute_dtype = torch.float32
+        self.recompute = False
         self.lod = 0.0
         self.resolutions = resolutions_up_to(config.resolution)
         in_channels = 0
@@ -227,7 +229,8 @@ class SynthesisNetwork(nn.Module):
                 break
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SynthesisBlock)
-            x = block(
+            run = recomputed(block, generator) if self.recompute else block
+            x = run(
                 x,
                 ws[:, 2 * index : 2 * index + 2],
                 dtype=dtype,
@@ -335,7 +338,13 @@ class Discriminator(AbstractDiscriminator):
             images, self.img_channels, resolution_at(self.img_resolution, self.lod)
         )
         dtype = torch.float64 if images.dtype == torch.float64 else self.compute_dtype
-        out = descend(self, images, weight=fade_weight(self.lod), dtype=dtype)
+        out = descend(
+            self,
+            images,
+            weight=fade_weight(self.lod),
+            dtype=dtype,
+            recompute=self.recompute,
+        )
         if self.c_dim == 0:
             return out
         return (out * checked_input(c, self.c_dim, "c")).sum(dim=1, keepdim=True)

@@ -28,6 +28,7 @@ from stylegan.models.sizes import (
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
 from stylegan.nn.mapping import LabelNorm, MappingNetwork
 from stylegan.nn.modulated import ConvForm, NoiseMode, SynthesisLayer, ToRGB
+from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import downsample_box, mipmap, upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, downsample2d, fir_kernel, upsample2d
 from stylegan.ops.normalize import minibatch_stddev
@@ -200,6 +201,7 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.compute_dtype = torch.float32
+        self.recompute = False
         self.lod = 0.0
         self.architecture = config.architecture
         self.resolutions = resolutions_up_to(config.resolution)
@@ -253,7 +255,8 @@ class SynthesisNetwork(nn.Module):
             assert isinstance(block, SynthesisBlock)
             end = start + block.num_convs
             own = dtype_at(resolution, full=self.resolutions[-1], dtype=dtype)
-            x = block(
+            run = recomputed(block, generator) if self.recompute else block
+            x = run(
                 ws=ws[:, start:end],
                 x=None if x is None else x.to(own),
                 dtype=own,
@@ -455,7 +458,8 @@ class Discriminator(AbstractDiscriminator):
                 continue
             own = dtype_at(resolution, full=self.img_resolution, dtype=dtype)
             x = self._with_rgb(x, shown.get(resolution), resolution, own)
-            x = self.get_submodule(f"b{resolution}")(x)
+            block = self.get_submodule(f"b{resolution}")
+            x = (recomputed(block) if self.recompute else block)(x)
             if self.is_growing and resolution == top and fade_weight(self.lod) > 0:
                 small = self._with_rgb(None, downsample_box(shown[top]), resolution // 2, own)
                 x = x.lerp(small, fade_weight(self.lod))

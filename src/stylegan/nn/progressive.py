@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d, EqualizedLinear, ResampleConv2d
+from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import downsample_box
 from stylegan.ops.normalize import minibatch_stddev
 
@@ -102,7 +103,12 @@ def from_rgb(img_channels: int, channels: int) -> EqualizedConv2d:
 
 
 def descend(
-    network: nn.Module, images: Tensor, *, weight: float = 0.0, dtype: torch.dtype = torch.float32
+    network: nn.Module,
+    images: Tensor,
+    *,
+    weight: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    recompute: bool = False,
 ) -> Tensor:
     """Take images down through the blocks of a discriminator.
 
@@ -113,6 +119,7 @@ def descend(
         weight: of the way past the first block, through RGB of half the resolution; 0 goes
             through the first block alone. Source: Karras et al. 2018, figure 2.
         dtype: of the blocks' convolutions; the head computes in that of the images.
+        recompute: keep only the blocks' inputs for the backward pass.
 
     Returns:
         [N, out_features].
@@ -121,7 +128,8 @@ def descend(
     x = _from_rgb(network, first, images, dtype)
     resolution = first
     while resolution > 4:
-        x = network.get_submodule(f"b{resolution}")(x)
+        block = network.get_submodule(f"b{resolution}")
+        x = (recomputed(block) if recompute else block)(x)
         resolution //= 2
         if weight > 0 and resolution == first // 2:
             small = _from_rgb(network, resolution, downsample_box(images), dtype)

@@ -153,6 +153,8 @@ class OutputConfig:
         cache_gb: memory for decoded images, in GB.
         batch_gpu: images that a process computes with at once; None for its share of the batch.
             Gradients of more are summed.
+        recompute: keep only the inputs of the networks' blocks for the backward pass, and compute
+            the rest again: less memory, more time.
     """
 
     total_kimg: float = 25000.0
@@ -165,6 +167,7 @@ class OutputConfig:
     workers: int = 2
     cache_gb: float = 4.0
     batch_gpu: int | None = None
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""

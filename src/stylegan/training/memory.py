@@ -1,9 +1,10 @@
 """How many images a device computes with at once: found by trying, and remembered."""
 
-import copy
+import io
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ def _remember(run_dir: Path, state: TrainState, num: int) -> None:
 
 def _fits(state: TrainState, num: int) -> bool:
     """Try an iteration with so many images at once, and tell whether all processes had room."""
-    saved = copy.deepcopy(state.state_dict())
+    saved = _on_cpu(state.state_dict())  # a copy on the device would take room of its own
     before, state.batch_gpu = state.batch_gpu, num
     state.iteration = 0  # all regularizers are due
     rows, side = len(state.part(state.stage.batch)), state.stage.resolution
@@ -93,6 +94,15 @@ def _fits(state: TrainState, num: int) -> bool:
     if failed and state.device.type == "cuda":
         torch.cuda.empty_cache()
     return dist.largest(int(failed)) == 0
+
+
+def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+    """Copy a state as a checkpoint does."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    copied: dict[str, Any] = torch.load(buffer, map_location="cpu", weights_only=True)
+    return copied
 
 
 def _remembered(run_dir: Path, state: TrainState, most: int) -> int:

@@ -75,6 +75,7 @@ class TrainState:
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.generator.compute_dtype = DTYPES[config.precision]
         self.discriminator.compute_dtype = DTYPES[config.precision]
+        self.generator.recompute = self.discriminator.recompute = config.output.recompute
         optim, loss = config.optim, config.loss
         self.optimizer_g = lazy_adam(self.generator, optim, optim.generator_lr, loss.pl_interval)
         self.optimizer_d = lazy_adam(
