@@ -170,3 +170,21 @@ def test_a_mistake_is_told_once(data, tmp_path):
     assert "batch 8 in groups of 4 (discriminator.mbstd_group_size) for 4 processes" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_others_within_two_minutes(data, tmp_path):
+    out = tmp_path / "run"
+    process = start(line(data, out, kimg=100))
+    wait_for(lambda: has_ticked(out), process=process)
+    stopped, started_s = process_of_rank(process, 1), time.monotonic()
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        leader = process_of_rank(process, 0)
+        wait_for(lambda: not Path(f"/proc/{leader}").exists(), process=process, limit_s=LIMIT_S)
+    finally:
+        os.kill(stopped, signal.SIGKILL)
+    assert time.monotonic() - started_s < LIMIT_S
+    _, told = finish(process)
+    assert "rank 0 ends, as rank 1 gave no sign of life for 60 s" in told
