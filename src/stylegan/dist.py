@@ -3,14 +3,17 @@
 With one process every function here does nothing, so callers need no second path.
 """
 
+import hashlib
 import logging
 import os
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as distributed
@@ -23,6 +26,7 @@ logger = logging.getLogger(__name__)
 # The leader may work for long, as on precision and recall, while the others wait. That it lives
 # is known from its heartbeat.
 _TIMEOUT = timedelta(hours=12)
+_JOINING = timedelta(minutes=10)
 BEAT_S = 5.0
 """Seconds between two signs of life of a process ..."""
 SILENCE_S = 60.0
@@ -64,15 +68,23 @@ def process_group() -> Iterator[None]:
     if is_cuda and (index := cuda_index()) is not None:
         torch.cuda.set_device(index)
     try:
-        backend = "cpu:gloo,cuda:nccl" if is_cuda else "gloo"
-        distributed.init_process_group(backend, timeout=_TIMEOUT)
-    except (RuntimeError, ValueError) as error:
+        number, num = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = _connect(is_master=number == 0 and not _has_agent())
+        attempt = _join(store, number, num)
+        watch = _Watch(_connect(is_master=False), attempt, number, num)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+            store=distributed.PrefixStore(attempt, store),  # type: ignore[attr-defined]
+            rank=number,
+            world_size=num,
+            timeout=_TIMEOUT,
+        )
+    except (RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(
             f"rank {os.environ.get('RANK')} cannot join the other processes ({error})",
             expected="processes that `torchrun` started",
             fix="start the same line by torchrun, or without it",
         ) from error
-    watch = _Watch()
     try:
         with watch:
             yield
@@ -80,6 +92,8 @@ def process_group() -> Iterator[None]:
         raise
     except BaseException as error:
         found = watch.first_failure(error)
+        if found is None and _is_broken_connection(error):
+            found = "a process is gone without a word, as when it was killed"
         if found is None or not isinstance(error, Exception):
             raise
         raise PeerError(
@@ -208,30 +222,80 @@ def check_same(content: str, what: str) -> None:
         )
 
 
+def _is_broken_connection(error: BaseException) -> bool:
+    """Tell whether an exchange failed because the process at its other end has ended."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _has_agent() -> bool:
+    """Tell whether `torchrun` holds the store; else the first process does."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _connect(*, is_master: bool) -> Any:
+    """Open a connection to the store through which the processes find each other."""
+    return distributed.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=is_master,
+        wait_for_workers=False,
+        timeout=_JOINING,
+    )
+
+
+def _join(store: Any, number: int, num: int) -> str:
+    """Meet the other processes of this attempt, and return its name, the same in all of them.
+
+    After a restart by `torchrun` the store still holds what the processes before have written, and
+    torch would connect to addresses where nobody is (2.13). So each process writes a name of its
+    own; the first one proposes an attempt for the names that it reads, and only the living can
+    confirm theirs.
+
+    Raises:
+        RuntimeError: if they do not meet within ten minutes.
+    """
+    own = uuid.uuid4().hex
+    store.set(f"name/{number}", own)
+    end_s = time.monotonic() + _JOINING.total_seconds()
+    proposed = ""
+    while time.monotonic() < end_s:
+        if number == 0:
+            keys = [f"name/{other}" for other in range(num)]
+            names = [store.get(key).decode() if store.check([key]) else "" for key in keys]
+            if all(names) and ",".join(names) != proposed:
+                proposed = ",".join(names)
+                store.set("attempt", proposed)
+        elif store.check(["attempt"]):
+            proposed = store.get("attempt").decode()
+        names = proposed.split(",")
+        if len(names) == num and names[number] == own:
+            attempt = hashlib.blake2b(proposed.encode(), digest_size=8).hexdigest()
+            store.set(f"{attempt}/beat/{number}", "0")  # the first sign of life confirms
+            if store.check([f"{attempt}/beat/{other}" for other in range(num)]):
+                return attempt
+        time.sleep(0.05)
+    raise RuntimeError("they did not come within ten minutes")
+
+
 class _Watch:
     """A thread that gives signs of life, and ends this process when another one has none.
 
-    Everything goes through a store of its own connection, as torch's is not made for two threads.
+    Args:
+        store: a connection of its own, as torch's is not made for two threads.
+        attempt: of these processes, all of which have given a first sign.
+        number: of this process.
+        num: of all.
     """
 
-    def __init__(self) -> None:
-        # a restart by torchrun keeps the store
-        prefix = f"stylegan/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        store = distributed.TCPStore(  # type: ignore[attr-defined]
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=timedelta(seconds=30),
-        )
-        self._store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]
-        self._rank, self._world = rank(), world_size()
+    def __init__(self, store: Any, attempt: str, number: int, num: int) -> None:
+        self._store = distributed.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+        self._rank, self._world = number, num
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> "_Watch":
-        self._beat(0)
-        distributed.barrier()  # nobody looks for a sign of life before all have given one
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -109,6 +109,7 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself(data, undisturbed, tmp_
     status, told = finish(process)
     assert status == 0, told[-3000:]
     assert "resumed at" in told
+    assert "a process is gone without a word" in told
     check_same(out, undisturbed)
 
 

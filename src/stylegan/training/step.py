@@ -174,7 +174,7 @@ def _train_discriminator(
     config = state.config.loss
     own, parts = state.part(batch), _pieces(state, batch)
     with timer("D"):
-        sums, mean_w = _Sums(state.discriminator), torch.zeros([], device=state.device)
+        sums = _Sums(state.discriminator)
         drawn = draws("D", batch)
         positions = _positions(state, batch) if config.adversarial == "wgan-gp" else None
         for part in parts:
@@ -183,7 +183,7 @@ def _train_discriminator(
                 draw_of_part = drawn.take(part)
                 ws, unmixed = styles(state.generator, draw_of_part)
                 fakes = show(state.generator, ws, draw_of_part)
-                mean_w = mean_w + unmixed.mean(dim=0, keepdim=True) * part.share
+                sums.add_term("w", unmixed.mean(dim=0, keepdim=True), part.share)
             loss = discriminator_loss(
                 state.discriminator,
                 rows.take(reals),
@@ -195,8 +195,7 @@ def _train_discriminator(
             )
             sums.add(loss, part.share)
         terms = _optimize(state, "D", sums)
-        (mean_w,) = dist.sum_across([mean_w])
-        state.generator.update_w_avg(mean_w, state.config.ema.w_avg_beta)
+        state.generator.update_w_avg(terms.pop("w"), state.config.ema.w_avg_beta)
 
     if config.gamma > 0 and is_due(state.iteration, config.r1_interval):
         with timer("regularizers"):
@@ -309,8 +308,12 @@ class _Sums:
         else:  # Adam reads them in the order of its parameter's memory; see `lazy_adam`
             self._grads = [None if grad is None else grad.contiguous() for grad in grads]
         for name, value in loss.terms.items():
-            value = value if share == 1 else value * share
-            self.terms[name] = self.terms[name] + value if name in self.terms else value
+            self.add_term(name, value, share)
+
+    def add_term(self, name: str, value: Tensor, share: float) -> None:
+        """Add what a part contributes to a mean over the batch."""
+        value = value if share == 1 else value * share
+        self.terms[name] = self.terms[name] + value if name in self.terms else value
 
     def across(self) -> tuple[Sequence[Tensor | None], dict[str, Tensor]]:
         """Return gradients and terms of the whole batch, by one exchange of all processes."""
