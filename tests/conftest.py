@@ -1,6 +1,7 @@
 """What all tests share: fixed seeds, tiny networks, the GPU marker."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,10 @@ from stylegan.training.config import (
     OutputConfig,
     RunConfig,
 )
+
+if not torch.cuda.is_available():
+    # Triton's kernels run in its interpreter, which is chosen when Triton is first imported
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

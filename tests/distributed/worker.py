@@ -35,7 +35,6 @@ def config(batch_gpu, overrides):
 
 
 def train(num_iterations, batch_gpu=None, overrides=()):
-    torch.set_num_threads(1)
     state = TrainState(config(batch_gpu, overrides), torch.device("cpu"))
     for _, network in state.networks.items():
         network.double()
@@ -85,6 +84,7 @@ def spy_on(optimizer, gradients, phases):
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     out, num_iterations, batch_gpu, *overrides = sys.argv[1:]
     with dist.process_group():
         found = train(int(num_iterations), int(batch_gpu) or None, overrides)

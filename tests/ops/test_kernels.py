@@ -1,17 +1,14 @@
 """Triton's kernels against plain PyTorch in float64: values, first and second derivatives.
 
-Without a GPU they run in Triton's interpreter, which must be chosen before Triton is imported.
+Without a GPU they run in Triton's interpreter (tests/conftest.py).
 """
 
 import importlib.util
 import logging
-import os
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton for this system", allow_module_level=True)
 

@@ -52,7 +52,7 @@ def test_overrides_are_typed_by_their_field(run_config, override, path, value):
         ),
         ("optim=1", "expected FIELD=VALUE"),
         ("batch", "expected FIELD=VALUE"),
-        ("precision=fp8", "one of fp32, bf16"),
+        ("precision=fp8", "one of fp32, tf32, bf16, fp16"),
         ("generator.resolution=48", "a power of two"),
         ("optim.beta2=1.0", "from 0 to below 1"),
         ("loss.gamma=nan", "a finite number"),

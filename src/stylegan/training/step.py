@@ -245,8 +245,8 @@ def draw(state: TrainState, phase: str, num: int, draw_labels: LabelDraws | None
             raise ValueError("networks with labels need draw_labels")
         c = draw_labels(num, generator_for(f"labels/{phase}", seed=seed, nimg=nimg))
     return Draw(
-        z=z.to(state.device),
-        z_mix=z_mix.to(state.device) if is_mixed else None,
+        z=_sent(z, state.device),
+        z_mix=_sent(z_mix, state.device) if is_mixed else None,
         crossover=crossover,
         noise=Streams(
             purpose=f"noise/{phase}",
@@ -255,8 +255,15 @@ def draw(state: TrainState, phase: str, num: int, draw_labels: LabelDraws | None
             device=state.device,
             part=_whole(state, phase, num),
         ),
-        c=None if c is None else c.to(state.device),
+        c=None if c is None else _sent(c, state.device),
     )
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device, without waiting for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _whole(state: TrainState, phase: str, num: int) -> Part:
@@ -282,7 +289,7 @@ def _path_noise(state: TrainState, part: Part) -> Tensor:
 def _positions(state: TrainState, num: int) -> Tensor:
     """Draw where between a real and a generated image WGAN-GP takes its gradient."""
     stream = generator_for("interpolation", seed=state.config.seed, nimg=state.nimg)
-    return torch.rand([num], generator=stream).to(state.device)
+    return _sent(torch.rand([num], generator=stream), state.device)
 
 
 class _Sums:
