@@ -61,6 +61,7 @@ FOLDERS = {
         "sampler",
         "loader",
         "shards",
+        "shard_stream",
     ],
     "perceptual": [
         "weights",

@@ -12,7 +12,8 @@ from stylegan import images
 from stylegan.cli.data import main as data_main
 from stylegan.cli.train import main as train_main
 from stylegan.data.dataset import ImageDataset
-from stylegan.data.shards import INDEX_NAME, ShardSet, ShardStream, is_shards, write_shards
+from stylegan.data.shard_stream import ShardStream
+from stylegan.data.shards import INDEX_NAME, ShardSet, is_shards, write_shards
 from stylegan.errors import ConfigError, DataError
 from stylegan.parts import Part
 

@@ -7,7 +7,8 @@ import torch
 from stylegan import dist
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.loader import Stream
-from stylegan.data.shards import ShardSet, ShardStream, is_shards
+from stylegan.data.shard_stream import ShardStream
+from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, DataError
 from stylegan.models.registry import FAMILIES
 from stylegan.training.config import RunConfig
