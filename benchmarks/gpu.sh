@@ -9,7 +9,7 @@ out="benchmarks/results/$(date +%F)-gpu"
 # published: config E 61 images/s on 8 V100, config F 31 (Karras et al. 2020, table 1)
 for precision in fp16 bf16 tf32; do
     "$run/stylegan" bench --device cuda --preset stylegan2-f --resolution 1024 --batch 16 \
-        --precision "$precision" --out "$out-f1024-$precision.json"
+        --layers --precision "$precision" --out "$out-f1024-$precision.json"
     "$run/stylegan" bench --device cuda --preset stylegan2-f --resolution 256 --batch 64 \
         --channel-base 16384 --precision "$precision" --out "$out-f256-$precision.json"
 done

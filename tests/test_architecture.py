@@ -86,6 +86,7 @@ FOLDERS = {
         "step",
         "memory",
         "speed",
+        "roofline",
         "estimate",
         "checkpoint",
         "log",

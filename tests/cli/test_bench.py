@@ -5,6 +5,7 @@ import pytest
 from stylegan.cli.bench import main
 from stylegan.errors import ConfigError
 
+BOUNDS = {"products", "memory", "neither"}
 TINY = [
     *("--resolution", "16", "--batch", "4", "--channel-base", "64", "--channel-max", "8"),
     *("--rounds", "1", "--device", "cpu", "--precision", "fp32"),
@@ -36,3 +37,15 @@ def test_every_family_is_measured(preset, capsys):
 def test_no_rounds_are_refused():
     with pytest.raises(ConfigError, match="--rounds 0"):
         main(["--rounds", "0"])
+
+
+def test_layers_are_told_with_what_bounds_them(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    assert main([*TINY, "--layers", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("G b16.conv1    4x16x16") for line in lines)
+    assert all(len(line) <= 80 for line in lines)
+    found = json.loads(out.read_text())
+    assert {layer["network"] for layer in found["layers"]} == {"G", "D"}
+    assert {layer["forward"]["bound"] for layer in found["layers"]} <= BOUNDS
+    assert found["memory_rate_bytes"] > 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stylegan.models.registry import build_generator, configs_for
-from stylegan.training.speed import Bench, _Operations, measure, product_rate
+from stylegan.training.speed import Bench, Operations, measure, product_rate
 from stylegan.training.state import TrainState
 
 
@@ -49,7 +49,7 @@ def test_slow_work_is_told_as_slow(run_config, monkeypatch):
 @pytest.mark.parametrize(("resolution", "gflop"), [(32, 8.0), (64, 32.3)])
 def test_operations_of_the_published_generators(resolution, gflop):  # spec, section 7.3
     family, config, _ = configs_for("stylegan2-f", resolution)
-    with torch.device("meta"), _Operations() as counter:
+    with torch.device("meta"), Operations() as counter:
         generator = build_generator(family, config)
         generator.synthesis(torch.empty(1, generator.num_ws, generator.w_dim))
     # the border that upsampling convolutions add counts with small images

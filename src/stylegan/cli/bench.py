@@ -18,7 +18,9 @@ from stylegan.errors import ConfigError
 from stylegan.files import write_atomic
 from stylegan.training.config import Precision, RunConfig
 from stylegan.training.configure import Choices, configure
+from stylegan.training.roofline import Layer, Pass, measure_layers
 from stylegan.training.speed import Speed, measure
+from stylegan.training.state import TrainState, float32_of
 
 _BENCH = """Measure sampling and each phase of training on this machine, on images of noise.
 
@@ -59,6 +61,9 @@ class Bench:
     compile: Annotated[
         bool, tyro.conf.arg(help="Sample with a synthesis network that torch.compile compiled.")
     ] = False
+    layers: Annotated[
+        bool, tyro.conf.arg(help="Also time each layer on its own, and tell what bounds it.")
+    ] = False
     rounds: Annotated[int, tyro.conf.arg(help="How often each phase is timed; medians count.")] = 5
     json: Annotated[bool, tyro.conf.arg(help="Print one JSON object in place of a table.")] = False
     out: Annotated[
@@ -97,6 +102,11 @@ class Bench:
                 on_round=lambda: bar.advance(task),
             )
         found = record(config, speed, compiled=self.compile)
+        if self.layers:
+            with float32_of(config.precision):
+                found |= record_layers(
+                    *measure_layers(TrainState(config, device), rounds=self.rounds)
+                )
         text = json.dumps(found, indent=2)
         if self.out is not None:
             write_atomic(self.out, text + "\n")
@@ -105,6 +115,8 @@ class Bench:
             out.print(text, markup=False)
         else:
             _print_table(found)
+            if self.layers:
+                _print_layers(found)
         return 0
 
 
@@ -146,6 +158,33 @@ def record(config: RunConfig, speed: Speed, *, compiled: bool) -> dict[str, Any]
     }
 
 
+def record_layers(layers: Sequence[Layer], memory_rate: float) -> dict[str, Any]:
+    """Return what bounds each layer as plain JSON data."""
+
+    def direction(each: Pass) -> dict[str, Any]:
+        return {
+            "seconds": each.seconds,
+            "flops": each.flops,
+            "bytes": each.moved,
+            "bound": each.bound,
+            "share_of_bound": each.share,
+        }
+
+    return {
+        "memory_rate_bytes": memory_rate,
+        "layers": [
+            {
+                "network": layer.network,
+                "name": layer.name,
+                "shape": list(layer.shape),
+                "forward": direction(layer.forward),
+                "backward": direction(layer.backward),
+            }
+            for layer in layers
+        ],
+    }
+
+
 def _device(name: str) -> str:
     if name == "cuda":
         return torch.cuda.get_device_name()
@@ -182,6 +221,27 @@ def _print_table(found: dict[str, Any]) -> None:
         f"memory: {found['peak_memory_bytes'] / 1e9:.2f} GB",
         markup=False,
     )
+
+
+def _print_layers(found: dict[str, Any]) -> None:
+    out = options.console()
+    out.print(
+        f"memory moves {found['memory_rate_bytes'] / 1e9:.1f} GB/s; of what products and memory "
+        "allow, layers take:",
+        markup=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    for title in ("layer", "output", "forward", "share", "bound by", "back", "share", "bound by"):
+        is_text = title in ("layer", "bound by")
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=True)
+    for layer in found["layers"]:
+        cells = [f"{layer['network']} {layer['name']}", "x".join(map(str, layer["shape"][1:]))]
+        for each in (layer["forward"], layer["backward"]):
+            cells.append(f"{1000 * each['seconds']:.2f} ms")
+            cells.append(f"{100 * each['share_of_bound']:.0f} %")
+            cells.append(each["bound"])
+        table.add_row(*cells)
+    out.print(table)
 
 
 def main(arguments: Sequence[str]) -> int:

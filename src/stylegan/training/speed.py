@@ -23,6 +23,7 @@ from stylegan.training.state import DTYPES, TrainState, float32_of
 from stylegan.training.step import train_step
 
 PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}  # more than caches hold
 MAIN, WITH_REGULARIZERS = 1, 0  # iterations: regularizers are due in the first
 
 
@@ -138,9 +139,9 @@ class Bench:
     def round(self) -> None:
         """Time each kind of work once, sampling three times."""
         for _ in range(3):
-            start_s = _now(self.state.device)
+            start_s = now(self.state.device)
             self.sample()
-            self.seconds.setdefault("sample", []).append(_now(self.state.device) - start_s)
+            self.seconds.setdefault("sample", []).append(now(self.state.device) - start_s)
         self._train(WITH_REGULARIZERS)
         self._train(MAIN)
 
@@ -174,18 +175,18 @@ class Bench:
         state = self.state
         state.iteration = iteration
         kinds = self._kinds(iteration)
-        started_s = _now(state.device)
+        started_s = now(state.device)
 
         @contextmanager
         def timer(_: str) -> Iterator[None]:
             kind = next(kinds)
-            start_s = _now(state.device)
+            start_s = now(state.device)
             yield
-            self.seconds.setdefault(kind, []).append(_now(state.device) - start_s)
+            self.seconds.setdefault(kind, []).append(now(state.device) - start_s)
 
         self._step(timer)
         if iteration == MAIN:
-            self.seconds.setdefault("main iteration", []).append(_now(state.device) - started_s)
+            self.seconds.setdefault("main iteration", []).append(now(state.device) - started_s)
 
     def _step(self, timer: Callable[[str], object]) -> None:
         c = self._c
@@ -210,7 +211,7 @@ class Bench:
 
     def _count(self) -> None:
         """Count the operations of each kind of work as torch counts them."""
-        with _Operations() as counter:
+        with Operations() as counter:
             synthesis, self._synthesis = self._synthesis, self._generator.synthesis
             self.sample()
             self._synthesis = synthesis
@@ -221,7 +222,7 @@ class Bench:
 
             @contextmanager
             def count(_: str, kinds: Iterator[str] = kinds) -> Iterator[None]:
-                with _Operations() as counter:
+                with Operations() as counter:
                     yield
                 self._flops[next(kinds)] = counter.total
 
@@ -229,7 +230,7 @@ class Bench:
         self._flops["main iteration"] = self._flops["G"] + self._flops["D"]
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the operations of convolutions and matrix products while open.
 
     Torch's own `FlopCounterMode` fails where gradients are differentiated (torch 2.13); its
@@ -257,13 +258,25 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best_s = float("inf")
     for _ in range(5):
-        start_s = _now(device)
+        start_s = now(device)
         torch.mm(a, b)
-        best_s = min(best_s, _now(device) - start_s)
+        best_s = min(best_s, now(device) - start_s)
     return 2 * side**3 / best_s
 
 
-def _now(device: torch.device) -> float:
+def memory_rate(device: torch.device) -> float:
+    """Measure copies of large tensors: bytes read and written a second, the best of five."""
+    source = torch.zeros(COPIED_BYTES.get(device.type, 1 << 28), dtype=torch.uint8, device=device)
+    target = torch.ones_like(source)
+    best_s = float("inf")
+    for _ in range(5):
+        start_s = now(device)
+        target.copy_(source)
+        best_s = min(best_s, now(device) - start_s)
+    return 2 * len(source) / best_s
+
+
+def now(device: torch.device) -> float:
     """Return the time, once the device has done all that it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
