@@ -15,3 +15,5 @@ for precision in fp16 bf16 tf32; do
 done
 "$run/stylegan" bench --device cuda --preset stylegan2-f --resolution 1024 --batch 16 \
     --precision fp16 --compile --out "$out-f1024-compiled.json"
+"$run/stylegan" bench --device cuda --preset stylegan2-f --resolution 256 --batch 64 \
+    --channel-base 16384 --precision fp16 --compile --out "$out-f256-compiled.json"

@@ -37,7 +37,17 @@ FOLDERS = {
         "normalize",
         "modulated_conv",
     ],
-    "nn": ["equalized", "recompute", "progressive", "mapping", "modulated", "adain", "stages"],
+    "nn": [
+        "noise",
+        "equalized",
+        "compiled",
+        "recompute",
+        "progressive",
+        "mapping",
+        "modulated",
+        "adain",
+        "stages",
+    ],
     "models": [
         "growth",
         "sizes",

@@ -128,9 +128,7 @@ def test_noise_modes(generator_config):
 def test_each_style_reaches_its_layers_only(generator_config):
     generator = Generator(generator_config)
     ws = generator.mapping(torch.randn(1, 8)).detach().clone().requires_grad_()
-    x = generator.synthesis.b4(
-        None, ws[:, 0:1], dtype=torch.float32, noise_mode="const", generator=None
-    )
+    x = generator.synthesis.b4(None, ws[:, 0:1], dtype=torch.float32, noise=[None])
     (grad,) = torch.autograd.grad(x.square().sum(), ws)
     used = grad.abs().amax(dim=(0, 2)) > 0
     assert used.tolist() == [True, False, False, False, False, False]

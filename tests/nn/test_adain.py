@@ -42,7 +42,9 @@ def test_a_convolution_layer_is_its_formula(styles, noise, up):
     else:
         y = F.conv2d(x, weight, padding=1)
     expected = plain_epilogue(layer, y, w, layer.noise_const if noise else None)
-    torch.testing.assert_close(layer(x, w), expected, rtol=1e-4, atol=1e-5)  # other sums
+    noise_input = layer.noise_const if noise else None
+    found = layer(x, w, noise=noise_input)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # other sums
 
 
 @pytest.mark.parametrize("styles", [True, False])
@@ -51,7 +53,9 @@ def test_a_dense_input_is_its_formula(styles):
     w = torch.randn(2, 5)
     y = (w @ layer.weight.t() * (math.sqrt(2) / 4 / math.sqrt(5))).reshape(2, 4, 4, 4)
     expected = plain_epilogue(layer, y, w, layer.noise_const)
-    torch.testing.assert_close(layer(None, w), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        layer(None, w, noise=layer.noise_const), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_constant_input_is_its_formula_and_ones_at_first():
@@ -60,20 +64,20 @@ def test_a_constant_input_is_its_formula_and_ones_at_first():
     randomized(layer)
     w = torch.randn(2, 5)
     expected = plain_epilogue(layer, layer.const.expand(2, -1, -1, -1), w, layer.noise_const)
-    torch.testing.assert_close(layer(None, w), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        layer(None, w, noise=layer.noise_const), expected, rtol=1e-4, atol=1e-5
+    )
 
 
-def test_noise_modes():
+def test_noise_is_of_all_samples_or_of_each():
     layer = randomized(StyledConv2d(3, 4, w_dim=5, resolution=8))
     x, w = torch.randn(1, 3, 8, 8).repeat(2, 1, 1, 1), torch.randn(1, 5).repeat(2, 1)
-    const, none = layer(x, w), layer(x, w, noise_mode="none")
+    const, none = layer(x, w, noise=layer.noise_const), layer(x, w, noise=None)
     assert torch.equal(const[0], const[1])
     assert (const - none).abs().max() > 1e-2
-    seeds = [torch.Generator().manual_seed(1) for _ in range(3)]
-    first, again = (layer(x, w, noise_mode="random", generator=seed) for seed in seeds[:2])
-    assert torch.equal(first, again)
-    assert (first[0] - first[1]).abs().max() > 1e-2  # each sample has its own
-    drawn = torch.randn(2, 1, 8, 8, generator=seeds[2])
+    drawn = torch.randn(2, 1, 8, 8)
+    first = layer(x, w, noise=drawn)
+    assert (first[0] - first[1]).abs().max() > 1e-2
     y = F.conv2d(x, layer.weight * math.sqrt(2 / 27), padding=1)
     expected = plain_epilogue(layer, y, w, drawn)
     torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-5)
@@ -100,7 +104,7 @@ def test_names_in_the_state_dict():
 def test_bfloat16_gives_bfloat16_with_statistics_of_float32():
     layer = randomized(StyledConv2d(3, 4, w_dim=5, resolution=8))
     x, w = torch.randn(2, 3, 8, 8), torch.randn(2, 5)
-    exact = layer(x, w)
-    y = layer(x.bfloat16(), w, dtype=torch.bfloat16)
+    exact = layer(x, w, noise=layer.noise_const)
+    y = layer(x.bfloat16(), w, dtype=torch.bfloat16, noise=layer.noise_const)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), exact, rtol=0, atol=0.1)  # 8 bits of values up to 5

@@ -59,7 +59,7 @@ class Bench:
         tyro.conf.arg(help="Of the convolutions. Default: as of `stylegan train`."),
     ] = None
     compile: Annotated[
-        bool, tyro.conf.arg(help="Sample with a synthesis network that torch.compile compiled.")
+        bool, tyro.conf.arg(help="Let torch.compile compile what takes no second derivatives.")
     ] = False
     layers: Annotated[
         bool, tyro.conf.arg(help="Also time each layer on its own, and tell what bounds it.")
@@ -90,7 +90,7 @@ class Bench:
             precision=self.precision,
             device=device.type,
             seed=self.seed,
-            overrides=self.set,
+            overrides=(*self.set, "output.compile=true") if self.compile else self.set,
         )
         config, _ = configure(self.preset, "none", choices)
         with options.progress(transient=True) as bar:
@@ -98,10 +98,9 @@ class Bench:
             speed = measure(
                 config,
                 rounds=self.rounds,
-                compile_synthesis=self.compile,
                 on_round=lambda: bar.advance(task),
             )
-        found = record(config, speed, compiled=self.compile)
+        found = record(config, speed)
         if self.layers:
             with float32_of(config.precision):
                 found |= record_layers(
@@ -120,7 +119,7 @@ class Bench:
         return 0
 
 
-def record(config: RunConfig, speed: Speed, *, compiled: bool) -> dict[str, Any]:
+def record(config: RunConfig, speed: Speed) -> dict[str, Any]:
     """Return what was measured, where, and of what, as plain JSON data."""
     generator = config.to_json()["generator"]
     phases = {
@@ -146,7 +145,7 @@ def record(config: RunConfig, speed: Speed, *, compiled: bool) -> dict[str, Any]
             "channel_base": generator["channel_base"],
             "channel_max": generator["channel_max"],
             "precision": config.precision,
-            "compile": compiled,
+            "compile": config.output.compile,
         },
         "device": _device(config.output.device),
         "versions": {

@@ -43,7 +43,7 @@ from stylegan.latent.saved import (
 )
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps, store_noise
-from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.noise import NoiseMode
 
 CHUNK_SEEDS = 256  # so many styles are held at once
 

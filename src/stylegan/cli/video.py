@@ -43,7 +43,7 @@ from stylegan.latent.video import auto_scale, check_video, write_video
 from stylegan.latents import truncate
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
-from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.noise import NoiseMode
 from stylegan.rng import generator_for
 
 SMOOTHING_SECONDS = 1.0  # of the official interpolation videos

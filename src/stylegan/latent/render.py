@@ -7,7 +7,7 @@ from torch import Tensor
 
 from stylegan.images import to_uint8
 from stylegan.models.base import AbstractGenerator
-from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.noise import NoiseMode
 from stylegan.rng import generator_for
 
 

@@ -27,7 +27,7 @@ from stylegan.losses.regularizers import (
     r1_penalty,
 )
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
-from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.noise import NoiseMode
 from stylegan.parts import Part, Streams
 
 
@@ -214,6 +214,13 @@ def path_length_loss(
         "path_length/penalty": penalty.detach().mean(),
     }
     return Loss(total=total, terms=terms), pl_mean
+
+
+def has_second_derivatives(config: LossConfig) -> bool:
+    """Tell whether the loss of "D main" asks for second derivatives of D."""
+    if config.adversarial == "wgan-gp":
+        return config.gp_weight > 0
+    return config.r1_interval is None and config.gamma > 0
 
 
 def discriminator_loss(

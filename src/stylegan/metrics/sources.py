@@ -20,7 +20,7 @@ from stylegan.data.readers import Progress, map_in_order, num_threads
 from stylegan.errors import WeightsError
 from stylegan.images import to_uint8
 from stylegan.models.base import AbstractGenerator
-from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.noise import NoiseMode
 from stylegan.rng import generator_for
 
 CHUNK = 64

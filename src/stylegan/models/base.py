@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.models.growth import max_lod
-from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.noise import NoiseMode
 from stylegan.rng import Source
 
 Images = Tensor | Sequence[Tensor]

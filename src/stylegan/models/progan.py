@@ -22,7 +22,7 @@ from stylegan.models.sizes import (
 from stylegan.nn.adain import DenseInput
 from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d, ResampleConv2d
 from stylegan.nn.mapping import checked_input
-from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.noise import NoiseMode
 from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
 from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import upsample_nearest
@@ -151,7 +151,7 @@ class SynthesisBlock(nn.Module):
     def forward(self, x: Tensor, *, dtype: torch.dtype) -> Tensor:
         """Map latents [N, in_channels], or features of half the size, to [N, channels, R, R]."""
         if self.is_first:
-            return pixel_norm(self.conv(self.dense(None, x, dtype=dtype)))
+            return pixel_norm(self.conv(self.dense(None, x, dtype=dtype, noise=None)))
         return pixel_norm(self.conv1(pixel_norm(self.conv0(x))))
 
 

@@ -5,6 +5,7 @@ Networks"; table 1 lists the configurations, figure 1b shows the generator. Conf
 ProGAN.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +21,10 @@ from stylegan.models.sizes import (
     resolutions_up_to,
     single_images,
 )
-from stylegan.nn.adain import ConstantInput, DenseInput, StyledConv2d
+from stylegan.nn.adain import AbstractStyleLayer, ConstantInput, DenseInput, StyledConv2d
 from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d
 from stylegan.nn.mapping import MappingNetwork, checked_input
-from stylegan.nn.modulated import NoiseMode
+from stylegan.nn.noise import NoiseMode, layer_noise
 from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
 from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import upsample_nearest
@@ -157,8 +158,7 @@ class SynthesisBlock(nn.Module):
         ws: Tensor,
         *,
         dtype: torch.dtype,
-        noise_mode: NoiseMode,
-        generator: Source | None,
+        noise: Sequence[Tensor | None],
     ) -> Tensor:
         """Run the two layers.
 
@@ -166,17 +166,27 @@ class SynthesisBlock(nn.Module):
             x: [N, in_channels, R / 2, R / 2]; None at 4x4.
             ws: a style for each layer, [N, 2, w_dim].
             dtype: of the convolutions.
-            noise_mode: see `Generator.forward`.
-            generator: source of random noise.
+            noise: of each layer, from `noise_inputs`.
 
         Returns:
             Features [N, channels, R, R] in `dtype`.
         """
-        first = self.input if self.is_first else self.conv0
-        for layer, w in zip((first, self.conv1), ws.unbind(dim=1), strict=True):
-            x = layer(x, w, dtype=dtype, noise_mode=noise_mode, generator=generator)
+        for layer, w, own in zip(self._layers(), ws.unbind(dim=1), noise, strict=True):
+            x = layer(x, w, dtype=dtype, noise=own)
         assert x is not None
         return x
+
+    def noise_inputs(
+        self, num: int, mode: NoiseMode, generator: Source | None
+    ) -> list[Tensor | None]:
+        """Return the noise of each layer for so many images, in their order."""
+        return [
+            layer_noise(layer.noise_const, num, mode, generator) if layer.noise else None
+            for layer in self._layers()
+        ]
+
+    def _layers(self) -> tuple[AbstractStyleLayer, AbstractStyleLayer]:
+        return self.input if self.is_first else self.conv0, self.conv1
 
 
 class SynthesisNetwork(nn.Module):
@@ -229,14 +239,9 @@ class SynthesisNetwork(nn.Module):
                 break
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SynthesisBlock)
-            run = recomputed(block, generator) if self.recompute else block
-            x = run(
-                x,
-                ws[:, 2 * index : 2 * index + 2],
-                dtype=dtype,
-                noise_mode=noise_mode,
-                generator=generator,
-            )
+            run = recomputed(block) if self.recompute else block
+            noise = block.noise_inputs(len(ws), noise_mode, generator)
+            x = run(x, ws[:, 2 * index : 2 * index + 2], dtype=dtype, noise=noise)
             if resolution == top or (weight > 0 and resolution == top // 2):
                 rgb = block.torgb(x).to(ws.dtype)
                 image = rgb if image is None else rgb.lerp(upsample_nearest(image), weight)

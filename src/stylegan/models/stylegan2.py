@@ -9,6 +9,7 @@ shows all but the growing one, which is that of configurations B to D.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -27,7 +28,8 @@ from stylegan.models.sizes import (
 )
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
 from stylegan.nn.mapping import LabelNorm, MappingNetwork
-from stylegan.nn.modulated import ConvForm, NoiseMode, SynthesisLayer, ToRGB
+from stylegan.nn.modulated import ConvForm, SynthesisLayer, ToRGB
+from stylegan.nn.noise import NoiseMode, layer_noise
 from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import downsample_box, mipmap, upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, downsample2d, fir_kernel, upsample2d
@@ -159,8 +161,7 @@ class SynthesisBlock(nn.Module):
         ws: Tensor,
         *,
         dtype: torch.dtype,
-        noise_mode: NoiseMode,
-        generator: Source | None,
+        noise: Sequence[Tensor | None],
     ) -> Tensor:
         """Run the convolutions.
 
@@ -168,25 +169,30 @@ class SynthesisBlock(nn.Module):
             x: [N, in_channels, R / 2, R / 2]; None for the first block.
             ws: one style for each convolution, [N, num_convs, w_dim].
             dtype: of the convolutions.
-            noise_mode: see `Generator.forward`.
-            generator: source of random noise.
+            noise: of each convolution, from `noise_inputs`.
 
         Returns:
             Features [N, channels, R, R] in `dtype`.
         """
-        noise = {"noise_mode": noise_mode, "generator": generator}
         if x is None:
             x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
             x = x.contiguous(memory_format=torch.channels_last)
-            x = self.conv1(x, ws[:, 0], **noise)
+            x = self.conv1(x, ws[:, 0], noise=noise[0])
         elif self.architecture == "resnet":
             residual = upsample2d(self.skip(x, gain=math.sqrt(0.5)), self.kernel)
-            x = self.conv0(x, ws[:, 0], **noise)
-            x = residual + self.conv1(x, ws[:, 1], **noise, gain=math.sqrt(0.5))
+            x = self.conv0(x, ws[:, 0], noise=noise[0])
+            x = residual + self.conv1(x, ws[:, 1], noise=noise[1], gain=math.sqrt(0.5))
         else:
-            x = self.conv0(x, ws[:, 0], **noise)
-            x = self.conv1(x, ws[:, 1], **noise)
+            x = self.conv0(x, ws[:, 0], noise=noise[0])
+            x = self.conv1(x, ws[:, 1], noise=noise[1])
         return x
+
+    def noise_inputs(
+        self, num: int, mode: NoiseMode, generator: Source | None
+    ) -> list[Tensor | None]:
+        """Return the noise of each convolution for so many images, in their order."""
+        layers = [self.conv1] if self.is_first else [self.conv0, self.conv1]
+        return [layer_noise(layer.noise_const, num, mode, generator) for layer in layers]
 
 
 class SynthesisNetwork(nn.Module):
@@ -255,13 +261,12 @@ class SynthesisNetwork(nn.Module):
             assert isinstance(block, SynthesisBlock)
             end = start + block.num_convs
             own = dtype_at(resolution, full=self.resolutions[-1], dtype=dtype)
-            run = recomputed(block, generator) if self.recompute else block
+            run = recomputed(block) if self.recompute else block
             x = run(
                 ws=ws[:, start:end],
                 x=None if x is None else x.to(own),
                 dtype=own,
-                noise_mode=noise_mode,
-                generator=generator,
+                noise=block.noise_inputs(len(ws), noise_mode, generator),
             )
             if resolution in with_rgb:
                 # RGB shares its style with the first layer of the next block.

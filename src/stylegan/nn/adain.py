@@ -14,12 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan.nn.equalized import HE_GAIN, EqualizedLinear
-from stylegan.nn.modulated import NoiseMode
 from stylegan.ops.bias_act import bias_act
 from stylegan.ops.fir import BLUR_TAPS, filter2d, fir_kernel
 from stylegan.ops.normalize import adain, pixel_norm
 from stylegan.ops.resample_conv import conv2d_nearest_up
-from stylegan.rng import Source, randn_rows
 
 
 class AbstractStyleLayer(nn.Module, ABC):
@@ -60,8 +58,7 @@ class AbstractStyleLayer(nn.Module, ABC):
         w: Tensor,
         *,
         dtype: torch.dtype = torch.float32,
-        noise_mode: NoiseMode = "const",
-        generator: Source | None = None,
+        noise: Tensor | None,
     ) -> Tensor:
         """Compute the layer.
 
@@ -69,20 +66,19 @@ class AbstractStyleLayer(nn.Module, ABC):
             x: features of the layer before, [N, in_channels, H, W]; None for an input layer.
             w: [N, w_dim].
             dtype: of the result and of the linear part; statistics stay in float32 at least.
-            noise_mode: "const" takes the stored noise, "random" draws it, "none" adds none.
-            generator: source of random noise.
+            noise: [R, R], or [N, 1, R, R], or None; None for a layer that has none.
 
         Returns:
             [N, channels, R, R].
         """
         x = self.linear(x, w, dtype)
         offset = self.bias[:, None, None]
-        if self.noise and noise_mode == "const":
-            offset = offset + self.noise_const * self.noise_strength[:, None, None]
-        elif self.noise and noise_mode == "random":
-            shape = [w.shape[0], 1, self.resolution, self.resolution]
-            noise = randn_rows(shape, generator, w.device).to(dtype)
-            x = torch.addcmul(x, noise, self.noise_strength[:, None, None].to(dtype))
+        if noise is not None:
+            strength = self.noise_strength[:, None, None]
+            if noise.ndim == 2:
+                offset = offset + noise * strength
+            else:
+                x = torch.addcmul(x, noise.to(dtype), strength.to(dtype))
         x = self.features(bias_act(x + offset.to(dtype), act="lrelu", gain=1, inplace=True))
         if not self.styles:
             return pixel_norm(x)

@@ -13,9 +13,7 @@ from stylegan.nn.equalized import EqualizedLinear
 from stylegan.ops.bias_act import ACTIVATION_GAIN, clamp_for
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 from stylegan.ops.modulated_conv import modulated_conv2d
-from stylegan.rng import Source, randn_rows
 
-NoiseMode = Literal["const", "random", "none"]
 ConvForm = Literal["scaled", "grouped"]
 
 
@@ -54,31 +52,25 @@ class SynthesisLayer(nn.Module):
         x: Tensor,
         w: Tensor,
         *,
-        noise_mode: NoiseMode = "const",
-        generator: Source | None = None,
+        noise: Tensor | None,
         gain: float = 1.0,
     ) -> Tensor:
-        """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, R, R], times `gain`."""
+        """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, R, R], times `gain`.
+
+        Noise is [R, R], or [N, 1, R, R], or None.
+        """
         return modulated_conv2d(
             x,
             self.weight,
             self.affine(w),
             up_kernel=self.kernel if self.up else None,
-            noise=self._noise(x, noise_mode, generator),
+            noise=None if noise is None else noise * self.noise_strength,
             bias=self.bias,
             act="lrelu",
             gain=ACTIVATION_GAIN["lrelu"] * gain,
             clamp=clamp_for(x, gain),
             form=self.form,
         )
-
-    def _noise(self, x: Tensor, mode: NoiseMode, generator: Source | None) -> Tensor | None:
-        if mode == "none":
-            return None
-        if mode == "const":
-            return self.noise_const * self.noise_strength
-        shape = [x.shape[0], 1, self.resolution, self.resolution]
-        return randn_rows(shape, generator, x.device) * self.noise_strength
 
     def extra_repr(self) -> str:
         """Show in `print(model)` what the weight's shape does not tell."""

@@ -155,6 +155,8 @@ class OutputConfig:
             Gradients of more are summed.
         recompute: keep only the inputs of the networks' blocks for the backward pass, and compute
             the rest again: less memory, more time.
+        compile: let torch.compile compile the networks' blocks, for passes without second
+            derivatives. It takes minutes at first.
     """
 
     total_kimg: float = 25000.0
@@ -168,6 +170,7 @@ class OutputConfig:
     cache_gb: float = 4.0
     batch_gpu: int | None = None
     recompute: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from stylegan.images import from_uint8
+from stylegan.nn.compiled import uncompiled
 from stylegan.rng import generator_for
 from stylegan.training.config import RunConfig
 from stylegan.training.state import DTYPES, TrainState, float32_of
@@ -73,7 +74,6 @@ def measure(
     config: RunConfig,
     *,
     rounds: int,
-    compile_synthesis: bool = False,
     on_round: Callable[[], object] = lambda: None,
 ) -> Speed:
     """Measure sampling and training of a run on its device, with images of noise.
@@ -81,18 +81,15 @@ def measure(
     Args:
         config: the run; a growing one is measured at its full resolution.
         rounds: how often each kind of work is timed; the medians count.
-        compile_synthesis: sample with a synthesis network that `torch.compile` has compiled.
         on_round: called after each round.
     """
     with float32_of(config.precision):
-        return _measure(replace(config, growth=None), rounds, compile_synthesis, on_round)
+        return _measure(replace(config, growth=None), rounds, on_round)
 
 
-def _measure(
-    config: RunConfig, rounds: int, compile_synthesis: bool, on_round: Callable[[], object]
-) -> Speed:
+def _measure(config: RunConfig, rounds: int, on_round: Callable[[], object]) -> Speed:
     state = TrainState(config, torch.device(config.output.device))
-    bench = Bench(state, compile_synthesis=compile_synthesis)
+    bench = Bench(state)
     bench.round()  # warm up, and forget
     bench.seconds.clear()
     rates = []
@@ -110,15 +107,17 @@ def _measure(
 class Bench:
     """Times the kinds of work of a run, as often as `round` is called.
 
+    Where training compiles blocks (`output.compile`), samples come from a synthesis network that
+    is compiled as a whole.
+
     Args:
         state: the run's, which training changes.
-        compile_synthesis: as of `measure`.
 
     Attributes:
         seconds: the times of each kind of work.
     """
 
-    def __init__(self, state: TrainState, *, compile_synthesis: bool = False) -> None:
+    def __init__(self, state: TrainState) -> None:
         self.state = state
         self.seconds: dict[str, list[float]] = {}
         config, batch = state.config, state.config.batch
@@ -132,7 +131,7 @@ class Bench:
         self._generator = state.generator_ema
         self._generator.compute_dtype = state.generator.compute_dtype
         self._synthesis = self._generator.synthesis
-        if compile_synthesis:
+        if config.output.compile:
             self._synthesis = torch.compile(self._synthesis)  # type: ignore[assignment]
         self._flops: dict[str, int] = {}
 
@@ -211,10 +210,12 @@ class Bench:
 
     def _count(self) -> None:
         """Count the operations of each kind of work as torch counts them."""
+        with uncompiled(self.state.config.output.compile):
+            self._count_uncompiled()
+
+    def _count_uncompiled(self) -> None:
         with Operations() as counter:
-            synthesis, self._synthesis = self._synthesis, self._generator.synthesis
             self.sample()
-            self._synthesis = synthesis
         self._flops["sample"] = counter.total
         for iteration in (WITH_REGULARIZERS, MAIN):
             self.state.iteration = iteration

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stylegan import dist
 from stylegan.models.base import Networks
 from stylegan.models.registry import build_discriminator, build_generator
+from stylegan.nn.compiled import check_compiler, compile_blocks
 from stylegan.parts import Part
 from stylegan.rng import generator_for
 from stylegan.training.config import OptimConfig, RunConfig, group_of
@@ -76,6 +77,10 @@ class TrainState:
         self.generator.compute_dtype = DTYPES[config.precision]
         self.discriminator.compute_dtype = DTYPES[config.precision]
         self.generator.recompute = self.discriminator.recompute = config.output.recompute
+        if config.output.compile:
+            check_compiler(device)
+            compile_blocks(self.generator.synthesis)
+            compile_blocks(self.discriminator)
         optim, loss = config.optim, config.loss
         self.optimizer_g = lazy_adam(self.generator, optim, optim.generator_lr, loss.pl_interval)
         self.optimizer_d = lazy_adam(

@@ -23,12 +23,14 @@ from stylegan.losses.objective import (
     discriminator_loss,
     drawn_path_lengths,
     generator_loss,
+    has_second_derivatives,
     path_length_loss,
     r1_loss,
     show,
     styles,
 )
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator
+from stylegan.nn.compiled import uncompiled
 from stylegan.ops.box import fade
 from stylegan.parts import Part, Streams
 from stylegan.rng import generator_for, randn_rows
@@ -116,10 +118,11 @@ def _train_generator(
             sums.add(loss, part.share)
         pl_mean = state.pl_mean
         if is_with_main:
-            pl_mean = _add_path_lengths(state, batch, draws, pl_noise, sums)
+            with uncompiled(state.config.output.compile):
+                pl_mean = _add_path_lengths(state, batch, draws, pl_noise, sums)
         terms = _optimize(state, "G", sums, pl_mean)
     if config.pl_weight > 0 and is_due(state.iteration, config.pl_interval):
-        with timer("regularizers"):
+        with timer("regularizers"), uncompiled(state.config.output.compile):
             sums = _Sums(state.generator)
             pl_mean = _add_path_lengths(state, batch, draws, pl_noise, sums)
             terms |= _optimize(state, "path_length", sums, pl_mean)
@@ -171,7 +174,7 @@ def _train_discriminator(
     draws: Draws,
     timer: Timer,
 ) -> dict[str, Tensor]:
-    config = state.config.loss
+    config, is_compiled = state.config.loss, state.config.output.compile
     own, parts = state.part(batch), _pieces(state, batch)
     with timer("D"):
         sums = _Sums(state.discriminator)
@@ -184,21 +187,22 @@ def _train_discriminator(
                 ws, unmixed = styles(state.generator, draw_of_part)
                 fakes = show(state.generator, ws, draw_of_part)
                 sums.add_term("w", unmixed.mean(dim=0, keepdim=True), part.share)
-            loss = discriminator_loss(
-                state.discriminator,
-                rows.take(reals),
-                fakes,
-                config=config,
-                positions=None if positions is None else part.take(positions),
-                real_c=None if real_c is None else rows.take(real_c),
-                fake_c=draw_of_part.c,
-            )
-            sums.add(loss, part.share)
+            with uncompiled(is_compiled and has_second_derivatives(config)):
+                loss = discriminator_loss(
+                    state.discriminator,
+                    rows.take(reals),
+                    fakes,
+                    config=config,
+                    positions=None if positions is None else part.take(positions),
+                    real_c=None if real_c is None else rows.take(real_c),
+                    fake_c=draw_of_part.c,
+                )
+                sums.add(loss, part.share)
         terms = _optimize(state, "D", sums)
         state.generator.update_w_avg(terms.pop("w"), state.config.ema.w_avg_beta)
 
     if config.gamma > 0 and is_due(state.iteration, config.r1_interval):
-        with timer("regularizers"):
+        with timer("regularizers"), uncompiled(is_compiled):
             sums = _Sums(state.discriminator)
             for part in parts:
                 rows = part.within(own)
