@@ -19,12 +19,12 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from stylegan.errors import ConfigError, PeerError, StyleganError
+from stylegan.errors import ConfigError, PeerError, Stopped, StyleganError
 
 logger = logging.getLogger(__name__)
 
-# The leader may work for long, as on precision and recall, while the others wait. That it lives
-# is known from its heartbeat.
+# The leader may work for long, as on the sums of a metric, while the others wait. That it lives is
+# known from its heartbeat.
 _TIMEOUT = timedelta(hours=12)
 _JOINING = timedelta(minutes=10)
 BEAT_S = 5.0
@@ -136,6 +136,103 @@ def _is_together() -> bool:
     return distributed.is_initialized() and not _is_alone
 
 
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """While open, what one process raises, the others raise at their next exchange.
+
+    Else they would wait for one that does not come. Every exchange, and the end of this context,
+    begins with a word of each process on how it does.
+
+    Raises:
+        PeerError: if another process raised an Exception.
+        Stopped: if another process raised that.
+    """
+    global _pact
+    if world_size() == 1:
+        yield
+        return
+    _pact = pact = _Pact()
+    try:
+        yield
+    except (Exception, Stopped) as error:
+        pact.tell(error)
+        raise
+    else:
+        with _exchange():
+            pass
+    finally:
+        _pact = None
+
+
+class _Pact:
+    """What processes have agreed to tell each other before each exchange."""
+
+    def __init__(self) -> None:
+        self.is_over = False  # as all know
+
+    def tell(self, error: BaseException | None = None) -> None:
+        """Tell how this process does, unless it is over; a signal outweighs a failure.
+
+        Raises:
+            PeerError: if this process does well, and another one raised an Exception.
+            Stopped: if another process raised that, and this one did not.
+        """
+        if self.is_over:
+            return
+        state = 0 if error is None else rank() + 1
+        if isinstance(error, Stopped):
+            state += world_size()
+        worst = _largest(state)
+        self.is_over = worst > 0
+        if worst > world_size():
+            if not isinstance(error, Stopped):
+                raise Stopped
+        elif worst > 0:
+            told = " ".join(str(error).split()) or type(error).__name__
+            reason = _broadcast(told.encode(), source=worst - 1) or b""
+            if error is None:
+                raise PeerError(
+                    f"rank {worst - 1} failed: {reason.decode()}",
+                    expected="all processes to go on",
+                    fix="mend that one",
+                )
+
+
+_pact: _Pact | None = None
+_is_exchanging = False
+_postponed: BaseException | None = None
+
+
+def raise_between_exchanges(error: BaseException) -> None:
+    """Raise an error in a handler of signals: now, or as soon as an exchange that goes on is over.
+
+    An exchange that is given up in one process would leave the others waiting. Where all give up
+    what they do for another reason, nothing is raised.
+    """
+    global _postponed
+    if _pact is not None and _pact.is_over:
+        return
+    if not _is_exchanging:
+        raise error
+    _postponed = error
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Wrap each exchange of a group of processes."""
+    global _is_exchanging, _postponed
+    _is_exchanging = True
+    try:
+        if _pact is not None:
+            _pact.tell()
+        yield
+    finally:
+        _is_exchanging = False
+        error, _postponed = _postponed, None
+        if error is not None:
+            raise_between_exchanges(error)
+
+
 def is_leader() -> bool:
     """Tell whether this process is the one that writes."""
     return rank() == 0
@@ -151,7 +248,8 @@ def gather(tensor: Tensor) -> list[Tensor]:
         return [tensor]
     tensor = tensor.contiguous()
     received = [torch.empty_like(tensor) for _ in range(world_size())] if is_leader() else None
-    distributed.gather(tensor, received)
+    with _exchange():
+        distributed.gather(tensor, received)
     return received or []
 
 
@@ -166,7 +264,8 @@ def sum_across(tensors: Sequence[Tensor]) -> list[Tensor]:
     if world_size() == 1 or not tensors:
         return list(tensors)
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-    distributed.all_reduce(flat)
+    with _exchange():
+        distributed.all_reduce(flat)
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     return [
         part.view(tensor.shape).to(tensor.dtype)
@@ -179,7 +278,8 @@ def agree(decision: bool) -> bool:
     if world_size() == 1:
         return decision
     flag = torch.tensor([int(decision)])
-    distributed.broadcast(flag, src=0)
+    with _exchange():
+        distributed.broadcast(flag, src=0)
     return bool(flag)
 
 
@@ -187,6 +287,11 @@ def largest(value: int) -> int:
     """Return the largest of the processes' values to all of them."""
     if world_size() == 1:
         return value
+    with _exchange():
+        return _largest(value)
+
+
+def _largest(value: int) -> int:
     found = torch.tensor([value])
     distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
     return int(found)
@@ -196,14 +301,19 @@ def share_bytes(content: bytes | None) -> bytes | None:
     """Return the leader's bytes, or its None, to all processes."""
     if world_size() == 1:
         return content
+    with _exchange():
+        return _broadcast(content, source=0)
+
+
+def _broadcast(content: bytes | None, *, source: int) -> bytes | None:
     size = torch.tensor([-1 if content is None else len(content)])
-    distributed.broadcast(size, src=0)
+    distributed.broadcast(size, src=source)
     if size < 0:
         return None
     data = torch.empty([int(size)], dtype=torch.uint8)
-    if is_leader() and content:
+    if rank() == source and content:
         data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-    distributed.broadcast(data, src=0)
+    distributed.broadcast(data, src=source)
     return data.numpy().tobytes()
 
 

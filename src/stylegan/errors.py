@@ -43,6 +43,13 @@ class PeerError(StyleganError):
     """This process stopped because another one did, which has told why."""
 
 
+class Stopped(BaseException):
+    """Raised in the midst of work that a signal ends.
+
+    No Exception, as KeyboardInterrupt is none: what handles errors is not to take it for one.
+    """
+
+
 def check_positive(name: str, value: float) -> None:
     """Raise ConfigError unless an option is above 0."""
     if not value > 0:

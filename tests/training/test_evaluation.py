@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stylegan.errors import DataError
+from stylegan.errors import DataError, Stopped
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.models.stylegan2 import Generator
-from stylegan.training.evaluation import Evaluation, EvaluationStopped, Evaluator
+from stylegan.training.evaluation import Evaluation, Evaluator
 from stylegan.training.log import RunLog, read_log, read_metrics
 
 SIZES = {"resolution": 16, "img_resolution": 16}
@@ -284,7 +284,7 @@ def test_a_signal_leaves_what_came_before_it(generator, tmp_path):
 
     def evaluate(name):
         if name == "b":
-            raise EvaluationStopped
+            raise Stopped
         return result(metric=name)
 
     @contextmanager
@@ -327,7 +327,7 @@ def test_a_best_that_cannot_be_written_is_told(make, generator, tmp_path, caplog
 
 def test_a_signal_gives_it_up(make, generator, tmp_path, caplog):
     def evaluate(generator, nimg):
-        raise EvaluationStopped
+        raise Stopped
 
     run(make(evaluate), generator, tmp_path)
     assert "metrics at 100 images: given up for the signal" in caplog.text

@@ -20,7 +20,7 @@ from stylegan.metrics.measure import Tools
 from stylegan.metrics.protocols import STANDARD, AbstractProtocol, SeparabilityProtocol, parse
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
 from stylegan.metrics.subjects import NetworkSubject, Reals
-from stylegan.metrics.suite import check_reals, evaluate, load_tools
+from stylegan.metrics.suite import check_reals, evaluate_in_step, load_tools
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
@@ -242,11 +242,11 @@ def evaluator_for(
 
     def measure(
         generator: AbstractGenerator, nimg: int, names: Sequence[str]
-    ) -> Iterator[records.Record]:
+    ) -> Iterator[records.Record | None]:
         chosen = [protocol for protocol in protocols if protocol.name in names]
         labelled = dataset if generator.c_dim > 0 else None
         subject = subject_of(generator, None, labelled, seed=seed)
-        for result in evaluate(chosen, subject, reals, tools):
-            yield of_snapshot(result.record)
+        for result in evaluate_in_step(chosen, subject, reals, tools):
+            yield None if result is None else of_snapshot(result.record)
 
     return Evaluator(names=[protocol.name for protocol in protocols], measure=measure)

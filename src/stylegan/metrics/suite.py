@@ -262,8 +262,26 @@ def evaluate(
 ) -> Iterator[Result]:
     """Measure what `check` lets pass, and yield each result as it comes; at the leader only.
 
-    Metrics on equally many images share one pass over them. Features of generated images lie in a
-    temporary folder until the end, those of real images in the cache.
+    Arguments and errors as of `evaluate_in_step`.
+    """
+    for result in evaluate_in_step(protocols, subject, reals, tools, progress=progress):
+        if result is not None:
+            yield result
+
+
+def evaluate_in_step(
+    protocols: Sequence[AbstractProtocol],
+    subject: Subject,
+    reals: Reals | None,
+    tools: Tools,
+    *,
+    progress: Progress | None = None,
+) -> Iterator[Result | None]:
+    """Measure what `check` lets pass, and yield once for each: its result, or None at others.
+
+    Others are all processes but the leader. Metrics on equally many images share one pass over
+    them. Features of generated images lie in a temporary folder until the end, those of real
+    images in the cache.
 
     Args:
         protocols: of the metrics.
@@ -280,12 +298,15 @@ def evaluate(
         for protocol in protocols:
             start_s = time.perf_counter()
             measured = session.measure(protocol)
-            if measured is not None:
-                seconds = time.perf_counter() - start_s
-                yield Result(
+            seconds = time.perf_counter() - start_s
+            yield (
+                None
+                if measured is None
+                else Result(
                     record=_record(protocol, subject, reals, tools, measured, seconds),
                     per_image=measured.per_image,
                 )
+            )
 
 
 def facts_of(

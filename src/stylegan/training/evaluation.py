@@ -5,13 +5,15 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stylegan import dist
+from stylegan.errors import Stopped
 from stylegan.models.base import AbstractGenerator
 from stylegan.training.best import best_folder, keep_best
 from stylegan.training.log import RunLog, read_metrics
@@ -22,9 +24,13 @@ Record = Mapping[str, Any]
 """A result: at least "metric", its name; "value"; "lower_is_better"; "seconds" that it took. Only
 results with the same "comparable", or all without, compete for the best."""
 
-Measure = Callable[[AbstractGenerator, int, Sequence[str]], Iterable[Record]]
+Measure = Callable[[AbstractGenerator, int, Sequence[str]], Iterable[Record | None]]
 """Compute the metrics of these names, in their order, each when it is asked for the next record:
-of a generator, in eval mode and without gradients, at so many images shown."""
+of a generator, in eval mode and without gradients, at so many images shown. Of several processes
+that do so together, the leader gets the records, and the others None for each."""
+
+Interruptible = Callable[[], AbstractContextManager[None]]
+"""Make a context in which signals raise Stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +44,6 @@ class Evaluator:
 
     names: Sequence[str]
     measure: Measure
-
-
-class EvaluationStopped(BaseException):
-    """Raised by the handler of a signal within an evaluation, which is then given up.
-
-    No Exception, as KeyboardInterrupt is none: what handles errors is not to take it for one.
-    """
 
 
 class Evaluation:
@@ -124,7 +123,7 @@ class Evaluation:
         nimg: int,
         *,
         snapshot: Path,
-        interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
+        interruptible: Interruptible = nullcontext,
     ) -> None:
         """Compute what is missing, and log each result and keep the best snapshot as it comes.
 
@@ -136,17 +135,18 @@ class Evaluation:
                 the evaluation up: hand over a copy.
             nimg: images shown.
             snapshot: the folder with the generator's weights.
-            interruptible: a context in which signals raise EvaluationStopped. Nothing is written
+            interruptible: a context in which signals raise Stopped. Nothing is written
                 within it.
         """
         logger.info("metrics at %d images ...", nimg)
         start_s = time.monotonic()
         values: dict[str, float] = {}
         try:
-            for record in self._results(generator, nimg, interruptible):
+            names = self.missing(nimg)
+            for record in _results(self._evaluator, generator, nimg, names, interruptible):
                 if self._keep(record, nimg, snapshot):
                     values[record["metric"]] = record["value"]
-        except EvaluationStopped:
+        except Stopped:
             logger.warning("metrics at %d images: given up for the signal", nimg)
         finally:
             seconds = time.monotonic() - start_s
@@ -161,32 +161,6 @@ class Evaluation:
                     "time": {"metrics_seconds": seconds, "metrics_share": self.share},
                 }
             )
-
-    def _results(
-        self,
-        generator: AbstractGenerator,
-        nimg: int,
-        interruptible: Callable[[], AbstractContextManager[None]],
-    ) -> Iterator[Record]:
-        """Yield what can be computed; after a metric that fails, begin again with the next."""
-        left = self.missing(nimg)
-        device = next(generator.parameters()).device
-        devices = [device] if device.type == "cuda" else []
-        results: Iterator[Record] | None = None
-        while left:
-            try:
-                with interruptible(), torch.random.fork_rng(devices=devices), torch.no_grad():
-                    if results is None:
-                        results = iter(self._evaluator.measure(generator, nimg, left))
-                    record = next(results)
-            # Any at all: hours of training are not to end for a number that can be had later.
-            except Exception as error:
-                name, results = left[0], None
-                logger.warning("metrics at %d images: %s failed (%s)", nimg, name, _one_line(error))
-                record = None
-            left = left[1:]
-            if record is not None:
-                yield record
 
     def _keep(self, result: Record, nimg: int, snapshot: Path) -> bool:
         """Write a result down, and keep its snapshot if it is the best; tell whether it is one."""
@@ -222,6 +196,62 @@ class Evaluation:
                 100 * share,
                 100 * self._share,
             )
+
+
+def assist(
+    evaluator: Evaluator,
+    generator: AbstractGenerator,
+    nimg: int,
+    names: Sequence[str],
+    *,
+    interruptible: Interruptible,
+) -> None:
+    """Do another process's share of what the leader does by `Evaluation.run`.
+
+    Args:
+        evaluator: the same as the leader's.
+        generator: likewise.
+        nimg: images shown.
+        names: what the leader misses.
+        interruptible: as of `Evaluation.run`.
+    """
+    with suppress(Stopped):
+        for _ in _results(evaluator, generator, nimg, names, interruptible):
+            pass
+
+
+def _results(
+    evaluator: Evaluator,
+    generator: AbstractGenerator,
+    nimg: int,
+    names: Sequence[str],
+    interruptible: Interruptible,
+) -> Iterator[Record]:
+    """Yield what can be computed; after a metric that fails, begin again with the next.
+
+    All processes of a group go through this in step, a metric at a time.
+    """
+    device = next(generator.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    results: Iterator[Record | None] | None = None
+    for index, name in enumerate(names):
+        record = None
+        try:
+            with (
+                dist.failing_together(),
+                interruptible(),
+                torch.random.fork_rng(devices=devices),
+                torch.no_grad(),
+            ):
+                if results is None:
+                    results = iter(evaluator.measure(generator, nimg, names[index:]))
+                record = next(results)
+        # Any at all: hours of training are not to end for a number that can be had later.
+        except Exception as error:
+            results = None
+            logger.warning("metrics at %d images: %s failed (%s)", nimg, name, _one_line(error))
+        if record is not None:
+            yield record
 
 
 def _is_finite(record: Record) -> bool:

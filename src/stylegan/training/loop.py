@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from stylegan.training.checkpoint import (
 )
 from stylegan.training.clock import Clock
 from stylegan.training.config import RunConfig, check_processes
-from stylegan.training.evaluation import Evaluation, Evaluator
+from stylegan.training.evaluation import Evaluation, Evaluator, assist
 from stylegan.training.log import RunLog
 from stylegan.training.memory import fit_to_memory, note_overflow
 from stylegan.training.reals import check_dataset, open_dataset, open_stream
@@ -171,9 +171,8 @@ def _train(
     try:
         with SignalWatch() as signals:
             labels = dataset.label_table if config.data.labels else None
-            return _Run(config, run_dir, state, log, labels, observe, evaluation).until_end(
-                dataset, signals, deadline_s
-            )
+            run = _Run(config, run_dir, state, log, labels, observe, evaluate, evaluation)
+            return run.until_end(dataset, signals, deadline_s)
     finally:
         if log is not None:
             log.close()
@@ -218,6 +217,7 @@ class _Run:
         log: RunLog | None,
         labels: LabelTable | None,
         observe: Callable[[Progress], None] | None,
+        evaluator: Evaluator | None,
         evaluation: Evaluation | None,
     ) -> None:
         self.config = config
@@ -226,7 +226,8 @@ class _Run:
         self.log = log
         self.labels = labels
         self.observe = observe
-        self.evaluation = evaluation
+        self.evaluator = evaluator
+        self.evaluation = evaluation  # the leader's
         self.total_nimg = round(config.output.total_kimg * 1000)
         self.clock = Clock()
         self.tick_nimg = state.nimg
@@ -400,26 +401,45 @@ class _Run:
             )
 
     def evaluate(self, signals: SignalWatch, *, is_last: bool = False) -> None:
-        """Evaluate the snapshot that has just been written, if it has its turn.
+        """Evaluate in all processes the snapshot that has just been written, if it has its turn."""
+        if self.evaluator is None:
+            return
+        state = self.state
+        names = self.names_due(is_last) if signals.received is None else []
+        shared = dist.share_bytes(",".join(names).encode()) or b""
+        names = shared.decode().split(",") if shared else []
+        if not names:
+            return
+        generator, stopping = copy.deepcopy(state.generator_ema), signals.stopping_evaluations
+        with self.clock("metrics"):
+            if self.evaluation is None:
+                assist(self.evaluator, generator, state.nimg, names, interruptible=stopping)
+                return
+            self.evaluation.run(
+                generator,
+                state.nimg,
+                snapshot=self.run_dir / "snapshots" / f"{state.nimg:09d}",
+                interruptible=stopping,
+            )
 
-        The last one of a run that was complete before may have been evaluated then.
+    def names_due(self, is_last: bool) -> Sequence[str]:
+        """Return at the leader the metrics that have their turn.
+
+        The last snapshot of a run that was complete before may have been evaluated then.
         """
         evaluation, state = self.evaluation, self.state
-        if evaluation is None or signals.received is not None:
-            return
-        if not evaluation.missing(state.nimg):
-            return
-        side = state.generator_ema.img_resolution
-        if evaluation.is_due(
-            state.nimg, resolution=state.stage.resolution, img_resolution=side, is_last=is_last
-        ):
-            with self.clock("metrics"), dist.alone():
-                evaluation.run(
-                    copy.deepcopy(state.generator_ema),
-                    state.nimg,
-                    snapshot=self.run_dir / "snapshots" / f"{state.nimg:09d}",
-                    interruptible=signals.stopping_evaluations,
-                )
+        names = [] if evaluation is None else evaluation.missing(state.nimg)
+        is_due = (
+            evaluation is not None
+            and bool(names)
+            and evaluation.is_due(
+                state.nimg,
+                resolution=state.stage.resolution,
+                img_resolution=state.generator_ema.img_resolution,
+                is_last=is_last,
+            )
+        )
+        return names if is_due else []
 
     def report(self, record: Mapping[str, Any] | None) -> None:
         """Tell the observer where the run is."""

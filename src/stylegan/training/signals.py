@@ -9,7 +9,8 @@ from signal import signal as set_handler
 from types import FrameType
 from typing import Any
 
-from stylegan.training.evaluation import EvaluationStopped
+from stylegan import dist
+from stylegan.errors import Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +38,15 @@ class SignalWatch:
             self.received.name,
         )
         if self._is_evaluating:
-            raise EvaluationStopped
+            dist.raise_between_exchanges(Stopped())
 
     @contextmanager
     def stopping_evaluations(self) -> Iterator[None]:
-        """While open, a signal raises EvaluationStopped as well: an evaluation may take minutes."""
+        """While open, a signal raises Stopped as well: an evaluation may take minutes."""
         self._is_evaluating = True
         try:
             if self.received is not None:  # just before
-                raise EvaluationStopped
+                raise Stopped
             yield
         finally:
             self._is_evaluating = False

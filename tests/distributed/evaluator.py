@@ -1,0 +1,102 @@
+"""What each process of a test on metrics runs: evaluations while training, made up or real.
+
+    python evaluator.py RUN_DIR DATA CASE
+
+Writes what was measured into RUN_DIR/metrics.jsonl, and what each process saw into RUN_DIR/RANK.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from stylegan import dist
+from stylegan.cli.measuring import evaluator_for
+from stylegan.data.dataset import ImageDataset
+from stylegan.models import io
+from stylegan.models.base import Networks
+from stylegan.models.stylegan2 import Generator, GeneratorConfig
+from stylegan.training.evaluation import Evaluation, Evaluator, assist
+from stylegan.training.log import RunLog
+from stylegan.training.signals import SignalWatch
+
+NUM_EXCHANGES = 5
+
+
+def happen(case, name, step):
+    """Do to one process what the case is about, before an exchange."""
+    if name != "second" or step != 2:
+        return
+    what, number = case.split("-")
+    if what in ("signal_while_waiting", "signal_and_failure"):
+        if dist.rank() != int(number):
+            time.sleep(1.5)
+            if what == "signal_and_failure":
+                raise RuntimeError("out of memory")
+        else:
+            threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    elif what == "failure_and_signal" and dist.rank() != int(number):
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif dist.rank() == int(number):
+        if what in ("failure", "failure_and_signal"):
+            raise RuntimeError("out of memory")
+        if what == "signal":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def made_up(case):
+    def measure(generator, nimg, names):
+        for name in names:
+            for step in range(NUM_EXCHANGES):
+                happen(case, name, step)
+                parts = dist.gather(torch.tensor([dist.rank() + 1.0]))
+            if case == "failure_of_leaders_own-0" and name == "second" and dist.is_leader():
+                raise RuntimeError("singular matrix")
+            record = {"metric": name, "lower_is_better": True, "seconds": 1.0}
+            yield record | {"value": float(sum(parts))} if parts else None
+
+    return Evaluator(names=["first", "second", "third"], measure=measure)
+
+
+def main(run_dir, data, case):
+    torch.manual_seed(0)
+    sizes = {"resolution": 16, "channel_base": 64, "channel_max": 8}
+    generator = Generator(GeneratorConfig(z_dim=8, w_dim=8, mapping_layers=2, **sizes))
+    generator.eval().requires_grad_(False)
+    if case == "real":
+        dataset = ImageDataset(data, resolution=16)
+        device = torch.device("cpu")
+        evaluator = evaluator_for("swd24", dataset, seed=0, device=device, mirror=False)
+    else:
+        evaluator = made_up(case)
+    with SignalWatch() as signals:
+        if dist.is_leader():
+            snapshot = run_dir / "snapshots" / "000000100"
+            io.save(Networks(generator_ema=generator), snapshot)
+            log = RunLog(run_dir, nimg=100)
+            evaluation = Evaluation(evaluator, share=1.0, run_dir=run_dir, log=log)
+            evaluation.run(
+                generator, 100, snapshot=snapshot, interruptible=signals.stopping_evaluations
+            )
+            log.close()
+        else:
+            assist(
+                evaluator,
+                generator,
+                100,
+                evaluator.names,
+                interruptible=signals.stopping_evaluations,
+            )
+        met = dist.largest(dist.rank())  # all come here, in step
+        told = f"met {met}, received {signals.received and signals.received.name}"
+        (run_dir / str(dist.rank())).write_text(told)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with dist.process_group():
+        main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
