@@ -151,6 +151,11 @@ def test_the_cpu_takes_the_reference_unless_it_is_told_otherwise():
         pass
 
 
+@pytest.mark.gpu
+def test_a_gpu_takes_the_kernels():
+    assert is_fused(torch.zeros(1, device="cuda"))
+
+
 def test_a_training_step_with_kernels_is_one_without(run_config):
     small = ["generator.resolution=8", "discriminator.resolution=8", "batch=4"]
     config = run_config.with_overrides(*small, "discriminator.mbstd_group_size=4")

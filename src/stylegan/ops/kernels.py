@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 1024
+# said, because Triton's default changes from version to version, with a warning
+_OPTIONS = {"enable_fp_fusion": True}
 
 
 @triton.jit
@@ -27,8 +29,8 @@ def _epilogue_kernel(
     channels,
     pixels,
     noise_step,
-    slope,
-    clamp,
+    slope: tl.constexpr,
+    clamp: tl.constexpr,
     has_scale: tl.constexpr,
     has_noise: tl.constexpr,
     has_bias: tl.constexpr,
@@ -57,7 +59,8 @@ def _epilogue_kernel(
         value += tl.load(bias_ptr + channel, mask=mask, other=0.0).to(dtype)
     value = tl.where(value > 0, value, value * slope)
     if has_clamp:
-        value = tl.minimum(tl.maximum(value, -clamp), clamp)
+        bound = tl.full([block], clamp, dtype)
+        value = tl.minimum(tl.maximum(value, -bound), bound)
     tl.store(y_ptr + index, value.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -70,8 +73,8 @@ def _slope_kernel(
     numel,
     channels,
     pixels,
-    slope,
-    clamp,
+    slope: tl.constexpr,
+    clamp: tl.constexpr,
     has_scale: tl.constexpr,
     has_clamp: tl.constexpr,
     is_last: tl.constexpr,
@@ -188,6 +191,7 @@ def epilogue(
         is_last=is_last,
         is_wide=x.dtype == torch.float64,
         block=BLOCK,
+        **_OPTIONS,
     )
     return y
 
@@ -223,6 +227,7 @@ def epilogue_slope(
         is_last=is_last,
         is_wide=y.dtype == torch.float64,
         block=BLOCK,
+        **_OPTIONS,
     )
     return out
 
@@ -270,6 +275,7 @@ def upfirdn(
         is_last=is_last,
         is_wide=x.dtype == torch.float64,
         block=BLOCK,
+        **_OPTIONS,
     )
     return y
 
