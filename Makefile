@@ -22,9 +22,9 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/speed.py
 
-# On a machine with a GPU, and with torch's CUDA build in .venv (docs/scaling.md).
+# On a machine with a GPU, and with torch's CUDA build in .venv (docs/start.md).
 bench-gpu: $(INSTALLED)
-	sh benchmarks/gpu.sh
+	sh benchmarks/gpu.sh $(BIN)/python
 
 # torch first and pinned: a looser request may fetch gigabytes of CUDA (constraints.txt).
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,19 +1,30 @@
 #!/bin/sh
-# Fills every row that needs a GPU: `make bench-gpu`. Results go to benchmarks/results/.
-set -eu
-run=.venv/bin
+# Fills every row that needs a GPU: `make bench-gpu`, or `sh benchmarks/gpu.sh PYTHON` with one that
+# has torch's CUDA build. Results go to benchmarks/results/. Takes about ten minutes. A part that
+# fails is told, and the rest goes on.
+set -u
+python=${1:-.venv/bin/python}
 out="benchmarks/results/$(date +%F)-gpu"
-"$run/pytest" -q -m gpu
-"$run/pytest" -q tests/ops/test_kernels.py
-"$run/python" benchmarks/ops.py --out "$out-ops.json"
-# published: config E 61 images/s on 8 V100, config F 31 (Karras et al. 2020, table 1)
-for precision in fp16 bf16 tf32; do
-    "$run/stylegan" bench --device cuda --preset stylegan2-f --resolution 1024 --batch 16 \
-        --layers --precision "$precision" --out "$out-f1024-$precision.json"
-    "$run/stylegan" bench --device cuda --preset stylegan2-f --resolution 256 --batch 64 \
-        --channel-base 16384 --precision "$precision" --out "$out-f256-$precision.json"
+failed=0
+
+part() {
+    echo "== $*"
+    "$python" "$@" || { echo "FAILED: $*"; failed=1; }
+}
+
+bench() {  # of config F, whose published times are those of 8 V100 (Karras et al. 2020, table 1)
+    name=$1
+    shift
+    part -m stylegan bench --device cuda --preset stylegan2-f --rounds 3 --out "$out-$name.json" "$@"
+}
+
+part -m pytest -q -m "gpu and not slow"
+part -m pytest -q tests/ops/test_kernels.py
+for precision in bf16 fp16 tf32; do
+    bench "f1024-$precision" --resolution 1024 --batch 16 --precision $precision --layers
+    bench "f256-$precision" --resolution 256 --batch 64 --channel-base 16384 --precision $precision
 done
-"$run/stylegan" bench --device cuda --preset stylegan2-f --resolution 1024 --batch 16 \
-    --precision fp16 --compile --out "$out-f1024-compiled.json"
-"$run/stylegan" bench --device cuda --preset stylegan2-f --resolution 256 --batch 64 \
-    --channel-base 16384 --precision fp16 --compile --out "$out-f256-compiled.json"
+part benchmarks/ops.py --out "$out-ops.json"
+bench f1024-compiled --resolution 1024 --batch 16 --precision bf16 --compile
+bench f256-compiled --resolution 256 --batch 64 --channel-base 16384 --precision bf16 --compile
+exit $failed

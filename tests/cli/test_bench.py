@@ -1,9 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
 
+from stylegan.cli import bench
 from stylegan.cli.bench import main
 from stylegan.errors import ConfigError
+from stylegan.training.roofline import measure_layers
+from stylegan.training.speed import measure
 
 BOUNDS = {"products", "memory", "neither"}
 TINY = [
@@ -34,9 +38,42 @@ def test_every_family_is_measured(preset, capsys):
         assert word in lines
 
 
-def test_no_rounds_are_refused():
-    with pytest.raises(ConfigError, match="--rounds 0"):
-        main(["--rounds", "0"])
+@pytest.mark.parametrize("option", ["--rounds", "--label-dim"])
+def test_numbers_that_cannot_be_are_refused(option):
+    with pytest.raises(ConfigError, match=f"{option} -1"):
+        main([option, "-1"])
+
+
+def test_networks_with_labels_are_measured(capsys):
+    assert main([*TINY, "--label-dim", "3", "--layers", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["settings"]["label_dim"] == 3
+    assert found["train_images_per_second"] > 0
+
+
+@pytest.mark.parametrize("extra", [["--preset", "progan"], ["--preset", "stylegan-f"]])
+def test_layers_of_a_growing_network_are_those_of_the_full_resolution(extra, capsys):
+    assert main([*TINY, *extra, "--layers", "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert {layer["shape"][-1] for layer in layers if layer["network"] == "G"} == {4, 8, 16}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own
+def test_layers_are_timed_uncompiled(monkeypatch, capsys):
+    measured = []
+    monkeypatch.setattr(bench, "measure", lambda config, **_: measure(plain(config), rounds=1))
+    monkeypatch.setattr(
+        bench,
+        "measure_layers",
+        lambda state, rounds: measured.append(state.config) or measure_layers(state, rounds=1),
+    )
+    assert main([*TINY, "--layers", "--json", "--compile"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["compile"]
+    assert not measured[0].output.compile
+
+
+def plain(config):
+    return replace(config, output=replace(config.output, compile=False))
 
 
 def test_layers_are_told_with_what_bounds_them(tmp_path, capsys):

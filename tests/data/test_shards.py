@@ -188,6 +188,39 @@ def test_an_index_cannot_run_commands(shards, tmp_path):
         ShardSet(damaged(shards, tmp_path, change))
 
 
+@pytest.mark.parametrize(("program", "scheme"), [("aws", "s3"), ("gsutil", "gs")])
+def test_shards_are_read_from_an_object_store(program, scheme, shards, tmp_path, monkeypatch):
+    fake, cat = tmp_path / program, shutil.which("cat")  # reads bucket/NAME from the folder
+    fake.write_text(
+        f"""#!/bin/sh
+        for each in "$@"; do
+            case "$each" in {scheme}://bucket/*) exec {cat} "{shards}/${{each##*/}}";; esac
+        done
+        exit 1
+        """
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))  # without what this machine has
+    assert take(ShardSet(f"{scheme}://bucket"), 8) == take(ShardSet(shards), 8)
+    with pytest.raises(DataError, match="cannot be read"):
+        ShardSet(f"{scheme}://other")
+    fake.unlink()
+    with pytest.raises(DataError, match=program):
+        ShardSet(f"{scheme}://bucket")
+
+
+def test_an_address_cannot_run_commands(tmp_path):
+    with pytest.raises(DataError, match="runs no commands"):
+        ShardSet(f"pipe://; touch {tmp_path}/ran")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_may_have_a_colon_in_its_name(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(shards, "set:1")
+    assert take(ShardSet("set:1"), 8) == take(ShardSet(shards), 8)
+
+
 @pytest.mark.parametrize("kind", ["gone", "cut", "short"])
 def test_a_damaged_shard_is_named(shards, tmp_path, kind):
     def change(folder):

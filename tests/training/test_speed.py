@@ -16,8 +16,9 @@ def speed(run_config):
 
 def test_each_phase_is_timed_and_counted(speed, run_config):
     assert list(speed.phases) == ["sample", "G", "path_length", "D", "R1", "iteration"]
-    for phase in speed.phases.values():
-        assert phase.num == run_config.batch
+    for name, phase in speed.phases.items():
+        halved = name == "path_length"  # loss.pl_batch_shrink
+        assert phase.num == run_config.batch // (2 if halved else 1)
         assert phase.seconds > 0
         assert phase.share_of(speed.product_rate) > 0
     assert speed.peak_bytes > 1e6
@@ -36,6 +37,16 @@ def test_regularizers_in_the_main_losses_are_no_phases(run_config):
     loss = replace(run_config.loss, r1_interval=None, pl_weight=0.0, pl_interval=None)
     phases = measure(replace(run_config, loss=loss), rounds=1).phases
     assert list(phases) == ["sample", "G", "D", "iteration"]
+
+
+def test_regularizers_of_every_iteration_count_once(run_config):
+    loss = replace(run_config.loss, r1_interval=1, pl_interval=1)
+    phases = measure(replace(run_config, loss=loss), rounds=1).phases
+    assert list(phases) == ["sample", "G", "path_length", "D", "R1", "iteration"]
+    parts = ("G", "path_length", "D", "R1")
+    assert phases["iteration"].flops == sum(phases[name].flops for name in parts)
+    # each was timed in both iterations, and the whole has the later ones
+    assert phases["iteration"].seconds < 2 * sum(phases[name].seconds for name in parts)
 
 
 def test_slow_work_is_told_as_slow(run_config, monkeypatch):

@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from rich.table import Table
 
 import stylegan
 from stylegan.cli import options
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, check_not_negative
 from stylegan.files import write_atomic
 from stylegan.training.config import Precision, RunConfig
 from stylegan.training.configure import Choices, configure
@@ -54,6 +54,9 @@ class Bench:
         int | None, tyro.conf.arg(help="A block at resolution r has this divided by r channels.")
     ] = None
     channel_max: Annotated[int | None, tyro.conf.arg(help="Most channels of a block.")] = None
+    label_dim: Annotated[
+        int, tyro.conf.arg(help="Numbers in the label of an image; 0 for networks without.")
+    ] = 0
     precision: Annotated[
         Precision | None,
         tyro.conf.arg(help="Of the convolutions. Default: as of `stylegan train`."),
@@ -80,6 +83,7 @@ class Bench:
         """Measure and tell."""
         if self.rounds < 1:
             raise ConfigError(f"--rounds {self.rounds}", expected="1 or more", fix="leave it out")
+        check_not_negative("--label-dim", self.label_dim)
         device = options.resolve_device(self.device)
         choices = Choices(
             resolution=self.resolution,
@@ -87,6 +91,7 @@ class Bench:
             batch_gpu=self.batch_gpu,
             channel_base=self.channel_base,
             channel_max=self.channel_max,
+            label_dim=self.label_dim,
             precision=self.precision,
             device=device.type,
             seed=self.seed,
@@ -102,9 +107,11 @@ class Bench:
             )
         found = record(config, speed)
         if self.layers:
+            # grown, and uncompiled: a compiled block has no layers that could be timed
+            plain = replace(config, growth=None, output=replace(config.output, compile=False))
             with float32_of(config.precision):
                 found |= record_layers(
-                    *measure_layers(TrainState(config, device), rounds=self.rounds)
+                    *measure_layers(TrainState(plain, device), rounds=self.rounds)
                 )
         text = json.dumps(found, indent=2)
         if self.out is not None:
@@ -144,6 +151,7 @@ def record(config: RunConfig, speed: Speed) -> dict[str, Any]:
             "batch_gpu": config.output.batch_gpu,
             "channel_base": generator["channel_base"],
             "channel_max": generator["channel_max"],
+            "label_dim": config.generator.c_dim,
             "precision": config.precision,
             "compile": config.output.compile,
         },

@@ -1,6 +1,7 @@
 """`stylegan data prepare | check | info | shard`: make, check, describe and shard image sets."""
 
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -238,7 +239,7 @@ class ShardOptions:
             index = write_shards(
                 dataset,
                 self.destination,
-                shard_bytes=round(self.shard_mb * 1e6),
+                shard_bytes=round(min(self.shard_mb * 1e6, sys.maxsize)),
                 seed=self.seed,
                 workers=self.workers,
                 progress=progress,

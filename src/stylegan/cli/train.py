@@ -383,10 +383,11 @@ def print_sizes(out: Console, config: RunConfig, reasons: Mapping[str, str]) -> 
     sizes = estimate(config)
     side = config.generator.resolution
     flat = config.to_json()
+    of_each = " of each process" if dist.world_size() > 1 else ""
     lines = [
         f"{config.preset} at {side}x{side}, batch {config.batch}, on {config.output.device}: "
         f"G {sizes.generator_parameters:,} and D {sizes.discriminator_parameters:,} parameters",
-        f"memory: about {sizes.total_bytes / 1e9:.1f} GB "
+        f"memory{of_each}: about {sizes.total_bytes / 1e9:.1f} GB "
         f"({sizes.state_bytes / 1e9:.2f} weights and optimizers, "
         f"{sizes.activation_bytes / 1e9:.2f} activations)",
     ]

@@ -16,7 +16,7 @@ from stylegan import images
 from stylegan.data.dataset import reduce
 from stylegan.data.loader import Batch
 from stylegan.data.readers import Label, decode
-from stylegan.data.shards import INDEX_NAME, Index, ShardSet, webdataset_package
+from stylegan.data.shards import INDEX_NAME, Index, ShardSet, open_address, webdataset_package
 from stylegan.errors import ConfigError, DataError
 from stylegan.parts import Part
 from stylegan.rng import generator_for
@@ -198,7 +198,7 @@ def _read_shard(dataset: ShardSet, number: int) -> Iterator[_Sample]:
     num = 0
     webdataset = webdataset_package()
     try:
-        with webdataset.gopen(url) as stream:
+        with open_address(url) as stream:
             tar = webdataset.tariterators.tar_file_expander([{"url": url, "stream": stream}])
             for sample in webdataset.tariterators.group_by_keys(tar):
                 label = json.loads(sample["json"]) if "json" in sample else None

@@ -240,9 +240,7 @@ def _parsed(content: bytes, base: str) -> Index:
 
 def _read_bytes(address: str) -> bytes:
     try:
-        if not _is_url(address):
-            return Path(address).read_bytes()
-        with webdataset_package().gopen(address) as file:
+        with open_address(address) as file:
             content: bytes = file.read()
     except (OSError, ValueError) as error:
         raise DataError(
@@ -256,6 +254,28 @@ def _read_bytes(address: str) -> bytes:
 def _is_url(path: str) -> bool:
     scheme, separator, _ = path.partition("://")
     return bool(separator) and scheme.isalnum()
+
+
+def open_address(address: str) -> Any:
+    """Open a file for reading, by its path or its URL, as a context manager.
+
+    URLs are opened as `webdataset` opens them, and `s3://` by the program `aws`.
+
+    Raises:
+        OSError: if it cannot be read; from a program, perhaps only while reading or at the end.
+        ValueError: if there is nothing to open such URLs with.
+    """
+    if not _is_url(address):
+        return Path(address).open("rb")
+    webdataset = webdataset_package()
+    scheme = address.partition("://")[0].lower()
+    if scheme == "s3":
+        from webdataset.gopen import Pipe
+
+        return Pipe(["aws", "s3", "cp", "--only-show-errors", address, "-"], mode="rb")
+    if scheme == "pipe":  # a shell would run what follows
+        raise ValueError("an address runs no commands")
+    return webdataset.gopen(address)
 
 
 def webdataset_package() -> Any:

@@ -14,7 +14,7 @@ from stylegan.training.state import TrainState
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Sizes of a run.
+    """Sizes of a run, of one of its processes.
 
     Attributes:
         generator_parameters: trainable numbers of G.
@@ -37,7 +37,8 @@ class Estimate:
 def estimate(config: RunConfig) -> Estimate:
     """Compute the sizes of a run without computing or allocating anything.
 
-    A growing run is taken at its full resolution.
+    A growing run is taken at its full resolution. Activations are those of what a process computes
+    with at once: of its share of the batch, or `output.batch_gpu` of it.
 
     The networks run on torch's meta device, which knows shapes only, and a hook adds up
     what autograd would keep.
@@ -46,11 +47,12 @@ def estimate(config: RunConfig) -> Estimate:
         state = TrainState(config, torch.device("meta"))
         for _, network in state.networks.items():
             network.lod = 0.0
-        z = torch.empty(config.batch, state.generator.z_dim)
+        num = max(map(len, state.part(config.batch).pieces(config.output.batch_gpu)))
+        z = torch.empty(num, state.generator.z_dim)
         side = state.generator.img_resolution
-        reals = torch.empty(config.batch, state.generator.img_channels, side, side)
+        reals = torch.empty(num, state.generator.img_channels, side, side)
         c_dim = state.generator.c_dim
-        c = torch.empty(config.batch, c_dim) if c_dim > 0 else None
+        c = torch.empty(num, c_dim) if c_dim > 0 else None
         draw = Draw(z=z, c=c)
         with _KeptBytes() as kept_g:
             generator_loss(state.generator, state.discriminator, draw, config=config.loss)
@@ -60,7 +62,7 @@ def estimate(config: RunConfig) -> Estimate:
                 reals,
                 reals,
                 config=config.loss,
-                positions=torch.empty(config.batch),
+                positions=torch.empty(num),
                 real_c=c,
                 fake_c=c,
             )

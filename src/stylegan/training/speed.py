@@ -20,12 +20,13 @@ from stylegan.images import from_uint8
 from stylegan.nn.compiled import uncompiled
 from stylegan.rng import generator_for
 from stylegan.training.config import RunConfig
+from stylegan.training.schedule import is_due
 from stylegan.training.state import DTYPES, TrainState, float32_of
 from stylegan.training.step import train_step
 
 PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}  # more than caches hold
-MAIN, WITH_REGULARIZERS = 1, 0  # iterations: regularizers are due in the first
+MAIN, WITH_REGULARIZERS = 1, 0  # iterations: in the first, each regularizer is due
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +160,14 @@ class Bench:
         loss, batch = self.state.config.loss, self.state.config.batch
         seconds, flops = median.pop("main iteration"), self._flops["main iteration"]
         for kind, interval in (("path_length", loss.pl_interval), ("R1", loss.r1_interval)):
-            if kind in median and interval is not None:
+            if kind in median and interval is not None and not is_due(MAIN, interval):
                 seconds += median[kind] / interval
                 flops += self._flops[kind] // interval
         median["iteration"] = seconds
         counted = self._flops | {"iteration": flops}
+        nums = {"path_length": batch // loss.pl_batch_shrink}
         return {
-            kind: Phase(seconds=each, num=batch, flops=counted[kind])
+            kind: Phase(seconds=each, num=nums.get(kind, batch), flops=counted[kind])
             for kind, each in median.items()
         }
 
@@ -200,9 +202,8 @@ class Bench:
     def _kinds(self, iteration: int) -> Iterator[str]:
         """Yield the kinds of work of an iteration in the order in which they come."""
         loss = self.state.config.loss
-        is_due = iteration == WITH_REGULARIZERS
-        has_path_lengths = is_due and loss.pl_weight > 0 and loss.pl_interval is not None
-        has_r1 = is_due and loss.gamma > 0 and loss.r1_interval is not None
+        has_path_lengths = loss.pl_weight > 0 and is_due(iteration, loss.pl_interval)
+        has_r1 = loss.gamma > 0 and is_due(iteration, loss.r1_interval)
         of_g = ["G", "path_length"] if has_path_lengths else ["G"]
         of_d = ["D", "R1"] if has_r1 else ["D"]
         is_g_first = self.state.config.optim.order == "generator-first"
@@ -228,7 +229,7 @@ class Bench:
                 self._flops[next(kinds)] = counter.total
 
             self._step(count)
-        self._flops["main iteration"] = self._flops["G"] + self._flops["D"]
+        self._flops["main iteration"] = sum(self._flops[kind] for kind in self._kinds(MAIN))
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
