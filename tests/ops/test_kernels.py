@@ -5,6 +5,7 @@ Without a GPU they run in Triton's interpreter (tests/conftest.py).
 
 import importlib.util
 import logging
+import math
 
 import pytest
 import torch
@@ -112,6 +113,33 @@ def test_sums_are_in_single_precision_at_least(dtype):
     # Triton's interpreter cuts bfloat16 off where a GPU rounds
     tolerance = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
     torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=1e-5)
+
+
+def test_a_bound_that_half_precision_rounds_stops_gradients():
+    x = torch.tensor([-400.0, -100, 0, 100, 181.0, 400]).reshape(1, 1, 2, 3)
+    grads = {}
+    for name in ("reference", "triton"):
+        given = x.to(DEVICE, torch.float16).requires_grad_()
+        with use_backend(name):
+            y = bias_act(given, act="lrelu", gain=1.0, clamp=256 * math.sqrt(0.5))
+        (grads[name],) = torch.autograd.grad(y.sum(), given)
+    assert grads["triton"].flatten()[-1] == 0  # of what was clamped to 181.0
+    # at the rounded bound itself the derivative may be either
+    for index in (0, 1, 3, 5):
+        assert grads["triton"].flatten()[index] == grads["reference"].flatten()[index]
+
+
+def test_what_is_no_number_is_seen_behind_a_clamp():
+    x = torch.tensor([float("nan"), 1.0]).reshape(1, 1, 1, 2).to(DEVICE)
+    with use_backend("triton"):
+        y = bias_act(x, clamp=256.0)
+    assert y.isnan().tolist() == [[[[True, False]]]]
+
+
+def test_what_changes_nothing_launches_nothing():
+    x = torch.zeros(1, 1, 2, 2)
+    with use_backend("triton"):
+        assert bias_act(x) is x
 
 
 def test_every_kernel_is_checked_before_it_is_used(monkeypatch):

@@ -61,6 +61,7 @@ class ShardStream:
         self._dataset = dataset
         self._seed, self._process, self._of = seed, process, of
         self._device = torch.device(device)
+        self._is_cuda = self._device.type == "cuda"
         self._threads = ThreadPoolExecutor(max(workers, 1))
         self._ahead = ThreadPoolExecutor(1)  # reads the next shard, and decodes the next batch
         self._has_labels = labels
@@ -90,8 +91,8 @@ class ShardStream:
         following = (start + part.num, part, resolution)
         self._next = following, self._ahead.submit(self._make, *following)
         return Batch(
-            images=images.from_uint8(batch.images.to(self._device)),
-            labels=None if batch.labels is None else batch.labels.to(self._device),
+            images=images.from_uint8(self._sent(batch.images)),
+            labels=None if batch.labels is None else self._sent(batch.labels),
         )
 
     def close(self) -> None:
@@ -119,7 +120,13 @@ class ShardStream:
 
         pixels = torch.stack(list(self._threads.map(draw, samples)))
         labels = self._labels_of(samples) if self._has_labels else None
+        if self._is_cuda:  # so that copies are asynchronous
+            pixels = pixels.pin_memory()
+            labels = None if labels is None else labels.pin_memory()
         return Batch(images=pixels, labels=labels)
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device, non_blocking=self._is_cuda)
 
     def _labels_of(self, samples: Sequence["_Sample"]) -> Tensor:
         table = self._dataset.label_table

@@ -230,6 +230,7 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(f"noise_mode must be const, random or none, got {noise_mode!r}")
         if self.num_ws == 1:
             ws = ws.expand(-1, 2 * len(self.resolutions), -1)
+        ws = ws.contiguous()  # one layout, for which blocks are compiled once
         dtype = torch.float64 if ws.dtype == torch.float64 else self.compute_dtype
         top, weight = resolution_at(self.resolutions[-1], self.lod), fade_weight(self.lod)
         image: Tensor | None = None

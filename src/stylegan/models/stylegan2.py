@@ -249,6 +249,7 @@ class SynthesisNetwork(nn.Module):
         if noise_mode not in ("const", "random", "none"):
             raise ValueError(f"noise_mode must be const, random or none, got {noise_mode!r}")
         dtype = torch.float64 if ws.dtype == torch.float64 else self.compute_dtype
+        ws = ws.contiguous()  # one layout, for which blocks are compiled once
         top = resolution_at(self.resolutions[-1], self.lod)
         with_rgb = self._resolutions_with_rgb(top)
         x: Tensor | None = None
@@ -488,7 +489,7 @@ class Discriminator(AbstractDiscriminator):
         if image is None:
             assert x is not None
             return x
-        image = image.to(dtype).contiguous(memory_format=torch.channels_last)
+        image = image.to(dtype, memory_format=torch.channels_last)
         rgb: Tensor = self.get_submodule(f"b{resolution}").fromrgb(image)  # type: ignore[operator]
         if x is None:
             return rgb

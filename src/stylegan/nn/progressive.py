@@ -139,6 +139,6 @@ def descend(
 
 
 def _from_rgb(network: nn.Module, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
-    images = images.to(dtype).contiguous(memory_format=torch.channels_last)
+    images = images.to(dtype, memory_format=torch.channels_last)
     features: Tensor = network.get_submodule(f"b{resolution}.fromrgb")(images)
     return features

@@ -8,7 +8,6 @@ StyleGAN's: no filter, and equal to resampling and convolving one after the othe
 Source: Karras et al. 2020 (StyleGAN2), appendix B; Karras et al. 2018 (ProGAN), section 2.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -96,7 +95,6 @@ def conv2d_box_down(x: Tensor, weight: Tensor, *, bias: Tensor | None = None) ->
 
 def _sum_of_shifts(weight: Tensor) -> Tensor:
     """Add the four shifts by 0 or 1 pixel of kernels [O, I, 3, 3], as [O, I, 4, 4]."""
-    shifts = torch.tensor(
-        [[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], dtype=weight.dtype, device=weight.device
-    )
-    return (weight.flatten(2) @ torch.kron(shifts, shifts).t()).reshape(*weight.shape[:2], 4, 4)
+    w = F.pad(weight, (1, 1, 1, 1))
+    w = w[..., 1:, :] + w[..., :-1, :]
+    return w[..., 1:] + w[..., :-1]

@@ -93,15 +93,16 @@ def _measure(config: RunConfig, rounds: int, on_round: Callable[[], object]) -> 
     bench = Bench(state)
     bench.round()  # warm up, and forget
     bench.seconds.clear()
+    if state.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(state.device)
     rates = []
     for _ in range(rounds):
         bench.round()
         rates.append(product_rate(state.device, DTYPES[config.precision]))
         on_round()
+    peak_bytes = _peak_bytes(state.device)  # before operations are counted, uncompiled
     return Speed(
-        phases=bench.phases(),
-        product_rate=statistics.median(rates),
-        peak_bytes=_peak_bytes(state.device),
+        phases=bench.phases(), product_rate=statistics.median(rates), peak_bytes=peak_bytes
     )
 
 

@@ -9,11 +9,11 @@ running means are those of the whole batch all the same. Nothing here waits for 
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylegan import dist
 from stylegan.errors import StyleganError
@@ -108,7 +108,7 @@ def _train_generator(
 ) -> dict[str, Tensor]:
     config = state.config.loss
     is_with_main = config.pl_weight > 0 and config.pl_interval is None
-    with timer("G"):
+    with timer("G"), _frozen(state.discriminator):
         sums = _Sums(state.generator)
         drawn = draws("G", batch)
         for part in _pieces(state, batch):
@@ -127,6 +127,16 @@ def _train_generator(
             pl_mean = _add_path_lengths(state, batch, draws, pl_noise, sums)
             terms |= _optimize(state, "path_length", sums, pl_mean)
     return terms
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """While open, compute no gradients of a network's weights: compiled code does so unasked."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 def _add_path_lengths(
