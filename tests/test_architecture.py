@@ -168,6 +168,7 @@ FOLDERS = {
     "cli": [
         "options",
         "launch",
+        "initial",
         "drawing",
         "targets",
         "plotting",

@@ -1,5 +1,6 @@
 """One process is a group of one, and a group that cannot be made is told of."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -50,3 +51,37 @@ def test_nobody_meets_one_who_is_not_there(monkeypatch):
     monkeypatch.setattr(dist, "_JOINING", timedelta(seconds=0.5))
     with pytest.raises(RuntimeError, match="did not come"):
         dist._join(store, 0, 2)  # the other one's name is there, but it does not confirm
+
+
+def watched(monkeypatch, *, pause_s, other_lives):
+    """Let a process watch another one, be suspended, and watch on; return what would end it."""
+    store, ended, clock = torch.distributed.HashStore(), [], [0.0]
+    monkeypatch.setattr(dist, "BEAT_S", 0.02)
+    monkeypatch.setattr(dist, "SILENCE_S", 1.0)
+    monkeypatch.setattr(dist.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(dist._Watch, "_end", lambda watch, why: ended.append(why))
+    inner = torch.distributed.PrefixStore("attempt", store)
+    inner.set("beat/0", "0")
+    inner.set("beat/1", "0")
+    watch = dist._Watch(store, "attempt", 0, 2)
+    try:
+        time.sleep(0.2)
+        clock[0] += pause_s
+        time.sleep(0.2)
+        for beat in range(1, 30):  # the other one wakes up, or does not
+            if other_lives:
+                inner.set("beat/1", str(beat))
+            clock[0] += 0.05
+            time.sleep(0.03)
+    finally:
+        watch._is_over.set()
+        watch._thread.join()
+    return ended
+
+
+def test_who_was_suspended_itself_waits_for_the_others_to_wake(monkeypatch):
+    assert watched(monkeypatch, pause_s=100.0, other_lives=True) == []
+
+
+def test_who_gives_no_sign_of_life_is_given_up(monkeypatch):
+    assert "rank 1 gave no sign of life" in watched(monkeypatch, pause_s=0.0, other_lives=False)[0]

@@ -437,9 +437,12 @@ class _Watch:
 
     def _watch(self) -> None:
         seen: dict[int, tuple[bytes, float]] = {}
-        count = 0
+        count, before_s = 0, time.monotonic()
         while not self._is_over.wait(BEAT_S):
             count += 1
+            if time.monotonic() - before_s > 3 * BEAT_S:  # this process was suspended itself
+                seen.clear()
+            before_s = time.monotonic()
             try:
                 self._beat(count)
                 if self._store.check([_FAILURE]):

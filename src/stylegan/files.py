@@ -1,10 +1,15 @@
 """The one owner of writing files: whole or not at all, and on the disk when it returns."""
 
+import errno
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -54,7 +59,8 @@ def write_atomic_at(path: str | os.PathLike[str], write: Callable[[Path], object
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    # a name of its own, as two processes may write the same file
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         write(temporary)
         _flush(temporary)
@@ -62,6 +68,29 @@ def write_atomic_at(path: str | os.PathLike[str], write: Callable[[Path], object
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def new_array(
+    path: str | os.PathLike[str], *, shape: tuple[int, ...], dtype: DTypeLike
+) -> NDArray[Any]:
+    """Make a `.npy` file of zeros whose room on the disk is reserved, and map it for writing.
+
+    Without the reservation, a disk that is full later kills the process that writes.
+
+    Raises:
+        OSError: if there is no room.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", shape=shape, dtype=dtype)
+    if hasattr(os, "posix_fallocate"):  # of Linux
+        with open(path, "r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise OSError(error.errno, error.strerror, str(path)) from error
+                # a file system that cannot reserve
+    return array
 
 
 def replace_folder(folder: Path, temporary: Path) -> None:

@@ -168,3 +168,14 @@ def test_labels_come_with_their_images_and_change_none(folder, workers):
 def test_labels_of_a_set_without_any_cannot_be_asked_for(folder):
     with pytest.raises(ValueError, match="set has no labels"):
         batches(ImageDataset(folder), batch_size=1, seed=0, labels=True)
+
+
+def test_no_room_in_shared_memory_is_told(image_folder, monkeypatch):
+    def full(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)  # workers are forked
+    stream = batches(ImageDataset(image_folder), batch_size=4, seed=0, workers=1)
+    with pytest.raises(DataError, match=r"no shared memory \(/dev/shm\) for a batch of 0.0 MB"):
+        next(stream)
+    stream.close()

@@ -80,7 +80,11 @@ def main(run_dir, data, case):
             log = RunLog(run_dir, nimg=100)
             evaluation = Evaluation(evaluator, share=1.0, run_dir=run_dir, log=log)
             evaluation.run(
-                generator, 100, snapshot=snapshot, interruptible=signals.stopping_evaluations
+                generator,
+                100,
+                evaluator.names,
+                snapshot=snapshot,
+                interruptible=signals.stopping_evaluations,
             )
             log.close()
         else:

@@ -130,6 +130,41 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(data, undistu
     assert weights(out)[0] == weights(undisturbed)[0]
 
 
+@needs_proc
+def test_a_signal_to_the_whole_tree_saves(data, tmp_path):
+    out = tmp_path / "run"
+    words = line(data, out, kimg=1000, checkpoint_kimg=1000)
+    process = start([*words, "--set", "output.tick_kimg=0.04"])
+    wait_for(lambda: has_ticked(out), process=process)
+    for number in (1, 0):  # and once more from torchrun, as SLURM and systemd do
+        os.kill(process_of_rank(process, number), signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    status, told = finish(process)
+    assert status != 0
+    assert "SIGTERM, saved; the same line goes on" in told
+    assert "KeyboardInterrupt" not in told
+    assert len(list(out.glob("checkpoints/*.pt"))) == 1
+
+
+def test_only_the_first_process_needs_what_a_run_starts_from(data, undisturbed, tmp_path):
+    code = tmp_path / "elsewhere.py"
+    code.write_text(
+        "import os, sys\n"
+        "from stylegan.cli.main import main\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    os.makedirs('elsewhere', exist_ok=True)\n"
+        "    os.chdir('elsewhere')\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "source").symlink_to(sorted((undisturbed / "snapshots").iterdir())[-1])
+    words = [*line(data, "run", kimg=0.08), "--init-from", "source"]
+    status, told = finish(start(["", "", "", *words[2:]], code=code))
+    assert status == 0, told[-3000:]
+    assert weights(tmp_path / "run")[0] == "000000080"
+    assert not (tmp_path / "elsewhere" / "run").exists()
+
+
 def test_a_process_that_fails_stops_the_others_with_its_traceback(data, tmp_path):
     code = tmp_path / "fails.py"
     code.write_text(

@@ -72,6 +72,11 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage, caplog
     with caplog.at_level(logging.WARNING):
         assert torch.equal(load_newest_checkpoint(tmp_path)["x"], torch.arange(1000))
     assert "000000200.pt: skipped" in caplog.text
+    # newer than what the run writes next, it must not be kept in its place
+    save_checkpoint(tmp_path, {"x": torch.ones(1)}, nimg=150, keep=1)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["000000150.pt", "000000200.pt.damaged"]
+    assert torch.equal(load_newest_checkpoint(tmp_path)["x"], torch.ones(1))
 
 
 def test_a_half_written_file_is_removed_with_a_warning(tmp_path, caplog):

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from stylegan.errors import ConfigError
-from stylegan.training.config import GrowthConfig, RunConfig, differences
+from stylegan.training.config import GrowthConfig, RunConfig, check_processes, differences
 
 
 def test_json_round_trip_is_the_identity(run_config):
@@ -168,3 +168,24 @@ def test_every_field_is_documented(growing_config):
             assert f"\n        {field.name}: " in part.__doc__ or (
                 f"\n    {field.name}: " in part.__doc__
             ), f"{part.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["batch=8"], "batch 8 in groups of 4"),
+        (["batch=16", "loss.pl_batch_shrink=8"], "path lengths of 2 images in groups of 1"),
+        (
+            ["batch=4", "discriminator.mbstd_group_size=1"],
+            "path lengths of 2 images in groups of 1",
+        ),
+    ],
+)
+def test_each_process_gets_a_share_of_each_phase(run_config, overrides, told):
+    config = run_config.with_overrides(*overrides)
+    with pytest.raises(ConfigError, match=told):
+        check_processes(config, 4)
+    check_processes(config, 2)
+    without = config.with_overrides("loss.pl_weight=0")
+    if told.startswith("path"):
+        check_processes(without, 4)

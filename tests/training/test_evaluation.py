@@ -71,7 +71,8 @@ def generator(generator_config, tmp_path):
 
 
 def run(evaluation, generator, tmp_path, nimg=100):
-    evaluation.run(generator, nimg, snapshot=tmp_path / "snapshots" / f"{nimg:09d}")
+    snapshot = tmp_path / "snapshots" / f"{nimg:09d}"
+    evaluation.run(generator, nimg, evaluation.missing(nimg), snapshot=snapshot)
 
 
 def test_evaluation_takes_its_share_and_one_evaluation_more_at_most(
@@ -295,7 +296,7 @@ def test_a_signal_leaves_what_came_before_it(generator, tmp_path):
 
     evaluation, _ = by_name(evaluate, ["a", "b", "c"], tmp_path)
     snapshot = tmp_path / "snapshots" / "000000100"
-    evaluation.run(generator, 100, snapshot=snapshot, interruptible=interruptible)
+    evaluation.run(generator, 100, ["a", "b", "c"], snapshot=snapshot, interruptible=interruptible)
     assert [each["metric"] for each in read_metrics(tmp_path)] == ["a"]
     assert [each["metrics"] for each in read_log(tmp_path)] == [{"a": 1.0}]
     assert interrupted == [[], [], ["a"]]  # nothing is written where a signal may raise

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,11 @@ from types import FrameType
 import torch
 
 from stylegan.errors import ConfigError
+from stylegan.training.signals import stop_signals
 
 POLL_S = 0.1
+LAUNCHER = "STYLEGAN_LAUNCHER"
+"""The variable that tells a process which one has started it."""
 GRACE_S = 30.0
 """Seconds that the others have to end by themselves after one has failed."""
 
@@ -52,12 +56,18 @@ def launch(arguments: Sequence[str], *, num: int) -> int:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         # each process takes its share of the cores
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num)),
+        "OMP_NUM_THREADS": os.environ.get(
+            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num))
+        ),
+        LAUNCHER: str(os.getpid()),
+    }
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")
     }
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "stylegan", *arguments],
-            env={**shared, **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**inherited, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             start_new_session=True,  # Ctrl-C reaches them through us only, and once
         )
         for rank in range(num)
@@ -65,6 +75,20 @@ def launch(arguments: Sequence[str], *, num: int) -> int:
     with _forwarding(processes) as received:
         status = _wait(processes)
     return 128 + received[0] if received and status != 0 else status
+
+
+def stop_with_launcher() -> None:
+    """Let this process stop as by SIGTERM, with all saved, if the one that launched it dies."""
+    launcher = os.environ.pop(LAUNCHER, None)
+    if launcher is None:
+        return
+
+    def watch() -> None:
+        while str(os.getppid()) == launcher:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
@@ -87,7 +111,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
 
 @contextmanager
 def _forwarding(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """While open, pass SIGINT and SIGTERM on; yield those that came."""
+    """While open, pass on what asks to stop; yield the signals that came."""
     received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -95,7 +119,7 @@ def _forwarding(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[i
         for process in processes:
             process.send_signal(number)
 
-    before = {each: signal.signal(each, forward) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, forward) for each in stop_signals()}
     try:
         yield received
     finally:

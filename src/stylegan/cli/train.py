@@ -18,15 +18,12 @@ from rich.text import Text
 
 from stylegan import dist
 from stylegan.cli import options
-from stylegan.cli.launch import check_gpus, launch
+from stylegan.cli.initial import Initial, find_initial
+from stylegan.cli.launch import check_gpus, launch, stop_with_launcher
 from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, check_share
-from stylegan.interop.load import load_networks
-from stylegan.models.base import Networks
-from stylegan.models.growth import resolution_at
-from stylegan.training.checkpoint import list_checkpoints, read_config
 from stylegan.training.config import Precision, RunConfig
 from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
@@ -125,6 +122,7 @@ def main(arguments: Sequence[str]) -> int:
         check_gpus(command.gpus, options.resolve_device(command.device))
     if (command.gpus or 1) > 1 and not dist.is_launched():
         return launch(["train", *arguments], num=command.gpus or 1)
+    stop_with_launcher()
     with dist.process_group():
         return run(command)
 
@@ -137,7 +135,7 @@ def run(command: Train) -> int:
     """
     is_plan = command.dry_run and command.resolution is not None and not Path(command.data).exists()
     dataset = None if is_plan else open_dataset(command)
-    initial = find_initial(command)
+    initial = find_initial(command.init_from, command.out)
     config, reasons = resolve(command, sizes_of(dataset, command), initial)
     out = options.console()
     if command.dry_run:
@@ -250,52 +248,6 @@ def open_dataset(command: Train) -> ImageDataset | ShardSet:
             on_bad=command.on_bad,
             progress=move,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Initial:
-    """What `--init-from` names.
-
-    Attributes:
-        networks: None for a run that has started from them, and needs them no more.
-        architectures: their options; None without `--init-from`.
-        grown_to: the side that they have grown to; None where they do not grow.
-    """
-
-    networks: Networks | None = None
-    architectures: list[Any] | None = None
-    grown_to: int | None = None
-
-
-def find_initial(command: Train) -> Initial:
-    """Load the networks to start from.
-
-    A run that has started from them goes on where their source is gone: its own config tells
-    what is needed of them.
-    """
-    if command.init_from is None:
-        return Initial()
-    started = read_config(command.out)
-    is_the_same = started is not None and started.init_from == command.init_from
-    if started is not None and is_the_same and list_checkpoints(command.out):
-        growth = started.growth
-        return Initial(
-            architectures=[started.generator, started.discriminator],
-            grown_to=None if growth is None else growth.initial_resolution,
-        )
-    networks = load_networks(command.init_from)
-    average = networks.generator_ema or networks.generator
-    found = [network for network in (average, networks.discriminator) if network is not None]
-    grown = [
-        resolution_at(network.img_resolution, math.ceil(network.lod))
-        for network in found
-        if network.is_growing
-    ]
-    return Initial(
-        networks=networks,
-        architectures=[network.config for network in found],
-        grown_to=min(grown, default=None),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,9 +210,11 @@ class _Batches(Dataset["_Decoded | _Failure"]):
     def __getitem__(self, indices: list[int]) -> "_Decoded | _Failure":
         try:
             images = self.dataset.gather(indices, resolution=self.resolution)
+            labels = self.dataset.gather_labels(indices) if self.labels else None
+            _share(images, labels)
         except DataError as error:
             return _Failure(error)
-        return images, self.dataset.gather_labels(indices) if self.labels else None
+        return images, labels
 
 
 class _Chunks:
@@ -227,11 +229,35 @@ class _Chunks:
             yield [indices[row] for row in self.rows]
 
 
+def _share(*tensors: Tensor | None) -> None:
+    """Move a worker's tensors to where the parent sees them: later, a failure would be lost.
+
+    Raises:
+        DataError: if there is no room.
+    """
+    workers = torch.utils.data.get_worker_info()
+    if workers is None:
+        return
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        try:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise DataError(
+                f"no shared memory (/dev/shm) for a batch of {tensor.nbytes / 1e6:.1f} MB",
+                expected=f"room for {2 * workers.num_workers} of them",
+                fix="raise it (docker run --shm-size 8g), or take --workers 0",
+            ) from error
+
+
 def _unchanged(batch: object) -> object:
     return batch
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Let Ctrl-C reach the parent only, which then closes its workers by SIGTERM."""
+    """Let Ctrl-C, and a terminal that closes, reach the parent only; it ends workers by SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -24,7 +24,7 @@ from torch import Tensor
 from stylegan import dist, remote
 from stylegan.data.readers import Progress
 from stylegan.errors import DataError
-from stylegan.files import write_atomic
+from stylegan.files import new_array, write_atomic
 from stylegan.metrics.moments import Moments
 from stylegan.metrics.sources import AbstractSource, in_turn
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
@@ -212,9 +212,7 @@ class _Keeper:
         # not named by the process: processes of two containers may share number and cache
         self._unfinished = tempfile.TemporaryDirectory(dir=request.folder, prefix=".unfinished-")
         self._files: dict[Want, NDArray[Any]] = {
-            want: np.lib.format.open_memmap(
-                _path(Path(self._unfinished.name), want), mode="w+", dtype=want, shape=shape
-            )
+            want: new_array(_path(Path(self._unfinished.name), want), dtype=want, shape=shape)
             for want in sorted(request.wants)
             if want != "moments"
         }

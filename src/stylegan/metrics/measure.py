@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylegan import dist
+from stylegan.files import new_array
 from stylegan.metrics.features import (
     Extracted,
     Request,
@@ -231,9 +232,7 @@ class Session:
         path = self._scratch / f"{label}.npy"
         stored: NDArray[np.uint8] | None = None
         if dist.is_leader():
-            stored = np.lib.format.open_memmap(
-                path, mode="w+", dtype=np.uint8, shape=(source.num, *shape)
-            )
+            stored = new_array(path, dtype=np.uint8, shape=(source.num, *shape))
 
         def compute(index: int) -> Tensor:
             return torch.stack([image.expand(shape) for image in next(mine)]).cpu()

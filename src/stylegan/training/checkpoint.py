@@ -46,7 +46,8 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: in
 def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
     """Return the state of the newest checkpoint that is whole, or None if there is none at all.
 
-    A damaged one is skipped with a warning.
+    A damaged one is skipped with a warning, and put aside as `.pt.damaged`: newer than those that
+    follow, it would be kept in their place.
 
     Raises:
         CheckpointError: if there are checkpoints and none can be read.
@@ -55,6 +56,7 @@ def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
         logger.warning("%s: skipped, it was half written when the run died", leftover)
         leftover.unlink()
     paths = list_checkpoints(run_dir)
+    damaged = []
     for path in reversed(paths):
         try:
             _check_sums(path)
@@ -62,6 +64,7 @@ def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
             version, state = data["version"], data["state"]
         except Exception as error:  # torch.load raises many kinds on a damaged file
             logger.warning("%s: skipped, it cannot be read (%s)", path, _first_line(error))
+            damaged.append(path)
             continue
         if version != VERSION:
             raise CheckpointError(
@@ -69,6 +72,8 @@ def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
                 expected=f"version {VERSION}",
                 fix="continue the run with the release that wrote it",
             )
+        for skipped in damaged:
+            skipped.replace(skipped.with_name(skipped.name + ".damaged"))
         result: dict[str, Any] = state
         return result
     if paths:

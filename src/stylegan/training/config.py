@@ -395,6 +395,15 @@ def check_processes(config: RunConfig, num: int) -> None:
                 expected=f"at least {num * group} images, a group for each process",
                 fix="raise --batch or the batches of growth, or start fewer processes",
             )
+        shrink = config.loss.pl_batch_shrink
+        group = group_of(config, batch, shrink=shrink)
+        if config.loss.pl_weight > 0 and batch // shrink // group < num:
+            raise ConfigError(
+                f"path lengths of {batch // shrink} images in groups of {group} for {num} "
+                "processes",
+                expected=f"at least {num * group} images, a group for each process",
+                fix="raise --batch, lower loss.pl_batch_shrink, or start fewer processes",
+            )
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

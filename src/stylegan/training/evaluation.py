@@ -121,11 +121,12 @@ class Evaluation:
         self,
         generator: AbstractGenerator,
         nimg: int,
+        names: Sequence[str],
         *,
         snapshot: Path,
         interruptible: Interruptible = nullcontext,
     ) -> None:
-        """Compute what is missing, and log each result and keep the best snapshot as it comes.
+        """Compute metrics, and log each result and keep the best snapshot as it comes.
 
         A failure is told in one line, and changes nothing else: the other metrics have their turn.
         Torch's global random streams are left as they were.
@@ -134,6 +135,7 @@ class Evaluation:
             generator: in eval mode. It may be left in the middle of something where a signal gives
                 the evaluation up: hand over a copy.
             nimg: images shown.
+            names: of the metrics: what is missing.
             snapshot: the folder with the generator's weights.
             interruptible: a context in which signals raise Stopped. Nothing is written
                 within it.
@@ -142,7 +144,6 @@ class Evaluation:
         start_s = time.monotonic()
         values: dict[str, float] = {}
         try:
-            names = self.missing(nimg)
             for record in _results(self._evaluator, generator, nimg, names, interruptible):
                 if self._keep(record, nimg, snapshot):
                     values[record["metric"]] = record["value"]

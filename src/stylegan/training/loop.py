@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_BATCH = 16
 DATA_SHARE_WARNING = 0.2
-LATE = 1  # below every signal that is noted
+LATE = 1  # what processes tell each other: this, or the number of a signal above it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def train(
 ) -> Outcome:
     """Train to the end of the run, from its newest checkpoint if it has one.
 
-    On SIGINT or SIGTERM a checkpoint and a snapshot are written, and the run returns; so it
+    On SIGINT, SIGTERM or SIGHUP a checkpoint and a snapshot are written, and the run returns; so it
     does after `max_minutes`.
 
     With `evaluate`, snapshots are evaluated as soon as they are written: the first of the session,
@@ -238,7 +238,7 @@ class _Run:
     ) -> Outcome:
         """Iterate until the run is complete, the time is over or a signal has come."""
         state, output = self.state, self.config.output
-        stop = 0  # the signal that ends the run, in any process; LATE if its time is over
+        stop = 0  # why the run ends, in any process: LATE, or LATE and the number of a signal
         if state.nimg == 0 and dist.is_leader():
             self.write_samples()
         draw_labels = None if self.labels is None else self.labels.draw
@@ -279,7 +279,8 @@ class _Run:
                     self.evaluate(signals)
                 self.report(record)
                 is_late = deadline_s is not None and time.monotonic() >= deadline_s
-                stop = dist.largest(signals.received or (LATE if is_late else 0))
+                is_stopped = signals.received is not None
+                stop = dist.largest(LATE + (signals.received or 0) if is_late or is_stopped else 0)
                 if not is_last and stop:
                     self.write_checkpoint()
                     self.write_snapshot()
@@ -292,7 +293,7 @@ class _Run:
         if self.evaluation is not None:
             self.evaluation.finish()
         is_signal = stop > LATE and not is_complete
-        signal = Signals(stop) if is_signal else None
+        signal = Signals(stop - LATE) if is_signal else None
         return Outcome(nimg=state.nimg, is_complete=is_complete, signal=signal)
 
     def write_record(self) -> dict[str, Any]:
@@ -418,6 +419,7 @@ class _Run:
             self.evaluation.run(
                 generator,
                 state.nimg,
+                names,
                 snapshot=self.run_dir / "snapshots" / f"{state.nimg:09d}",
                 interruptible=stopping,
             )

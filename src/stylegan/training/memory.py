@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def fit_to_memory(state: TrainState, run_dir: Path) -> None:
 def note_overflow(state: TrainState, run_dir: Path) -> None:
     """Write down that memory ran out in the midst of a run, so that its next start takes less."""
     part = state.part(state.stage.batch)
-    _remember(run_dir, state, _less(state.batch_gpu or len(part), part))
+    if run_dir.is_dir():  # on the leader's machine, and where that is shared
+        with suppress(OSError):  # that memory ran out is what is to be told
+            _remember(run_dir, state, _less(state.batch_gpu or len(part), part))
 
 
 def _less(num: int, part: Part) -> int:

@@ -1,11 +1,11 @@
-"""SIGINT and SIGTERM: noted, so that a run ends after its iteration with all of it saved."""
+"""SIGINT, SIGTERM, SIGHUP: noted, so that a run ends after its iteration with all of it saved."""
 
 import logging
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from signal import SIGINT, SIGTERM, Signals
-from signal import signal as set_handler
 from types import FrameType
 from typing import Any
 
@@ -14,28 +14,49 @@ from stylegan.errors import Stopped
 
 logger = logging.getLogger(__name__)
 
+ECHO_S = 3.0
+"""For so many seconds a second signal counts as the same one: what stops a whole tree of processes
+reaches a process directly, and again through the one that started it."""
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that ask a run to stop, as far as the system has them."""
+    found = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
+
 
 class SignalWatch:
-    """While open, SIGINT and SIGTERM are noted, and end the run after the current iteration."""
+    """While open, these signals are noted, and end the run after the current iteration.
+
+    SIGHUP, of a terminal that closes, is none of them where it is ignored, as by `nohup`.
+    """
 
     def __init__(self) -> None:
-        self.received: Signals | None = None
+        self.received: signal.Signals | None = None
+        self._received_s = 0.0
         self._is_evaluating = False
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "SignalWatch":
         if threading.current_thread() is threading.main_thread():
-            for number in (SIGINT, SIGTERM):
-                self._old[number] = set_handler(number, self._note)
+            for number in stop_signals():
+                self._old[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # a second one: the user does not want to wait
-            raise KeyboardInterrupt
-        self.received = Signals(number)
+        now_s = time.monotonic()
+        if self.received is not None:
+            if now_s - self._received_s < ECHO_S:
+                return
+            raise KeyboardInterrupt  # the user does not want to wait
+        self.received, self._received_s = signal.Signals(number), now_s
         logger.warning(
-            "%s: saving a checkpoint after this iteration; another one ends the run at once",
+            "%s: saving a checkpoint after this iteration; another one after %.0f s ends the run "
+            "at once",
             self.received.name,
+            ECHO_S,
         )
         if self._is_evaluating:
             dist.raise_between_exchanges(Stopped())
@@ -53,4 +74,4 @@ class SignalWatch:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
-            set_handler(number, handler)
+            signal.signal(number, handler)
