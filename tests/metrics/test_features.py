@@ -1,5 +1,8 @@
 """Features are computed once, kept, and found again."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +44,17 @@ def test_what_is_there_is_not_computed_again(detector, smooth_folder, tmp_path):
     assert torch.equal(first.moments.mean, second.moments.mean)
     extract(source, request(detector, tmp_path / "kept", "moments", "float32"))
     assert detector.num_seen == 300
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(detector, smooth_folder, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    wants = request(detector, tmp_path / "kept", "float32")
+    with pytest.raises(OSError, match="No space left"):
+        extract(StoredImages(Pictures(smooth_folder)), wants)
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_the_cache_tells_sets_choices_and_networks_apart(detector, smooth_folder, monkeypatch):

@@ -211,11 +211,16 @@ class _Keeper:
         request.folder.mkdir(parents=True, exist_ok=True)
         # not named by the process: processes of two containers may share number and cache
         self._unfinished = tempfile.TemporaryDirectory(dir=request.folder, prefix=".unfinished-")
-        self._files: dict[Want, NDArray[Any]] = {
-            want: new_array(_path(Path(self._unfinished.name), want), dtype=want, shape=shape)
-            for want in sorted(request.wants)
-            if want != "moments"
-        }
+        folder = Path(self._unfinished.name)
+        try:
+            self._files: dict[Want, NDArray[Any]] = {
+                want: new_array(_path(folder, want), dtype=want, shape=shape)
+                for want in sorted(request.wants)
+                if want != "moments"
+            }
+        except OSError:
+            self._unfinished.cleanup()
+            raise
 
     def __enter__(self) -> "_Keeper":
         return self

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_BATCH = 16
 DATA_SHARE_WARNING = 0.2
-LATE = 1  # what processes tell each other: this, or the number of a signal above it
+LATE = 1  # what processes tell each other: this, or this plus the number of a signal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +238,7 @@ class _Run:
     ) -> Outcome:
         """Iterate until the run is complete, the time is over or a signal has come."""
         state, output = self.state, self.config.output
-        stop = 0  # why the run ends, in any process: LATE, or LATE and the number of a signal
+        stop = 0  # why the run ends, in any process: LATE, or LATE plus the number of a signal
         if state.nimg == 0 and dist.is_leader():
             self.write_samples()
         draw_labels = None if self.labels is None else self.labels.draw
