@@ -95,7 +95,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    status, told = finish(start(line(data, out, kimg=1.6)))
+    status, told = finish(start(line(data, out, kimg=0.8)))
     assert status == 0, told[-3000:]
     return out
 
@@ -103,7 +103,7 @@ def undisturbed(data, tmp_path_factory):
 @needs_proc
 def test_a_run_whose_process_is_killed_goes_on_by_itself(data, undisturbed, tmp_path):
     out = tmp_path / "run"
-    process = start(line(data, out, kimg=1.6), restarts=2)
+    process = start(line(data, out, kimg=0.8), restarts=2)
     wait_for(lambda: list(out.glob("checkpoints/*.pt")), process=process)
     os.kill(process_of_rank(process, 1), signal.SIGKILL)
     status, told = finish(process)
@@ -116,7 +116,7 @@ def test_a_run_whose_process_is_killed_goes_on_by_itself(data, undisturbed, tmp_
 @needs_proc
 def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(data, undisturbed, tmp_path):
     out = tmp_path / "run"
-    words = line(data, out, kimg=1.6, checkpoint_kimg=1.6)
+    words = line(data, out, kimg=0.8, checkpoint_kimg=0.8)
     process = start(words)
     wait_for(lambda: has_ticked(out), process=process)
     os.kill(process_of_rank(process, 1), signal.SIGINT)
@@ -181,7 +181,7 @@ def test_a_process_that_fails_stops_the_others_with_its_traceback(data, tmp_path
         "sys.exit(main(sys.argv[1:]))\n"
     )
     started_s = time.monotonic()
-    process = start(["", "", "", *line(data, tmp_path / "run", kimg=1.6)[2:]], code=code)
+    process = start(["", "", "", *line(data, tmp_path / "run", kimg=0.8)[2:]], code=code)
     status, told = finish(process)
     assert status != 0
     assert "ZeroDivisionError: the planted one" in told
@@ -200,10 +200,11 @@ def test_gpus_starts_processes_on_this_machine(data, tmp_path):
 
 
 def test_a_mistake_is_told_once(data, tmp_path):
-    words = [sys.executable, *line(data, tmp_path / "run", kimg=0.08), "--gpus", "4"]
+    words = [sys.executable, *line(data, tmp_path / "run", kimg=0.08), "--gpus", "2"]
+    words[words.index("--batch") + 1] = "4"
     done = subprocess.run(words, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
-    assert "batch 8 in groups of 4 (discriminator.mbstd_group_size) for 4 processes" in done.stderr
+    assert "batch 4 in groups of 4 (discriminator.mbstd_group_size) for 2 processes" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 

@@ -46,7 +46,7 @@ def test_a_run_over_two_hosts_is_that_of_two_processes_on_one(hosts, data, tmp_p
             *("ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run"),
             *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={number}"),
             *(f"--master-addr={ADDRESSES[0]}", "--master-port=29517"),
-            *line(data, tmp_path / f"host{number}", kimg=0.4),
+            *line(data, tmp_path / f"host{number}", kimg=0.2),
         ]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": cable}
         processes.append(
@@ -63,6 +63,6 @@ def test_a_run_over_two_hosts_is_that_of_two_processes_on_one(hosts, data, tmp_p
     # the second host's disk is not the first's
     assert not (tmp_path / "host1").exists()
     together = tmp_path / "together"
-    status, told = finish(start(line(data, together, kimg=0.4)))
+    status, told = finish(start(line(data, together, kimg=0.2)))
     assert status == 0, told[-3000:]
     check_same(tmp_path / "host0", together)

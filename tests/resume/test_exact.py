@@ -98,7 +98,7 @@ def moments():
     return [{"checkpoint": 1}, *between, {"checkpoint": 1}]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_killed_at_five_random_moments_and_resumed(run_config, tmp_path, moments, precision):
     config = run_config.with_overrides(f"precision={precision}")
     train(config, tmp_path / "whole")
@@ -109,7 +109,10 @@ def test_killed_at_five_random_moments_and_resumed(run_config, tmp_path, moments
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-@pytest.mark.parametrize("family", ["stylegan2", "progan", "stylegan"])
+@pytest.mark.parametrize(
+    "family",
+    ["stylegan2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("progan", "stylegan"))],
+)
 def test_a_growing_run_killed_within_a_fade_and_at_its_borders(growing_config, tmp_path, family):
     config = grown_by(family, growing_config)
     train(config, tmp_path / "whole")

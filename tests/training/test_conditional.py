@@ -56,7 +56,9 @@ def halves(num, stream):
 
 
 # Projection of embedded labels, one output for each class, and an auxiliary classifier.
-@pytest.mark.parametrize("preset", ["stylegan2-e", "stylegan-f", "progan"])
+@pytest.mark.parametrize(
+    "preset", ["progan", "stylegan2-e", pytest.param("stylegan-f", marks=pytest.mark.slow)]
+)
 def test_generated_images_follow_their_label(preset):
     overrides = ["optim.generator_lr=0.01", "optim.discriminator_lr=0.01"]
     if PRESETS[preset].growth is not None:

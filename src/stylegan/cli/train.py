@@ -24,7 +24,7 @@ from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, check_share
-from stylegan.training.config import Precision, RunConfig
+from stylegan.training.config import Precision, RunConfig, check_processes
 from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
 from stylegan.training.evaluation import Evaluator
@@ -137,6 +137,7 @@ def run(command: Train) -> int:
     dataset = None if is_plan else open_dataset(command)
     initial = find_initial(command.init_from, command.out)
     config, reasons = resolve(command, sizes_of(dataset, command), initial)
+    check_processes(config, dist.world_size())
     out = options.console()
     if command.dry_run:
         out.print_json(json.dumps(config.to_json()))
