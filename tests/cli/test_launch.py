@@ -46,7 +46,9 @@ def test_processes_get_an_environment_of_their_own(monkeypatch):
         assert env[LAUNCHER] == str(os.getpid())
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGHUP, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_processes_save_and_end_with_the_one_that_launched_them(number, image_folder, tmp_path):
     run = tmp_path / "run"
     words = [

@@ -70,10 +70,15 @@ def exact(networks):
     return gradients(networks, torch.float64)
 
 
-@pytest.mark.parametrize("precision", NEEDED)
+@pytest.fixture(scope="module", params=NEEDED)
+def of_precision(networks, request):
+    return request.param, gradients(networks, DTYPES[request.param])
+
+
 @pytest.mark.parametrize("phase", ["G", "path_length", "D", "R1"])
-def test_gradients_of_each_phase_are_those_of_float64(networks, exact, precision, phase):
-    found, expected = gradients(networks, DTYPES[precision])[phase], exact[phase]
+def test_gradients_of_each_phase_are_those_of_float64(exact, of_precision, phase):
+    precision, gradients_of = of_precision
+    found, expected = gradients_of[phase], exact[phase]
     cosine, error = NEEDED[precision]
     assert found.isfinite().all()
     assert torch.cosine_similarity(found, expected, dim=0) > cosine
