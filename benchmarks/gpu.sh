@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fills every row that needs a GPU: `make bench-gpu`, or `sh benchmarks/gpu.sh PYTHON` with one that
-# has torch's CUDA build. Results go to benchmarks/results/. Takes about ten minutes. A part that
-# fails is told, and the rest goes on.
+# has torch's CUDA build. Results go to benchmarks/results/. A part that fails is told, and the
+# rest goes on.
 set -u
 python=${1:-.venv/bin/python}
 out="benchmarks/results/$(date +%F)-gpu"

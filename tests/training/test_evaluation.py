@@ -364,3 +364,9 @@ def test_taking_more_than_the_share_is_told_in_the_end(
     run(evaluation, generator, tmp_path)
     evaluation.finish()
     assert ("metrics took 25 % of the time, which is more than 5 %" in caplog.text) == told
+
+
+def test_only_the_metrics_that_all_processes_agreed_on_are_computed(generator, tmp_path):
+    evaluation, _ = by_name(lambda name: result(metric=name), ["a", "b"], tmp_path)
+    evaluation.run(generator, 100, ["b"], snapshot=tmp_path / "snapshots" / "000000100")
+    assert [each["metric"] for each in read_metrics(tmp_path)] == ["b"]

@@ -6,7 +6,7 @@ import torch
 from stylegan.errors import ConfigError
 from stylegan.training import step
 from stylegan.training.loop import train
-from stylegan.training.memory import FILE, fit_to_memory
+from stylegan.training.memory import FILE, fit_to_memory, note_overflow
 from stylegan.training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -99,3 +99,16 @@ def test_where_memory_runs_out_later_the_next_start_takes_less(run_config, tmp_p
     state = TrainState(run_config, CPU)
     fit_to_memory(state, tmp_path / "run")
     assert state.batch_gpu == 4  # of 8
+
+
+def test_a_note_that_cannot_be_written_hides_no_lack_of_memory(state, tmp_path, monkeypatch):
+    note_overflow(state, tmp_path)
+    assert list(json.loads((tmp_path / FILE).read_text()).values()) == [16]
+
+    def fail(*args):
+        raise FileNotFoundError("the file of another process")
+
+    monkeypatch.setattr("stylegan.training.memory.write_atomic", fail)
+    note_overflow(state, tmp_path)
+    note_overflow(state, tmp_path / "of another machine")
+    assert not (tmp_path / "of another machine").exists()

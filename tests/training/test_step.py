@@ -7,6 +7,7 @@ import torch
 from stylegan.errors import StyleganError
 from stylegan.losses.objective import Loss, LossConfig, discriminator_loss
 from stylegan.ops.box import downsample_box, upsample_nearest
+from stylegan.training import step
 from stylegan.training.ema import update_ema
 from stylegan.training.state import TrainState
 from stylegan.training.step import MAX_SKIPPED_IN_ROW, draw, train_step
@@ -279,3 +280,18 @@ def test_a_resumed_step_on_cuda(run_config):
     other.load_state_dict(saved)
     train_step(other, batch().cuda())
     assert "r1/penalty" in other.averages.report()  # summed before and after the resume
+
+
+def test_the_phase_of_g_asks_for_no_gradients_of_ds_weights(run_config, monkeypatch):
+    state, asked = TrainState(run_config, torch.device("cpu")), []
+    real = step.generator_loss
+
+    def loss(generator, discriminator, *args, **options):
+        asked.extend(parameter.requires_grad for parameter in discriminator.parameters())
+        return real(generator, discriminator, *args, **options)
+
+    monkeypatch.setattr(step, "generator_loss", loss)
+    train_step(state, batch())
+    assert asked
+    assert not any(asked)
+    assert all(parameter.requires_grad for parameter in state.discriminator.parameters())
