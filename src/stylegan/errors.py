@@ -1,25 +1,26 @@
-"""The errors that a user can cause, each told in one line."""
+"""Errors that a user can cause, each reported in one line."""
 
 from functools import partial
 
 
 class StyleganError(Exception):
-    """A failure that we report in one line: what was found, what was expected, what to do.
+    """A failure reported to the user in one line.
 
     Args:
-        found: what was found, with the file or option it was found in.
-        expected: what should have been there.
-        fix: what the user can do about it, as an imperative.
+        found: what is wrong, with the name of the file or option.
+        expected: what is allowed, unless `found` says it.
+        fix: what the user can do, as an imperative; only where it is not obvious.
     """
 
-    def __init__(self, found: str, *, expected: str, fix: str) -> None:
-        super().__init__(f"{found}; expected {expected}; {fix}")
+    def __init__(self, found: str, *, expected: str | None = None, fix: str | None = None) -> None:
+        wanted = None if expected is None else f"expected {expected}"
+        super().__init__("; ".join(part for part in (found, wanted, fix) if part))
         self.found = found
         self.expected = expected
         self.fix = fix
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Rebuild from all three parts, so that an error survives the way between processes."""
+        """Support pickling, which worker processes of a data loader need."""
         return partial(type(self), expected=self.expected, fix=self.fix), (self.found,)
 
 
@@ -53,18 +54,16 @@ class Stopped(BaseException):
 def check_positive(name: str, value: float) -> None:
     """Raise ConfigError unless an option is above 0."""
     if not value > 0:
-        raise ConfigError(f"{name} {value:g}", expected="more than 0", fix="raise it")
+        raise ConfigError(f"{name} must be more than 0, got {value:g}")
 
 
 def check_not_negative(name: str, value: float) -> None:
     """Raise ConfigError unless an option is 0 or above."""
     if not value >= 0:
-        raise ConfigError(f"{name} {value:g}", expected="0 or more", fix="use 0 for none of it")
+        raise ConfigError(f"{name} must be 0 or more, got {value:g}")
 
 
-def check_share(name: str, value: float) -> None:
+def check_fraction(name: str, value: float) -> None:
     """Raise ConfigError unless an option lies from 0 to 1."""
     if not 0 <= value <= 1:
-        raise ConfigError(
-            f"{name} {value:g}", expected="a number from 0 to 1", fix="choose a share"
-        )
+        raise ConfigError(f"{name} must be from 0 to 1, got {value:g}")

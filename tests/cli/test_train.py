@@ -159,7 +159,7 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
         (["--preset", "stylegan-b", "--set", "loss.pl_weight=2"], 1, "loss.pl_weight 2 with a"),
         (["--set", "generator.architecture=mipmap"], 1, "mipmap with discriminator.architecture"),
         (["--init-from", "/nowhere"], 1, "/nowhere does not exist"),
-        (["--metrics-share", "5"], 1, "--metrics-share 5; expected a number from 0 to 1"),
+        (["--metrics-share", "5"], 1, "--metrics-share must be from 0 to 1, got 5"),
     ],
 )
 def test_mistakes_are_told_in_one_line(line, capsys, change, status, message):

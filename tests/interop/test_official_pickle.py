@@ -236,7 +236,7 @@ def test_layers_that_compute_something_else_are_refused(write_pickle, attribute,
 def test_a_network_without_channels_is_refused(write_pickle):
     empty = {"synthesis.b16.torgb.weight": torch.ones(0, 8, 1, 1)}
     root = module(generator(), "silent", **empty)
-    assert "(G) has img_channels 0; expected more than 0" in refusal(write_pickle({"G": root}))
+    assert "(G): img_channels must be more than 0, got 0" in refusal(write_pickle({"G": root}))
 
 
 def test_a_whole_batch_as_statistics_group_is_refused(write_pickle):

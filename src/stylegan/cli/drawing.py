@@ -127,9 +127,9 @@ def load_perceptual(
                 _DISTANCES[name], weights_dir=weights_dir, device=device, progress=observe
             )
         except WeightsError as error:
-            others = "; --perceptual discriminator needs no other file"
+            fixes = [error.fix, "--perceptual discriminator needs no other file"]
             raise WeightsError(
-                error.found, expected=error.expected, fix=error.fix + others
+                error.found, expected=error.expected, fix="; ".join(filter(None, fixes))
             ) from error
 
 

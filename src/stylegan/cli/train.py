@@ -23,7 +23,7 @@ from stylegan.cli.launch import check_gpus, launch, stop_with_launcher
 from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet, is_shards
-from stylegan.errors import ConfigError, check_share
+from stylegan.errors import ConfigError, check_fraction
 from stylegan.training.config import Precision, RunConfig, check_processes
 from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"--max-minutes {minutes:g}", expected="0 or more", fix="leave it out for no limit"
         )
-    check_share("--metrics-share", command.metrics_share)
+    check_fraction("--metrics-share", command.metrics_share)
     if command.gpus is not None and not dist.is_launched():
         check_gpus(command.gpus, options.resolve_device(command.device))
     if (command.gpus or 1) > 1 and not dist.is_launched():

@@ -13,7 +13,7 @@ from stylegan.models.stylegan2 import Architecture
 Shapes = Mapping[str, list[int]]
 
 
-def refusal(found: str, expected: str) -> WeightsError:
+def refusal(found: str, expected: str | None) -> WeightsError:
     """Say what is wrong with a file that cannot be repaired."""
     return WeightsError(
         found, expected=expected, fix="use a file of a kind that docs/weights.md lists"

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stylegan.errors import ConfigError, check_not_negative, check_positive, check_share
+from stylegan.errors import ConfigError, check_fraction, check_not_negative, check_positive
 from stylegan.latents import mix
 from stylegan.losses.adversarial import (
     discriminator_logistic_fake,
@@ -77,7 +77,7 @@ class LossConfig:
         for name in ("gamma", "gp_weight", "drift", "pl_weight"):
             check_not_negative(f"loss.{name}", getattr(self, name))
         for name in ("pl_decay", "mixing_prob"):
-            check_share(f"loss.{name}", getattr(self, name))
+            check_fraction(f"loss.{name}", getattr(self, name))
         if self.adversarial == "wgan-gp" and self.gamma > 0:
             raise ConfigError(
                 f"loss.gamma {self.gamma:g} with loss.adversarial wgan-gp",

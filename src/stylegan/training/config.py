@@ -5,7 +5,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from stylegan.errors import ConfigError, check_not_negative, check_positive, check_share
+from stylegan.errors import ConfigError, check_fraction, check_not_negative, check_positive
 from stylegan.losses.objective import LossConfig
 from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
 from stylegan.models.growth import SMALLEST, Growth
@@ -88,8 +88,8 @@ class EmaConfig:
         if self.rampup is not None:
             check_positive("ema.rampup", self.rampup)
         if self.beta is not None:
-            check_share("ema.beta", self.beta)
-        check_share("ema.w_avg_beta", self.w_avg_beta)
+            check_fraction("ema.beta", self.beta)
+        check_fraction("ema.w_avg_beta", self.w_avg_beta)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from stylegan import dist, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
 from stylegan.data.shards import ShardSet
-from stylegan.errors import ConfigError, check_share
+from stylegan.errors import ConfigError, check_fraction
 from stylegan.models import io as native
 from stylegan.models.base import Networks
 from stylegan.ops.box import upsample_nearest
@@ -119,7 +119,7 @@ def train(
     Raises:
         StyleganError: if images, options or checkpoint do not fit, or training diverges.
     """
-    check_share("evaluate_share", evaluate_share)
+    check_fraction("evaluate_share", evaluate_share)
     started_s = time.monotonic()
     run_dir = Path(run_dir)
     dataset = open_dataset(config) if dataset is None else dataset
