@@ -2,21 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# One worker per core, at most 4; each computes with one thread (tests/conftest.py). worksteal
+# keeps the tests of a file together, which share fixtures, until a worker has none left.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-all lint bench bench-gpu clean
+.PHONY: demo test test-all lint types bench bench-gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/stylegan demo --out runs/demo
 
-test: $(INSTALLED) lint
-	$(BIN)/pytest
+test: $(INSTALLED) lint types
+	$(PYTEST)
 
-test-all: $(INSTALLED) lint
-	$(BIN)/pytest -m "slow or not slow"
+test-all: $(INSTALLED) lint types
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)

@@ -18,6 +18,11 @@ from stylegan.training.config import (
     RunConfig,
 )
 
+# One thread for each process of the tests: pytest's workers share the cores, and sums do not depend
+# on their number. Subprocesses inherit the variable.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
 if not torch.cuda.is_available():
     # Triton's kernels run in its interpreter, which is chosen when Triton is first imported
     os.environ["TRITON_INTERPRET"] = "1"
