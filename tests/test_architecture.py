@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1] / "src" / "stylegan"
 LAYERS = [
     ["errors"],
     ["files"],
-    ["rng"],
+    ["rng", "progress"],
     ["dist", "remote", "parts"],
+    ["devices"],
     ["images"],
     ["latents"],
     ["ops"],
@@ -21,6 +22,7 @@ LAYERS = [
     ["models"],
     ["losses", "data", "perceptual"],
     ["training", "metrics", "latent", "analysis", "interop"],
+    ["workflows"],
     ["cli"],
     ["__main__"],
 ]
@@ -165,8 +167,12 @@ FOLDERS = {
         "classifiers",
         "convert",
     ],
+    "workflows": [
+        "convert",
+    ],
     "cli": [
         "options",
+        "command",
         "launch",
         "initial",
         "drawing",

@@ -24,15 +24,11 @@ def run(*arguments, **options):
     )
 
 
-def test_import_is_quick_and_without_a_warning():
-    # beyond importing torch, which it does not even do
-    script = "import sys, time; t = time.perf_counter(); import stylegan; "
-    script += "print(time.perf_counter() - t, 'torch' in sys.modules)"
+def test_import_gives_no_warning_and_does_not_import_torch():
+    script = "import sys, stylegan; print('torch' in sys.modules)"
     done = run("-W", "error", "-c", script)
     assert done.returncode == 0, done.stderr
-    seconds, has_torch = done.stdout.split()
-    assert float(seconds) < 0.3
-    assert has_torch == "False"
+    assert done.stdout.strip() == "False"
 
 
 def test_public_names_are_there_and_others_are_not():

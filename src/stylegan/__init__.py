@@ -9,12 +9,16 @@ if TYPE_CHECKING:
     from stylegan.interop.load import load, load_networks
     from stylegan.models.io import save
     from stylegan.models.registry import create
+    from stylegan.progress import ProgressBar
     from stylegan.training.loop import train
+    from stylegan.workflows.convert import convert
 
 __version__ = "0.1.0"
-__all__ = ["create", "load", "load_networks", "save", "train"]
+__all__ = ["ProgressBar", "convert", "create", "load", "load_networks", "save", "train"]
 
 _HOMES = {
+    "ProgressBar": "stylegan.progress",
+    "convert": "stylegan.workflows.convert",
     "create": "stylegan.models.registry",
     "load": "stylegan.interop.load",
     "load_networks": "stylegan.interop.load",

@@ -74,12 +74,14 @@ class Conversion:
     Args:
         kind: of the source, with its article.
         path: of the source here, in the cache if it was a URL.
+        to: the format that was written.
         out: what was written.
         networks: what each network is.
     """
 
     kind: str
     path: Path
+    to: Format
     out: Path
     networks: tuple[Summary, ...]
 
@@ -128,7 +130,9 @@ def convert(
     else:
         content = _CONTENTS[to](networks)
         write_atomic_by(out, lambda file: torch.save(content, file))
-    return Conversion(kind=kind.name, path=path, out=out, networks=summarize(networks, to=to))
+    return Conversion(
+        kind=kind.name, path=path, to=to, out=out, networks=summarize(networks, to=to)
+    )
 
 
 def summarize(networks: Networks, *, to: Format = "native") -> tuple[Summary, ...]:

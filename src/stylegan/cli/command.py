@@ -1,0 +1,169 @@
+"""A command line made from the signature and docstring of a public function."""
+
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union
+
+import docstring_parser
+import tyro
+from rich.console import Console
+
+from stylegan import dist
+from stylegan.progress import ProgressBar
+
+_PLAIN = (str, int, float, bool, Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A public function as a command.
+
+    The function's arguments are the options, with the same names and defaults; its docstring is the
+    help. An argument whose type no text can give, such as a progress callback, is left out; of a
+    union, such as `str | AbstractGenerator`, the command line takes the first type.
+
+    Attributes:
+        function: of the library; it prints nothing.
+        present: prints what the function returned; may return an exit status other than 0.
+        example: a command line for the end of the help.
+        positional: arguments without a name on the command line.
+        aliases: other names of options, with their dashes.
+        metavars: placeholders of values in the help, such as "DIR", where the type says too little.
+        transient: remove the progress bars at the end.
+    """
+
+    function: Callable[..., Any]
+    present: Callable[[Any, Console], int | None]
+    example: str
+    positional: Sequence[str] = ()
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    metavars: Mapping[str, str] = field(default_factory=dict)
+    transient: bool = True
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Return the arguments that are options, with their types on the command line."""
+        hints = typing.get_type_hints(self.function)
+        parameters = inspect.signature(self.function).parameters
+        types = {name: command_line_type(hints[name]) for name in parameters}
+        return {
+            name: parameter.replace(annotation=types[name])
+            for name, parameter in parameters.items()
+            if types[name] is not None
+        }
+
+
+def run(command: Command, arguments: Sequence[str], *, prog: str) -> int:
+    """Parse arguments, call the command's function, print its result, return the exit status.
+
+    Args:
+        command: what to run.
+        arguments: of the command line, without the command's name.
+        prog: the name of the command in messages, such as "stylegan convert".
+
+    Raises:
+        StyleganError: for a user's mistake, which the caller reports.
+        SystemExit: with 2 for wrong usage, with 0 after `--help`.
+    """
+    values = parse(command, arguments, prog=prog)
+    has_progress = "progress" in inspect.signature(command.function).parameters
+    with ProgressBar(transient=command.transient, disable=not dist.speaks()) as progress:
+        if has_progress:
+            values["progress"] = progress
+        result = command.function(**values)
+    return command.present(result, console()) or 0
+
+
+def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog: str) -> int:
+    """Run the command that the first argument names, as `run` does.
+
+    Raises:
+        StyleganError: for a user's mistake, which the caller reports.
+        SystemExit: with 2 for wrong usage, with 0 after `--help`.
+    """
+    name, *rest = arguments or [""]
+    if name in commands:
+        return run(commands[name], rest, prog=f"{prog} {name}")
+    width = max(map(len, commands))
+    rows = [f"  {name:{width}}  {summary(commands[name])}\n" for name in commands]
+    usage = f"usage: {prog} COMMAND ...   (`{prog} COMMAND --help` explains one)\n\n"
+    if name in ("-h", "--help"):
+        sys.stdout.write(usage + "".join(rows))
+        return 0
+    problem = f"{prog}: no command {name!r}\n" if name else ""
+    sys.stderr.write(problem + usage + "".join(rows))
+    return 2
+
+
+def console() -> Console:
+    """Return the console for results: standard output as it is now; quiet on ranks above 0."""
+    return Console(highlight=False, soft_wrap=True, quiet=not dist.speaks())
+
+
+def summary(command: Command) -> str:
+    """Return the first sentence of the command's help, without the full stop."""
+    return (docstring_parser.parse(command.function.__doc__ or "").short_description or "").strip(
+        "."
+    )
+
+
+def parse(command: Command, arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
+    """Return the function's arguments from a command line.
+
+    Raises:
+        SystemExit: with 2 for wrong usage, with 0 after `--help`.
+    """
+    text = docstring_parser.parse(command.function.__doc__ or "")
+    help_of = {param.arg_name: param.description or "" for param in text.params}
+    annotated: Any = Annotated
+    fields: list[tuple[str, Any, Any]] = []
+    for name, parameter in command.options().items():
+        argument = tyro.conf.arg(
+            help=" ".join(help_of.get(name, "").split()),
+            metavar=command.metavars.get(name),
+            aliases=tuple(command.aliases.get(name, ())) or None,
+        )
+        markers = [argument, *([tyro.conf.Positional] if name in command.positional else [])]
+        default = parameter.default
+        is_required = default is inspect.Parameter.empty
+        fields.append(
+            (
+                name,
+                annotated[(parameter.annotation, *markers)],
+                dataclasses.field() if is_required else dataclasses.field(default=default),
+            )
+        )
+    options = dataclasses.make_dataclass("Options", fields, kw_only=True)
+    parts = [text.short_description, text.long_description, f"Example: {command.example}"]
+    values: Any = tyro.cli(
+        options,
+        prog=prog,
+        description="\n\n".join(part for part in parts if part),
+        args=list(arguments),
+    )
+    return {name: getattr(values, name) for name in command.options()}
+
+
+def command_line_type(hint: Any) -> Any:
+    """Return the type that the command line reads for a function's argument, or None.
+
+    Of a union it is the first type that text can give, beside None.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return command_line_type(inner[0])
+    if origin in (Union, UnionType):
+        types = [command_line_type(each) for each in inner if each is not NoneType]
+        first = next((each for each in types if each is not None), None)
+        return first | None if first is not None and NoneType in inner else first
+    if origin is Literal or hint in _PLAIN:
+        return hint
+    if origin in (tuple, list, Sequence):
+        items = [each for each in inner if each is not Ellipsis]
+        return hint if all(command_line_type(each) is not None for each in items) else None
+    return None

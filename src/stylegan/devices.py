@@ -1,0 +1,40 @@
+"""The choice of a device by name."""
+
+from typing import Literal
+
+import torch
+
+from stylegan import dist
+from stylegan.errors import ConfigError
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def resolve_device(name: DeviceName | str | torch.device) -> torch.device:
+    """Return the device of that name; "auto" is the first available one of cuda, mps and cpu.
+
+    Of several CUDA devices, each rank that `torchrun` starts on a machine takes its own. A
+    `torch.device` is returned as it is. TF32 is switched off for the process, since PyTorch
+    would round the inputs of float32 convolutions to it.
+
+    Raises:
+        ConfigError: if this machine, or this build of PyTorch, has no such device.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    if isinstance(name, torch.device):
+        return name
+    is_available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    available = [device for device, is_there in is_available.items() if is_there]
+    device = available[0] if name == "auto" else name
+    if device not in available:
+        raise ConfigError(
+            f"--device {name}: PyTorch {torch.__version__} finds no such device here",
+            expected=f"one of {', '.join(available)}",
+            fix="leave --device out, or install a build of PyTorch for that device",
+        )
+    index = dist.cuda_index() if device == "cuda" else None
+    return torch.device(device) if index is None else torch.device(device, index)

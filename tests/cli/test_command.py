@@ -1,0 +1,162 @@
+"""The command line that is made from a function's signature and docstring."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+import stylegan
+from stylegan.cli.command import Command, command_line_type, run, run_group
+from stylegan.cli.main import COMMANDS
+from stylegan.progress import Progress
+
+
+def draw(
+    network: str | torch.nn.Module,
+    out: Path | None = None,
+    *,
+    num: int = 4,
+    names: Sequence[str] = (),
+    model: torch.nn.Module | None = None,
+    progress: Progress | None = None,
+) -> tuple[object, ...]:
+    """Draw things.
+
+    Long text about it.
+
+    Args:
+        network: which network to load, as a source
+            of any kind.
+        out: where to write.
+        num: how many things.
+        names: one name for each.
+        model: not on the command line.
+        progress: called after each thing.
+
+    Raises:
+        ValueError: never.
+    """
+    assert progress is not None
+    progress("things", num, num)
+    return network, out, num, tuple(names), model
+
+
+def command(present=lambda result, console: None):
+    return Command(
+        function=draw,
+        present=present,
+        positional=("out",),
+        aliases={"num": ("--count",)},
+        metavars={"network": "NET"},
+        example="stylegan draw --network a.pkl",
+    )
+
+
+def test_a_function_is_called_with_the_options_of_the_line():
+    results = []
+    line = ["out", "--network", "a.pkl", "--count", "2", "--names", "x", "y"]
+    assert run(command(lambda result, _: results.append(result)), line, prog="stylegan draw") == 0
+    assert results == [("a.pkl", Path("out"), 2, ("x", "y"), None)]
+
+
+def test_defaults_are_those_of_the_function():
+    results = []
+    run(command(lambda result, _: results.append(result)), ["--network", "a"], prog="draw")
+    assert results == [("a", None, 4, (), None)]
+
+
+def test_what_present_returns_is_the_exit_status():
+    assert run(command(lambda *_: 1), ["--network", "a"], prog="draw") == 1
+
+
+def test_the_help_is_the_docstring(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(command(), ["--help"], prog="stylegan draw")
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", "").split())
+    for part in ("Draw things.", "Long text about it.", "Example: stylegan draw --network a.pkl"):
+        assert part in text
+    assert "--network NET which network to load, as a source of any kind. (required)" in text
+    assert "--count INT, --num INT how many things. (default: 4)" in text
+    assert "Raises" not in text
+    assert "progress" not in text
+    assert "model" not in text
+
+
+def test_an_unknown_option_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(command(), ["--network", "a", "--wrong", "1"], prog="draw")
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        (str | torch.Tensor, str),
+        (torch.Tensor | str | None, str | None),
+        (str | Sequence[int], str),
+        (Sequence[str], Sequence[str]),
+        (tuple[Path, ...], tuple[Path, ...]),
+        (Sequence[torch.Tensor], None),
+        (torch.Tensor | None, None),
+        (Progress | None, None),
+    ],
+)
+def test_the_first_type_that_text_can_give_is_taken(hint, expected):
+    assert command_line_type(hint) == expected
+
+
+def test_a_group_lists_its_commands(capsys):
+    commands = {"draw": command()}
+    assert run_group(commands, ["--help"], prog="stylegan group") == 0
+    assert "  draw  Draw things\n" in capsys.readouterr().out
+    assert run_group(commands, ["wrong"], prog="stylegan group") == 2
+    assert "stylegan group: no command 'wrong'" in capsys.readouterr().err
+    assert run_group(commands, ["draw", "--network", "a"], prog="stylegan group") == 0
+
+
+def all_commands():
+    """Yield the words of each command, and the command."""
+    for name, (module_name, _) in COMMANDS.items():
+        module = importlib.import_module(module_name)
+        if hasattr(module, "COMMAND"):
+            yield name, module.COMMAND
+        for part, member in getattr(module, "COMMANDS", {}).items():
+            yield f"{name} {part}", member
+
+
+@pytest.mark.parametrize(
+    ("words", "member"), [pytest.param(*pair, id=pair[0]) for pair in all_commands()]
+)
+def test_each_command_has_its_function_in_the_public_api(words, member):
+    home = stylegan
+    for word in words.removeprefix("data ").replace("-", "_").split():
+        home = getattr(home, word)
+    assert home is member.function
+
+
+@pytest.mark.parametrize(
+    ("words", "member"), [pytest.param(*pair, id=pair[0]) for pair in all_commands()]
+)
+def test_each_command_explains_every_option_and_gives_an_example(words, member, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(member, ["--help"], prog=f"stylegan {words}")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"Example: stylegan {words} " in text
+    lines = " ".join(text.replace("│", "").split())
+    for name in member.options():
+        documented = (member.function.__doc__ or "").partition("Args:")[2]
+        assert f" {name}: " in documented, f"{name} has no help"
+        if name not in member.positional:
+            assert f"--{name.replace('_', '-')}" in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "member"), [pytest.param(*pair, id=pair[0]) for pair in all_commands()]
+)
+def test_names_that_a_command_gives_to_options_are_theirs(words, member):
+    named = {*member.positional, *member.aliases, *member.metavars}
+    assert named <= member.options().keys()
