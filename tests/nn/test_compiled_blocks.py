@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -24,7 +26,10 @@ class Network(nn.Module):
         return self.out(self.b4(x))
 
 
-def test_blocks_are_compiled_and_second_derivatives_leave_them_out():
+# aot_eager traces as inductor does and runs what it traced, without a wait for a C++ compiler
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_blocks_are_compiled_and_second_derivatives_leave_them_out(monkeypatch, backend):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     try:
         check_compiler(torch.device("cpu"))
     except ConfigError as error:

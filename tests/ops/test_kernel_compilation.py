@@ -23,7 +23,7 @@ for architecture, dtype in ((80, "fp16"), (90, "fp64"), (90, "fp32"), (90, "bf16
     of_kernels = {
         kernels._epilogue_kernel: pointwise | {"has_noise": True, "has_bias": True},
         kernels._slope_kernel: pointwise,
-        kernels._upfirdn_kernel: common | {"up": 2, "down": 1, "taps_y": 4, "taps_x": 4},
+        kernels._upfirdn_kernel: common | {"up": 2, "down": 1, "taps_y": TAPS, "taps_x": TAPS},
     }
     for kernel, constants in of_kernels.items():
         names = kernel.arg_names
@@ -38,11 +38,12 @@ for architecture, dtype in ((80, "fp16"), (90, "fp64"), (90, "fp32"), (90, "bf16
 """
 
 
-def test_kernels_compile_without_a_warning(tmp_path):
+@pytest.mark.parametrize("taps", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_kernels_compile_without_a_warning(tmp_path, taps):
     unwanted = ("TRITON_INTERPRET", "TRITON_DEFAULT_FP_FUSION")
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", COMPILE],
+        [sys.executable, "-W", "error", "-c", COMPILE.replace("TAPS", str(taps))],
         env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -10,6 +10,8 @@ import math
 import pytest
 import torch
 
+from cases import kernel_grid
+
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no Triton for this system", allow_module_level=True)
 
@@ -56,11 +58,17 @@ def check(compute, inputs):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("noise", ["none", "shared", "each"])
-@pytest.mark.parametrize(("scaled", "biased"), [(True, True), (True, False), (False, True)])
-@pytest.mark.parametrize(("slope", "clamp"), [(0.2, None), (0.2, 1.5), (1.0, 1.5)])
-def test_epilogue(layout, noise, scaled, biased, slope, clamp):
+@pytest.mark.parametrize(
+    ("layout", "noise", "used", "activation"),
+    kernel_grid(
+        LAYOUTS,
+        ["none", "shared", "each"],
+        [(True, True), (True, False), (False, True)],
+        [(0.2, None), (0.2, 1.5), (1.0, 1.5)],
+    ),
+)
+def test_epilogue(layout, noise, used, activation):
+    (scaled, biased), (slope, clamp) = used, activation
     x = draw(3, 4, 5, 6, layout=layout)
     shapes = {"none": None, "shared": (5, 6), "each": (3, 1, 5, 6)}
     parts = {
@@ -82,19 +90,20 @@ def test_bias_act(act, clamp):
     check(lambda x, b: bias_act(x, b, act=act, clamp=clamp), [draw(2, 3, 5, 4), draw(3)])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("flip", [False, True])
+RESAMPLINGS = [
+    (1, 1, (2, 1, 2, 1), (4, 4)),
+    (2, 1, (2, 1, 2, 1), (4, 4)),
+    (1, 2, (1, 1, 1, 1), (4, 4)),
+    (2, 2, (3, -1, 0, 2), (3, 5)),
+    (3, 2, (-1, 4, 2, -2), (5, 3)),
+]
+
+
 @pytest.mark.parametrize(
-    ("up", "down", "padding", "taps"),
-    [
-        (1, 1, (2, 1, 2, 1), (4, 4)),
-        (2, 1, (2, 1, 2, 1), (4, 4)),
-        (1, 2, (1, 1, 1, 1), (4, 4)),
-        (2, 2, (3, -1, 0, 2), (3, 5)),
-        (3, 2, (-1, 4, 2, -2), (5, 3)),
-    ],
+    ("layout", "flip", "resampling"), kernel_grid(LAYOUTS, [False, True], RESAMPLINGS)
 )
-def test_upfirdn(layout, flip, up, down, padding, taps):
+def test_upfirdn(layout, flip, resampling):
+    up, down, padding, taps = resampling
     kernel = torch.randn(*taps, dtype=torch.float64).to(DEVICE)
     check(
         lambda x: upfirdn2d(x, kernel, up=up, down=down, padding=padding, flip=flip, gain=1.5),

@@ -1,0 +1,38 @@
+"""Choices of test cases from a grid of parameters."""
+
+from collections.abc import Sequence
+from itertools import combinations, product
+
+import pytest
+import torch
+from _pytest.mark.structures import ParameterSet
+
+
+def pairwise(*factors: Sequence[object]) -> list[tuple[object, ...]]:
+    """Choose rows of a grid in which any two values of different factors occur together."""
+    rows = list(product(*(range(len(factor)) for factor in factors)))
+    pairs = {row: set(combinations(enumerate(row), 2)) for row in rows}
+    missing = set().union(*pairs.values())
+    chosen = []
+    while missing:
+        row = max(rows, key=lambda row: len(pairs[row] & missing))
+        missing -= pairs[row]
+        chosen.append(row)
+    return [
+        tuple(factor[index] for factor, index in zip(factors, row, strict=True))
+        for row in sorted(chosen)
+    ]
+
+
+def kernel_grid(*factors: Sequence[object]) -> list[ParameterSet]:
+    """Return the whole grid; without a GPU, what a pairwise choice leaves out is marked slow.
+
+    Triton's interpreter takes a thousand times as long as a GPU.
+    """
+    chosen = pairwise(*factors)
+    return [
+        pytest.param(
+            *row, marks=() if torch.cuda.is_available() or row in chosen else pytest.mark.slow
+        )
+        for row in product(*factors)
+    ]
