@@ -153,7 +153,7 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
         (["--data", "/nowhere"], 1, "/nowhere"),
         (["--set", "optim.beta9=1"], 1, "--set optim.beta9=1; expected FIELD=VALUE"),
         (["--batch", "6"], 1, "batch 6; expected a multiple of discriminator.mbstd_group_size 4"),
-        (["--kimg", "0"], 1, "output.total_kimg 0"),
+        (["--kimg", "0"], 1, "output.total_kimg must be more than 0, got 0"),
         (["--resolution", "48"], 1, "48"),
         (["--preset", "progan", "--set", "loss.mixing_prob=0.9"], 1, "loss.mixing_prob 0.9 with a"),
         (["--preset", "stylegan-b", "--set", "loss.pl_weight=2"], 1, "loss.pl_weight 2 with a"),

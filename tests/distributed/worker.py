@@ -13,7 +13,7 @@ import torch
 from stylegan import dist
 from stylegan.losses.objective import LossConfig
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
-from stylegan.training.config import DataConfig, OutputConfig, RunConfig
+from stylegan.training.config import DataConfig, RunConfig, RuntimeConfig
 from stylegan.training.state import TrainState
 from stylegan.training.step import draw, train_step
 
@@ -29,7 +29,7 @@ def config(batch_gpu, overrides):
         discriminator=DiscriminatorConfig(**sizes),
         data=DataConfig(path="none"),
         loss=LossConfig(gamma=1.0, r1_interval=3, pl_interval=2),
-        output=OutputConfig(batch_gpu=batch_gpu),
+        runtime=RuntimeConfig(batch_gpu=batch_gpu),
         batch=BATCH,
     ).with_overrides(*overrides)
 

@@ -29,8 +29,8 @@ def compiler():
 
 
 def trained(config, *, compile, iterations=2):
-    output = replace(config.output, compile=compile)
-    state = TrainState(replace(config, output=output), CPU)
+    runtime = replace(config.runtime, compile=compile)
+    state = TrainState(replace(config, runtime=runtime), CPU)
     side, channels = config.generator.resolution, config.generator.img_channels
     reals = torch.randn(
         config.batch, channels, side, side, generator=torch.Generator().manual_seed(0)
@@ -91,7 +91,8 @@ def test_regularizers_in_the_main_losses_run_uncompiled(run_config):
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_compiled_blocks_compute_again_what_they_do_not_keep(run_config):
-    assert_alike(replace(run_config, output=replace(run_config.output, recompute=True)))
+    runtime = replace(run_config.runtime, activation_checkpointing=True)
+    assert_alike(replace(run_config, runtime=runtime))
 
 
 def test_a_compiler_that_is_missing_is_told_at_the_start(run_config, monkeypatch):
@@ -99,6 +100,6 @@ def test_a_compiler_that_is_missing_is_told_at_the_start(run_config, monkeypatch
         raise RuntimeError("no g++\nand more")
 
     monkeypatch.setattr(compiled.torch, "compile", fail)
-    output = replace(run_config.output, compile=True)
+    runtime = replace(run_config.runtime, compile=True)
     with pytest.raises(ConfigError, match=r"torch.compile does not work here \(no g\+\+\); exp"):
-        TrainState(replace(run_config, output=output), CPU)
+        TrainState(replace(run_config, runtime=runtime), CPU)

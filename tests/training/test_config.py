@@ -1,10 +1,19 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from stylegan.errors import ConfigError
-from stylegan.training.config import GrowthConfig, RunConfig, check_processes, differences
+from stylegan.training.config import (
+    GrowthConfig,
+    RunConfig,
+    RuntimeConfig,
+    check_processes,
+    differences,
+)
+from stylegan.training.log import read_log
+from stylegan.training.loop import train
 
 
 def test_json_round_trip_is_the_identity(run_config):
@@ -59,10 +68,10 @@ def test_overrides_are_typed_by_their_field(run_config, override, path, value):
         ("output.total_kimg=inf", "a finite number"),
         ("generator.c_dim=5", "c_dim 5 with data.labels False; expected labels for a network"),
         ("discriminator.mbstd_num_channels=4", "a divisor of the 6 channels"),
-        ("discriminator.mapping_layers=-1", "mapping_layers -1"),
-        ("ema.rampup=-1", "ema.rampup -1"),
-        ("ema.w_avg_beta=2", "ema.w_avg_beta 2"),
-        ("ema.beta=2", "ema.beta 2"),
+        ("discriminator.mapping_layers=-1", "mapping_layers must be 0 or more, got -1"),
+        ("ema.rampup=-1", "ema.rampup must be more than 0, got -1"),
+        ("ema.w_avg_beta=2", "ema.w_avg_beta must be from 0 to 1, got 2"),
+        ("ema.beta=2", "ema.beta must be from 0 to 1, got 2"),
         ("growth.initial_resolution=4", "growth with generator.architecture skip; expected"),
         ("growth=8", "its fields, one by one or none"),
         ("loss.adversarial=wgan-gp", "loss.gamma 1 with loss.adversarial wgan-gp"),
@@ -102,10 +111,10 @@ def test_growing_is_switched_off_and_on(growing_config):
         ("growth.batches=8", "pairs such as 8:64,16:32"),
         ("growth.batches=12:8", "growth.batches with a key '12'; expected resolutions"),
         ("growth.batches=8:6", "growth.batches 8 6; expected a multiple of discriminator.mbstd"),
-        ("growth.lrs=8:0", "growth.lrs at 8 0"),
+        ("growth.lrs=8:0", "growth.lrs at 8 must be more than 0, got 0"),
         ("growth.initial_resolution=32", "initial_resolution 32; expected at most the resolution"),
         ("growth.initial_resolution=6", "growth.initial_resolution 6"),
-        ("growth.fade_kimg=0", "growth.fade_kimg 0"),
+        ("growth.fade_kimg=0", "growth.fade_kimg must be more than 0, got 0"),
         ("generator.architecture=skip", "growth with generator.architecture skip"),
     ],
 )
@@ -189,3 +198,34 @@ def test_each_process_gets_a_share_of_each_phase(run_config, overrides, told):
     without = config.with_overrides("loss.pl_weight=0")
     if told.startswith("path"):
         check_processes(without, 4)
+
+
+def test_a_config_that_version_0_1_wrote_is_read():
+    written = json.loads((Path(__file__).parent / "files" / "config-0.1.json").read_text())
+    config = RunConfig.from_json(written["config"])
+    assert config.runtime == RuntimeConfig(
+        device="cpu", workers=1, batch_gpu=4, activation_checkpointing=True
+    )
+    assert (config.output.tick_kimg, config.output.samples) == (0.008, 4)
+    assert config.growth.batches == {"8": 32}
+    assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_run_of_version_0_1_goes_on(run_config, tmp_path):
+    run = tmp_path / "run"
+    train(run_config, run, max_minutes=0)
+    written = json.loads((run / "config.json").read_text())
+    runtime = written["config"].pop("runtime")
+    runtime["recompute"] = runtime.pop("activation_checkpointing")
+    written["config"]["output"] |= runtime
+    (run / "config.json").write_text(json.dumps(written))
+    outcome = train(run_config.with_overrides("output.total_kimg=0.016"), run)
+    assert outcome.is_complete
+    assert [record["nimg"] for record in read_log(run)] == [16]
+    assert "runtime" in json.loads((run / "config.json").read_text())["config"]
+
+
+def test_names_of_version_0_1_are_understood(run_config):
+    config = run_config.with_overrides("output.recompute=true", "output.cache_gb=1")
+    assert config.runtime.activation_checkpointing
+    assert config.runtime.cache_gb == 1

@@ -9,7 +9,7 @@ from stylegan.training.estimate import estimate
 
 
 def with_batch(config, batch, batch_gpu=None):
-    return replace(config, batch=batch, output=replace(config.output, batch_gpu=batch_gpu))
+    return replace(config, batch=batch, runtime=replace(config.runtime, batch_gpu=batch_gpu))
 
 
 def test_activations_are_those_of_what_is_computed_at_once(run_config):

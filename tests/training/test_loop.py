@@ -213,11 +213,11 @@ def test_grey_images_need_grey_networks(run_config, tmp_path, image_folder):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_cache_and_workers_change_nothing(run_config, tmp_path, workers):
-    output = dataclasses.replace(run_config.output, cache_gb=0.0, workers=workers, total_kimg=0.04)
-    train(dataclasses.replace(run_config, output=output), tmp_path / "run")
+    output = dataclasses.replace(run_config.output, total_kimg=0.04)
+    runtime = dataclasses.replace(run_config.runtime, cache_gb=0.0, workers=workers)
+    train(dataclasses.replace(run_config, output=output, runtime=runtime), tmp_path / "run")
     (tmp_path / "reference").mkdir()
-    reference = dataclasses.replace(run_config.output, total_kimg=0.04)
-    train(dataclasses.replace(run_config, output=reference), tmp_path / "reference")
+    train(dataclasses.replace(run_config, output=output), tmp_path / "reference")
     snapshots = [
         (tmp_path / name / "snapshots" / "000000040" / "model.safetensors").read_bytes()
         for name in ("run", "reference")

@@ -69,7 +69,7 @@ def test_what_was_found_is_remembered(room, state, tmp_path, run_config):
 
 def test_a_choice_is_not_exceeded(room, run_config, tmp_path):
     room(100)
-    state = TrainState(run_config.with_overrides("batch=32", "output.batch_gpu=8"), CPU)
+    state = TrainState(run_config.with_overrides("batch=32", "runtime.batch_gpu=8"), CPU)
     fit_to_memory(state, tmp_path)
     assert state.batch_gpu == 8
     assert not (tmp_path / FILE).exists()

@@ -95,7 +95,7 @@ class Bench:
             precision=self.precision,
             device=device.type,
             seed=self.seed,
-            overrides=(*self.set, "output.compile=true") if self.compile else self.set,
+            overrides=(*self.set, "runtime.compile=true") if self.compile else self.set,
         )
         config, _ = configure(self.preset, "none", choices)
         with options.progress(transient=True) as bar:
@@ -108,7 +108,7 @@ class Bench:
         found = record(config, speed)
         if self.layers:
             # grown, and uncompiled: a compiled block has no layers that could be timed
-            plain = replace(config, growth=None, output=replace(config.output, compile=False))
+            plain = replace(config, growth=None, runtime=replace(config.runtime, compile=False))
             with float32_of(config.precision):
                 found |= record_layers(
                     *measure_layers(TrainState(plain, device), rounds=self.rounds)
@@ -148,14 +148,14 @@ def record(config: RunConfig, speed: Speed) -> dict[str, Any]:
             "preset": config.preset,
             "resolution": config.generator.resolution,
             "batch": config.batch,
-            "batch_gpu": config.output.batch_gpu,
+            "batch_gpu": config.runtime.batch_gpu,
             "channel_base": generator["channel_base"],
             "channel_max": generator["channel_max"],
             "label_dim": config.generator.c_dim,
             "precision": config.precision,
-            "compile": config.output.compile,
+            "compile": config.runtime.compile,
         },
-        "device": _device(config.output.device),
+        "device": _device(config.runtime.device),
         "versions": {
             "stylegan": stylegan.__version__,
             "torch": torch.__version__,

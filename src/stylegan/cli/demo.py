@@ -174,7 +174,7 @@ def ticks(run_dir: Path) -> list[dict[str, Any]]:
 
 def show(config: RunConfig, run_dir: Path, *, dataset: ImageDataset, console: Console) -> None:
     """Write pictures, distances and the report of a trained run into its folder."""
-    device = torch.device(config.output.device)
+    device = torch.device(config.runtime.device)
     # As it was at the start: weights are a function of the seed.
     start = TrainState(config, device).generator_ema
     trained = load(run_dir).to(device)
@@ -372,7 +372,7 @@ def _summary(config: RunConfig, run_dir: Path, generator: AbstractGenerator) -> 
             ["parameters of the generator", f"{num_parameters(generator):,}"],
             ["real images shown", f"{shown:,}"],
             ["time of training", f"{trained_minutes(run_dir):.1f} minutes"],
-            ["device", f"{config.output.device}, {torch.get_num_threads()} threads"],
+            ["device", f"{config.runtime.device}, {torch.get_num_threads()} threads"],
             ["seed", str(config.seed)],
             ["versions", f"stylegan {__version__}, PyTorch {torch.__version__}"],
         ],

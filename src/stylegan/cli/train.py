@@ -183,7 +183,7 @@ def make_evaluate(
         command.metrics,
         dataset,
         seed=config.seed,
-        device=torch.device(config.output.device),
+        device=torch.device(config.runtime.device),
         mirror=config.data.mirror,
         weights_dir=command.weights_dir,
     )
@@ -338,7 +338,7 @@ def print_sizes(out: Console, config: RunConfig, reasons: Mapping[str, str]) -> 
     flat = config.to_json()
     of_each = " of each process" if dist.world_size() > 1 else ""
     lines = [
-        f"{config.preset} at {side}x{side}, batch {config.batch}, on {config.output.device}: "
+        f"{config.preset} at {side}x{side}, batch {config.batch}, on {config.runtime.device}: "
         f"G {sizes.generator_parameters:,} and D {sizes.discriminator_parameters:,} parameters",
         f"memory{of_each}: about {sizes.total_bytes / 1e9:.1f} GB "
         f"({sizes.state_bytes / 1e9:.2f} weights and optimizers, "

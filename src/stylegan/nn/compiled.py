@@ -47,5 +47,5 @@ def check_compiler(device: torch.device) -> None:
         raise ConfigError(
             f"torch.compile does not work here ({told[0][:200] if told else type(error).__name__})",
             expected="a C++ compiler for the CPU, Triton for a GPU",
-            fix="install it, or leave out output.compile",
+            fix="install it, or leave out runtime.compile",
         ) from error

@@ -136,27 +136,15 @@ class GrowthConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """How long to train, where, and what to write when: all that a resumed run may change.
-
-    On another device the noise maps are others; the rest changes nothing of what is computed, but
-    for its rounding.
+    """The length of a run and what it writes. A resumed run may change all of it.
 
     Attributes:
         total_kimg: length of the run, in thousands of real images shown.
-        tick_kimg: distance of two lines of the log.
-        snapshot_kimg: distance of two snapshots, each with a sheet of samples.
-        checkpoint_kimg: distance of two checkpoints.
-        keep_checkpoints: number of checkpoints that stay.
-        samples: number of images on the sheet of samples.
-        device: "cpu", "cuda", "mps".
-        workers: processes that decode images where they do not fit in memory.
-        cache_gb: memory for decoded images, in GB.
-        batch_gpu: images that a process computes with at once; None for its share of the batch.
-            Gradients of more are summed.
-        recompute: keep only the inputs of the networks' blocks for the backward pass, and compute
-            the rest again: less memory, more time.
-        compile: let torch.compile compile the networks' blocks, for passes without second
-            derivatives. It takes minutes at first.
+        tick_kimg: interval between two lines of the log.
+        snapshot_kimg: interval between two snapshots, each with a grid of samples.
+        checkpoint_kimg: interval between two checkpoints.
+        keep_checkpoints: number of checkpoints that are kept.
+        samples: number of images in the grid of samples.
     """
 
     total_kimg: float = 25000.0
@@ -165,23 +153,51 @@ class OutputConfig:
     checkpoint_kimg: float = 200.0
     keep_checkpoints: int = 2
     samples: int = 64
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for entry in dataclasses.fields(self):
+            check_positive(f"output.{entry.name}", getattr(self, entry.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Where and how a run computes. A resumed run may change all of it.
+
+    Another device draws other noise; the other options change results by rounding at most.
+
+    Attributes:
+        device: "cpu", "cuda" or "mps".
+        workers: worker processes that decode images, used if the images do not fit in memory.
+        cache_gb: memory for decoded images, in GB.
+        batch_gpu: micro-batch size per process; gradients are accumulated over the process's
+            shard of the batch. None: one micro-batch.
+        activation_checkpointing: keep only the inputs of the networks' blocks for the backward
+            pass and recompute the rest; this takes less memory and more time.
+        compile: compile the networks' blocks with torch.compile, for passes without second
+            derivatives. Compiling takes minutes at the start.
+    """
+
     device: str = "cpu"
     workers: int = 2
     cache_gb: float = 4.0
     batch_gpu: int | None = None
-    recompute: bool = False
+    activation_checkpointing: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""
         if self.batch_gpu is not None:
-            check_positive("output.batch_gpu", self.batch_gpu)
-        for name in ("total_kimg", "tick_kimg", "snapshot_kimg", "checkpoint_kimg"):
-            check_positive(f"output.{name}", getattr(self, name))
-        for name in ("keep_checkpoints", "samples"):
-            check_positive(f"output.{name}", getattr(self, name))
+            check_positive("runtime.batch_gpu", self.batch_gpu)
         for name in ("workers", "cache_gb"):
-            check_not_negative(f"output.{name}", getattr(self, name))
+            check_not_negative(f"runtime.{name}", getattr(self, name))
+
+
+MOVED = {
+    f"output.{name}": f"runtime.{name}"
+    for name in ("device", "workers", "cache_gb", "batch_gpu", "compile")
+} | {"output.recompute": "runtime.activation_checkpointing"}
+"""Names of fields in version 0.1, and their names now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +214,8 @@ class RunConfig:
         optim: Adam.
         ema: running means.
         growth: progressive growing; None trains at the full resolution from the start.
-        output: length, cadence, device.
+        output: length of the run, and what it writes when.
+        runtime: device, memory and processes.
         batch: images in an iteration, at the full resolution.
         seed: of everything random.
         precision: of the convolutions; weights and sums of RGB stay float32. "tf32" lets CUDA
@@ -216,6 +233,7 @@ class RunConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     growth: GrowthConfig | None = None
     output: OutputConfig = field(default_factory=OutputConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     batch: int = 32
     seed: int = 0
     precision: Precision = "fp32"
@@ -252,9 +270,9 @@ class RunConfig:
         for name, batch in batches.items():
             _check_batch(name, batch, self)
         group = max(group_of(self, batch) for batch in batches.values())
-        if self.output.batch_gpu is not None and self.output.batch_gpu < group:
+        if self.runtime.batch_gpu is not None and self.runtime.batch_gpu < group:
             raise ConfigError(
-                f"--batch-gpu {self.output.batch_gpu}",
+                f"--batch-gpu {self.runtime.batch_gpu}",
                 expected=f"at least {group} images, which D compares with one another "
                 "(discriminator.mbstd_group_size)",
                 fix="raise it",
@@ -280,11 +298,12 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Make a config from what `to_json` returned.
+        """Make a config from what `to_json` returned, also in version 0.1.
 
         Raises:
             ConfigError: if a field is unknown, missing or of another type.
         """
+        data = _migrated(data)
         family = data.get("family") if isinstance(data, dict) else None
         if family is not None:
             check_family(family)
@@ -300,8 +319,24 @@ class RunConfig:
         """
         data = self.to_json()
         for override in overrides:
-            fields.override(type(self), data, override, types_of=_types_of(self.family))
+            key, equals, value = override.partition("=")
+            text = MOVED.get(key.strip(), key) + equals + value
+            fields.override(type(self), data, text, types_of=_types_of(self.family))
         return type(self).from_json(data)
+
+
+def _migrated(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON data of a config under the names of this version."""
+    output = data.get("output") if isinstance(data, dict) else None
+    if not isinstance(output, dict) or "runtime" in data:
+        return data
+    runtime = {
+        new.removeprefix("runtime."): output[name]
+        for name, new in ((old.removeprefix("output."), new) for old, new in MOVED.items())
+        if name in output
+    }
+    kept = {name: value for name, value in output.items() if f"output.{name}" not in MOVED}
+    return {**data, "output": kept, "runtime": runtime}
 
 
 def _types_of(family: object) -> fields.TypesOf:
@@ -412,7 +447,7 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     Where the images lie and how bad ones are met is none of them: the fingerprint is compared.
     """
     before, after = fields.flat(old.to_json()), fields.flat(new.to_json())
-    harmless = ("output.", "preset", "data.path", "data.on_bad")
+    harmless = ("output.", "runtime.", "preset", "data.path", "data.on_bad")
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
         for key in sorted(before.keys() | after.keys())

@@ -18,6 +18,7 @@ from stylegan.training.config import (
     OutputConfig,
     Precision,
     RunConfig,
+    RuntimeConfig,
 )
 from stylegan.training.presets import PRESETS, Preset
 
@@ -39,9 +40,9 @@ OPTIONS = {
     "output.total_kimg": "--total-kimg",
     "output.snapshot_kimg": "--snapshot-kimg",
     "output.checkpoint_kimg": "--checkpoint-kimg",
-    "output.device": "--device",
-    "output.workers": "--workers",
-    "output.batch_gpu": "--batch-gpu",
+    "runtime.device": "--device",
+    "runtime.workers": "--workers",
+    "runtime.batch_gpu": "--batch-gpu",
 }
 """Fields of the config that `stylegan train` has an option for."""
 
@@ -182,9 +183,9 @@ def configure(
             tick_kimg=min(preset.tick_kimg, total_kimg / MIN_TICKS),
             snapshot_kimg=snapshot_kimg,
             checkpoint_kimg=_first(choices.checkpoint_kimg, snapshot_kimg),
-            device=choices.device,
-            workers=choices.workers,
-            batch_gpu=choices.batch_gpu,
+        ),
+        runtime=RuntimeConfig(
+            device=choices.device, workers=choices.workers, batch_gpu=choices.batch_gpu
         ),
         batch=batch,
         seed=choices.seed,

@@ -38,7 +38,7 @@ def estimate(config: RunConfig) -> Estimate:
     """Compute the sizes of a run without computing or allocating anything.
 
     A growing run is taken at its full resolution. Activations are those of what a process computes
-    with at once: of its share of the batch, or `output.batch_gpu` of it.
+    with at once: of its share of the batch, or `runtime.batch_gpu` of it.
 
     The networks run on torch's meta device, which knows shapes only, and a hook adds up
     what autograd would keep.
@@ -47,7 +47,7 @@ def estimate(config: RunConfig) -> Estimate:
         state = TrainState(config, torch.device("meta"))
         for _, network in state.networks.items():
             network.lod = 0.0
-        num = max(map(len, state.part(config.batch).pieces(config.output.batch_gpu)))
+        num = max(map(len, state.part(config.batch).pieces(config.runtime.batch_gpu)))
         z = torch.empty(num, state.generator.z_dim)
         side = state.generator.img_resolution
         reals = torch.empty(num, state.generator.img_channels, side, side)

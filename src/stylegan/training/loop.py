@@ -154,9 +154,9 @@ def _train(
     evaluate: Evaluator | None,
     evaluate_share: float,
 ) -> Outcome:
-    state = TrainState(config, torch.device(config.output.device))
+    state = TrainState(config, torch.device(config.runtime.device))
     is_new = _start(state, run_dir, initial)
-    dataset.preload(round(config.output.cache_gb * 1e9))
+    dataset.preload(round(config.runtime.cache_gb * 1e9))
     log = evaluation = None
     if dist.is_leader():
         # nothing failed so far
@@ -321,7 +321,7 @@ class _Run:
         if shares.get("data", 0) > DATA_SHARE_WARNING:
             logger.warning(
                 "%.0f %% of the time went into waiting for images: raise --workers, or the cache "
-                "with --set output.cache_gb=...",
+                "with --set runtime.cache_gb=...",
                 100 * shares["data"],
             )
         return record

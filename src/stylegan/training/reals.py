@@ -41,14 +41,14 @@ def open_stream(
             process=dist.rank(),
             of=dist.world_size(),
             device=device,
-            workers=config.output.workers,
+            workers=config.runtime.workers,
             labels=config.data.labels,
         )
     return Stream(
         dataset,
         seed=config.seed,
         device=device,
-        workers=config.output.workers,
+        workers=config.runtime.workers,
         labels=config.data.labels,
     )
 

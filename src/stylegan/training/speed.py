@@ -89,7 +89,7 @@ def measure(
 
 
 def _measure(config: RunConfig, rounds: int, on_round: Callable[[], object]) -> Speed:
-    state = TrainState(config, torch.device(config.output.device))
+    state = TrainState(config, torch.device(config.runtime.device))
     bench = Bench(state)
     bench.round()  # warm up, and forget
     bench.seconds.clear()
@@ -109,7 +109,7 @@ def _measure(config: RunConfig, rounds: int, on_round: Callable[[], object]) -> 
 class Bench:
     """Times the kinds of work of a run, as often as `round` is called.
 
-    Where training compiles blocks (`output.compile`), samples come from a synthesis network that
+    Where training compiles blocks (`runtime.compile`), samples come from a synthesis network that
     is compiled as a whole.
 
     Args:
@@ -133,7 +133,7 @@ class Bench:
         self._generator = state.generator_ema
         self._generator.compute_dtype = state.generator.compute_dtype
         self._synthesis = self._generator.synthesis
-        if config.output.compile:
+        if config.runtime.compile:
             self._synthesis = torch.compile(self._synthesis)  # type: ignore[assignment]
         self._flops: dict[str, int] = {}
 
@@ -212,7 +212,7 @@ class Bench:
 
     def _count(self) -> None:
         """Count the operations of each kind of work as torch counts them."""
-        with uncompiled(self.state.config.output.compile):
+        with uncompiled(self.state.config.runtime.compile):
             self._count_uncompiled()
 
     def _count_uncompiled(self) -> None:

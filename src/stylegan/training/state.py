@@ -76,8 +76,9 @@ class TrainState:
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.generator.compute_dtype = DTYPES[config.precision]
         self.discriminator.compute_dtype = DTYPES[config.precision]
-        self.generator.recompute = self.discriminator.recompute = config.output.recompute
-        if config.output.compile:
+        for network in (self.generator, self.discriminator):
+            network.recompute = config.runtime.activation_checkpointing
+        if config.runtime.compile:
             check_compiler(device)
             compile_blocks(self.generator.synthesis)
             compile_blocks(self.discriminator)
@@ -92,7 +93,7 @@ class TrainState:
         self.skipped: Tensor = torch.zeros([], dtype=torch.int64, device=device)
         self.skipped_in_row: dict[str, Tensor] = {}
         self.averages = Averages()
-        self.batch_gpu = config.output.batch_gpu
+        self.batch_gpu = config.runtime.batch_gpu
         self.stage = stage_at(config, 0)
         self._enter(self.stage)
 

@@ -118,11 +118,11 @@ def _train_generator(
             sums.add(loss, part.share)
         pl_mean = state.pl_mean
         if is_with_main:
-            with uncompiled(state.config.output.compile):
+            with uncompiled(state.config.runtime.compile):
                 pl_mean = _add_path_lengths(state, batch, draws, pl_noise, sums)
         terms = _optimize(state, "G", sums, pl_mean)
     if config.pl_weight > 0 and is_due(state.iteration, config.pl_interval):
-        with timer("regularizers"), uncompiled(state.config.output.compile):
+        with timer("regularizers"), uncompiled(state.config.runtime.compile):
             sums = _Sums(state.generator)
             pl_mean = _add_path_lengths(state, batch, draws, pl_noise, sums)
             terms |= _optimize(state, "path_length", sums, pl_mean)
@@ -184,7 +184,7 @@ def _train_discriminator(
     draws: Draws,
     timer: Timer,
 ) -> dict[str, Tensor]:
-    config, is_compiled = state.config.loss, state.config.output.compile
+    config, is_compiled = state.config.loss, state.config.runtime.compile
     own, parts = state.part(batch), _pieces(state, batch)
     with timer("D"):
         sums = _Sums(state.discriminator)
