@@ -13,7 +13,7 @@ LAYERS = [
     ["errors"],
     ["files"],
     ["rng", "progress"],
-    ["dist", "remote", "parts"],
+    ["distributed", "remote", "microbatch"],
     ["devices"],
     ["images"],
     ["latents"],

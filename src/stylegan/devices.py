@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.errors import ConfigError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -36,5 +36,5 @@ def resolve_device(name: DeviceName | str | torch.device) -> torch.device:
             expected=f"one of {', '.join(available)}",
             fix="leave --device out, or install a build of PyTorch for that device",
         )
-    index = dist.cuda_index() if device == "cuda" else None
+    index = distributed.cuda_index() if device == "cuda" else None
     return torch.device(device) if index is None else torch.device(device, index)

@@ -403,7 +403,7 @@ def test_only_the_leader_shows_progress(monkeypatch):
         lambda **options: shown.append(options["silent"]) or contextlib.nullcontext(FakeBar()),
     )
     for rank in (0, 1):
-        monkeypatch.setattr("stylegan.dist.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("stylegan.distributed.rank", lambda rank=rank: rank)
         with measuring() as tell, reading() as move:
             tell("features", 1, 2)
             move(1, 2)

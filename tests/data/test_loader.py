@@ -12,7 +12,7 @@ from stylegan.data.loader import Stream, batches
 from stylegan.data.sampler import InfiniteSampler
 from stylegan.errors import DataError
 from stylegan.images import from_uint8
-from stylegan.parts import Part
+from stylegan.microbatch import BatchSlice
 
 
 def drawn(dataset, num, **options):
@@ -126,22 +126,22 @@ def test_a_stream_follows_changes_of_size_in_the_order_of_the_set(folder, worker
     with Stream(dataset, seed=3, workers=workers) as stream:
         for num, resolution in sizes:
             expected = dataset.gather(order[place : place + num], resolution=resolution)
-            found = stream.take(Part.whole(num), start=place, resolution=resolution)
+            found = stream.take(BatchSlice.whole(num), start=place, resolution=resolution)
             assert torch.equal(found.images, from_uint8(expected))
             assert found.labels is None
             place += num
-        again = stream.take(Part.whole(4), start=0, resolution=side)  # anywhere
+        again = stream.take(BatchSlice.whole(4), start=0, resolution=side)  # anywhere
         assert torch.equal(again.images, from_uint8(dataset.gather(order[:4])))
     assert multiprocessing.active_children() == []
 
 
 def test_a_stream_keeps_its_workers_while_the_size_stays(folder):
     with Stream(ImageDataset(folder), seed=3, workers=1) as stream:
-        stream.take(Part.whole(2), start=0, resolution=4)
+        stream.take(BatchSlice.whole(2), start=0, resolution=4)
         (worker,) = multiprocessing.active_children()
-        stream.take(Part.whole(2), start=2, resolution=4)
+        stream.take(BatchSlice.whole(2), start=2, resolution=4)
         assert multiprocessing.active_children() == [worker]
-        stream.take(Part.whole(4), start=4, resolution=4)
+        stream.take(BatchSlice.whole(4), start=4, resolution=4)
         assert [child.pid for child in multiprocessing.active_children()] != [worker.pid]
 
 
@@ -158,7 +158,7 @@ def test_labels_come_with_their_images_and_change_none(folder, workers):
     order = list(islice(InfiniteSampler(14, seed=3), 24))
     with Stream(dataset, seed=3, workers=workers, labels=True) as stream:
         for start in (0, 4, 8, 12, 16, 20):
-            batch = stream.take(Part.whole(4), start=start, resolution=16)
+            batch = stream.take(BatchSlice.whole(4), start=start, resolution=16)
             indices = order[start : start + 4]
             assert torch.equal(batch.images, from_uint8(dataset.gather(indices)))
             assert batch.labels.argmax(dim=1).tolist() == [index % 7 % 3 for index in indices]

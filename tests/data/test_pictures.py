@@ -36,7 +36,7 @@ def test_grey_and_color_are_told_apart(tmp_path, channels, expected):
 def test_only_the_leader_tells_what_is_left_out(tmp_path, caplog, monkeypatch):
     write(tmp_path, "a.png", 3, 4, 4)
     (tmp_path / "b.png").write_bytes(b"no image")
-    monkeypatch.setattr("stylegan.dist.is_leader", lambda: False)
+    monkeypatch.setattr("stylegan.distributed.is_main_process", lambda: False)
     with caplog.at_level(logging.WARNING):
         assert len(Pictures(tmp_path)) == len(ImageDataset(tmp_path)) == 1
     assert caplog.text == ""

@@ -15,7 +15,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.shard_stream import ShardStream
 from stylegan.data.shards import INDEX_NAME, ShardSet, is_shards, write_shards
 from stylegan.errors import ConfigError, DataError
-from stylegan.parts import Part
+from stylegan.microbatch import BatchSlice
 
 pytest.importorskip("webdataset")
 
@@ -52,7 +52,9 @@ def numbers(batch):
 
 def take(dataset, num, *, batch=4, start=0, **options):
     with ShardStream(dataset, seed=1, **options) as stream:
-        part = Part.whole(batch).among(options.get("process", 0), of=options.get("of", 1))
+        part = BatchSlice.whole(batch).shard(
+            options.get("process", 0), world_size=options.get("of", 1)
+        )
         return [
             number
             for step in range(num)
@@ -97,8 +99,8 @@ def test_pixels_and_labels_are_those_of_the_source(source, shards):
     plain, dataset = ImageDataset(source), ShardSet(shards)
     assert dataset.label_dim == 3
     with ShardStream(dataset, seed=1, labels=True) as stream:
-        batch = stream.take(Part.whole(8), start=0, resolution=16)
-        small = stream.take(Part.whole(8), start=0, resolution=8)
+        batch = stream.take(BatchSlice.whole(8), start=0, resolution=16)
+        small = stream.take(BatchSlice.whole(8), start=0, resolution=8)
     for row, number in enumerate(numbers(batch)):
         assert torch.equal(images.to_uint8(batch.images[row]), plain[number])
         assert batch.labels[row].tolist() == [float(number % 3 == each) for each in range(3)]
@@ -110,7 +112,7 @@ def test_a_mirrored_set_flips_half_of_the_images(shards):
     dataset = ShardSet(shards, mirror=True)
     assert len(dataset) == 2 * NUM
     with ShardStream(dataset, seed=1) as stream:
-        batch = stream.take(Part.whole(2 * NUM), start=0, resolution=16)
+        batch = stream.take(BatchSlice.whole(2 * NUM), start=0, resolution=16)
     share = (batch.images[:, 1, 0, 0] > 0).float().mean()
     assert 0.2 < share < 0.8
 

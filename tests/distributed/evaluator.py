@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.models import io
@@ -33,15 +33,15 @@ def happen(case, name, step):
         return
     what, number = case.split("-")
     if what in ("signal_while_waiting", "signal_and_failure"):
-        if dist.rank() != int(number):
+        if distributed.rank() != int(number):
             time.sleep(1.5)
             if what == "signal_and_failure":
                 raise RuntimeError("out of memory")
         else:
             threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM]).start()
-    elif what == "failure_and_signal" and dist.rank() != int(number):
+    elif what == "failure_and_signal" and distributed.rank() != int(number):
         os.kill(os.getpid(), signal.SIGTERM)
-    elif dist.rank() == int(number):
+    elif distributed.rank() == int(number):
         if what in ("failure", "failure_and_signal"):
             raise RuntimeError("out of memory")
         if what == "signal":
@@ -53,8 +53,12 @@ def made_up(case):
         for name in names:
             for step in range(NUM_EXCHANGES):
                 happen(case, name, step)
-                parts = dist.gather(torch.tensor([dist.rank() + 1.0]))
-            if case == "failure_of_leaders_own-0" and name == "second" and dist.is_leader():
+                parts = distributed.gather(torch.tensor([distributed.rank() + 1.0]))
+            if (
+                case == "failure_of_leaders_own-0"
+                and name == "second"
+                and distributed.is_main_process()
+            ):
                 raise RuntimeError("singular matrix")
             record = {"metric": name, "lower_is_better": True, "seconds": 1.0}
             yield record | {"value": float(sum(parts))} if parts else None
@@ -74,7 +78,7 @@ def main(run_dir, data, case):
     else:
         evaluator = made_up(case)
     with SignalWatch() as signals:
-        if dist.is_leader():
+        if distributed.is_main_process():
             snapshot = run_dir / "snapshots" / "000000100"
             io.save(Networks(generator_ema=generator), snapshot)
             log = RunLog(run_dir, nimg=100)
@@ -95,12 +99,12 @@ def main(run_dir, data, case):
                 evaluator.names,
                 interruptible=signals.stopping_evaluations,
             )
-        met = dist.largest(dist.rank())  # all come here, in step
+        met = distributed.all_reduce_max(distributed.rank())  # all come here, in step
         told = f"met {met}, received {signals.received and signals.received.name}"
-        (run_dir / str(dist.rank())).write_text(told)
+        (run_dir / str(distributed.rank())).write_text(told)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with dist.process_group():
+    with distributed.process_group():
         main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.losses.objective import LossConfig
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
 from stylegan.training.config import DataConfig, RunConfig, RuntimeConfig
@@ -86,7 +86,7 @@ def spy_on(optimizer, gradients, phases):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out, num_iterations, batch_gpu, *overrides = sys.argv[1:]
-    with dist.process_group():
+    with distributed.process_group():
         found = train(int(num_iterations), int(batch_gpu) or None, overrides)
-        if dist.is_leader():
+        if distributed.is_main_process():
             torch.save(found, out)

@@ -10,7 +10,7 @@ from stylegan.losses.objective import (
     path_length_loss,
     r1_loss,
 )
-from stylegan.parts import Part, Streams
+from stylegan.microbatch import BatchSlice, GroupGenerators
 
 PRESETS = ["progan", "stylegan-f", "stylegan2-f", "stylegan2-d"]
 
@@ -30,8 +30,8 @@ def make(preset, resolution=16):
 def gradients(networks):
     generator, discriminator, config = networks.generator, networks.discriminator, LossConfig()
     stream = torch.Generator().manual_seed(1)
-    part = Part.whole(4, group=2)
-    noise = Streams(purpose="n", seed=0, nimg=0, device=torch.device("cpu"), part=part)
+    part = BatchSlice.whole(4, group_size=2)
+    noise = GroupGenerators(purpose="n", seed=0, nimg=0, device=torch.device("cpu"), rows=part)
     z = torch.randn(4, generator.z_dim, generator=stream).double()
     draw = Draw(z=z, noise=noise)
     directions = torch.randn(4, 3, 16, 16, generator=stream).double()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.training.estimate import estimate
 
 
@@ -21,6 +21,6 @@ def test_activations_are_those_of_what_is_computed_at_once(run_config):
 
 def test_processes_share_the_activations_of_a_batch(run_config, monkeypatch):
     alone = estimate(with_batch(run_config, 8))
-    monkeypatch.setattr(dist, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     shared = estimate(with_batch(run_config, 16))
     assert shared == alone

@@ -14,7 +14,7 @@ import docstring_parser
 import tyro
 from rich.console import Console
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.progress import ProgressBar
 
 _PLAIN = (str, int, float, bool, Path)
@@ -72,7 +72,9 @@ def run(command: Command, arguments: Sequence[str], *, prog: str) -> int:
     """
     values = parse(command, arguments, prog=prog)
     has_progress = "progress" in inspect.signature(command.function).parameters
-    with ProgressBar(transient=command.transient, disable=not dist.speaks()) as progress:
+    with ProgressBar(
+        transient=command.transient, disable=not distributed.reports_to_user()
+    ) as progress:
         if has_progress:
             values["progress"] = progress
         result = command.function(**values)
@@ -102,7 +104,7 @@ def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog
 
 def console() -> Console:
     """Return the console for results: standard output as it is now; quiet on ranks above 0."""
-    return Console(highlight=False, soft_wrap=True, quiet=not dist.speaks())
+    return Console(highlight=False, soft_wrap=True, quiet=not distributed.reports_to_user())
 
 
 def summary(command: Command) -> str:

@@ -12,7 +12,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.cli import options
 from stylegan.cli.measuring import (
     Mirror,
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 0
     check_usage(command, protocols)
-    with dist.process_group():
+    with distributed.process_group():
         _evaluate(command, protocols)
     return 0
 
@@ -248,7 +248,7 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
                 if isinstance(protocol, PathLengthProtocol):
                     for path in save_ranking(command.save_ranking, result, protocol, subject):
                         out.print(Text(f"  {path}"))
-    if dist.is_leader():
+    if distributed.is_main_process():
         out.print(Text(f"appended to {command.out}"))
 
 

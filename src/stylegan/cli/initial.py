@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.interop.load import load_networks
 from stylegan.models.base import Networks
 from stylegan.models.growth import resolution_at
@@ -68,9 +68,13 @@ def find_initial(source: str | None, run_dir: Path) -> Initial:
     """
     if source is None:
         return Initial()
-    initial = _read(source, run_dir) if dist.is_leader() else Initial()
-    described = dist.share_bytes(json.dumps(initial.describe()).encode())
-    return initial if dist.is_leader() else Initial.described(json.loads(described or b""))
+    initial = _read(source, run_dir) if distributed.is_main_process() else Initial()
+    described = distributed.broadcast_bytes(json.dumps(initial.describe()).encode())
+    return (
+        initial
+        if distributed.is_main_process()
+        else Initial.described(json.loads(described or b""))
+    )
 
 
 def _read(source: str, run_dir: Path) -> Initial:

@@ -120,11 +120,11 @@ class _StandardError(logging.Handler):
 
 
 def _configure_logging() -> None:
-    from stylegan import dist  # imports torch, which `stylegan --help` does not need
+    from stylegan import distributed  # imports torch, which `stylegan --help` does not need
 
     handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(message)s"))
     library = logging.getLogger("stylegan")
     library.handlers = [handler]
-    library.setLevel(logging.INFO if dist.speaks() else logging.ERROR)
+    library.setLevel(logging.INFO if distributed.reports_to_user() else logging.ERROR)
     library.propagate = False

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from rich.progress import Progress, TaskID
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.cli import options
 from stylegan.cli.drawing import origin_of
 from stylegan.data.dataset import ImageDataset
@@ -161,7 +161,7 @@ def is_mirrored(choice: Mirror, path: Path) -> bool:
 
 def _bar() -> Progress:
     """Return a progress bar that only the leader of several processes shows."""
-    return options.progress(transient=True, silent=not dist.is_leader())
+    return options.progress(transient=True, silent=not distributed.is_main_process())
 
 
 @contextlib.contextmanager

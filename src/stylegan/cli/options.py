@@ -28,9 +28,9 @@ def console() -> Console:
 
     Of several processes one prints, and the others are quiet.
     """
-    from stylegan import dist
+    from stylegan import distributed
 
-    return Console(highlight=False, soft_wrap=True, quiet=not dist.speaks())
+    return Console(highlight=False, soft_wrap=True, quiet=not distributed.reports_to_user())
 
 
 def progress(*, transient: bool = False, silent: bool = False) -> Progress:

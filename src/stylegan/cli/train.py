@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.cli import options
 from stylegan.cli.initial import Initial, find_initial
 from stylegan.cli.launch import check_gpus, launch, stop_with_launcher
@@ -118,12 +118,12 @@ def main(arguments: Sequence[str]) -> int:
             f"--max-minutes {minutes:g}", expected="0 or more", fix="leave it out for no limit"
         )
     check_fraction("--metrics-share", command.metrics_share)
-    if command.gpus is not None and not dist.is_launched():
+    if command.gpus is not None and not distributed.is_launched():
         check_gpus(command.gpus, options.resolve_device(command.device))
-    if (command.gpus or 1) > 1 and not dist.is_launched():
+    if (command.gpus or 1) > 1 and not distributed.is_launched():
         return launch(["train", *arguments], num=command.gpus or 1)
     stop_with_launcher()
-    with dist.process_group():
+    with distributed.process_group():
         return run(command)
 
 
@@ -137,7 +137,7 @@ def run(command: Train) -> int:
     dataset = None if is_plan else open_dataset(command)
     initial = find_initial(command.init_from, command.out)
     config, reasons = resolve(command, sizes_of(dataset, command), initial)
-    check_processes(config, dist.world_size())
+    check_processes(config, distributed.world_size())
     out = options.console()
     if command.dry_run:
         out.print_json(json.dumps(config.to_json()))
@@ -336,7 +336,7 @@ def print_sizes(out: Console, config: RunConfig, reasons: Mapping[str, str]) -> 
     sizes = estimate(config)
     side = config.generator.resolution
     flat = config.to_json()
-    of_each = " of each process" if dist.world_size() > 1 else ""
+    of_each = " of each process" if distributed.world_size() > 1 else ""
     lines = [
         f"{config.preset} at {side}x{side}, batch {config.batch}, on {config.runtime.device}: "
         f"G {sizes.generator_parameters:,} and D {sizes.discriminator_parameters:,} parameters",

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.text import Text
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.cli import options
 from stylegan.cli.measuring import (
     describe,
@@ -44,7 +44,7 @@ def open_run(run_dir: Path) -> RunConfig:
         CheckpointError: if there is no run.
         ConfigError: in one of several processes.
     """
-    if dist.is_launched():
+    if distributed.is_launched():
         raise ConfigError(
             "--watch in several processes",
             expected="one: they would find different snapshots",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stylegan import dist, images
+from stylegan import distributed, images
 from stylegan.data.check import Entry, Verdict, examine, fingerprint, judge, preparation
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import (
@@ -284,9 +284,9 @@ def _report(source: AbstractSource, verdict: Verdict, *, on_bad: Literal["skip",
             expected="usable images only",
             fix=f"{what_to_do}, or skip them",
         )
-    for name, reason in verdict.bad if dist.is_leader() else ():
+    for name, reason in verdict.bad if distributed.is_main_process() else ():
         logger.warning("skipped %s: %s", name, reason)
-    if verdict.bad and dist.is_leader():
+    if verdict.bad and distributed.is_main_process():
         logger.warning("skipped %d files; %d images left", len(verdict.bad), len(verdict.usable))
     if not verdict.usable:
         raise DataError(
@@ -295,7 +295,7 @@ def _report(source: AbstractSource, verdict: Verdict, *, on_bad: Literal["skip",
             fix=f"{what_to_do}, or make a set by `stylegan data prepare`",
         )
     num_grey = sum(entry.mode == "L" for entry in verdict.usable)
-    if verdict.mode == "RGB" and num_grey and dist.is_leader():
+    if verdict.mode == "RGB" and num_grey and distributed.is_main_process():
         logger.warning("%d grey images in a color set: converted to RGB", num_grey)
 
 
@@ -307,6 +307,6 @@ def _aligned(
         return None
     labels = tuple(by_name.get(entry.name) for entry in entries)
     num_missing = labels.count(None)
-    if num_missing and dist.is_leader():
+    if num_missing and distributed.is_main_process():
         logger.warning("%d of %d images have no label", num_missing, len(labels))
     return labels

@@ -14,7 +14,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.sampler import InfiniteSampler
 from stylegan.errors import DataError
 from stylegan.images import from_uint8
-from stylegan.parts import Part
+from stylegan.microbatch import BatchSlice
 from stylegan.rng import generator_for
 
 
@@ -108,10 +108,10 @@ class Stream:
         self._device = device
         self._workers = workers
         self._labels = labels
-        self._next: tuple[int, Part, int] | None = None
+        self._next: tuple[int, BatchSlice, int] | None = None
         self._batches: Iterator[Batch] | None = None
 
-    def take(self, part: Part, *, start: int, resolution: int) -> Batch:
+    def take(self, part: BatchSlice, *, start: int, resolution: int) -> Batch:
         """Return a part of the batch at a place.
 
         One that follows on the last, in its size, comes from the workers' work ahead; another
@@ -130,7 +130,7 @@ class Stream:
             self.close()
             self._batches = batches(
                 self._dataset,
-                batch_size=part.num,
+                batch_size=part.batch_size,
                 seed=self._seed,
                 start=start,
                 resolution=resolution,
@@ -139,7 +139,7 @@ class Stream:
                 labels=self._labels,
                 rows=part.rows,
             )
-        self._next = (start + part.num, part, resolution)
+        self._next = (start + part.batch_size, part, resolution)
         return next(self._batches)
 
     def close(self) -> None:

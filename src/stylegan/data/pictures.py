@@ -5,7 +5,7 @@ import os
 
 from torch import Tensor
 
-from stylegan import dist, images
+from stylegan import distributed, images
 from stylegan.data.check import examine, fingerprint, preparation
 from stylegan.data.readers import Progress, decode, open_source
 from stylegan.errors import DataError
@@ -38,7 +38,7 @@ class Pictures:
         self.path = str(path)
         entries = examine(self._source, progress=progress)
         for entry in entries:
-            if entry.reason is not None and dist.is_leader():
+            if entry.reason is not None and distributed.is_main_process():
                 logger.warning("skipped %s: %s", entry.name, entry.reason)
         usable = [entry for entry in entries if entry.reason is None]
         if not usable:

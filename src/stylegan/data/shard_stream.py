@@ -18,7 +18,7 @@ from stylegan.data.loader import Batch
 from stylegan.data.readers import Label, decode
 from stylegan.data.shards import INDEX_NAME, Index, ShardSet, open_address, webdataset_package
 from stylegan.errors import ConfigError, DataError
-from stylegan.parts import Part
+from stylegan.microbatch import BatchSlice
 from stylegan.rng import generator_for
 
 
@@ -67,9 +67,9 @@ class ShardStream:
         self._has_labels = labels
         self._shards: dict[tuple[int, int], list[_Sample]] = {}
         self._epochs: list[_Epoch] = []
-        self._next: tuple[tuple[int, Part, int], Future[Batch]] | None = None
+        self._next: tuple[tuple[int, BatchSlice, int], Future[Batch]] | None = None
 
-    def take(self, part: Part, *, start: int, resolution: int) -> Batch:
+    def take(self, part: BatchSlice, *, start: int, resolution: int) -> Batch:
         """Return a part of the batch at a place.
 
         Args:
@@ -88,7 +88,7 @@ class ShardStream:
             if ahead is not None:
                 ahead[1].exception()  # two at once would read into the same place
             batch = self._make(*wanted)
-        following = (start + part.num, part, resolution)
+        following = (start + part.batch_size, part, resolution)
         self._next = following, self._ahead.submit(self._make, *following)
         return Batch(
             images=images.from_uint8(self._sent(batch.images)),
@@ -108,9 +108,9 @@ class ShardStream:
         """End the threads."""
         self.close()
 
-    def _make(self, start: int, part: Part, resolution: int) -> Batch:
+    def _make(self, start: int, part: BatchSlice, resolution: int) -> Batch:
         """Return a batch on the CPU, images as uint8."""
-        first = start * len(part) // part.num
+        first = start * len(part) // part.batch_size
         samples = [self._sample(place) for place in range(first, first + len(part))]
         factor = self._dataset.index.resolution // resolution
 

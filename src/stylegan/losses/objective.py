@@ -26,9 +26,9 @@ from stylegan.losses.regularizers import (
     path_lengths,
     r1_penalty,
 )
+from stylegan.microbatch import BatchSlice, GroupGenerators
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
 from stylegan.nn.noise import NoiseMode
-from stylegan.parts import Part, Streams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +94,25 @@ class Draw:
         z: [N, z_dim].
         z_mix: second latents for style mixing, [N, z_dim]; None without mixing.
         crossover: first style input that takes the second latents.
-        noise: source of the noise maps; None takes the stored ones. A stream without end gives
-            other noise at each use, and cannot be shared by parts of a batch; `Streams` can.
+        noise: source of the noise maps; None takes the stored ones. A
+            single Generator is stateful and cannot be split over micro-batches;
+            `GroupGenerators` can.
         c: labels of the images, [N, c_dim]; None where networks have none.
     """
 
     z: Tensor
     z_mix: Tensor | None = None
     crossover: int = 0
-    noise: torch.Generator | Streams | None = None
+    noise: torch.Generator | GroupGenerators | None = None
     c: Tensor | None = None
 
-    def take(self, part: Part) -> "Draw":
+    def take(self, part: BatchSlice) -> "Draw":
         """Return what a part of the batch draws.
 
         Raises:
             ValueError: if the noise cannot be shared.
         """
-        if len(part) == part.num == len(self.z):
+        if len(part) == part.batch_size == len(self.z):
             return self
         if isinstance(self.noise, torch.Generator):
             raise ValueError("a part of a batch needs noise in streams of its own")
@@ -119,7 +120,7 @@ class Draw:
             self,
             z=part.take(self.z),
             z_mix=None if self.z_mix is None else part.take(self.z_mix),
-            noise=None if self.noise is None else replace(self.noise, part=part),
+            noise=None if self.noise is None else replace(self.noise, rows=part),
             c=None if self.c is None else part.take(self.c),
         )
 
@@ -148,7 +149,7 @@ def styles(generator: AbstractGenerator, draw: Draw) -> tuple[Tensor, Tensor]:
 def show(generator: AbstractGenerator, ws: Tensor, draw: Draw) -> Images:
     """Make from ws, with the draw's noise, what the discriminator is shown."""
     noise_mode: NoiseMode = "const" if draw.noise is None else "random"
-    source = tuple(draw.noise) if isinstance(draw.noise, Streams) else draw.noise
+    source = tuple(draw.noise) if isinstance(draw.noise, GroupGenerators) else draw.noise
     return generator.show(ws, noise_mode=noise_mode, generator=source)
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from stylegan import dist, remote
+from stylegan import distributed, remote
 from stylegan.data.readers import Progress
 from stylegan.errors import DataError
 from stylegan.files import new_array, write_atomic
@@ -102,7 +102,7 @@ def writable_folder(folder: Path, wants: Set[Want], *, otherwise: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        if dist.is_leader():
+        if distributed.is_main_process():
             logger.warning(
                 "%s takes no files (%s): statistics of real images are not kept; set "
                 "STYLEGAN_CACHE to a folder that does",
@@ -145,14 +145,16 @@ def extract(
     missing = {
         name: request
         for name, request in requests.items()
-        if dist.agree(not all(_path(request.folder, want).exists() for want in request.wants))
+        if distributed.broadcast_bool(
+            not all(_path(request.folder, want).exists() for want in request.wants)
+        )
     }
     if missing:
         with contextlib.ExitStack() as stack:
             keepers = {
                 name: stack.enter_context(_Keeper(request, source.num))
                 for name, request in missing.items()
-                if dist.is_leader()
+                if distributed.is_main_process()
             }
             for rows in _rows(source, list(missing.values()), progress):
                 widths = [request.detector.num_features for request in missing.values()]
@@ -161,7 +163,7 @@ def extract(
             for keeper in keepers.values():
                 keeper.finish()
     return {
-        name: _load(request) if dist.is_leader() else Extracted()
+        name: _load(request) if distributed.is_main_process() else Extracted()
         for name, request in requests.items()
     }
 
@@ -170,7 +172,7 @@ def _rows(
     source: AbstractSource, requests: Sequence[Request], progress: Progress | None
 ) -> Iterator[Tensor]:
     """Yield the features of each chunk, [n, D of the first + D of the second + ...], in order."""
-    mine = source.chunks(range(dist.rank(), source.num_chunks, dist.world_size()))
+    mine = source.chunks(range(distributed.rank(), source.num_chunks, distributed.world_size()))
 
     def compute(index: int) -> Tensor:
         images = next(mine)  # decoded or made ahead, in the same order

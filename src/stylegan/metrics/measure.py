@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.files import new_array
 from stylegan.metrics.features import (
     Extracted,
@@ -104,7 +104,7 @@ class Session:
                 return self._sliced_wasserstein(protocol)
         real = self._real_features(protocol) if protocol.uses_real else Extracted()
         fake = self._fake_features(protocol)
-        if not dist.is_leader():
+        if not distributed.is_main_process():
             return None
         self._tell("distance", 0, 1)
         match protocol:
@@ -158,7 +158,7 @@ class Session:
 
         told = self._teller(protocol.name)
         values = list(in_turn(source, compute, shape=[], dtype=torch.float64, progress=told))
-        if not dist.is_leader():
+        if not distributed.is_main_process():
             return None
         per_image = torch.cat(values)
         mean = filtered_mean(per_image, lowest=protocol.lowest, highest=protocol.highest)
@@ -183,7 +183,7 @@ class Session:
 
         told = self._teller(protocol.name)
         rows = list(in_turn(source, compute, shape=[sum(widths)], progress=told))
-        if not dist.is_leader():
+        if not distributed.is_main_process():
             return None
         z, w, logits = torch.split(torch.cat(rows), widths, dim=1)
         self._tell("planes", 0, 1)
@@ -228,10 +228,10 @@ class Session:
         self, source: AbstractSource, label: str, shape: tuple[int, int, int]
     ) -> Tensor | None:
         """Give the leader images of one size, uint8 [N, *shape], in a file of the scratch."""
-        mine = source.chunks(range(dist.rank(), source.num_chunks, dist.world_size()))
+        mine = source.chunks(range(distributed.rank(), source.num_chunks, distributed.world_size()))
         path = self._scratch / f"{label}.npy"
         stored: NDArray[np.uint8] | None = None
-        if dist.is_leader():
+        if distributed.is_main_process():
             stored = new_array(path, dtype=np.uint8, shape=(source.num, *shape))
 
         def compute(index: int) -> Tensor:
@@ -313,7 +313,7 @@ class Session:
         return lambda done, total: self._tell(label, done, total)
 
     def _tell(self, label: str, done: int, total: int) -> None:
-        if self._progress is not None and dist.is_leader():
+        if self._progress is not None and distributed.is_main_process():
             self._progress(label, done, total)
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import Progress, map_in_order, num_threads
 from stylegan.errors import WeightsError
@@ -274,14 +274,14 @@ def in_turn(
         dtype: of the rows.
         progress: told of the images that are done, at the leader.
     """
-    world, rank = dist.world_size(), dist.rank()
+    world, rank = distributed.world_size(), distributed.rank()
     for first in range(0, source.num_chunks, world):
         # gloo wants equal shapes: short chunks are filled up, and cut again
         filled = torch.zeros(CHUNK, *shape, dtype=dtype)
         if size := source.chunk_size(first + rank):
             filled[:size] = compute(first + rank)[:size]
-        for other, part in enumerate(dist.gather(filled)):
+        for other, part in enumerate(distributed.gather(filled)):
             if size := source.chunk_size(first + other):
                 yield part[:size]
-        if progress is not None and dist.is_leader():
+        if progress is not None and distributed.is_main_process():
             progress(min((first + world) * CHUNK, source.num), source.num)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import stylegan
-from stylegan import dist
+from stylegan import distributed
 from stylegan.errors import ConfigError, DataError
 from stylegan.metrics.features import network_facts
 from stylegan.metrics.measure import Measured, Progress, Session, Tools
@@ -179,7 +179,7 @@ def check_reals(
                 fix="name the images",
             )
         num_real = reals.source(protocol).num
-        if dist.is_leader() and _is_a_beginning(protocol, num_real, len(reals.images)):
+        if distributed.is_main_process() and _is_a_beginning(protocol, num_real, len(reals.images)):
             logger.warning(
                 "%s takes the first %d of %d real images, which may be of some kinds only where "
                 "the set is sorted; kid spreads them, and names in _full take more",
@@ -204,7 +204,7 @@ def check_reals(
                 )
             case FrechetProtocol():
                 width = tools.detectors[protocol.features].num_features
-                if dist.is_leader() and min(num_real, protocol.num_fake) <= width:
+                if distributed.is_main_process() and min(num_real, protocol.num_fake) <= width:
                     logger.warning(
                         "%s of %d against %d images: with no more images than the %d features it "
                         "is biased upwards, and compares only with equal counts; kid is not",
@@ -379,7 +379,7 @@ def _record(
         "device": f"cuda, {torch.cuda.get_device_name(device)}" if is_cuda else str(device),
         "threads": torch.get_num_threads(),
         "tf32": is_cuda and torch.backends.cudnn.allow_tf32,
-        "processes": dist.world_size(),
+        "processes": distributed.world_size(),
         "seconds": round(seconds, 3),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -47,7 +47,7 @@ def estimate(config: RunConfig) -> Estimate:
         state = TrainState(config, torch.device("meta"))
         for _, network in state.networks.items():
             network.lod = 0.0
-        num = max(map(len, state.part(config.batch).pieces(config.runtime.batch_gpu)))
+        num = max(map(len, state.part(config.batch).micro_batches(config.runtime.batch_gpu)))
         z = torch.empty(num, state.generator.z_dim)
         side = state.generator.img_resolution
         reals = torch.empty(num, state.generator.img_channels, side, side)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.errors import Stopped
 from stylegan.models.base import AbstractGenerator
 from stylegan.training.best import best_folder, keep_best
@@ -239,7 +239,7 @@ def _results(
         record = None
         try:
             with (
-                dist.failing_together(),
+                distributed.failing_together(),
                 interruptible(),
                 torch.random.fork_rng(devices=devices),
                 torch.no_grad(),

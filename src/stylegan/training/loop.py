@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from stylegan import dist, images
+from stylegan import distributed, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
 from stylegan.data.shards import ShardSet
@@ -124,13 +124,13 @@ def train(
     run_dir = Path(run_dir)
     dataset = open_dataset(config) if dataset is None else dataset
     check_dataset(dataset, config)
-    check_processes(config, dist.world_size())
+    check_processes(config, distributed.world_size())
     with ExitStack() as stack:
-        if dist.is_leader():
+        if distributed.is_main_process():
             check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
             stack.enter_context(lock_run_folder(run_dir))
         options = json.dumps([config.to_json(), dataset.fingerprint])
-        dist.check_same(options, "options or images")
+        distributed.check_same_on_all_ranks(options, "options or images")
         stack.enter_context(float32_of(config.precision))
         return _train(
             config,
@@ -158,7 +158,7 @@ def _train(
     is_new = _start(state, run_dir, initial)
     dataset.preload(round(config.runtime.cache_gb * 1e9))
     log = evaluation = None
-    if dist.is_leader():
+    if distributed.is_main_process():
         # nothing failed so far
         write_config(run_dir, config, fingerprint=dataset.fingerprint)
         if is_new and initial is not None:  # the run depends on its source no more
@@ -183,20 +183,20 @@ def _start(state: TrainState, run_dir: Path, initial: Networks | None) -> bool:
 
     The leader alone reads checkpoint and initial weights, so the others need not have them.
     """
-    saved = load_newest_checkpoint(run_dir) if dist.is_leader() else None
+    saved = load_newest_checkpoint(run_dir) if distributed.is_main_process() else None
     if saved is not None:
         state.load_state_dict(saved)
         logger.info("resumed at %d images", state.nimg)
-    elif initial is not None and dist.is_leader():
+    elif initial is not None and distributed.is_main_process():
         adopt(state, initial)
-    if dist.world_size() > 1:
+    if distributed.world_size() > 1:
         content = None
-        if dist.is_leader():
+        if distributed.is_main_process():
             buffer = io.BytesIO()
             torch.save(state.state_dict(), buffer)
             content = buffer.getvalue()
-        content = dist.share_bytes(content)
-        if not dist.is_leader() and content is not None:
+        content = distributed.broadcast_bytes(content)
+        if not distributed.is_main_process() and content is not None:
             state.load_state_dict(
                 torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             )
@@ -239,7 +239,7 @@ class _Run:
         """Iterate until the run is complete, the time is over or a signal has come."""
         state, output = self.state, self.config.output
         stop = 0  # why the run ends, in any process: LATE, or LATE plus the number of a signal
-        if state.nimg == 0 and dist.is_leader():
+        if state.nimg == 0 and distributed.is_main_process():
             self.write_samples()
         draw_labels = None if self.labels is None else self.labels.draw
         with open_stream(dataset, self.config, state.device) as stream:
@@ -280,7 +280,9 @@ class _Run:
                 self.report(record)
                 is_late = deadline_s is not None and time.monotonic() >= deadline_s
                 is_stopped = signals.received is not None
-                stop = dist.largest(LATE + (signals.received or 0) if is_late or is_stopped else 0)
+                stop = distributed.all_reduce_max(
+                    LATE + (signals.received or 0) if is_late or is_stopped else 0
+                )
                 if not is_last and stop:
                     self.write_checkpoint()
                     self.write_snapshot()
@@ -348,7 +350,7 @@ class _Run:
 
     def write_snapshot(self) -> None:
         """Write the networks in the native format, and a sheet of samples."""
-        if not dist.is_leader():
+        if not distributed.is_main_process():
             return
         with self.clock("snapshots"):
             native.save(
@@ -391,7 +393,7 @@ class _Run:
         the checkpoints from before.
         """
         self.checkpoint_is_due = False
-        if not dist.is_leader():
+        if not distributed.is_main_process():
             return
         with self.clock("snapshots"):
             save_checkpoint(
@@ -407,7 +409,7 @@ class _Run:
             return
         state = self.state
         names = self.names_due(is_last) if signals.received is None else []
-        shared = dist.share_bytes(",".join(names).encode()) or b""
+        shared = distributed.broadcast_bytes(",".join(names).encode()) or b""
         names = shared.decode().split(",") if shared else []
         if not names:
             return

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.errors import ConfigError
 from stylegan.files import write_atomic
-from stylegan.parts import Part
+from stylegan.microbatch import BatchSlice
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 
@@ -36,7 +36,7 @@ def fit_to_memory(state: TrainState, run_dir: Path) -> None:
     most = len(part) if state.batch_gpu is None else min(state.batch_gpu, len(part))
     num = known = _smallest(_remembered(run_dir, state, most))
     while not _fits(state, num):
-        if num <= part.group:
+        if num <= part.group_size:
             raise ConfigError(
                 f"a device without memory for {num} images of {state.stage.resolution}x"
                 f"{state.stage.resolution} at once",
@@ -47,7 +47,7 @@ def fit_to_memory(state: TrainState, run_dir: Path) -> None:
     state.batch_gpu = num
     if num < most:
         logger.info("computing with %d images at once of %d: more do not fit", num, len(part))
-    if num < known and dist.is_leader():
+    if num < known and distributed.is_main_process():
         _remember(run_dir, state, num)
 
 
@@ -59,9 +59,9 @@ def note_overflow(state: TrainState, run_dir: Path) -> None:
             _remember(run_dir, state, _less(state.batch_gpu or len(part), part))
 
 
-def _less(num: int, part: Part) -> int:
+def _less(num: int, part: BatchSlice) -> int:
     """Return half as many images, of whole groups; a group at least."""
-    return max(num // 2 // part.group, 1) * part.group
+    return max(num // 2 // part.group_size, 1) * part.group_size
 
 
 def _remember(run_dir: Path, state: TrainState, num: int) -> None:
@@ -82,7 +82,7 @@ def _fits(state: TrainState, num: int) -> bool:
         return torch.eye(c_dim)[:1].expand(count, -1)
 
     try:
-        with dist.alone():  # one that runs out would leave the others waiting
+        with distributed.standalone():  # one that runs out would leave the others waiting
             train_step(
                 state,
                 reals,
@@ -96,7 +96,7 @@ def _fits(state: TrainState, num: int) -> bool:
     state.batch_gpu = before
     if failed and state.device.type == "cuda":
         torch.cuda.empty_cache()
-    return dist.largest(int(failed)) == 0
+    return distributed.all_reduce_max(int(failed)) == 0
 
 
 def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
 
 def _remembered(run_dir: Path, state: TrainState, most: int) -> int:
     """Return how many fitted before, or `most`."""
-    if not dist.is_leader():
+    if not distributed.is_main_process():
         return most
     found = _read(run_dir).get(_key(state), most)
     return min(found, most)
@@ -131,8 +131,10 @@ def _key(state: TrainState) -> str:
     if device == "cuda":
         device = torch.cuda.get_device_name(state.device)
     stage = state.stage
-    return f"{device}, {dist.world_size()} processes, {stage.resolution}, batch {stage.batch}"
+    return (
+        f"{device}, {distributed.world_size()} processes, {stage.resolution}, batch {stage.batch}"
+    )
 
 
 def _smallest(value: int) -> int:
-    return -dist.largest(-value)
+    return -distributed.all_reduce_max(-value)

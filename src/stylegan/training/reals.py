@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.loader import Stream
 from stylegan.data.shard_stream import ShardStream
@@ -38,8 +38,8 @@ def open_stream(
         return ShardStream(
             dataset,
             seed=config.seed,
-            process=dist.rank(),
-            of=dist.world_size(),
+            process=distributed.rank(),
+            of=distributed.world_size(),
             device=device,
             workers=config.runtime.workers,
             labels=config.data.labels,

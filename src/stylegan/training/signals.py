@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.errors import Stopped
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class SignalWatch:
             ECHO_S,
         )
         if self._is_evaluating:
-            dist.raise_between_exchanges(Stopped())
+            distributed.raise_outside_collectives(Stopped())
 
     @contextmanager
     def stopping_evaluations(self) -> Iterator[None]:

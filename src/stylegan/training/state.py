@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylegan import dist
+from stylegan import distributed
+from stylegan.microbatch import BatchSlice
 from stylegan.models.base import Networks
 from stylegan.models.registry import build_discriminator, build_generator
 from stylegan.nn.compiled import check_compiler, compile_blocks
-from stylegan.parts import Part
 from stylegan.rng import generator_for
 from stylegan.training.config import OptimConfig, RunConfig, group_of
 from stylegan.training.schedule import Stage, stage_at
@@ -126,7 +126,7 @@ class TrainState:
             for group in optimizer.param_groups:
                 group["lr"] = lr * lazy_correction(interval)
 
-    def part(self, num: int, *, shrink: int = 1) -> Part:
+    def part(self, num: int, *, shrink: int = 1) -> BatchSlice:
         """Return this process's share of a batch of `num`, in the groups that D looks at.
 
         Args:
@@ -134,7 +134,9 @@ class TrainState:
             shrink: by how much it is smaller than that of the main phases, as are its groups.
         """
         group = group_of(self.config, num * shrink, shrink=shrink)
-        return Part.whole(num, group=group).among(dist.rank(), of=dist.world_size())
+        return BatchSlice.whole(num, group_size=group).shard(
+            distributed.rank(), world_size=distributed.world_size()
+        )
 
     @property
     def networks(self) -> Networks:

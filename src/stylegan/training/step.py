@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.errors import StyleganError
 from stylegan.losses.objective import (
     Draw,
@@ -29,10 +29,10 @@ from stylegan.losses.objective import (
     show,
     styles,
 )
+from stylegan.microbatch import BatchSlice, GroupGenerators
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator
 from stylegan.nn.compiled import uncompiled
 from stylegan.ops.box import fade
-from stylegan.parts import Part, Streams
 from stylegan.rng import generator_for, randn_rows
 from stylegan.training.ema import update_ema
 from stylegan.training.schedule import ema_beta, is_due
@@ -85,7 +85,7 @@ def train_step(
     """
     if (real_c is not None) != (state.discriminator.c_dim > 0):
         raise ValueError("real_c must be there for networks with labels, and for no others")
-    batch = len(reals) if dist.world_size() == 1 else state.stage.batch
+    batch = len(reals) if distributed.world_size() == 1 else state.stage.batch
     draws = draws or (lambda phase, num: draw(state, phase, num, draw_labels))
     reals = fade(reals, state.stage.fade)
     phases = {
@@ -115,7 +115,7 @@ def _train_generator(
             loss = generator_loss(
                 state.generator, state.discriminator, drawn.take(part), config=config
             )
-            sums.add(loss, part.share)
+            sums.add(loss, part.fraction)
         pl_mean = state.pl_mean
         if is_with_main:
             with uncompiled(state.config.runtime.compile):
@@ -153,7 +153,7 @@ def _add_path_lengths(
     noise = None if pl_noise is None else pl_noise(num)
     parts = _pieces(state, num, shrink=shrink)
 
-    def lengths(part: Part, *, create_graph: bool) -> Tensor:
+    def lengths(part: BatchSlice, *, create_graph: bool) -> Tensor:
         return drawn_path_lengths(
             state.generator,
             drawn.take(part),
@@ -163,7 +163,7 @@ def _add_path_lengths(
 
     is_one = len(parts) == 1
     found = [lengths(part, create_graph=is_one) for part in parts]
-    (total,) = dist.sum_across([torch.cat([each.detach() for each in found]).sum()])
+    (total,) = distributed.all_reduce_sum([torch.cat([each.detach() for each in found]).sum()])
     pl_mean = state.pl_mean
     for part, each in zip(parts, found, strict=True):
         loss, pl_mean = path_length_loss(
@@ -172,7 +172,7 @@ def _add_path_lengths(
             batch_mean=total / num,
             config=config,
         )
-        sums.add(loss, part.share)
+        sums.add(loss, part.fraction)
     return pl_mean
 
 
@@ -191,12 +191,12 @@ def _train_discriminator(
         drawn = draws("D", batch)
         positions = _positions(state, batch) if config.adversarial == "wgan-gp" else None
         for part in parts:
-            rows = part.within(own)
+            rows = part.relative_to(own)
             with torch.no_grad():
                 draw_of_part = drawn.take(part)
                 ws, unmixed = styles(state.generator, draw_of_part)
                 fakes = show(state.generator, ws, draw_of_part)
-                sums.add_term("w", unmixed.mean(dim=0, keepdim=True), part.share)
+                sums.add_term("w", unmixed.mean(dim=0, keepdim=True), part.fraction)
             with uncompiled(is_compiled and has_second_derivatives(config)):
                 loss = discriminator_loss(
                     state.discriminator,
@@ -207,7 +207,7 @@ def _train_discriminator(
                     real_c=None if real_c is None else rows.take(real_c),
                     fake_c=draw_of_part.c,
                 )
-                sums.add(loss, part.share)
+                sums.add(loss, part.fraction)
         terms = _optimize(state, "D", sums)
         state.generator.update_w_avg(terms.pop("w"), state.config.ema.w_avg_beta)
 
@@ -215,21 +215,21 @@ def _train_discriminator(
         with timer("regularizers"), uncompiled(is_compiled):
             sums = _Sums(state.discriminator)
             for part in parts:
-                rows = part.within(own)
+                rows = part.relative_to(own)
                 loss = r1_loss(
                     state.discriminator,
                     rows.take(reals),
                     config=config,
                     real_c=None if real_c is None else rows.take(real_c),
                 )
-                sums.add(loss, part.share)
+                sums.add(loss, part.fraction)
             terms |= _optimize(state, "R1", sums)
     return terms
 
 
-def _pieces(state: TrainState, num: int, *, shrink: int = 1) -> list[Part]:
+def _pieces(state: TrainState, num: int, *, shrink: int = 1) -> list[BatchSlice]:
     """Cut this process's share of a batch to what is computed at once."""
-    return state.part(num, shrink=shrink).pieces(state.batch_gpu)
+    return state.part(num, shrink=shrink).micro_batches(state.batch_gpu)
 
 
 def draw(state: TrainState, phase: str, num: int, draw_labels: LabelDraws | None = None) -> Draw:
@@ -262,12 +262,12 @@ def draw(state: TrainState, phase: str, num: int, draw_labels: LabelDraws | None
         z=_sent(z, state.device),
         z_mix=_sent(z_mix, state.device) if is_mixed else None,
         crossover=crossover,
-        noise=Streams(
+        noise=GroupGenerators(
             purpose=f"noise/{phase}",
             seed=seed,
             nimg=nimg,
             device=state.device,
-            part=_whole(state, phase, num),
+            rows=_whole(state, phase, num),
         ),
         c=None if c is None else _sent(c, state.device),
     )
@@ -280,21 +280,21 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _whole(state: TrainState, phase: str, num: int) -> Part:
+def _whole(state: TrainState, phase: str, num: int) -> BatchSlice:
     """Return the whole batch of a phase, in the groups of `state.part`."""
     shrink = state.config.loss.pl_batch_shrink if phase == "path_length" else 1
     part = state.part(num, shrink=shrink)
-    return Part.whole(num, group=part.group)
+    return BatchSlice.whole(num, group_size=part.group_size)
 
 
-def _path_noise(state: TrainState, part: Part) -> Tensor:
+def _path_noise(state: TrainState, part: BatchSlice) -> Tensor:
     side = state.stage.resolution
-    streams = Streams(
+    streams = GroupGenerators(
         purpose="path_noise",
         seed=state.config.seed,
         nimg=state.nimg,
         device=state.device,
-        part=part,
+        rows=part,
     )
     shape = [len(part), state.generator.img_channels, side, side]
     return randn_rows(shape, tuple(streams), state.device)
@@ -340,7 +340,7 @@ class _Sums:
         """Return gradients and terms of the whole batch, by one exchange of all processes."""
         present = [index for index, grad in enumerate(self._grads) if grad is not None]
         grads = [grad for grad in self._grads if grad is not None]
-        summed = dist.sum_across([*grads, *self.terms.values()])
+        summed = distributed.all_reduce_sum([*grads, *self.terms.values()])
         all_grads: list[Tensor | None] = [None] * len(self._grads)
         for index, grad in zip(present, summed, strict=False):
             all_grads[index] = grad

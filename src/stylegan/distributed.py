@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as distributed
+import torch.distributed as dist
 from torch import Tensor
 
 from stylegan.errors import ConfigError, PeerError, Stopped, StyleganError
@@ -72,9 +72,9 @@ def process_group() -> Iterator[None]:
         store = _connect(is_master=number == 0 and not _has_agent())
         attempt = _join(store, number, num)
         watch = _Watch(_connect(is_master=False), attempt, number, num)
-        distributed.init_process_group(
+        dist.init_process_group(
             "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
-            store=distributed.PrefixStore(attempt, store),  # type: ignore[attr-defined]
+            store=dist.PrefixStore(attempt, store),  # type: ignore[attr-defined]
             rank=number,
             world_size=num,
             timeout=_TIMEOUT,
@@ -100,26 +100,26 @@ def process_group() -> Iterator[None]:
             found, expected="all processes to go on", fix="see what that one says"
         ) from error
     finally:
-        distributed.destroy_process_group()
+        dist.destroy_process_group()
 
 
 def rank() -> int:
     """Return this process's number, from 0."""
-    return distributed.get_rank() if _is_together() else 0
+    return dist.get_rank() if _is_together() else 0
 
 
 def world_size() -> int:
     """Return the number of processes."""
-    return distributed.get_world_size() if _is_together() else 1
+    return dist.get_world_size() if _is_together() else 1
 
 
-def speaks() -> bool:
+def reports_to_user() -> bool:
     """Tell whether this process is the one that tells what goes on, before there is a group too."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def standalone() -> Iterator[None]:
     """While open, this process works as if there were no other; these wait for it."""
     global _is_alone
     _is_alone = True
@@ -133,7 +133,7 @@ _is_alone = False
 
 
 def _is_together() -> bool:
-    return distributed.is_initialized() and not _is_alone
+    return dist.is_initialized() and not _is_alone
 
 
 @contextmanager
@@ -203,7 +203,7 @@ _is_exchanging = False
 _postponed: BaseException | None = None
 
 
-def raise_between_exchanges(error: BaseException) -> None:
+def raise_outside_collectives(error: BaseException) -> None:
     """Raise an error in a handler of signals: now, or as soon as an exchange that goes on is over.
 
     An exchange that is given up in one process would leave the others waiting. Where all give up
@@ -230,10 +230,10 @@ def _exchange() -> Iterator[None]:
         _is_exchanging = False
         error, _postponed = _postponed, None
         if error is not None:
-            raise_between_exchanges(error)
+            raise_outside_collectives(error)
 
 
-def is_leader() -> bool:
+def is_main_process() -> bool:
     """Tell whether this process is the one that writes."""
     return rank() == 0
 
@@ -247,13 +247,15 @@ def gather(tensor: Tensor) -> list[Tensor]:
     if world_size() == 1:
         return [tensor]
     tensor = tensor.contiguous()
-    received = [torch.empty_like(tensor) for _ in range(world_size())] if is_leader() else None
+    received = (
+        [torch.empty_like(tensor) for _ in range(world_size())] if is_main_process() else None
+    )
     with _exchange():
-        distributed.gather(tensor, received)
+        dist.gather(tensor, received)
     return received or []
 
 
-def sum_across(tensors: Sequence[Tensor]) -> list[Tensor]:
+def all_reduce_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the sums of tensors over all processes, by one exchange for all of them.
 
     The sums are the same to the last bit in every process.
@@ -265,7 +267,7 @@ def sum_across(tensors: Sequence[Tensor]) -> list[Tensor]:
         return list(tensors)
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
     with _exchange():
-        distributed.all_reduce(flat)
+        dist.all_reduce(flat)
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     return [
         part.view(tensor.shape).to(tensor.dtype)
@@ -273,17 +275,17 @@ def sum_across(tensors: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def agree(decision: bool) -> bool:
+def broadcast_bool(decision: bool) -> bool:
     """Return the leader's decision to all processes."""
     if world_size() == 1:
         return decision
     flag = torch.tensor([int(decision)])
     with _exchange():
-        distributed.broadcast(flag, src=0)
+        dist.broadcast(flag, src=0)
     return bool(flag)
 
 
-def largest(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """Return the largest of the processes' values to all of them."""
     if world_size() == 1:
         return value
@@ -293,11 +295,11 @@ def largest(value: int) -> int:
 
 def _largest(value: int) -> int:
     found = torch.tensor([value])
-    distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return int(found)
 
 
-def share_bytes(content: bytes | None) -> bytes | None:
+def broadcast_bytes(content: bytes | None) -> bytes | None:
     """Return the leader's bytes, or its None, to all processes."""
     if world_size() == 1:
         return content
@@ -307,24 +309,24 @@ def share_bytes(content: bytes | None) -> bytes | None:
 
 def _broadcast(content: bytes | None, *, source: int) -> bytes | None:
     size = torch.tensor([-1 if content is None else len(content)])
-    distributed.broadcast(size, src=source)
+    dist.broadcast(size, src=source)
     if size < 0:
         return None
     data = torch.empty([int(size)], dtype=torch.uint8)
     if rank() == source and content:
         data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-    distributed.broadcast(data, src=source)
+    dist.broadcast(data, src=source)
     return data.numpy().tobytes()
 
 
-def check_same(content: str, what: str) -> None:
+def check_same_on_all_ranks(content: str, what: str) -> None:
     """Check that all processes have the same text, such as the options of a run.
 
     Raises:
         ConfigError: if one has another than the leader.
     """
-    theirs = share_bytes(content.encode())
-    if largest(int(theirs != content.encode())):
+    theirs = broadcast_bytes(content.encode())
+    if all_reduce_max(int(theirs != content.encode())):
         raise ConfigError(
             f"processes with other {what}",
             expected="the same in all of them",
@@ -345,7 +347,7 @@ def _has_agent() -> bool:
 
 def _connect(*, is_master: bool) -> Any:
     """Open a connection to the store through which the processes find each other."""
-    return distributed.TCPStore(  # type: ignore[attr-defined]
+    return dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         is_master=is_master,
@@ -399,7 +401,7 @@ class _Watch:
     """
 
     def __init__(self, store: Any, attempt: str, number: int, num: int) -> None:
-        self._store = distributed.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+        self._store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
         self._rank, self._world = number, num
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
@@ -411,7 +413,7 @@ class _Watch:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                distributed.barrier()  # signs of life go on until all are done
+                dist.barrier()  # signs of life go on until all are done
         finally:
             self._is_over.set()
             self._thread.join()

@@ -7,25 +7,29 @@ from datetime import timedelta
 import pytest
 import torch
 
-from stylegan import dist
+from stylegan import distributed
 from stylegan.errors import ConfigError
 
 
 def test_one_process_leads_and_gathers_its_own():
-    with dist.process_group():
-        assert (dist.rank(), dist.world_size(), dist.is_leader()) == (0, 1, True)
+    with distributed.process_group():
+        assert (distributed.rank(), distributed.world_size(), distributed.is_main_process()) == (
+            0,
+            1,
+            True,
+        )
         tensor = torch.arange(3)
-        (gathered,) = dist.gather(tensor)
+        (gathered,) = distributed.gather(tensor)
         assert torch.equal(gathered, tensor)
-        assert dist.agree(True)
-        assert not dist.agree(False)
+        assert distributed.broadcast_bool(True)
+        assert not distributed.broadcast_bool(False)
 
 
 def test_a_group_that_cannot_be_made_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(ConfigError, match="rank 1 cannot join"), dist.process_group():
+    with pytest.raises(ConfigError, match="rank 1 cannot join"), distributed.process_group():
         pass
 
 
@@ -34,7 +38,7 @@ def test_processes_meet_past_what_those_before_them_have_left():
     with ThreadPoolExecutor(6) as threads:
 
         def meet():
-            joined = [threads.submit(dist._join, store, number, 3) for number in range(3)]
+            joined = [threads.submit(distributed._join, store, number, 3) for number in range(3)]
             return {each.result(timeout=20) for each in joined}
 
         first = meet()
@@ -46,24 +50,24 @@ def test_processes_meet_past_what_those_before_them_have_left():
 def test_nobody_meets_one_who_is_not_there(monkeypatch):
     store = torch.distributed.HashStore()
     with ThreadPoolExecutor(2) as threads:
-        both = [threads.submit(dist._join, store, number, 2) for number in range(2)]
+        both = [threads.submit(distributed._join, store, number, 2) for number in range(2)]
         assert len({each.result(timeout=20) for each in both}) == 1
-    monkeypatch.setattr(dist, "_JOINING", timedelta(seconds=0.5))
+    monkeypatch.setattr(distributed, "_JOINING", timedelta(seconds=0.5))
     with pytest.raises(RuntimeError, match="did not come"):
-        dist._join(store, 0, 2)  # the other one's name is there, but it does not confirm
+        distributed._join(store, 0, 2)  # the other one's name is there, but it does not confirm
 
 
 def watched(monkeypatch, *, pause_s, other_lives):
     """Let a process watch another one, be suspended, and watch on; return what would end it."""
     store, ended, clock = torch.distributed.HashStore(), [], [0.0]
-    monkeypatch.setattr(dist, "BEAT_S", 0.02)
-    monkeypatch.setattr(dist, "SILENCE_S", 1.0)
-    monkeypatch.setattr(dist.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(dist._Watch, "_end", lambda watch, why: ended.append(why))
+    monkeypatch.setattr(distributed, "BEAT_S", 0.02)
+    monkeypatch.setattr(distributed, "SILENCE_S", 1.0)
+    monkeypatch.setattr(distributed.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(distributed._Watch, "_end", lambda watch, why: ended.append(why))
     inner = torch.distributed.PrefixStore("attempt", store)
     inner.set("beat/0", "0")
     inner.set("beat/1", "0")
-    watch = dist._Watch(store, "attempt", 0, 2)
+    watch = distributed._Watch(store, "attempt", 0, 2)
     try:
         time.sleep(0.2)
         clock[0] += pause_s
