@@ -51,7 +51,7 @@ def test_networks_are_summarized():
     assert average.images == "16x16, 3 channels"
     assert average.widths == "24 at 4 to 8, 16 at 16"
     assert average.latents == "z 32, w 40, 3 mapping layers"
-    assert (average.labels, average.others) == (5, "")
+    assert (average.labels, average.others) == (5, "conv_clamp 256")
     assert average.parameters == num_parameters(networks.generator_ema)
     assert (critic.becomes, critic.architecture, critic.latents) == ("D", "resnet", "")
 

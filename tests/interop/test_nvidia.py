@@ -59,6 +59,31 @@ def test_arguments_come_back_that_no_tensor_shows(tmp_path):
     assert load_networks(tmp_path / "bare.pt").discriminator.config.mbstd_group_size == 4
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mbstd_group_size": None},
+        {"conv_clamp": 256.0},
+        {"c_dim": 2, "mapping_layers": 0},
+        {"c_dim": 2, "mapping_layers": 3},
+    ],
+)
+def test_discriminators_come_back_with_options_of_every_kind(tmp_path, options):
+    critic = Discriminator(DiscriminatorConfig(**SMALL, **options))
+    torch.save(state_dicts_of(Networks(discriminator=critic)), tmp_path / "network.pt")
+    found = load_networks(tmp_path / "network.pt").discriminator
+    assert found.config == critic.config
+    c = torch.eye(4, 2) if critic.c_dim else None
+    images = torch.randn(4, 3, 16, 16)
+    assert torch.equal(found(images, c), critic(images, c))
+
+
+def test_generators_come_back_with_their_clamp(tmp_path):
+    network = Generator(GeneratorConfig(**SMALL, z_dim=6, w_dim=6, conv_clamp=256.0))
+    torch.save(state_dicts_of(Networks(generator=network)), tmp_path / "network.pt")
+    assert load_networks(tmp_path / "network.pt").generator.config == network.config
+
+
 def test_only_the_average_is_built_for_use(tmp_path, monkeypatch):
     convert(PARITY / "stylegan2-torch-skip-resnet.pkl", tmp_path / "network.pt", to="nvidia")
     monkeypatch.setattr("stylegan.interop.nvidia.Discriminator", None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from interop_files import persistent
+from interop_files import Persistent, persistent
 from torch import Tensor, nn
 
 from stylegan.errors import WeightsError
@@ -224,7 +224,11 @@ def test_arguments_that_contradict_the_tensors_are_refused(write_pickle, name, v
 
 @pytest.mark.parametrize(
     ("attribute", "value", "found"),
-    [("activation", "swish", "has 'swish' at"), ("bias_gain", 1, "learning-rate multiplier 1 at")],
+    [
+        ("activation", "swish", "has 'swish' at"),
+        ("bias_gain", 0, "at 'mapping.fc1' has learning-rate multiplier 0"),
+        ("bias_gain", True, "at 'mapping.fc1' has learning-rate multiplier True"),
+    ],
 )
 def test_layers_that_compute_something_else_are_refused(write_pickle, attribute, value, found):
     root = module(generator())
@@ -239,11 +243,92 @@ def test_a_network_without_channels_is_refused(write_pickle):
     assert "(G): img_channels must be more than 0, got 0" in refusal(write_pickle({"G": root}))
 
 
-def test_a_whole_batch_as_statistics_group_is_refused(write_pickle):
-    root = module(discriminator())
-    epilogue = root.meta["state"]["_modules"]["b4"].meta["state"]["_modules"]
-    epilogue["mbstd"] = persistent("MinibatchStdLayer", {}, attributes={"group_size": None})
-    assert "(D) has minibatch groups of a NoneType" in refusal(write_pickle({"D": root}))
+def with_attributes(root: Persistent, attribute: str, values: dict[str, object]) -> Persistent:
+    """Set an attribute of layers, which are given by their dotted names."""
+    for path, value in values.items():
+        node = root
+        for part in path.split("."):
+            children = node.meta["state"]["_modules"]
+            node = children.setdefault(part, persistent("Layer", {}))
+        node.meta["state"][attribute] = value
+    return root
+
+
+def test_no_statistics_group_means_the_whole_batch(write_pickle):
+    expected = discriminator(mbstd_group_size=None)
+    root = with_attributes(module(discriminator()), "group_size", {"b4.mbstd": None})
+    found = load_official_pickle(write_pickle({"D": root})).discriminator
+    assert found.config == expected.config
+    images = torch.randn(6, 3, 16, 16)
+    assert torch.equal(found(images), discriminator(mbstd_group_size=6)(images))
+
+
+def test_statistics_groups_of_another_kind_are_refused(write_pickle):
+    root = with_attributes(module(discriminator()), "group_size", {"b4.mbstd": "all"})
+    assert "(D) has minibatch groups of 'all'" in refusal(write_pickle({"D": root}))
+
+
+@pytest.mark.parametrize("lr_multiplier", [0.01, 0.1, 1])
+def test_mapping_layers_are_rescaled_to_our_learning_rate_multiplier(write_pickle, lr_multiplier):
+    network, critic = generator(mapping_layers=2), discriminator(c_dim=3, mapping_layers=2)
+    gains = {f"mapping.fc{index}": lr_multiplier for index in range(2)}
+    root = {
+        "G": with_attributes(module(network), "bias_gain", gains),
+        "D": with_attributes(module(critic), "bias_gain", gains),
+    }
+    networks = load_official_pickle(write_pickle(root))
+    for layer in [*network.mapping.children(), *critic.mapping.children()]:
+        if layer is not critic.mapping.embed:  # what the file's multiplier computes with
+            layer.scale *= lr_multiplier / 0.01
+            layer.bias_scale *= lr_multiplier / 0.01
+    z, c = torch.randn(4, 6), torch.eye(4, 3)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    expected = network.mapping(z)
+    torch.testing.assert_close(networks.generator.mapping(z), expected, **tolerance)
+    expected = critic.mapping(None, c)
+    torch.testing.assert_close(networks.discriminator.mapping(None, c), expected, **tolerance)
+
+
+def test_a_label_mapping_may_have_no_layers(write_pickle):
+    critic = discriminator(c_dim=3, mapping_layers=0)
+    found = load_official_pickle(write_pickle({"D": module(critic)})).discriminator
+    assert found.config == critic.config
+    assert_same(found, critic)
+
+
+CLAMPED_G = ["b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1", "b16.torgb"]
+CLAMPED_D = ["b16.fromrgb", "b16.conv0", "b16.conv1", "b8.conv0", "b8.conv1", "b4.conv"]
+
+
+def test_the_clamp_of_official_files_is_read_as_they_record_it():
+    networks = load_official_pickle(GOLDEN)  # every layer but D's residual branches has 256
+    for _, network in networks.items():
+        assert network.config.conv_clamp == 256
+
+
+def test_the_clamp_of_every_layer_counts_but_those_of_residual_branches(write_pickle):
+    first = {f"synthesis.{name}": 2.5 for name in CLAMPED_G} | {"synthesis.b8.skip": None}
+    critic = dict.fromkeys(CLAMPED_D, 2.5) | {"b16.skip": None, "b4.fromrgb": None}
+    root = {
+        "G": with_attributes(module(generator(architecture="resnet")), "conv_clamp", first),
+        "D": with_attributes(module(discriminator()), "conv_clamp", critic),
+    }
+    networks = load_official_pickle(write_pickle(root))
+    assert networks.generator.config.conv_clamp == networks.discriminator.config.conv_clamp == 2.5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"b4.conv": 256, "b8.conv0": None}, "layers with different conv_clamp"),
+        ({"b4.conv": 256, "b8.conv0": 128}, "layers with different conv_clamp"),
+        ({"b4.conv": "256"}, "conv_clamp '256'"),
+        ({"b4.conv": -1}, "conv_clamp must be more than 0, got -1"),
+    ],
+)
+def test_clamps_that_no_network_of_ours_has_are_refused(write_pickle, values, message):
+    root = with_attributes(module(discriminator()), "conv_clamp", values)
+    assert message in refusal(write_pickle({"D": root}))
 
 
 def test_a_small_file_cannot_ask_for_a_large_network(write_pickle):

@@ -256,6 +256,13 @@ def test_discriminators_that_it_cannot_say_are_refused(options, found):
     assert found in str(caught.value)
 
 
+def test_a_clamp_is_left_out_with_a_warning(caplog):
+    critic = Discriminator(DiscriminatorConfig(resolution=8, conv_clamp=256))
+    with caplog.at_level(logging.WARNING):
+        rosinality.tensors_of(Networks(discriminator=critic))
+    assert "discriminator is written without its conv_clamp of 256" in caplog.text
+
+
 def test_other_families_are_refused():
     config = StyleGANConfig(resolution=8, channel_base=32, channel_max=4)
     with pytest.raises(WeightsError, match="generator has family stylegan,"):

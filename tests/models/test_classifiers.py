@@ -36,6 +36,13 @@ def test_images_beside_whole_groups_are_a_group_of_their_own(num):
     torch.testing.assert_close(bald.logits(images), expected, rtol=0, atol=0)
 
 
+def test_without_a_group_size_all_images_are_one_group():
+    bald = classifier(mbstd_group_size=None)
+    images = torch.randn(7, 3, 8, 8)
+    assert torch.equal(bald.logits(images), bald.network(images).squeeze(1))
+    assert bald.logits(images[:0]).shape == (0,)
+
+
 @pytest.mark.parametrize("name", ["progan", "stylegan2-e", "msg-stylegan2"])
 def test_discriminators_of_every_family_will_do(name):
     assert classifier(name).logits(torch.randn(4, 3, 16, 16)).shape == (4,)

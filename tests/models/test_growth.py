@@ -49,8 +49,8 @@ def test_level_of_detail_in_numbers():
     [
         ({"initial_resolution": 12}, "growth.initial_resolution 12; expected a power of two"),
         ({"initial_resolution": 2}, "growth.initial_resolution 2"),
-        ({"train_kimg": -1}, "growth.train_kimg -1"),
-        ({"fade_kimg": 0}, "growth.fade_kimg 0"),
+        ({"train_kimg": -1}, "growth.train_kimg must be 0 or more, got -1"),
+        ({"fade_kimg": 0}, "growth.fade_kimg must be more than 0, got 0"),
     ],
 )
 def test_values_that_cannot_work_are_refused(options, message):

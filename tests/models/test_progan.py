@@ -141,9 +141,13 @@ def test_the_group_of_the_statistics_is_an_option():
     ("kind", "options", "message"),
     [
         (GeneratorConfig, {"resolution": 48}, "resolution 48"),
-        (GeneratorConfig, {"resolution": 16, "z_dim": 0}, "z_dim 0"),
+        (GeneratorConfig, {"resolution": 16, "z_dim": 0}, "z_dim must be more than 0, got 0"),
         (DiscriminatorConfig, {"resolution": 48}, "resolution 48"),
-        (DiscriminatorConfig, {"resolution": 16, "mbstd_group_size": 0}, "mbstd_group_size 0"),
+        (
+            DiscriminatorConfig,
+            {"resolution": 16, "mbstd_group_size": 0},
+            "mbstd_group_size must be more than 0, got 0",
+        ),
     ],
 )
 def test_values_that_cannot_work_are_refused(kind, options, message):

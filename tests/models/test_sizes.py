@@ -36,9 +36,9 @@ def test_channels_of_the_papers():
         ({"resolution": 48}, "resolution 48; expected a power of two"),
         ({"resolution": 4}, "resolution 4; expected a power of two"),
         ({"channel_base": 8}, "channel_base 8; expected at least the resolution, 16"),
-        ({"img_channels": 0}, "img_channels 0"),
-        ({"channel_max": 0}, "channel_max 0"),
-        ({"c_dim": -1}, "c_dim -1"),
+        ({"img_channels": 0}, "img_channels must be more than 0, got 0"),
+        ({"channel_max": 0}, "channel_max must be more than 0, got 0"),
+        ({"c_dim": -1}, "c_dim must be 0 or more, got -1"),
     ],
 )
 def test_sizes_that_cannot_work_are_refused(options, message):
@@ -49,7 +49,11 @@ def test_sizes_that_cannot_work_are_refused(options, message):
 
 @pytest.mark.parametrize(
     ("group_size", "num_channels", "message"),
-    [(0, 1, "mbstd_group_size 0"), (4, 4, "a divisor of the 6"), (4, -1, "num_channels -1")],
+    [
+        (0, 1, "mbstd_group_size must be more than 0, got 0"),
+        (4, 4, "a divisor of the 6"),
+        (4, -1, "num_channels -1"),
+    ],
 )
 def test_minibatch_statistics_that_cannot_work_are_refused(group_size, num_channels, message):
     for good in (0, 1, 3):

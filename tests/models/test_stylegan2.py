@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import math
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from stylegan.models.stylegan2 import (
     GeneratorConfig,
     set_conv_form,
 )
+from stylegan.nn.equalized import EqualizedConv2d
+from stylegan.nn.modulated import SynthesisLayer, ToRGB
 from stylegan.ops.box import mipmap, upsample_nearest
 
 TABLE_2 = ["orig", "skip", "resnet"]
@@ -159,9 +163,9 @@ def test_float64_inputs_are_computed_in_float64(generator_config, discriminator_
         ({"resolution": 4}, "resolution 4; expected a power of two"),
         ({"resolution": 16, "architecture": "big"}, "one of orig, skip, resnet"),
         ({"resolution": 64, "channel_base": 32}, "channel_base 32"),
-        ({"resolution": 16, "mapping_layers": 0}, "mapping_layers 0"),
-        ({"resolution": 16, "img_channels": 0}, "img_channels 0"),
-        ({"resolution": 16, "c_dim": -1}, "c_dim -1"),
+        ({"resolution": 16, "mapping_layers": 0}, "mapping_layers must be more than 0, got 0"),
+        ({"resolution": 16, "img_channels": 0}, "img_channels must be more than 0, got 0"),
+        ({"resolution": 16, "c_dim": -1}, "c_dim must be 0 or more, got -1"),
     ],
 )
 def test_values_that_cannot_work_are_refused(options, message):
@@ -225,6 +229,75 @@ def test_a_level_beyond_the_network_is_refused(growing, generator_config):
             network.lod = 2.5
     with pytest.raises(ValueError, match="lod must be 0, as this network does not grow"):
         Generator(generator_config).lod = 1
+
+
+def test_a_clamp_bounds_every_layer_but_residual_branches_and_rgb_at_4x4(
+    generator_config, discriminator_config
+):
+    clamp = 0.01  # below what the biases alone give
+    outputs = {}
+
+    def observe(network):
+        for name, layer in network.named_modules():
+            if isinstance(layer, EqualizedConv2d | SynthesisLayer | ToRGB):
+
+                def record(layer, x, y, name=name):
+                    outputs[name] = y.abs().max().item()
+
+                layer.register_forward_hook(record)
+                if layer.bias is not None:
+                    torch.nn.init.ones_(layer.bias)
+
+    for architecture in TABLE_2:
+        options = {"architecture": architecture, "conv_clamp": clamp}
+        generator = Generator(dataclasses.replace(generator_config, **options))
+        discriminator = Discriminator(dataclasses.replace(discriminator_config, **options))
+        observe(generator)
+        observe(discriminator)
+        discriminator(generator(torch.randn(4, 8)) + torch.randn(4, 3, 16, 16))
+        for name, largest in outputs.items():
+            if name.endswith("skip"):
+                continue
+            is_scaled = architecture == "resnet" and name.endswith("conv1")
+            is_scaled = is_scaled and not name.startswith("synthesis.b4")
+            bound = clamp * math.sqrt(0.5) if is_scaled else clamp
+            if name == "b4.fromrgb":
+                assert largest > 10 * clamp
+            else:
+                assert largest == pytest.approx(bound, rel=1e-6), name
+        outputs.clear()
+
+
+def test_a_large_bias_is_clamped_in_float32(generator_config):
+    clamped = Generator(dataclasses.replace(generator_config, conv_clamp=256.0))
+    free = Generator(generator_config)
+    free.load_state_dict(clamped.state_dict())
+    z = torch.randn(2, 8)
+    torch.testing.assert_close(clamped(z), free(z), rtol=0, atol=0)
+    with torch.no_grad():
+        for network in (clamped, free):
+            network.synthesis.b8.conv0.bias[0] = 400
+    assert (clamped(z) - free(z)).abs().max() > 0.1 * free(z).abs().max()
+
+
+def test_networks_of_files_without_a_clamp_have_none(generator_config, tmp_path):
+    io.save(Networks(generator=Generator(generator_config)), tmp_path / "net")
+    description = json.loads((tmp_path / "net/model.json").read_text())
+    del description["networks"]["generator"]["config"]["conv_clamp"]
+    (tmp_path / "net/model.json").write_text(json.dumps(description))
+    assert io.load(tmp_path / "net").generator.config == generator_config
+
+
+def test_the_clamp_is_saved(generator_config, tmp_path):
+    config = dataclasses.replace(generator_config, conv_clamp=3.5)
+    io.save(Networks(generator=Generator(config)), tmp_path / "net")
+    assert io.load(tmp_path / "net").generator.config == config
+
+
+@pytest.mark.parametrize("clamp", [0, -1.0, float("nan")])
+def test_a_clamp_that_leaves_nothing_is_refused(generator_config, clamp):
+    with pytest.raises(ConfigError, match="conv_clamp"):
+        dataclasses.replace(generator_config, conv_clamp=clamp)
 
 
 def test_the_level_of_detail_is_saved(growing, tmp_path):

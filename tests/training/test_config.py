@@ -11,6 +11,7 @@ from stylegan.training.config import (
     RuntimeConfig,
     check_processes,
     differences,
+    group_of,
 )
 from stylegan.training.log import read_log
 from stylegan.training.loop import train
@@ -177,6 +178,13 @@ def test_every_field_is_documented(growing_config):
             assert f"\n        {field.name}: " in part.__doc__ or (
                 f"\n    {field.name}: " in part.__doc__
             ), f"{part.__name__}.{field.name}"
+
+
+def test_without_a_group_size_the_whole_batch_stays_together(run_config):
+    config = run_config.with_overrides("batch=8", "discriminator.mbstd_group_size=none")
+    assert group_of(config, 8) == 8
+    with pytest.raises(ConfigError, match="batch 8 in groups of 8"):
+        check_processes(config, 2)
 
 
 @pytest.mark.parametrize(

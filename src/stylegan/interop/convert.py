@@ -170,7 +170,7 @@ def _summary(
         latents = f"z {network.z_dim}, w {network.w_dim}, {depth} mapping layers"
     shape = getattr(config, "architecture", "growing" if network.is_growing else "")
     others = [
-        f"{field.name} {getattr(config, field.name)}"
+        f"{field.name} {_shown(getattr(config, field.name))}"
         for field in dataclasses.fields(config)
         if field.name not in _SHOWN_FIELDS and getattr(config, field.name) != field.default
     ]
@@ -187,6 +187,10 @@ def _summary(
         others=", ".join(others),
         parameters=num_parameters(network),
     )
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _widths(widths: dict[int, int]) -> str:

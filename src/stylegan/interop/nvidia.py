@@ -7,7 +7,6 @@ Two files hold these networks: the official pickles, which we read, and dictiona
 dicts, which we read and write.
 """
 
-import math
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -24,6 +23,7 @@ from stylegan.interop.sizes import (
     architecture_of,
     channels_of,
     count,
+    lr_ratio,
     refusal,
     resolutions_of,
     shapes_of,
@@ -66,8 +66,8 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
     """Build our networks from official ones.
 
     Sizes and architecture are read off the tensors' shapes, and must agree with the arguments
-    that the file records. Every tensor is used. The clamp of float16 activations that some files
-    record (`conv_clamp`) is left out: in float32 it is never reached.
+    that the file records. Every tensor is used. Mapping layers with a learning-rate multiplier
+    other than 0.01 are rescaled to 0.01: they compute the same, but train at another speed.
 
     Args:
         modules: by their official names; emptied, so that each can be freed once it is built.
@@ -80,7 +80,7 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
     networks = Networks()
     for key in list(modules):
         module, place = modules.pop(key), f"{origin} ({key})"
-        tensors = _without_filters(module.state_dict, place)
+        tensors = _with_usual_multiplier(_without_filters(module.state_dict, place), module, place)
         build: Callable[[], Generator | Discriminator]
         try:
             if key == "D":
@@ -190,7 +190,7 @@ def _common_arguments(
         "channel_base": config.channel_base,
         "channel_max": config.channel_max,
         "num_fp16_res": 0,
-        "conv_clamp": None,
+        "conv_clamp": config.conv_clamp,
     }
 
 
@@ -266,6 +266,7 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
         architecture=architecture,
         channel_base=channel_base,
         channel_max=channel_max,
+        conv_clamp=_conv_clamp(module, said, origin),
     )
 
 
@@ -296,8 +297,9 @@ def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorC
     widths[4] = size_of(shapes, "b4.conv.weight", 0, origin)
     channel_base, channel_max = channels_of(widths, said, origin)
     group_size = module.attributes.get("b4.mbstd.group_size", said.get("mbstd_group_size", 4))
-    if not isinstance(group_size, int):  # None is the whole batch there
+    if group_size is not None and not isinstance(group_size, int):
         raise refusal(f"{origin} has minibatch groups of {shown(group_size)}", "a whole number")
+    default_depth = DiscriminatorConfig.mapping_layers  # without labels there is no mapping network
     return DiscriminatorConfig(
         resolution=resolutions[-1],
         img_channels=img_channels,
@@ -305,9 +307,10 @@ def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorC
         architecture=architecture,
         channel_base=channel_base,
         channel_max=channel_max,
-        mapping_layers=count(shapes, "mapping.fc", ".weight") or DiscriminatorConfig.mapping_layers,
+        mapping_layers=count(shapes, "mapping.fc", ".weight") if is_conditional else default_depth,
         mbstd_group_size=group_size,
         mbstd_num_channels=size_of(shapes, "b4.conv.weight", 1, origin) - widths[4],
+        conv_clamp=_conv_clamp(module, said, origin),
     )
 
 
@@ -326,15 +329,51 @@ def _said(
 def _usual_layers(module: OfficialModule, origin: str) -> None:
     """Refuse layers that have the usual shapes but compute something else."""
     for name, value in module.attributes.items():
-        layer, _, attribute = name.rpartition(".")
-        is_mapping = re.fullmatch(r"mapping\.fc\d+", layer) is not None
-        if attribute == "activation" and value not in ("lrelu", "linear"):
+        if name.endswith(".activation") and value not in ("lrelu", "linear"):
             raise refusal(f"{origin} has {shown(value)} at {shown(name)}", "leaky ReLU")
-        is_rate = is_mapping and attribute == "bias_gain"
-        if is_rate and not (isinstance(value, float) and math.isclose(value, 0.01)):
-            raise refusal(
-                f"{origin} has learning-rate multiplier {shown(value)} at {shown(layer)}", "0.01"
-            )
+
+
+def _conv_clamp(module: OfficialModule, said: Mapping[str, object], origin: str) -> float | None:
+    """Return the clamp of a network's convolutions.
+
+    Every layer records its own. Residual branches and D's RGB layer at 4x4 never have one.
+    """
+    suffix = ".conv_clamp"
+    clamps = {
+        value
+        for name, value in module.attributes.items()
+        if name.endswith(suffix)
+        and not name.endswith(f".skip{suffix}")
+        and name != f"b4.fromrgb{suffix}"
+    }
+    if len(clamps) > 1:
+        raise refusal(f"{origin} has layers with different conv_clamp", "the same in every layer")
+    clamp = clamps.pop() if clamps else said.get("conv_clamp")
+    if clamp is None:
+        return None
+    if isinstance(clamp, bool) or not isinstance(clamp, int | float):
+        raise refusal(f"{origin} has conv_clamp {shown(clamp)}", "a number above 0, or None")
+    return float(clamp)
+
+
+def _with_usual_multiplier(
+    tensors: Mapping[str, Tensor], module: OfficialModule, origin: str
+) -> dict[str, Tensor]:
+    """Scale the mapping layers to our learning-rate multiplier.
+
+    A layer computes with its stored numbers times the multiplier, which it records as the gain
+    of its bias.
+    """
+    scaled = dict(tensors)
+    for name, value in module.attributes.items():
+        layer, _, attribute = name.rpartition(".")
+        if attribute != "bias_gain" or not re.fullmatch(r"mapping\.fc\d+", layer):
+            continue
+        by = lr_ratio(value, f"{origin} at {shown(layer)}")
+        for tensor in (f"{layer}.weight", f"{layer}.bias"):
+            if by != 1 and tensor in scaled:
+                scaled[tensor] = scaled[tensor] * by
+    return scaled
 
 
 def _without_filters(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:

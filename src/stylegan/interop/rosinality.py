@@ -89,6 +89,12 @@ def tensors_of(networks: Networks) -> dict[str, object]:
         if not isinstance(network, Generator | Discriminator):
             raise _inexpressible(name, f"family {family_of(network)}", "stylegan2")
         _check_expressible(network.config, name)
+        if network.config.conv_clamp is not None:
+            logger.warning(
+                "%s is written without its conv_clamp of %g, which these files cannot hold",
+                name,
+                network.config.conv_clamp,
+            )
         tensors = network.state_dict()
         if isinstance(network, Generator):
             mean = tensors.pop("mapping.w_avg")

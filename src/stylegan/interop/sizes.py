@@ -1,14 +1,17 @@
 """What the shapes of a file's tensors say about a network, checked against what the file says."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import cast
 
 from torch import Tensor
 
 from stylegan.errors import WeightsError
 from stylegan.interop.restricted import shown
 from stylegan.models.stylegan2 import Architecture
+from stylegan.nn.mapping import LR_MULTIPLIER
 
 Shapes = Mapping[str, list[int]]
 
@@ -85,6 +88,24 @@ def agree(found: Mapping[str, object], said: Mapping[str, object], origin: str) 
                 f"{origin} says {name} = {shown(told)}, its tensors say {shown(value)}",
                 "arguments that agree with the tensors",
             )
+
+
+def lr_ratio(multiplier: object, origin: str) -> float:
+    """Return a file's learning-rate multiplier of a mapping layer, divided by ours.
+
+    Layers compute with their stored numbers times the multiplier, so that ours must store the
+    file's numbers times this ratio.
+
+    Raises:
+        WeightsError: if the multiplier is not a number from above 0 to 1000.
+    """
+    is_number = isinstance(multiplier, int | float) and not isinstance(multiplier, bool)
+    if not is_number or not 0 < cast(float, multiplier) <= 1000:
+        raise refusal(
+            f"{origin} has learning-rate multiplier {shown(multiplier)}", "a number above 0"
+        )
+    ratio = cast(float, multiplier) / LR_MULTIPLIER
+    return 1.0 if math.isclose(ratio, 1) else ratio
 
 
 def usual(expected: Mapping[str, object], said: Mapping[str, object], origin: str) -> None:

@@ -25,13 +25,13 @@ from stylegan.interop.naming import (
     shifted,
     tf_pair,
 )
-from stylegan.interop.restricted import shown
 from stylegan.interop.sizes import (
     Shapes,
     agree,
     architecture_of,
     channels_of,
     count,
+    lr_ratio,
     refusal,
     resolutions_of,
     shapes_of,
@@ -48,9 +48,9 @@ from stylegan.models.stylegan2 import (
     Generator,
     GeneratorConfig,
 )
+from stylegan.nn.mapping import LR_MULTIPLIER
 
 _FIRST_LOD = ("synthesis/lod", "lod")  # training sets the first of these that is there
-_LR_MULTIPLIER = 0.01  # of our mapping networks' layers
 _USUAL = {
     "resample_kernel": [1, 3, 3, 1],
     "nonlinearity": "lrelu",
@@ -89,13 +89,12 @@ def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
         try:
             if key == "D":
                 critic = _discriminator_config(network, shapes, place)
-                lrmul = _lr_multiplier(network, critic, place)
-                names = _discriminator_names(critic, lrmul)
+                names = _discriminator_names(critic, _lr_ratio(network, critic, place))
                 tensors = names.read(network.variables, origin=place)
                 built = fill(partial(Discriminator, critic), tensors, origin=place)
             else:
                 config = _generator_config(network, shapes, place)
-                names = _generator_names(config, _lr_multiplier(network, config, place))
+                names = _generator_names(config, _lr_ratio(network, config, place))
                 tensors = names.read(network.variables, origin=place)
                 built = fill(partial(Generator, config), tensors, origin=place)
         except ConfigError as error:
@@ -226,35 +225,28 @@ def _said(network: TensorFlowNetwork) -> dict[str, object]:
     return said
 
 
-def _lr_multiplier(
+def _lr_ratio(
     network: TensorFlowNetwork, config: GeneratorConfig | DiscriminatorConfig, origin: str
 ) -> float:
-    """Return the learning-rate multiplier of a mapping network's layers.
+    """Return the learning-rate multiplier of a mapping network's layers, divided by ours.
 
-    Where the file does not say, it is 0.01 in generators and 0.1 in ADA's discriminators, whose
-    mapping networks have no such layers unless the file says so, too.
+    Where the file does not record it, it is 0.01 in generators and 0.1 in ADA's discriminators,
+    whose mapping networks have no layers by default.
     """
-    usual_value = _LR_MULTIPLIER if isinstance(config, GeneratorConfig) else 0.1
-    told = network.static_kwargs.get("mapping_lrmul")
-    value = usual_value if told is None or config.mapping_layers == 0 else told
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1000:
-        raise refusal(f"{origin} has mapping_lrmul {shown(told)}", "a number above 0")
-    return float(value)
+    default = LR_MULTIPLIER if isinstance(config, GeneratorConfig) else 0.1
+    multiplier = network.static_kwargs.get("mapping_lrmul")
+    is_unknown = multiplier is None or config.mapping_layers == 0
+    return lr_ratio(default if is_unknown else multiplier, origin)
 
 
-def _mapping_rows(theirs: str, num_layers: int, lr_multiplier: float) -> Iterator[Row]:
-    """Name the layers of a mapping network.
-
-    What they compute with is the stored numbers times the multiplier. Ours have another, which
-    the stored numbers make up for: only further training would tell the difference.
-    """
-    by = lr_multiplier / _LR_MULTIPLIER
-    weight, bias = multiplied(TF_DENSE, by), multiplied(SAME, by)
+def _mapping_rows(theirs: str, num_layers: int, ratio: float) -> Iterator[Row]:
+    """Give the rows of a mapping network's layers, scaled by `_lr_ratio`."""
+    weight, bias = multiplied(TF_DENSE, ratio), multiplied(SAME, ratio)
     for index in range(num_layers):
         yield from tf_pair(f"{theirs}{index}", f"mapping.fc{index}", weight, bias=bias)
 
 
-def _generator_names(config: GeneratorConfig, lr_multiplier: float) -> NameMap:
+def _generator_names(config: GeneratorConfig, ratio: float) -> NameMap:
     """Name every tensor of a generator both ways."""
 
     def mapping() -> Iterator[Row]:
@@ -262,7 +254,7 @@ def _generator_names(config: GeneratorConfig, lr_multiplier: float) -> NameMap:
             yield Row("mapping/LabelConcat/weight", "mapping.embed.weight", TF_DENSE)
         elif config.c_dim > 0:
             yield from tf_pair("mapping/LabelEmbed", "mapping.embed", TF_DENSE)
-        yield from _mapping_rows("mapping/Dense", config.mapping_layers, lr_multiplier)
+        yield from _mapping_rows("mapping/Dense", config.mapping_layers, ratio)
         yield Row("dlatent_avg", "mapping.w_avg")
 
     def styled(theirs: str, ours: str, layout: Layout) -> Iterator[Row]:
@@ -297,7 +289,7 @@ def _generator_names(config: GeneratorConfig, lr_multiplier: float) -> NameMap:
     return NameMap([*mapping(), *synthesis()], ignored=_FIRST_LOD)
 
 
-def _discriminator_names(config: DiscriminatorConfig, lr_multiplier: float) -> NameMap:
+def _discriminator_names(config: DiscriminatorConfig, ratio: float) -> NameMap:
     """Name every tensor of a discriminator both ways."""
 
     def rows() -> Iterator[Row]:
@@ -318,7 +310,7 @@ def _discriminator_names(config: DiscriminatorConfig, lr_multiplier: float) -> N
         yield from tf_pair("Output", "b4.out", TF_DENSE)
         if config.c_dim > 0 and config.label_head == "projection":
             yield from tf_pair("LabelEmbed", "mapping.embed", TF_DENSE)
-            yield from _mapping_rows("Mapping", config.mapping_layers, lr_multiplier)
+            yield from _mapping_rows("Mapping", config.mapping_layers, ratio)
 
     return NameMap(rows(), ignored=_FIRST_LOD)
 

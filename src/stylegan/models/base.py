@@ -42,7 +42,7 @@ class DiscriminatorConfig(Protocol):
     @property
     def c_dim(self) -> int: ...  # noqa: D102
     @property
-    def mbstd_group_size(self) -> int: ...  # noqa: D102
+    def mbstd_group_size(self) -> int | None: ...  # noqa: D102
 
 
 class AbstractGenerator(nn.Module, ABC):

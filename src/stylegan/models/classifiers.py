@@ -8,6 +8,7 @@ from torch import Tensor
 from stylegan.errors import ConfigError
 from stylegan.models.base import AbstractDiscriminator
 from stylegan.ops.box import downsample_box
+from stylegan.ops.normalize import stddev_group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,8 @@ class Classifier:
             raise ValueError(f"images must be square, got {height}x{width}")
         self.check(img_channels=channels, resolution=height)
         small = downsample_box(images.to(torch.float32), factor=height // self.resolution)
-        group = self.network.config.mbstd_group_size
-        whole = num if num < group else num - num % group
+        group = stddev_group(self.network.config.mbstd_group_size, num)
+        whole = num - num % group if num else 0
         parts = [part for part in (small[:whole], small[whole:]) if len(part)]
         found = [self.network(part).squeeze(1) for part in parts]
         return torch.cat(found) if found else small.new_empty([0])

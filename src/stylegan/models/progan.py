@@ -68,8 +68,8 @@ class DiscriminatorConfig:
         channel_max: ... but no more than this.
         fused_scale: average 2x2 pixels before the activation, within the convolution, and not
             after it. Weight files of the official code exist for both.
-        mbstd_group_size: samples in a group of the minibatch standard deviation. The paper
-            takes the whole batch, the official code 4, and 16 to reproduce the paper.
+        mbstd_group_size: samples in a group of the minibatch standard deviation; None for the
+            whole batch, as in the paper. The official code has 4, and 16 to reproduce the paper.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
     """
 
@@ -79,7 +79,7 @@ class DiscriminatorConfig:
     channel_base: int = 16384
     channel_max: int = 512
     fused_scale: bool = True
-    mbstd_group_size: int = 4
+    mbstd_group_size: int | None = 4
     mbstd_num_channels: int = 1
 
     def __post_init__(self) -> None:

@@ -54,9 +54,12 @@ def check_sizes(config: SizesConfig) -> None:
     check_not_negative("c_dim", config.c_dim)
 
 
-def check_minibatch_stddev(config: SizesConfig, *, group_size: int, num_channels: int) -> None:
+def check_minibatch_stddev(
+    config: SizesConfig, *, group_size: int | None, num_channels: int
+) -> None:
     """Raise ConfigError unless the minibatch standard deviation fits the channels at 4x4."""
-    check_positive("mbstd_group_size", group_size)
+    if group_size is not None:
+        check_positive("mbstd_group_size", group_size)
     channels = channels_at(config, 4)
     if num_channels < 0 or (num_channels and channels % num_channels):
         raise ConfigError(

@@ -96,7 +96,8 @@ class DiscriminatorConfig:
         c_dim: width of the labels, 0 for none.
         channel_base: a block at resolution r has `channel_base / r` channels ...
         channel_max: ... but no more than this.
-        mbstd_group_size: samples in a group of the minibatch standard deviation.
+        mbstd_group_size: samples in a group of the minibatch standard deviation; None for the
+            whole batch.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
     """
 
@@ -105,7 +106,7 @@ class DiscriminatorConfig:
     c_dim: int = 0
     channel_base: int = 16384
     channel_max: int = 512
-    mbstd_group_size: int = 4
+    mbstd_group_size: int | None = 4
     mbstd_num_channels: int = 1
 
     def __post_init__(self) -> None:

@@ -60,6 +60,8 @@ class GeneratorConfig:
             fades; "mipmap" gives an image at each resolution.
         channel_base: a block at resolution r has `channel_base / r` channels ...
         channel_max: ... but no more than this.
+        conv_clamp: bound on the magnitude of the output of each synthesis layer and RGB layer, in
+            every precision; None for none. Official files of ADA and StyleGAN3 have 256.
     """
 
     resolution: int
@@ -73,6 +75,7 @@ class GeneratorConfig:
     architecture: Architecture = "skip"
     channel_base: int = 32768
     channel_max: int = 512
+    conv_clamp: float | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -100,8 +103,12 @@ class DiscriminatorConfig:
         label_head: how labels enter: "projection" of the features on their embedding, as in
             ADA, or "select": one output for each class, as StyleGAN2 in TensorFlow does.
         mapping_layers: depth of the mapping network of the labels, for "projection".
-        mbstd_group_size: samples in a group of the minibatch standard deviation.
+        mbstd_group_size: samples in a group of the minibatch standard deviation; None for the
+            whole batch.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
+        conv_clamp: bound on the magnitude of the output of each convolution, in every precision,
+            but for residual branches and RGB at 4x4; None for none. Official files of ADA and
+            StyleGAN3 have 256.
     """
 
     resolution: int
@@ -112,8 +119,9 @@ class DiscriminatorConfig:
     channel_max: int = 512
     label_head: Literal["projection", "select"] = "projection"
     mapping_layers: int = 8
-    mbstd_group_size: int = 4
+    mbstd_group_size: int | None = 4
     mbstd_num_channels: int = 1
+    conv_clamp: float | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -138,7 +146,7 @@ class SynthesisBlock(nn.Module):
 
     def __init__(self, in_channels: int, *, config: GeneratorConfig, resolution: int) -> None:
         super().__init__()
-        channels = channels_at(config, resolution)
+        channels, clamp = channels_at(config, resolution), config.conv_clamp
         self.architecture = config.architecture
         self.is_first = in_channels == 0
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
@@ -146,11 +154,18 @@ class SynthesisBlock(nn.Module):
             self.const = nn.Parameter(torch.randn(channels, resolution, resolution))
         else:
             self.conv0 = SynthesisLayer(
-                in_channels, channels, w_dim=config.w_dim, resolution=resolution, up=True
+                in_channels,
+                channels,
+                w_dim=config.w_dim,
+                resolution=resolution,
+                up=True,
+                clamp=clamp,
             )
-        self.conv1 = SynthesisLayer(channels, channels, w_dim=config.w_dim, resolution=resolution)
+        self.conv1 = SynthesisLayer(
+            channels, channels, w_dim=config.w_dim, resolution=resolution, clamp=clamp
+        )
         if self.architecture in RGB_EVERYWHERE or resolution == config.resolution:
-            self.torgb = ToRGB(channels, config.img_channels, w_dim=config.w_dim)
+            self.torgb = ToRGB(channels, config.img_channels, w_dim=config.w_dim, clamp=clamp)
         if self.architecture == "resnet" and not self.is_first:
             self.skip = EqualizedConv2d(in_channels, channels, 1, bias=False)
         self.num_convs = 1 if self.is_first else 2
@@ -359,15 +374,17 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, *, config: DiscriminatorConfig, resolution: int) -> None:
         super().__init__()
-        channels = channels_at(config, resolution)
+        channels, clamp = channels_at(config, resolution), config.conv_clamp
         out_channels = channels_at(config, resolution // 2)
         self.architecture = config.architecture
         is_top = resolution == config.resolution
         if self.architecture in RGB_EVERYWHERE or is_top:
-            self.fromrgb = EqualizedConv2d(config.img_channels, channels, 1, act="lrelu")
+            self.fromrgb = EqualizedConv2d(
+                config.img_channels, channels, 1, act="lrelu", clamp=clamp
+            )
         in_channels = 2 * channels if self.architecture == "mipmap" and not is_top else channels
-        self.conv0 = EqualizedConv2d(in_channels, channels, 3, act="lrelu")
-        self.conv1 = EqualizedConv2d(channels, out_channels, 3, act="lrelu", down=True)
+        self.conv0 = EqualizedConv2d(in_channels, channels, 3, act="lrelu", clamp=clamp)
+        self.conv1 = EqualizedConv2d(channels, out_channels, 3, act="lrelu", down=True, clamp=clamp)
         if self.architecture == "resnet":
             self.skip = EqualizedConv2d(channels, out_channels, 1, bias=False, down=True)
 
@@ -395,10 +412,11 @@ class DiscriminatorEpilogue(nn.Module):
         self.mbstd_group_size = config.mbstd_group_size
         self.mbstd_num_channels = config.mbstd_num_channels
         if config.architecture in RGB_EVERYWHERE:
+            # without a clamp, as in the official files
             self.fromrgb = EqualizedConv2d(config.img_channels, channels, 1, act="lrelu")
         in_channels = 2 * channels if config.architecture == "mipmap" else channels
         in_channels += config.mbstd_num_channels
-        self.conv = EqualizedConv2d(in_channels, channels, 3, act="lrelu")
+        self.conv = EqualizedConv2d(in_channels, channels, 3, act="lrelu", clamp=config.conv_clamp)
         self.fc = EqualizedLinear(channels * 16, channels, act="lrelu")
         self.out = EqualizedLinear(channels, out_features)
 
@@ -528,6 +546,8 @@ def set_conv_form(generator: Generator, form: ConvForm) -> None:
 def _check_common(config: GeneratorConfig | DiscriminatorConfig) -> None:
     check_sizes(config)
     _check_choice("architecture", config.architecture, get_args(Architecture))
+    if config.conv_clamp is not None:
+        check_positive("conv_clamp", config.conv_clamp)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -83,6 +83,7 @@ class EqualizedConv2d(nn.Module):
         bias: add one learned offset per output channel, zero at first.
         down: halve the size, filtering with [1, 3, 3, 1] first.
         weight_gain: of the weight alone; None takes the activation's gain, for the bias too.
+        clamp: bound on the magnitude of the output, before `gain` of `forward`; None for none.
 
     Raises:
         ValueError: if `kernel_size` is even, as it would move the image by half a pixel.
@@ -100,12 +101,14 @@ class EqualizedConv2d(nn.Module):
         bias: bool = True,
         down: bool = False,
         weight_gain: float | None = None,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         self.act: Activation = act
         self.down = down
+        self.clamp = clamp
         weight_gain, self.bias_scale = _gains(act, weight_gain)
         self.scale = weight_gain / math.sqrt(in_channels * kernel_size**2)
         self.padding = kernel_size // 2
@@ -124,7 +127,7 @@ class EqualizedConv2d(nn.Module):
             x = conv2d_down(x, weight, self.kernel, bias=bias)
         else:
             x = F.conv2d(x, weight, bias, padding=self.padding)
-        clamp = clamp_for(x, gain)
+        clamp = clamp_for(x, gain, clamp=self.clamp)
         return bias_act(x, later, act=self.act, gain=1, clamp=clamp, inplace=True)
 
     def extra_repr(self) -> str:

@@ -11,6 +11,9 @@ from stylegan.ops.normalize import pixel_norm
 
 LabelNorm = Literal["separate", "joint"]
 
+LR_MULTIPLIER = 0.01
+"""Learning-rate multiplier of the layers (Karras et al. 2019, section 4.1)."""
+
 
 class MappingNetwork(nn.Module):
     """Map latents z, and labels c if there are any, to styles ws.
@@ -48,7 +51,7 @@ class MappingNetwork(nn.Module):
         num_layers: int = 8,
         num_ws: int | None = None,
         hidden_dim: int | None = None,
-        lr_multiplier: float = 0.01,
+        lr_multiplier: float = LR_MULTIPLIER,
         weight_gain: float | None = None,
         label_norm: LabelNorm = "separate",
     ) -> None:

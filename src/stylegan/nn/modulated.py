@@ -26,16 +26,25 @@ class SynthesisLayer(nn.Module):
         w_dim: width of w.
         resolution: side of the output, in pixels.
         up: double the size, filtering with [1, 3, 3, 1].
+        clamp: bound on the magnitude of the output, before `gain` of `forward`; None for none.
     """
 
     kernel: Tensor
     noise_const: Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, w_dim: int, resolution: int, up: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        w_dim: int,
+        resolution: int,
+        up: bool = False,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.resolution = resolution
+        self.clamp = clamp
         self.up = up
         self.form: ConvForm = "scaled"
         self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
@@ -68,7 +77,7 @@ class SynthesisLayer(nn.Module):
             bias=self.bias,
             act="lrelu",
             gain=ACTIVATION_GAIN["lrelu"] * gain,
-            clamp=clamp_for(x, gain),
+            clamp=clamp_for(x, gain, clamp=self.clamp),
             form=self.form,
         )
 
@@ -85,10 +94,14 @@ class ToRGB(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the image.
         w_dim: width of w.
+        clamp: bound on the magnitude of the output; None for none.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, w_dim: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, w_dim: int, clamp: float | None = None
+    ) -> None:
         super().__init__()
+        self.clamp = clamp
         self.scale = 1 / math.sqrt(in_channels)
         self.form: ConvForm = "scaled"
         self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
@@ -104,7 +117,7 @@ class ToRGB(nn.Module):
             styles,
             demodulate=False,
             bias=self.bias,
-            clamp=clamp_for(x),
+            clamp=clamp_for(x, clamp=self.clamp),
             form=self.form,
         )
 

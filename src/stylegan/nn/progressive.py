@@ -63,7 +63,7 @@ class DiscriminatorHead(nn.Module):
         img_channels: channels of the images.
         channels: channels at 4x4.
         out_features: numbers that come out.
-        mbstd_group_size: samples in a group of the minibatch standard deviation.
+        mbstd_group_size: samples in a group of the minibatch standard deviation; None for all.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
     """
 
@@ -73,7 +73,7 @@ class DiscriminatorHead(nn.Module):
         channels: int,
         *,
         out_features: int,
-        mbstd_group_size: int,
+        mbstd_group_size: int | None,
         mbstd_num_channels: int,
     ) -> None:
         super().__init__()

@@ -20,9 +20,17 @@ HALF_CLAMP = 256.0
 """Bound on activations in float16, whose range ends at 65504 (Karras et al. 2020, ADA)."""
 
 
-def clamp_for(x: Tensor, gain: float = 1.0) -> float | None:
-    """Return the bound on what a layer makes of `x`, times its gain; None but for float16."""
-    return HALF_CLAMP * gain if x.dtype == torch.float16 else None
+def clamp_for(x: Tensor, gain: float = 1.0, *, clamp: float | None = None) -> float | None:
+    """Return the bound on the magnitude of a layer's output.
+
+    Args:
+        x: the layer's input. float16 is always clamped, by default to `HALF_CLAMP`.
+        gain: the layer's output gain, which scales the bound too.
+        clamp: the layer's own bound in every dtype; None for none.
+    """
+    if clamp is None and x.dtype == torch.float16:
+        clamp = HALF_CLAMP
+    return None if clamp is None else clamp * gain
 
 
 def bias_act(

@@ -97,7 +97,12 @@ class _AdaIN(torch.autograd.Function):
         return x_grad.addcmul_(y, slope).to(x.dtype), scale_grad, shift_grad, None
 
 
-def minibatch_stddev(x: Tensor, *, group_size: int, num_channels: int = 1) -> Tensor:
+def stddev_group(group_size: int | None, num: int) -> int:
+    """Return the samples of a group of `minibatch_stddev` in a batch of `num`."""
+    return num if group_size is None else min(group_size, num)
+
+
+def minibatch_stddev(x: Tensor, *, group_size: int | None, num_channels: int = 1) -> Tensor:
     """Append the standard deviation over groups of samples as constant channels.
 
     Sample n belongs to group `n % M` of `M = N / group_size` groups, as in the official code:
@@ -107,7 +112,7 @@ def minibatch_stddev(x: Tensor, *, group_size: int, num_channels: int = 1) -> Te
 
     Args:
         x: [N, C, H, W].
-        group_size: samples in a group; N where N is smaller.
+        group_size: samples in a group; N where N is smaller, and for None.
         num_channels: number of statistics F; each averages over its share C / F of the channels.
 
     Returns:
@@ -117,7 +122,7 @@ def minibatch_stddev(x: Tensor, *, group_size: int, num_channels: int = 1) -> Te
         ValueError: if N is not a multiple of the group size, or C of F.
     """
     num, channels, height, width = x.shape
-    group_size = min(group_size, num)
+    group_size = stddev_group(group_size, num)
     if num % group_size or channels % num_channels:
         raise ValueError(
             f"minibatch_stddev needs a batch that is a multiple of the group size and channels "

@@ -10,6 +10,7 @@ from stylegan.losses.objective import LossConfig
 from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
 from stylegan.models.growth import SMALLEST, Growth
 from stylegan.models.registry import FAMILIES
+from stylegan.ops.normalize import stddev_group
 from stylegan.training import fields
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -388,7 +389,9 @@ def _check_growth(config: RunConfig, growth: GrowthConfig) -> None:
 
 def _check_batch(name: str, batch: int, config: RunConfig) -> None:
     divisors = {
-        "discriminator.mbstd_group_size": min(config.discriminator.mbstd_group_size, batch),
+        "discriminator.mbstd_group_size": stddev_group(
+            config.discriminator.mbstd_group_size, batch
+        ),
         "loss.pl_batch_shrink": config.loss.pl_batch_shrink if config.loss.pl_weight > 0 else 1,
     }
     for part, divisor in divisors.items():
@@ -408,7 +411,7 @@ def group_of(config: RunConfig, batch: int, *, shrink: int = 1) -> int:
         batch: rows of the main phases.
         shrink: by how much that of the phase in question is smaller, as are its groups.
     """
-    group = min(config.discriminator.mbstd_group_size, batch)
+    group = stddev_group(config.discriminator.mbstd_group_size, batch)
     return group // shrink if group % shrink == 0 else 1
 
 

@@ -10,6 +10,7 @@ import torch
 from stylegan.errors import ConfigError, check_positive
 from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
 from stylegan.models.registry import FAMILIES, configs_for
+from stylegan.ops.normalize import stddev_group
 from stylegan.training.config import (
     DataConfig,
     EmaConfig,
@@ -149,7 +150,7 @@ def configure(
         raise ConfigError(f"--batch {batch}", expected="1 or more", fix="raise it")
     total_kimg = _first(choices.total_kimg, preset.kimg)
     check_positive("output.total_kimg", total_kimg)
-    group = min(discriminator.mbstd_group_size, batch)
+    group = stddev_group(discriminator.mbstd_group_size, batch)
     gamma, gamma_reason = _gamma(preset, choices, batch)
     precision, precision_reason = _precision(choices)
     growth = _growth(preset, choices.resolution, batch, group=group, total_kimg=total_kimg)
