@@ -169,6 +169,8 @@ FOLDERS = {
     ],
     "workflows": [
         "convert",
+        "page",
+        "curves",
     ],
     "cli": [
         "options",
@@ -191,8 +193,6 @@ FOLDERS = {
         "projections",
         "project",
         "attribute",
-        "page",
-        "curves",
         "figures",
         "analyze",
         "directions",

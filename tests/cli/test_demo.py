@@ -9,13 +9,13 @@ from PIL import Image
 
 from stylegan import images
 from stylegan.cli import demo
-from stylegan.cli.curves import charts, evenly, metric_charts
 from stylegan.cli.demo import find_data, main
-from stylegan.cli.page import line_chart
 from stylegan.errors import CheckpointError, ConfigError, DataError
 from stylegan.interop.load import load
 from stylegan.rng import generator_for
 from stylegan.training.loop import Outcome
+from stylegan.workflows.curves import charts, evenly, metric_charts
+from stylegan.workflows.page import Section, page
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_charts_draw_what_the_log_has():
     assert drawn["Speed"].series == {"speed": [(1, 9), (3, 8)]}
     assert drawn["R1 penalty"].series == {"R1": []}
     for chart in drawn.values():
-        assert chart.x_label in line_chart(chart)
+        assert chart.x_label in page("p", sections=[Section(title="s", blocks=[chart])])
 
 
 def test_each_metric_of_the_log_has_a_chart():
@@ -194,7 +194,7 @@ def test_each_metric_of_the_log_has_a_chart():
         "swd2k": {"swd2k": [(2, 4)]},
     }
     for name, chart in drawn.items():
-        assert name in line_chart(chart)
+        assert name in page("p", sections=[Section(title="s", blocks=[chart])])
     assert metric_charts(log[1:2]) == []
 
 

@@ -34,7 +34,6 @@ from stylegan.cli.measuring import (
     tools_for,
 )
 from stylegan.cli.options import Device, DeviceName, Seed, console
-from stylegan.cli.page import Chart, Figure
 from stylegan.cli.plotting import import_matplotlib, write_plot
 from stylegan.cli.ranking import save_ranking
 from stylegan.data.dataset import ImageDataset
@@ -43,6 +42,7 @@ from stylegan.files import write_atomic
 from stylegan.interop.load import complete_snapshots, is_run
 from stylegan.metrics.protocols import PathLengthProtocol
 from stylegan.metrics.suite import evaluate
+from stylegan.workflows.page import Chart, Figure
 
 _DROPLETS = """Look for the blob artifact in the features of each layer (StyleGAN2, section 2).
 

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from stylegan import __version__, images
 from stylegan.cli import options
-from stylegan.cli.curves import charts, evenly, metric_charts
-from stylegan.cli.page import Figure, Section, Strip, Table, Text, write_page
 from stylegan.cli.train import LiveLine
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, DataError
@@ -36,6 +34,8 @@ from stylegan.training.configure import Choices, configure
 from stylegan.training.log import read_log
 from stylegan.training.loop import Outcome, Progress, train
 from stylegan.training.state import TrainState
+from stylegan.workflows.curves import charts, evenly, metric_charts
+from stylegan.workflows.page import Figure, Row, Section, Table, Text, write_page
 
 PRESET = "stylegan2-small"
 RESOLUTION = 32
@@ -241,9 +241,7 @@ def snapshots(run_dir: Path) -> list[Path]:
     return sorted(folder for folder in folders if folder.name.isdecimal() and io.is_native(folder))
 
 
-def samples_over_training(
-    start: AbstractGenerator, run_dir: Path, *, device: torch.device
-) -> Strip:
+def samples_over_training(start: AbstractGenerator, run_dir: Path, *, device: torch.device) -> Row:
     """Show the same latents by the generators of the snapshots, and before training."""
     z = latents_from_seeds(range(16), start.z_dim)
 
@@ -256,7 +254,7 @@ def samples_over_training(
         generator = io.load(folder, only=["generator_ema"]).generator_ema
         assert generator is not None
         figures.append(figure(generator.eval().to(device), int(folder.name)))
-    return Strip(figures=figures)
+    return Row(figures=figures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,7 +384,7 @@ def _picture_sections(pictures: Mapping[str, bytes], reals: Tensor) -> list[Sect
         Figure(data=real_sheet, caption="Real images, chosen at random.", scale=2),
         Figure(data=pictures["samples"], caption=generated, scale=2),
     ]
-    sections = [Section(title="Real and generated", blocks=[Strip(figures=side_by_side)])]
+    sections = [Section(title="Real and generated", blocks=[Row(figures=side_by_side)])]
     for title, name, caption in (
         ("Truncation", "truncation", _TRUNCATION),
         ("Style mixing", "mixing", _MIXING),

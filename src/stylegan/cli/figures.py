@@ -29,7 +29,6 @@ from stylegan.analysis.variation import (
     variation,
     with_noise_of,
 )
-from stylegan.cli.page import Block, Chart, Figure, Table
 from stylegan.data.dataset import ImageDataset
 from stylegan.images import from_uint8, grid, png_bytes, to_uint8
 from stylegan.latent.render import map_latents
@@ -37,6 +36,7 @@ from stylegan.latents import lerp
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
 from stylegan.rng import generator_for
+from stylegan.workflows.page import Block, Chart, Figure, Table
 
 PATH_FRAMES = 33  # of a path whose details are watched
 SCORED_SIDE = 256  # pixels, to which larger frames are reduced

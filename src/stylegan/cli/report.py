@@ -18,7 +18,6 @@ from torch import Tensor
 from stylegan import images
 from stylegan.cli import figures
 from stylegan.cli.attribute import calibration_place
-from stylegan.cli.curves import charts, evenly, metric_charts
 from stylegan.cli.drawing import (
     Class,
     Network,
@@ -33,7 +32,6 @@ from stylegan.cli.drawing import (
 from stylegan.cli.figures import Analysis, Drawing
 from stylegan.cli.measuring import measuring, protocols_of, reading, subject_of, tools_for
 from stylegan.cli.options import Device, Seed, console, progress
-from stylegan.cli.page import Block, Chart, Figure, Section, Table, Text, write_page
 from stylegan.cli.projections import Projecting
 from stylegan.cli.ranking import ranking_sheets
 from stylegan.cli.targets import read_targets
@@ -54,6 +52,8 @@ from stylegan.metrics.suite import evaluate
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import family_of
 from stylegan.training.log import read_log
+from stylegan.workflows.curves import charts, evenly, metric_charts
+from stylegan.workflows.page import Block, Chart, Figure, Section, Table, Text, write_page
 
 logger = logging.getLogger(__name__)
 

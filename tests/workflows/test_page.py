@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from stylegan import images
-from stylegan.cli.page import (
+from stylegan.workflows.page import (
     Chart,
     Figure,
+    Row,
     Section,
-    Strip,
     Table,
     Text,
-    line_chart,
+    frame,
     page,
+    table,
     write_page,
 )
 
@@ -72,7 +73,7 @@ def full_page():
             Section(
                 title="Two",
                 blocks=[
-                    Strip(
+                    Row(
                         figures=[
                             Figure(data=picture(), caption="a"),
                             Figure(data=picture(), caption="b"),
@@ -83,6 +84,12 @@ def full_page():
             ),
         ],
     )
+
+
+def chart_html(chart):
+    """Return the figure of a chart in a page."""
+    html = page("p", sections=[Section(title="s", blocks=[chart])])
+    return html.partition('<div class="charts">')[2].partition("</div>")[0]
 
 
 def polylines(svg):
@@ -181,7 +188,7 @@ def test_a_column_of_numbers_is_flush_right():
 
 
 def test_curves_go_where_their_numbers_say():
-    first, second = polylines(line_chart(chart()))
+    first, second = polylines(chart_html(chart()))
     (left, bottom), (right, top) = first
     assert left < right
     assert bottom > top  # SVG counts downwards
@@ -191,7 +198,7 @@ def test_curves_go_where_their_numbers_say():
 
 
 def test_axes_have_round_ticks_their_units_and_a_legend():
-    html = line_chart(chart())
+    html = chart_html(chart())
     outline(html)
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", html)
     assert texts == [
@@ -204,7 +211,7 @@ def test_axes_have_round_ticks_their_units_and_a_legend():
 
 
 def test_a_tick_stands_at_its_value():
-    html = line_chart(chart(series={"a": [(0, 0), (10, 5)]}))
+    html = chart_html(chart(series={"a": [(0, 0), (10, 5)]}))
     y_of = {
         float(text): float(y) - 4
         for y, text in re.findall(r'y="([\d.]+)" text-anchor="end">([-\d.]+)<', html)
@@ -221,11 +228,11 @@ def test_a_tick_stands_at_its_value():
 
 
 def test_one_curve_needs_no_legend():
-    assert "legend" not in line_chart(chart(series={"a": [(0, 0), (1, 1)]}))
+    assert "legend" not in chart_html(chart(series={"a": [(0, 0), (1, 1)]}))
 
 
 def test_curves_differ_by_color_and_by_dash():
-    html = line_chart(chart(series={str(n): [(0, n), (1, n)] for n in range(12)}))
+    html = chart_html(chart(series={str(n): [(0, n), (1, n)] for n in range(12)}))
     styles = re.findall(
         r'<polyline class="line" (style="[^"]*"(?: stroke-dasharray="[^"]*")?)', html
     )
@@ -234,7 +241,7 @@ def test_curves_differ_by_color_and_by_dash():
 
 def test_points_that_are_not_finite_interrupt_the_curve():
     curve = [(0, 1), (1, 2), (2, math.nan), (3, 2), (4, math.inf), (5, 1), (6, 1)]
-    pieces = polylines(line_chart(chart(series={"a": curve})))
+    pieces = polylines(chart_html(chart(series={"a": curve})))
     assert [len(piece) for piece in pieces] == [2, 2, 2]
     assert pieces[1][0] == pieces[1][1]  # a lone point, drawn as a dot
 
@@ -253,7 +260,7 @@ def test_points_that_are_not_finite_interrupt_the_curve():
     ],
 )
 def test_a_chart_of_little_or_extreme_data_is_still_a_chart(series):
-    html = line_chart(chart(series=series))
+    html = chart_html(chart(series=series))
     outline(html)
     assert "nan" not in html.replace("finance", "")
     assert "inf" not in html
@@ -271,8 +278,23 @@ def test_writing_replaces_the_page_and_leaves_nothing_else(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 
-def test_figures_of_a_strip_shrink_to_no_less_than_240_pixels():
+def test_a_notebook_shows_a_page_in_a_frame_of_its_own():
+    evil = '"><script>x</script>'
+    html = frame(evil, sections=[Section(title="s", blocks=[chart()])])
+    ((tag, attributes),) = outline(html)
+    assert tag == "iframe"
+    assert attributes["srcdoc"] == page(evil, sections=[Section(title="s", blocks=[chart()])])
+
+
+def test_a_table_for_a_notebook_is_escaped():
+    html = table(["a", "<b>"], [["1", "&"]])
+    assert "<b>" not in html
+    assert "&lt;b&gt;" in html
+    assert '<td class="number">1</td>' in html
+
+
+def test_figures_of_a_row_shrink_to_no_less_than_240_pixels():
     figures = [Figure(data=picture(8), caption="a", scale=scale) for scale in (1, 100)]
-    html = page("p", sections=[Section(title="s", blocks=[Strip(figures=figures), figures[1]])])
+    html = page("p", sections=[Section(title="s", blocks=[Row(figures=figures), figures[1]])])
     styles = [attributes.get("style") for tag, attributes in outline(html) if tag == "figure"]
     assert styles == ["min-width: 8px", "min-width: 240px", None]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stylegan.cli.page import Chart
+from stylegan.workflows.page import Chart
 
 X_LABEL = "images shown (thousands)"
 CURVES = (
