@@ -1,6 +1,7 @@
 """The one owner of writing files: whole or not at all, and on the disk when it returns."""
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -10,6 +11,12 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 digest of a file, in lower-case hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:

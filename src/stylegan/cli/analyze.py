@@ -21,8 +21,6 @@ from stylegan.cli.drawing import (
     check_truncation,
     label_of,
     load_generator,
-    origin_of,
-    weights_path,
 )
 from stylegan.cli.figures import Analysis, Drawing
 from stylegan.cli.measuring import (
@@ -39,7 +37,7 @@ from stylegan.cli.ranking import save_ranking
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.files import write_atomic
-from stylegan.interop.load import complete_snapshots, is_run
+from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path
 from stylegan.metrics.protocols import PathLengthProtocol
 from stylegan.metrics.suite import evaluate
 from stylegan.workflows.page import Chart, Figure

@@ -28,13 +28,12 @@ from stylegan.cli.drawing import (
     label_of,
     load_generator,
     new_name,
-    origin_of,
-    weights_path,
 )
 from stylegan.cli.options import Device, Seed, console, progress
 from stylegan.errors import ConfigError
 from stylegan.images import to_uint8
 from stylegan.interop.classifiers import load_classifiers
+from stylegan.interop.load import origin_of, weights_path
 from stylegan.latent.directions import (
     Directions,
     add_up,

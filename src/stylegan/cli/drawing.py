@@ -1,6 +1,5 @@
 """What the commands that draw with a network share: their options, and the checks of these."""
 
-import hashlib
 import itertools
 import math
 from pathlib import Path
@@ -12,16 +11,8 @@ from torch import Tensor
 
 from stylegan.cli.options import DeviceName, progress, resolve_device
 from stylegan.errors import ConfigError, DataError, WeightsError
-from stylegan.interop.load import (
-    is_run,
-    kind_of,
-    load,
-    load_networks,
-    local_path,
-    newest_snapshot,
-)
+from stylegan.interop.load import load, load_networks
 from stylegan.latent.saved import read_latents
-from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import store_noise
 from stylegan.perceptual.detector import AbstractDistance
@@ -80,17 +71,6 @@ def load_generator(network: str | Path, device: DeviceName) -> AbstractGenerator
     return generator.to(target)
 
 
-def weights_path(network: str) -> Path:
-    """Return where the weights of a source lie; of a run folder, its newest snapshot.
-
-    Raises:
-        WeightsError: if there is nothing, or a run without a snapshot.
-    """
-    path = local_path(network)
-    kind_of(path)
-    return newest_snapshot(path) if is_run(path) and not io.is_native(path) else path
-
-
 def load_perceptual(
     name: Perceptual, network: Path, *, weights_dir: Path | None, device: torch.device
 ) -> AbstractDistance:
@@ -131,15 +111,6 @@ def load_perceptual(
             raise WeightsError(
                 error.found, expected=error.expected, fix="; ".join(filter(None, fixes))
             ) from error
-
-
-def origin_of(path: Path) -> dict[str, object]:
-    """Say what identifies weights: path, checksum, and the images shown if the file knows."""
-    weights = path / "model.safetensors" if path.is_dir() else path
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    nimg = io.read_metadata(path).get("nimg") if io.is_native(path) else None
-    return {"path": str(path), "sha256": digest, "nimg": nimg}
 
 
 def take_noise(generator: AbstractGenerator, path: Path | None) -> None:

@@ -11,10 +11,10 @@ from rich.progress import Progress, TaskID
 
 from stylegan import distributed
 from stylegan.cli import options
-from stylegan.cli.drawing import origin_of
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.interop.classifiers import load_classifiers
+from stylegan.interop.load import origin_of
 from stylegan.metrics import records
 from stylegan.metrics.measure import Tools
 from stylegan.metrics.protocols import STANDARD, AbstractProtocol, SeparabilityProtocol, parse

@@ -22,13 +22,12 @@ from stylegan.cli.drawing import (
     label_of,
     load_generator,
     load_perceptual,
-    origin_of,
-    weights_path,
 )
 from stylegan.cli.options import DeviceName, progress
 from stylegan.cli.targets import Target
 from stylegan.errors import CheckpointError, ConfigError
 from stylegan.files import write_atomic
+from stylegan.interop.load import origin_of, weights_path
 from stylegan.latent.project import (
     Projection,
     ProjectionConfig,

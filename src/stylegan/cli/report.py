@@ -26,8 +26,6 @@ from stylegan.cli.drawing import (
     check_suffix,
     label_of,
     load_generator,
-    origin_of,
-    weights_path,
 )
 from stylegan.cli.figures import Analysis, Drawing
 from stylegan.cli.measuring import measuring, protocols_of, reading, subject_of, tools_for
@@ -37,7 +35,7 @@ from stylegan.cli.ranking import ranking_sheets
 from stylegan.cli.targets import read_targets
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, StyleganError
-from stylegan.interop.load import complete_snapshots, is_run
+from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path
 from stylegan.latent.attribution import Calibration, roc_curve
 from stylegan.latent.directions import factorize
 from stylegan.latent.interpolate import loop_through

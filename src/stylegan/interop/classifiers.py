@@ -1,6 +1,5 @@
 """Attribute classifiers of every kind: ours, a run's discriminator, official pickles."""
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 
 from stylegan.errors import WeightsError
+from stylegan.files import file_sha256
 from stylegan.interop.load import is_run, load_networks, local_path, newest_snapshot
 from stylegan.interop.tensorflow_pickle import is_tensorflow_pickle
 from stylegan.models import io
@@ -69,7 +69,7 @@ def _load(path: Path, device: torch.device | str) -> Classifier:
             name=name,
             index=index,
             network=network.to(device).eval().requires_grad_(False),
-            sha256=_sha256(folder / "model.safetensors" if folder.is_dir() else folder),
+            sha256=file_sha256(folder / "model.safetensors" if folder.is_dir() else folder),
         )
     except ValueError as error:
         raise WeightsError(
@@ -84,8 +84,3 @@ def _name_of(path: Path) -> tuple[str, int]:
     stem = path.stem if path.is_file() else path.name
     match = re.fullmatch(r"(?:.*?-)?([0-9]{2,6})-(.+)", stem)
     return (stem, 0) if match is None else (match[2], int(match[1]))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stylegan import remote
 from stylegan.errors import WeightsError
+from stylegan.files import file_sha256
 from stylegan.interop import (
     catalogue,
     nvidia,
@@ -83,6 +84,30 @@ def local_path(source: str | os.PathLike[str], *, progress: remote.Progress | No
     """
     url = catalogue.url_of(source) if isinstance(source, str) else None
     return Path(source) if url is None else remote.fetch(url, progress=progress)
+
+
+def weights_path(
+    source: str | os.PathLike[str], *, progress: remote.Progress | None = None
+) -> Path:
+    """Return the file or folder with the weights of a source; of a run, the newest snapshot.
+
+    Args:
+        source: as for `load_networks`.
+        progress: called while the source is downloaded.
+
+    Raises:
+        WeightsError: if the source is missing or of no known kind, or a run has no snapshot yet.
+    """
+    path = local_path(source, progress=progress)
+    kind_of(path)
+    return newest_snapshot(path) if is_run(path) and not io.is_native(path) else path
+
+
+def origin_of(path: Path) -> dict[str, object]:
+    """Return what identifies weights: path, SHA-256, and images shown in training (or None)."""
+    weights = path / "model.safetensors" if path.is_dir() else path
+    nimg = io.read_metadata(path).get("nimg") if io.is_native(path) else None
+    return {"path": str(path), "sha256": file_sha256(weights), "nimg": nimg}
 
 
 def newest_snapshot(run_dir: Path) -> Path:

@@ -1,6 +1,5 @@
 """The one file that knows weights of feature networks: names, addresses, checksums, licenses."""
 
-import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from stylegan import remote
 from stylegan.errors import WeightsError
+from stylegan.files import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ def locate_official(name: str, *, weights_dir: str | os.PathLike[str] | None) ->
         WeightsError: if `weights_dir` is no folder.
     """
     path = _in_folder(weights_dir, name)
-    return None if path is None else Located(path, _digest(path))
+    return None if path is None else Located(path, file_sha256(path))
 
 
 def read(located: Located) -> dict[str, Tensor]:
@@ -176,7 +176,7 @@ def _in_package(file: WeightFile, package: str) -> Path:
 
 
 def _proved(file: WeightFile, path: Path) -> Located:
-    digest = _digest(path)
+    digest = file_sha256(path)
     if digest != file.sha256:
         raise WeightsError(
             f"{path} has sha256 {digest}",
@@ -184,8 +184,3 @@ def _proved(file: WeightFile, path: Path) -> Located:
             fix="remove it; the file is damaged, or another one of the same name",
         )
     return Located(path, digest)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
