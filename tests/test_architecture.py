@@ -48,7 +48,6 @@ FOLDERS = {
         "mapping",
         "modulated",
         "adain",
-        "stages",
     ],
     "models": [
         "growth",

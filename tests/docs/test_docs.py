@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import io
 import re
+import runpy
 import shlex
 import textwrap
 from collections.abc import Iterator
@@ -21,7 +22,6 @@ from stylegan.cli.main import COMMANDS
 from stylegan.cli.train import Train
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import build_discriminator, build_generator, configs_for
-from stylegan.nn.stages import STAGES
 from stylegan.training.configure import Choices, configure
 from stylegan.training.estimate import estimate
 from stylegan.training.presets import PRESETS
@@ -345,7 +345,9 @@ def test_the_page_on_papers_points_at_names_that_are_there():
     table = [row for row in rows(read("docs/papers.md")) if row[2].endswith(".py`")]
     assert len(table) > 30
     for row in table:
-        tree = ast.parse((SOURCE / row[2].strip("`")).read_text(encoding="utf-8"))
+        path = row[2].strip("`")
+        root = ROOT if path.startswith("examples/") else SOURCE
+        tree = ast.parse((root / path).read_text(encoding="utf-8"))
         defined = {getattr(node, "name", None) for node in tree.body} | {
             target.id
             for node in tree.body
@@ -361,7 +363,7 @@ def test_the_page_on_papers_points_at_names_that_are_there():
 def test_the_stages_of_figure_2_are_shown_as_they_stand_in_the_code():
     section = read("docs/papers.md").partition("## Figure 2 of StyleGAN2")[2].partition("\n## ")[0]
     shown = [content for language, content in blocks(section) if language == "python"]
-    text = (SOURCE / "nn" / "stages.py").read_text(encoding="utf-8")
+    text = read("examples/stylegan2_figure2.py")
     there = []
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("stage_"):
@@ -375,7 +377,8 @@ def test_the_stages_of_figure_2_are_shown_as_they_stand_in_the_code():
 def deviations(stage: str, x: torch.Tensor, styles: torch.Tensor, weight: torch.Tensor) -> Any:
     """Return the deviation of each output channel before the activation, without the border."""
     shift = torch.zeros_like(styles)
-    y = STAGES[stage](x, styles, shift, weight, torch.zeros([]))
+    stages = runpy.run_path(str(ROOT / "examples" / "stylegan2_figure2.py"))["STAGES"]
+    y = stages[stage](x, styles, shift, weight, torch.zeros([]))
     y = torch.where(y > 0, y, y / 0.2)[..., 1:-1, 1:-1]
     return y.var(dim=(2, 3), correction=0).sqrt()
 

@@ -23,13 +23,11 @@ def test_the_published_schedule(kimg, lod, resolution):
     growth = Growth()
     assert growth.lod_at(kimg * 1000, resolution=1024) == lod
     assert resolution_at(1024, lod) == resolution
-    assert growth.end_kimg(resolution=1024) == 8400
 
 
 def test_a_run_that_starts_at_its_full_resolution_never_grows():
     growth = Growth(initial_resolution=16)
     assert {growth.lod_at(nimg, resolution=16) for nimg in (0, 900_000, 10**8)} == {0}
-    assert growth.end_kimg(resolution=16) == 0
 
 
 def test_a_fade_of_any_length_ends_at_a_whole_number():

@@ -6,6 +6,7 @@ Without a GPU they run in Triton's interpreter (tests/conftest.py).
 import importlib.util
 import logging
 import math
+import sys
 
 import pytest
 import torch
@@ -167,14 +168,22 @@ def backend_kernels():
     return kernels
 
 
-def test_kernels_that_fail_are_told_in_a_line_and_not_used(monkeypatch, caplog):
+def test_kernels_that_fail_are_not_used_and_a_warning_gives_the_reason(monkeypatch, caplog):
     def fail(device):
-        raise RuntimeError("a compiler is missing\nand more")
+        raise RuntimeError("upfirdn differs from the reference\nand more")
 
     monkeypatch.setattr("stylegan.ops.kernels.check_kernels", fail)
     with caplog.at_level(logging.INFO, logger="stylegan"):
         assert not backend._works_on(DEVICE)
-    assert "fused kernels are off (a compiler is missing)" in caplog.text
+    assert caplog.records[-1].levelno == logging.WARNING
+    assert "fused kernels are off (upfirdn differs from the reference)" in caplog.text
+
+
+def test_without_triton_kernels_are_not_used_and_nothing_warns(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "stylegan.ops.kernels", None)
+    with caplog.at_level(logging.INFO, logger="stylegan"):
+        assert not backend._works_on(DEVICE)
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
 def test_the_cpu_takes_the_reference_unless_it_is_told_otherwise():

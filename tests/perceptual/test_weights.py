@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import logging
 import shutil
 import sys
 import threading
@@ -90,6 +91,12 @@ def test_the_network_comes_last_and_once(tmp_path, file, content):
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
+
+
+def test_the_license_is_logged_before_a_download(file, caplog):
+    with caplog.at_level(logging.INFO):
+        refusal(file)
+    assert f"downloading {file.url} (license: none)" in caplog.text
 
 
 def test_offline_the_error_names_the_file_its_address_and_a_place(tmp_path, file):

@@ -67,8 +67,3 @@ class Growth:
         train, fade = round(self.train_kimg * 1000), max(round(self.fade_kimg * 1000), 1)
         phase, position = divmod(nimg, train + fade)
         return max(first - phase - max(position - train, 0) / fade, 0.0)
-
-    def end_kimg(self, *, resolution: int) -> float:
-        """Return when the full resolution has faded in, in thousands of images."""
-        num_fades = max(max_lod(resolution) - max_lod(self.initial_resolution), 0)
-        return num_fades * (self.train_kimg + self.fade_kimg)

@@ -56,18 +56,21 @@ def is_fused(x: Tensor) -> bool:
 
 
 def _works_on(device: torch.device) -> bool:
-    """Compare the kernels with the reference on a device, and say in a line what came of it."""
+    """Compare the kernels with the reference on a device, and log the outcome."""
     global _is_checking
     _is_checking = True
     try:
         from stylegan.ops.kernels import check_kernels
 
         check_kernels(device)
-    except Exception as error:  # no Triton, a GPU that it does not know, a compiler that fails
-        told = str(error).strip().splitlines()
-        logger.info(
-            "fused kernels are off (%s): plain PyTorch computes the same",
-            told[0][:120] if told else type(error).__name__,
+    except ImportError:
+        logger.info("fused kernels are off, as Triton is not installed")
+        return False
+    except Exception as error:  # a wrong result, an unknown GPU, a compiler that fails
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        logger.warning(
+            "fused kernels are off (%s): plain PyTorch computes the same, but more slowly",
+            lines[0][:120],
         )
         return False
     finally:

@@ -20,27 +20,11 @@ def pixel_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     return x * (mean + eps).rsqrt().to(x.dtype)
 
 
-def instance_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Give each channel of each sample zero mean and unit variance over its pixels.
-
-    Statistics are computed in float32 at least; variance is that of all pixels, not N - 1.
-
-    Source: Karras et al. 2019 (StyleGAN), equation 1, without the styles.
-
-    Args:
-        x: [N, C, H, W].
-        eps: added to the variance.
-    """
-    y = x.to(torch.promote_types(x.dtype, torch.float32))
-    y = y - y.mean(dim=(2, 3), keepdim=True)
-    y = y * (y.square().mean(dim=(2, 3), keepdim=True) + eps).rsqrt()
-    return y.to(x.dtype)
-
-
 def adain(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float = 1e-8) -> Tensor:
-    """Adaptive instance normalization: `instance_norm(x) * scale + shift`.
+    """Adaptive instance normalization: `(x - mean) / std * scale + shift`.
 
-    Differentiable any number of times with respect to all three.
+    Mean and variance are those of each channel of each sample over its pixels (divided by H * W),
+    computed in float32 at least. Differentiable any number of times with respect to all three.
 
     Source: Karras et al. 2019 (StyleGAN), equation 1.
 

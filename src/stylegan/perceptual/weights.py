@@ -1,6 +1,7 @@
 """The one file that knows weights of feature networks: names, addresses, checksums, licenses."""
 
 import importlib.util
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import Tensor
 from stylegan import remote
 from stylegan.errors import WeightsError
 from stylegan.files import file_sha256
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +105,8 @@ def locate(
     if file.package is not None:
         return _proved(file, _in_package(file, file.package))
     url = f"{file.url}#sha256={file.sha256}"
+    if not remote.cached(url).exists():
+        logger.info("downloading %s (license: %s)", file.url, file.license)
     try:
         return Located(remote.fetch(url, progress=progress), file.sha256)
     except WeightsError as error:
