@@ -35,14 +35,14 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.metrics.features import Request, extract
 from stylegan.metrics.frechet import frechet_distance
 from stylegan.metrics.kernel import kernel_distance
-from stylegan.metrics.measure import Tools
+from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.moments import Moments
 from stylegan.metrics.precision_recall import precision_recall
 from stylegan.metrics.protocols import parse
 from stylegan.metrics.sliced_wasserstein import sliced_wasserstein_distance
 from stylegan.metrics.sources import CHUNK, AbstractSource
-from stylegan.metrics.subjects import NetworkSubject, Reals
 from stylegan.metrics.suite import evaluate
+from stylegan.metrics.targets import NetworkTarget, RealImages
 from stylegan.perceptual.inception import InceptionV3
 from stylegan.perceptual.networks import load_detector
 from stylegan.rng import generator_for
@@ -266,15 +266,15 @@ def peak_of(features, count):
     """Measure `fid` of a small generator in this process; return what the process held."""
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     detector = load_made_up(features)
-    subject = NetworkSubject(
+    target = NetworkTarget(
         generator=stylegan.create("stylegan2-small", 64).generator_ema, origin={}
     )
-    reals = Reals(images=Few(ImageDataset(DATA), NUM_REAL), side=64)
+    reals = RealImages(images=Few(ImageDataset(DATA), NUM_REAL), side=64)
     begin_s = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["STYLEGAN_CACHE"] = cache
-        tools = Tools(detectors={features: detector})
-        (result,) = evaluate([parse(f"fid{count}:{features}")], subject, reals, tools)
+        dependencies = EvaluationDependencies(detectors={features: detector})
+        (result,) = evaluate([parse(f"fid{count}:{features}")], target, reals, dependencies)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "features": features,

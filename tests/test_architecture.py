@@ -120,7 +120,7 @@ FOLDERS = {
         "separability",
         "sources",
         "path_length",
-        "subjects",
+        "targets",
         "features",
         "records",
         "measure",

@@ -22,7 +22,7 @@ from stylegan.cli.measuring import (
     protocols_of,
     reading,
     side_of,
-    subject_of,
+    target_of,
 )
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, StyleganError, WeightsError
@@ -256,7 +256,7 @@ def test_usage_is_checked_before_anything_is_downloaded(
     def download(*_, **__):
         raise AssertionError("it came to a download")
 
-    monkeypatch.setattr("stylegan.cli.measuring.load_tools", download)
+    monkeypatch.setattr("stylegan.cli.measuring.load_dependencies", download)
     words = [network if word == "NET" else word for word in words]
     metrics = [] if "--metrics" in words else ["--metrics", "fid50k_full"]
     assert found in refused(capsys, *words, *metrics)
@@ -348,13 +348,13 @@ def test_labels_are_those_of_the_network_or_refused(photos, tmp_path):
     table = [[f"{index:02d}.png", index % 3] for index in range(80)]
     (tmp_path / "labelled" / "dataset.json").write_text(json.dumps({"labels": table}))
     dataset = ImageDataset(tmp_path / "labelled")
-    assert subject_of(small_generator(c_dim=3), None, dataset, seed=0).labels.dim == 3
-    assert subject_of(small_generator(), None, dataset, seed=0).labels is None
+    assert target_of(small_generator(c_dim=3), None, dataset, seed=0).labels.dim == 3
+    assert target_of(small_generator(), None, dataset, seed=0).labels is None
     with pytest.raises(ConfigError, match="labels of 3 numbers for a network with labels of 4"):
-        subject_of(small_generator(c_dim=4), None, dataset, seed=0)
+        target_of(small_generator(c_dim=4), None, dataset, seed=0)
     for without in (None, ImageDataset(photos)):
         with pytest.raises(ConfigError, match="labels of 0 numbers for a network with labels of 3"):
-            subject_of(small_generator(c_dim=3), None, without, seed=0)
+            target_of(small_generator(c_dim=3), None, without, seed=0)
 
 
 def test_a_growing_network_is_measured_at_the_side_it_has(capsys, photos, tmp_path):

@@ -13,15 +13,15 @@ from stylegan.data.pictures import Pictures
 from stylegan.metrics import features, measure
 from stylegan.metrics.inception_score import inception_score
 from stylegan.metrics.kernel import kernel_distance
-from stylegan.metrics.measure import Tools
+from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.path_length import filtered_mean, path_length_values
 from stylegan.metrics.precision_recall import precision_recall
 from stylegan.metrics.protocols import parse
 from stylegan.metrics.separability import separability
 from stylegan.metrics.sliced_wasserstein import sliced_wasserstein_distance
 from stylegan.metrics.sources import CHUNK, GeneratedImages
-from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals
 from stylegan.metrics.suite import check, evaluate
+from stylegan.metrics.targets import ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
 from stylegan.models.registry import create
 from stylegan.rng import generator_for
@@ -31,20 +31,20 @@ NUM = 100  # a chunk and a part of another
 
 
 @pytest.fixture
-def subject():
+def target():
     """A generator with labels."""
     table = LabelTable([0, 1, 1], list("abc"))
-    return NetworkSubject(generator=plain_generator(c_dim=2), origin={}, seed=SEED, labels=table)
+    return NetworkTarget(generator=plain_generator(c_dim=2), origin={}, seed=SEED, labels=table)
 
 
 @pytest.fixture
 def reals(smooth_folder):
-    return Reals(images=Pictures(smooth_folder), side=16, seed=SEED)
+    return RealImages(images=Pictures(smooth_folder), side=16, seed=SEED)
 
 
 @pytest.fixture
-def fake(subject):
-    return torch.stack([*images_of(subject.source(NUM))])
+def fake(target):
+    return torch.stack([*images_of(target.source(NUM))])
 
 
 def images_of(source):
@@ -57,16 +57,16 @@ def features_of(pixels: Tensor) -> Tensor:
         return detector(detector.prepare(pixels))
 
 
-def first(protocol, subject, reals, **tools):
-    found = Tools(detectors={"plain": PlainDetector()}, **tools)
-    check([protocol], subject, reals, found)
-    (result,) = evaluate([protocol], subject, reals, found)
+def first(protocol, target, reals, **dependencies):
+    found = EvaluationDependencies(detectors={"plain": PlainDetector()}, **dependencies)
+    check([protocol], target, reals, found)
+    (result,) = evaluate([protocol], target, reals, found)
     return result
 
 
-def test_the_kernel_distance_takes_subsets_as_the_protocol_says(subject, reals, fake):
+def test_the_kernel_distance_takes_subsets_as_the_protocol_says(target, reals, fake):
     protocol = replace(parse(f"kid{NUM}_full:plain"), num_subsets=7, max_subset=40)
-    record = first(protocol, subject, reals).record
+    record = first(protocol, target, reals).record
     real = features_of(torch.stack([reals.images[index] for index in range(150)]))
     expected = kernel_distance(
         real.numpy(),
@@ -78,9 +78,9 @@ def test_the_kernel_distance_takes_subsets_as_the_protocol_says(subject, reals, 
     assert (record["value"], record["error"]) == (expected.value, expected.error)
 
 
-def test_the_inception_score_takes_splits_as_the_protocol_says(subject, fake):
+def test_the_inception_score_takes_splits_as_the_protocol_says(target, fake):
     protocol = replace(parse(f"is{NUM}:plain"), num_splits=4)
-    record = first(protocol, subject, None).record
+    record = first(protocol, target, None).record
     with torch.no_grad():
         probabilities = PlainDetector().probabilities(features_of(fake))
     expected = inception_score(probabilities, num_splits=4)
@@ -89,16 +89,16 @@ def test_the_inception_score_takes_splits_as_the_protocol_says(subject, fake):
 
 
 def test_precision_and_recall_are_not_each_other_and_take_their_neighbours(
-    subject, reals, fake, smooth_folder
+    target, reals, fake, smooth_folder
 ):
     # Images of the set itself, but few kinds of them: precise, and without recall.
     narrow = torch.stack([reals.images[index % 30] for index in range(60)])
     real = features_of(torch.stack([reals.images[index] for index in range(150)])).half()
     for pixels, name in ((narrow, "pr60_4_full"), (fake, f"pr{NUM}_40_full")):
         protocol = parse(f"{name}:plain")
-        subject_of_it = subject
+        subject_of_it = target
         if pixels is narrow:
-            subject_of_it = ImagesSubject(images=Repeated(smooth_folder, 30, 60), side=16)
+            subject_of_it = ImagesTarget(images=Repeated(smooth_folder, 30, 60), side=16)
         values = first(protocol, subject_of_it, reals).record["values"]
         expected = precision_recall(real, features_of(pixels).half(), k=protocol.neighbours)
         assert values == {"precision": expected.precision, "recall": expected.recall}
@@ -122,15 +122,15 @@ class Repeated:
 
 
 @pytest.mark.parametrize("name", ["ppl2_100_zfull", "ppl_100_wend"])
-def test_path_lengths_are_those_between_the_percentiles_with_labels(subject, name):
+def test_path_lengths_are_those_between_the_percentiles_with_labels(target, name):
     protocol = replace(parse(f"{name}:plain"), lowest=20, highest=60)
     distance = PlainDistance()
-    result = first(protocol, subject, None, distances={"plain": distance})
-    source = subject.source(NUM)
+    result = first(protocol, target, None, distances={"plain": distance})
+    source = target.source(NUM)
     expected = torch.cat(
         [
             path_length_values(
-                subject.generator,
+                target.generator,
                 distance,
                 protocol,
                 seed=SEED,
@@ -148,7 +148,7 @@ def test_path_lengths_are_those_between_the_percentiles_with_labels(subject, nam
 
 
 def test_separability_is_of_the_last_w_and_of_z_with_classifiers_that_saw_whole_parts(
-    subject, monkeypatch
+    target, monkeypatch
 ):
     to_ws = GeneratedImages.map
     # Each layer has another w, as no network of ours has unless a user mixes styles.
@@ -169,8 +169,8 @@ def test_separability_is_of_the_last_w_and_of_z_with_classifiers_that_saw_whole_
     ]
     monkeypatch.setattr("stylegan.metrics.sources._PIXELS_AT_ONCE", 16 * 16 * 16)
     # 98 images: 2 of a group of 4 are left out, 14 of a part of 16
-    record = first(parse("ls98"), subject, None, classifiers=classifiers).record
-    source = subject.source(2 * CHUNK)
+    record = first(parse("ls98"), target, None, classifiers=classifiers).record
+    source = target.source(2 * CHUNK)
     z, w, logits = [], [], []
     for index in range(2):
         drawn = source.draw(index)
@@ -187,8 +187,8 @@ def test_separability_is_of_the_last_w_and_of_z_with_classifiers_that_saw_whole_
     assert [each["name"] for each in record["classifiers"]] == ["a0", "a1"]
 
 
-def test_the_sliced_wasserstein_distance_draws_by_the_seed(subject, reals, fake):
-    record = first(parse(f"swd{NUM}"), subject, reals).record
+def test_the_sliced_wasserstein_distance_draws_by_the_seed(target, reals, fake):
+    record = first(parse(f"swd{NUM}"), target, reals).record
     real = torch.stack([reals.images[index] for index in range(NUM)])
     expected = sliced_wasserstein_distance(real, fake, seed=SEED)
     assert record["values"] == {"swd": expected.average, "swd_16": expected.levels[16]}
@@ -205,8 +205,8 @@ def test_grey_beside_color_is_compared_as_rgb(tmp_path, real_channels, fake_chan
             pixels = torch.rand([channels[index % len(channels)], 16, 16], generator=stream)
             images.write((pixels * 255).to(torch.uint8), tmp_path / name / f"{index}.png")
         sides[name] = Pictures(tmp_path / name)
-    reals = Reals(images=sides["real"], side=16)
-    record = first(parse("swd6"), ImagesSubject(images=sides["fake"], side=16), reals).record
+    reals = RealImages(images=sides["real"], side=16)
+    record = first(parse("swd6"), ImagesTarget(images=sides["fake"], side=16), reals).record
     num = 1 if real_channels == fake_channels == (1,) else 3
     real, fake = (
         torch.stack([pictures[index].expand(num, -1, -1) for index in range(6)])
@@ -215,7 +215,7 @@ def test_grey_beside_color_is_compared_as_rgb(tmp_path, real_channels, fake_chan
     assert record["value"] == sliced_wasserstein_distance(real, fake, seed=0).average
 
 
-def test_no_image_is_made_twice_for_the_sliced_wasserstein_distance(subject, reals, monkeypatch):
+def test_no_image_is_made_twice_for_the_sliced_wasserstein_distance(target, reals, monkeypatch):
     rendered = []
     render = GeneratedImages.render
     monkeypatch.setattr(
@@ -223,11 +223,11 @@ def test_no_image_is_made_twice_for_the_sliced_wasserstein_distance(subject, rea
         "render",
         lambda s, ws, index: rendered.append(index) or render(s, ws, index),
     )
-    first(parse(f"swd{NUM}"), subject, reals)
+    first(parse(f"swd{NUM}"), target, reals)
     assert rendered == [0, 1]
 
 
-def test_a_distance_of_a_detectors_name_is_no_detector(subject, reals, monkeypatch):
+def test_a_distance_of_a_detectors_name_is_no_detector(target, reals, monkeypatch):
     wants = []
 
     def spy(source, requests, **options):
@@ -236,7 +236,11 @@ def test_a_distance_of_a_detectors_name_is_no_detector(subject, reals, monkeypat
 
     monkeypatch.setattr(measure, "extract", spy)
     protocols = [parse("fid64_full:plain"), parse("ppl2_64_wend:plain")]
-    tools = Tools(detectors={"plain": PlainDetector()}, distances={"plain": PlainDistance()})
-    found = [result.record["features"] for result in evaluate(protocols, subject, reals, tools)]
+    dependencies = EvaluationDependencies(
+        detectors={"plain": PlainDetector()}, distances={"plain": PlainDistance()}
+    )
+    found = [
+        result.record["features"] for result in evaluate(protocols, target, reals, dependencies)
+    ]
     assert wants == [{"plain": {"moments"}}] * 2
     assert [each["weights"] for each in found] == ["plain.pt", "plain-distance.pt"]

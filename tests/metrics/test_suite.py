@@ -12,10 +12,10 @@ from stylegan.data.labels import LabelTable
 from stylegan.data.pictures import Pictures
 from stylegan.errors import ConfigError, DataError
 from stylegan.metrics.frechet import gaussian_frechet_distance
-from stylegan.metrics.measure import Tools
+from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.protocols import parse
-from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals
-from stylegan.metrics.suite import check, evaluate, load_tools
+from stylegan.metrics.suite import check, evaluate, load_dependencies
+from stylegan.metrics.targets import ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
 from stylegan.models.registry import create
 
@@ -27,17 +27,17 @@ def protocols(*names):
 
 
 def network_subject(generator, **options):
-    return NetworkSubject(generator=generator, origin={"path": "net"}, **options)
+    return NetworkTarget(generator=generator, origin={"path": "net"}, **options)
 
 
 def reals_of(folder, **options):
     pictures = Pictures(folder)
-    return Reals(images=pictures, side=pictures.side, **options)
+    return RealImages(images=pictures, side=pictures.side, **options)
 
 
-def measure(names, subject, reals, detector):
-    tools = Tools(detectors={"plain": detector})
-    results = evaluate(protocols(*names), subject, reals, tools)
+def measure(names, target, reals, detector):
+    dependencies = EvaluationDependencies(detectors={"plain": detector})
+    results = evaluate(protocols(*names), target, reals, dependencies)
     return {result.record["metric"]: result.record for result in results}
 
 
@@ -60,9 +60,9 @@ def test_a_second_evaluation_makes_no_pass_over_the_real_images(
 
 
 def test_the_frechet_distance_is_that_of_the_images_features(detector, smooth_folder, generator):
-    subject = network_subject(generator, seed=3)
-    found = measure(["fid120_full"], subject, reals_of(smooth_folder), detector)
-    source = subject.source(120)
+    target = network_subject(generator, seed=3)
+    found = measure(["fid120_full"], target, reals_of(smooth_folder), detector)
+    source = target.source(120)
     fake = torch.stack([image for chunk in source.chunks([0, 1]) for image in chunk])
     pictures = Pictures(smooth_folder)
     real = torch.stack([pictures[index] for index in range(150)])
@@ -75,9 +75,9 @@ def test_the_frechet_distance_is_that_of_the_images_features(detector, smooth_fo
 
 
 def test_real_images_against_themselves_are_at_no_distance(detector, smooth_folder):
-    subject = ImagesSubject(images=Pictures(smooth_folder), side=16)
+    target = ImagesTarget(images=Pictures(smooth_folder), side=16)
     names = ("fid150", "swd150")
-    found = measure(names, subject, reals_of(smooth_folder), detector)
+    found = measure(names, target, reals_of(smooth_folder), detector)
     assert abs(found["fid150:plain"]["value"]) < 1e-6
     assert found["swd150"]["value"] == 0
 
@@ -99,8 +99,8 @@ def test_reals_are_mirrored_only_where_the_protocol_follows_the_training(
 
 
 def test_a_record_says_all_that_a_value_depends_on(generator, detector, smooth_folder):
-    subject = network_subject(generator, seed=9, psi=0.5)
-    record = measure(["kid64"], subject, reals_of(smooth_folder), detector)["kid64:plain"]
+    target = network_subject(generator, seed=9, psi=0.5)
+    record = measure(["kid64"], target, reals_of(smooth_folder), detector)["kid64:plain"]
     assert record["fake"] == {
         "kind": "network",
         "side": 16,
@@ -132,11 +132,13 @@ def test_a_record_says_all_that_a_value_depends_on(generator, detector, smooth_f
 def test_a_record_of_path_lengths_says_how_they_are_measured(detector):
     generator = plain_generator()
     generator.compute_dtype = torch.bfloat16
-    tools = Tools(detectors={"plain": detector}, distances={"plain": PlainDistance()})
+    dependencies = EvaluationDependencies(
+        detectors={"plain": detector}, distances={"plain": PlainDistance()}
+    )
     lengths, score = (
         result.record
         for result in evaluate(
-            protocols("ppl2_64_wend", "is64"), network_subject(generator), None, tools
+            protocols("ppl2_64_wend", "is64"), network_subject(generator), None, dependencies
         )
     )
     assert lengths["fake"]["precision"] == "float32"
@@ -152,16 +154,19 @@ def test_path_lengths_of_truncated_or_small_images_are_refused():
     class Wide(PlainDistance):
         smallest = 16
 
-    network, tools = network_subject(plain_generator()), Tools(distances={"plain": Wide()})
-    check(protocols("ppl2_64_wend"), network, None, tools)
+    network, dependencies = (
+        network_subject(plain_generator()),
+        EvaluationDependencies(distances={"plain": Wide()}),
+    )
+    check(protocols("ppl2_64_wend"), network, None, dependencies)
     with pytest.raises(ConfigError, match=r"with psi 0\.5; expected 1"):
-        check(protocols("ppl2_64_wend"), replace(network, psi=0.5), None, tools)
+        check(protocols("ppl2_64_wend"), replace(network, psi=0.5), None, dependencies)
     with pytest.raises(ConfigError, match=r"of side 16; expected at least 16 .* crop leaves 8"):
-        check(protocols("ppl_64_wend"), network, None, tools)
+        check(protocols("ppl_64_wend"), network, None, dependencies)
     small = network_subject(plain_generator(resolution=8))
     with pytest.raises(ConfigError, match=r"of side 8; expected at least 16 pixels for plain;"):
-        check(protocols("ppl2_64_wend"), small, None, tools)
-    plain = Tools(distances={"plain": PlainDistance()})
+        check(protocols("ppl2_64_wend"), small, None, dependencies)
+    plain = EvaluationDependencies(distances={"plain": PlainDistance()})
     check(protocols("ppl_64_wend"), small, None, plain)
     growing = create("progan", 8, channel_base=64, channel_max=6).generator
     growing.lod = 1.0
@@ -172,9 +177,11 @@ def test_path_lengths_of_truncated_or_small_images_are_refused():
 
 def test_classifiers_must_fit_the_network():
     network = create("stylegan-f", 32, channel_base=64, channel_max=6).discriminator.eval()
-    tools = Tools(classifiers=[Classifier(name="bald", index=0, network=network, sha256="")])
+    dependencies = EvaluationDependencies(
+        classifiers=[Classifier(name="bald", index=0, network=network, sha256="")]
+    )
     with pytest.raises(ConfigError, match="images of 16x16 for the classifier bald"):
-        check([parse("ls64")], network_subject(plain_generator()), None, tools)
+        check([parse("ls64")], network_subject(plain_generator()), None, dependencies)
 
 
 def test_a_distance_of_pixels_needs_images_with_a_pyramid(tmp_path):
@@ -185,60 +192,60 @@ def test_a_distance_of_pixels_needs_images_with_a_pyramid(tmp_path):
         reals = reals_of(tmp_path / str(side))
         network = network_subject(plain_generator(resolution=side))
         if is_fine:
-            check([parse("swd2")], network, reals, Tools())
+            check([parse("swd2")], network, reals, EvaluationDependencies())
         else:
             with pytest.raises(DataError, match="a power of two from 16"):
-                check([parse("swd2")], network, reals, Tools())
+                check([parse("swd2")], network, reals, EvaluationDependencies())
     network = network_subject(plain_generator(resolution=32))
     with pytest.raises(DataError, match="images of side 16 and side 32"):
-        check([parse("swd2")], network, reals, Tools())
+        check([parse("swd2")], network, reals, EvaluationDependencies())
 
 
 def test_what_a_metric_lacks_is_told_before_anything_is_computed(
     generator, detector, smooth_folder, tmp_path, caplog
 ):
-    tools = Tools(detectors={"plain": detector})
+    dependencies = EvaluationDependencies(detectors={"plain": detector})
     network, pictures = network_subject(generator), Pictures(smooth_folder)
     reals = reals_of(smooth_folder)
-    files = ImagesSubject(images=pictures, side=16)
+    files = ImagesTarget(images=pictures, side=16)
     with pytest.raises(ConfigError, match="without real images"):
-        check(protocols("fid100"), network, None, tools)
+        check(protocols("fid100"), network, None, dependencies)
     with pytest.raises(ConfigError, match="of images; expected a network"):
-        check(protocols("ppl2_100_wend"), files, reals, tools)
+        check(protocols("ppl2_100_wend"), files, reals, dependencies)
     with pytest.raises(DataError, match=r"has 150 images; expected at least 151"):
-        check(protocols("fid151"), files, reals, tools)
+        check(protocols("fid151"), files, reals, dependencies)
     with pytest.raises(DataError, match="compares equally many"):
-        check(protocols("swd151"), network, reals, tools)
+        check(protocols("swd151"), network, reals, dependencies)
     with pytest.raises(DataError, match="several sizes"):
-        check(protocols("swd100"), ImagesSubject(images=pictures), reals, tools)
+        check(protocols("swd100"), ImagesTarget(images=pictures), reals, dependencies)
     images.write(torch.zeros(3, 16, 16, dtype=torch.uint8), tmp_path / "few" / "0.png")
     with pytest.raises(DataError, match="more than 3"):
-        check(protocols("pr100_3"), network, reals_of(tmp_path / "few"), tools)
+        check(protocols("pr100_3"), network, reals_of(tmp_path / "few"), dependencies)
     with caplog.at_level(logging.WARNING, logger=LOGGER):
-        check(protocols("fid20"), network, reals, tools)
+        check(protocols("fid20"), network, reals, dependencies)
     assert "biased upwards" in caplog.text
     assert "fid20:plain takes the first 20 of 150 real images" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger=LOGGER):
-        check(protocols("fid50_full", "kid50", "pr150_3"), network, reals, tools)
+        check(protocols("fid50_full", "kid50", "pr150_3"), network, reals, dependencies)
     assert caplog.text == ""
     assert detector.num_seen == 0
 
 
 def test_tools_refuse_what_does_not_fit_the_metric():
     with pytest.raises(ConfigError, match="without classifiers"):
-        load_tools([parse("ls")])
+        load_dependencies([parse("ls")])
     with pytest.raises(ConfigError, match="tells no classes"):  # before 553 MB are asked for
-        load_tools([parse("is100:vgg16")])
+        load_dependencies([parse("is100:vgg16")])
     with pytest.raises(ConfigError, match="nonesuch"):
-        load_tools([parse("fid5k:nonesuch")])
+        load_dependencies([parse("fid5k:nonesuch")])
 
 
 def test_labels_are_part_of_the_images(detector, smooth_folder):
     generator = plain_generator(c_dim=2)
     table = LabelTable([0, 1], ["a", "b"])
-    subject = network_subject(generator, labels=table)
-    record = measure(["is64"], subject, None, detector)["is64:plain"]
+    target = network_subject(generator, labels=table)
+    record = measure(["is64"], target, None, detector)["is64:plain"]
     assert record["fake"]["labels"]
     assert record["real"] is None
 

@@ -24,12 +24,12 @@ from stylegan.cli.drawing import (
 )
 from stylegan.cli.figures import Analysis, Drawing
 from stylegan.cli.measuring import (
+    dependencies_for,
     describe,
     measuring,
     protocols_of,
     reading,
-    subject_of,
-    tools_for,
+    target_of,
 )
 from stylegan.cli.options import Device, DeviceName, Seed, console
 from stylegan.cli.plotting import import_matplotlib, write_plot
@@ -244,13 +244,15 @@ class PathLength:
         suffix = ":efficientnet-lite0" if self.perceptual == "efficientnet" else ""
         protocols = protocols_of(f"ppl2_{self.num}_wend{suffix}")
         device = next(generator.parameters()).device
-        tools = tools_for(protocols, classifiers=None, weights_dir=self.weights_dir, device=device)
-        subject = subject_of(generator, path, dataset, seed=self.seed)
+        dependencies = dependencies_for(
+            protocols, classifiers=None, weights_dir=self.weights_dir, device=device
+        )
+        target = target_of(generator, path, dataset, seed=self.seed)
         with measuring() as progress:
-            (result,) = evaluate(protocols, subject, None, tools, progress=progress)
+            (result,) = evaluate(protocols, target, None, dependencies, progress=progress)
         (protocol,) = protocols
         assert isinstance(protocol, PathLengthProtocol)
-        files = save_ranking(self.out, result, protocol, subject)
+        files = save_ranking(self.out, result, protocol, target)
         text = json.dumps(result.record, indent=2, allow_nan=False) + "\n"
         write_atomic(self.out / "path-length.json", text)
         console().print(describe(result.record), markup=False)

@@ -16,6 +16,7 @@ from stylegan import distributed
 from stylegan.cli import options
 from stylegan.cli.measuring import (
     Mirror,
+    dependencies_for,
     describe,
     is_mirrored,
     measuring,
@@ -23,8 +24,7 @@ from stylegan.cli.measuring import (
     reading,
     reals_of,
     side_of,
-    subject_of,
-    tools_for,
+    target_of,
 )
 from stylegan.cli.ranking import save_ranking
 from stylegan.cli.watch import open_run, watch
@@ -33,14 +33,14 @@ from stylegan.data.pictures import Pictures
 from stylegan.errors import ConfigError
 from stylegan.interop.load import is_run, load, local_path, newest_snapshot
 from stylegan.metrics import records
-from stylegan.metrics.measure import Tools
+from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.protocols import (
     STANDARD,
     AbstractProtocol,
     PathLengthProtocol,
 )
-from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
 from stylegan.metrics.suite import check, check_of_images, check_reals, evaluate
+from stylegan.metrics.targets import EvaluationTarget, ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.base import AbstractGenerator
 
 _EVALUATE = """Measure a network, or a folder of images, against real images.
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
             command.watch,
             config,
             protocols,
-            tools_of(command, protocols, device),
+            dependencies_of(command, protocols, device),
             device=device,
             data=command.data,
             seed=config.seed if command.seed is None else command.seed,
@@ -201,7 +201,7 @@ def check_usage(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> Non
         for protocol in protocols:
             check_of_images(protocol)
     if command.data is None and command.real is None:
-        check_reals(protocols, None, Tools(), side=None)
+        check_reals(protocols, None, EvaluationDependencies(), side=None)
     _check_writable("--out", command.out.parent, command.out)
     if command.save_ranking is not None:
         _check_writable("--save-ranking", command.save_ranking)
@@ -232,21 +232,23 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
         path = weights_of(command.network)
         generator = load(path).to(device)
         check_labels(command, generator)
-        tools = tools_of(command, protocols, device)  # what lacks fails before images are read
-        subject, reals = _of_network(command, protocols, generator, path, seed)
+        dependencies = dependencies_of(
+            command, protocols, device
+        )  # what lacks fails before images are read
+        target, reals = _of_network(command, protocols, generator, path, seed)
     else:
-        tools = tools_of(command, protocols, device)
-        subject, reals = _of_images(command, seed)
-    check(protocols, subject, reals, tools)
+        dependencies = dependencies_of(command, protocols, device)
+        target, reals = _of_images(command, seed)
+    check(protocols, target, reals, dependencies)
     out = options.console()
     with measuring() as progress:
-        for result in evaluate(protocols, subject, reals, tools, progress=progress):
+        for result in evaluate(protocols, target, reals, dependencies, progress=progress):
             out.print(Text(describe(result.record)))  # first: a full disk must not lose it
             records.append(command.out, result.record)
-            if command.save_ranking is not None and isinstance(subject, NetworkSubject):
+            if command.save_ranking is not None and isinstance(target, NetworkTarget):
                 protocol = next(each for each in protocols if each.name == result.record["metric"])
                 if isinstance(protocol, PathLengthProtocol):
-                    for path in save_ranking(command.save_ranking, result, protocol, subject):
+                    for path in save_ranking(command.save_ranking, result, protocol, target):
                         out.print(Text(f"  {path}"))
     if distributed.is_main_process():
         out.print(Text(f"appended to {command.out}"))
@@ -266,11 +268,11 @@ def check_labels(command: Evaluate, generator: AbstractGenerator) -> None:
         )
 
 
-def tools_of(
+def dependencies_of(
     command: Evaluate, protocols: Sequence[AbstractProtocol], device: torch.device
-) -> Tools:
+) -> EvaluationDependencies:
     """Load what the metrics of a command line need beside images."""
-    return tools_for(
+    return dependencies_for(
         protocols,
         classifiers=command.classifiers,
         weights_dir=command.weights_dir,
@@ -284,7 +286,7 @@ def _of_network(
     generator: AbstractGenerator,
     path: Path,
     seed: int,
-) -> tuple[Subject, Reals | None]:
+) -> tuple[EvaluationTarget, RealImages | None]:
     """Open the real images of a command line, where a network or its metrics need them."""
     dataset = None
     if command.data is not None and (
@@ -292,23 +294,23 @@ def _of_network(
     ):
         with reading() as move:
             dataset = ImageDataset(command.data, resolution=side_of(generator), progress=move)
-    subject = subject_of(generator, path, dataset, seed=seed, psi=command.psi)
+    target = target_of(generator, path, dataset, seed=seed, psi=command.psi)
     if dataset is None:
-        return subject, None
-    return subject, reals_of(dataset, is_mirrored(command.mirror, path), seed=seed)
+        return target, None
+    return target, reals_of(dataset, is_mirrored(command.mirror, path), seed=seed)
 
 
-def _of_images(command: Evaluate, seed: int) -> tuple[Subject, Reals | None]:
+def _of_images(command: Evaluate, seed: int) -> tuple[EvaluationTarget, RealImages | None]:
     """Open both sets of images of a command line."""
     assert command.fake is not None
     with reading() as move:
         fake = Pictures(command.fake, progress=move)
         real = None if command.real is None else Pictures(command.real, progress=move)
-    subject = ImagesSubject(images=fake, side=fake.side)
+    target = ImagesTarget(images=fake, side=fake.side)
     if real is None:
-        return subject, None
+        return target, None
     flips = command.mirror == "yes"
-    return subject, Reals(images=real, side=real.side, is_mirrored=flips, seed=seed)
+    return target, RealImages(images=real, side=real.side, is_mirrored=flips, seed=seed)
 
 
 def weights_of(source: str) -> Path:

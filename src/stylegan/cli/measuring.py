@@ -16,11 +16,11 @@ from stylegan.errors import ConfigError
 from stylegan.interop.classifiers import load_classifiers
 from stylegan.interop.load import origin_of
 from stylegan.metrics import records
-from stylegan.metrics.measure import Tools
+from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.protocols import STANDARD, AbstractProtocol, SeparabilityProtocol, parse
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
-from stylegan.metrics.subjects import NetworkSubject, Reals
-from stylegan.metrics.suite import check_reals, evaluate_in_step, load_tools
+from stylegan.metrics.suite import check_reals, evaluate_in_step, load_dependencies
+from stylegan.metrics.targets import NetworkTarget, RealImages
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
@@ -70,13 +70,13 @@ def default_metrics(dataset: ImageDataset, device: torch.device) -> str:
     return "none" if side < LOWEST_LEVEL or side & (side - 1) else f"swd{num}"
 
 
-def tools_for(
+def dependencies_for(
     protocols: Sequence[AbstractProtocol],
     *,
     classifiers: str | None,
     weights_dir: Path | None,
     device: torch.device,
-) -> Tools:
+) -> EvaluationDependencies:
     """Load the networks that metrics need, with a progress bar where they are downloaded.
 
     Args:
@@ -94,7 +94,7 @@ def tools_for(
             size = None if total is None else total / 1e6
             bar.update(task, completed=done / 1e6, total=size, visible=True)
 
-        return load_tools(
+        return load_dependencies(
             protocols,
             classifiers=attributes,
             weights_dir=weights_dir,
@@ -103,14 +103,14 @@ def tools_for(
         )
 
 
-def subject_of(
+def target_of(
     generator: AbstractGenerator,
     path: Path | None,
     dataset: ImageDataset | None,
     *,
     seed: int,
     psi: float = 1.0,
-) -> NetworkSubject:
+) -> NetworkTarget:
     """Make a generator something to measure, with labels out of a set if it takes some.
 
     Args:
@@ -134,12 +134,12 @@ def subject_of(
                 fix="pass the set that it was trained on",
             )
     origin = {} if path is None else origin_of(path)
-    return NetworkSubject(generator=generator, origin=origin, seed=seed, labels=labels, psi=psi)
+    return NetworkTarget(generator=generator, origin=origin, seed=seed, labels=labels, psi=psi)
 
 
-def reals_of(dataset: ImageDataset, mirrored: bool, *, seed: int) -> Reals:
+def reals_of(dataset: ImageDataset, mirrored: bool, *, seed: int) -> RealImages:
     """Make a training set something to compare with."""
-    return Reals(
+    return RealImages(
         images=dataset.without_mirror(), side=dataset.resolution, is_mirrored=mirrored, seed=seed
     )
 
@@ -236,17 +236,17 @@ def evaluator_for(
                 expected="one that needs no classifiers",
                 fix="measure it by `stylegan evaluate`",
             )
-    tools = load_tools(protocols, weights_dir=weights_dir, device=device)
+    dependencies = load_dependencies(protocols, weights_dir=weights_dir, device=device)
     reals = reals_of(dataset, mirror, seed=seed)
-    check_reals(protocols, reals, tools, side=dataset.resolution)
+    check_reals(protocols, reals, dependencies, side=dataset.resolution)
 
     def measure(
         generator: AbstractGenerator, nimg: int, names: Sequence[str]
     ) -> Iterator[records.Record | None]:
         chosen = [protocol for protocol in protocols if protocol.name in names]
         labelled = dataset if generator.c_dim > 0 else None
-        subject = subject_of(generator, None, labelled, seed=seed)
-        for result in evaluate_in_step(chosen, subject, reals, tools):
+        target = target_of(generator, None, labelled, seed=seed)
+        for result in evaluate_in_step(chosen, target, reals, dependencies):
             yield None if result is None else of_snapshot(result.record)
 
     return Evaluator(names=[protocol.name for protocol in protocols], measure=measure)

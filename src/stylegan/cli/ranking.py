@@ -12,15 +12,15 @@ from stylegan.files import write_atomic
 from stylegan.metrics.path_length import path_image
 from stylegan.metrics.protocols import PathLengthProtocol
 from stylegan.metrics.sources import CHUNK
-from stylegan.metrics.subjects import NetworkSubject
 from stylegan.metrics.suite import Result
+from stylegan.metrics.targets import NetworkTarget
 
 SHOWN = 24
 COLUMNS = 8
 
 
 def save_ranking(
-    folder: Path, result: Result, protocol: PathLengthProtocol, subject: NetworkSubject
+    folder: Path, result: Result, protocol: PathLengthProtocol, target: NetworkTarget
 ) -> list[Path]:
     """Write the values of all pairs, and sheets of the images with the least and the greatest.
 
@@ -37,14 +37,14 @@ def save_ranking(
     np.savez(buffer, values=values.numpy(), order=values.argsort(stable=True).numpy())
     paths = [folder / f"{name}.npz"]
     write_atomic(paths[0], buffer.getvalue())
-    for which, sheet in ranking_sheets(result, protocol, subject).items():
+    for which, sheet in ranking_sheets(result, protocol, target).items():
         paths.append(folder / f"{name}-{which}.png")
         images.write(sheet, paths[-1])
     return paths
 
 
 def ranking_sheets(
-    result: Result, protocol: PathLengthProtocol, subject: NetworkSubject
+    result: Result, protocol: PathLengthProtocol, target: NetworkTarget
 ) -> dict[str, Tensor]:
     """Draw the images with the shortest and with the longest paths, uint8 [C, H, W].
 
@@ -53,7 +53,7 @@ def ranking_sheets(
     values = result.per_image
     assert values is not None
     order = values.argsort(stable=True)
-    source = subject.source(protocol.num_fake)
+    source = target.source(protocol.num_fake)
     sheets = {}
     for which, places in (("shortest", order[:SHOWN]), ("longest", order.flip(0)[:SHOWN])):
         shown = []
@@ -62,7 +62,7 @@ def ranking_sheets(
             image = path_image(
                 source.generator,
                 protocol,
-                seed=subject.seed,
+                seed=target.seed,
                 index=index,
                 size=CHUNK,
                 row=row,

@@ -28,7 +28,7 @@ from stylegan.cli.drawing import (
     load_generator,
 )
 from stylegan.cli.figures import Analysis, Drawing
-from stylegan.cli.measuring import measuring, protocols_of, reading, subject_of, tools_for
+from stylegan.cli.measuring import dependencies_for, measuring, protocols_of, reading, target_of
 from stylegan.cli.options import Device, Seed, console, progress
 from stylegan.cli.projections import Projecting
 from stylegan.cli.ranking import ranking_sheets
@@ -329,15 +329,15 @@ class _Made:
         suffix = ":efficientnet-lite0" if command.perceptual == "efficientnet" else ""
         protocols = protocols_of(f"ppl2_{command.num}_wend{suffix}")
         device = next(self.generator.parameters()).device
-        tools = tools_for(
+        dependencies = dependencies_for(
             protocols, classifiers=None, weights_dir=command.weights_dir, device=device
         )
-        subject = subject_of(self.generator, self.path, self.reals, seed=command.seed)
+        target = target_of(self.generator, self.path, self.reals, seed=command.seed)
         with measuring() as tell:
-            (result,) = evaluate(protocols, subject, None, tools, progress=tell)
+            (result,) = evaluate(protocols, target, None, dependencies, progress=tell)
         (protocol,) = protocols
         assert isinstance(protocol, PathLengthProtocol)
-        sheets = ranking_sheets(result, protocol, subject)
+        sheets = ranking_sheets(result, protocol, target)
         blocks: list[Block] = [
             Table(
                 header=["metric", "value", "images"],

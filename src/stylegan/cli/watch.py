@@ -17,16 +17,16 @@ from stylegan.cli.measuring import (
     of_snapshot,
     reading,
     reals_of,
-    subject_of,
+    target_of,
 )
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
 from stylegan.interop.load import complete_snapshots, load
 from stylegan.metrics import records
-from stylegan.metrics.measure import Tools
+from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.protocols import AbstractProtocol
-from stylegan.metrics.subjects import Reals
 from stylegan.metrics.suite import check, check_reals, evaluate, facts_of
+from stylegan.metrics.targets import RealImages
 from stylegan.training.best import keep_best
 from stylegan.training.checkpoint import read_config
 from stylegan.training.config import RunConfig
@@ -62,7 +62,7 @@ def watch(
     run_dir: Path,
     config: RunConfig,
     protocols: Sequence[AbstractProtocol],
-    tools: Tools,
+    dependencies: EvaluationDependencies,
     *,
     device: torch.device,
     data: str | None = None,
@@ -78,7 +78,7 @@ def watch(
         run_dir: the run's folder.
         config: of the run, from `open_run`.
         protocols: of the metrics.
-        tools: what they need beside images.
+        dependencies: what they need beside images.
         device: of the generator.
         data: the real images, where they do not lie where the run says.
         seed: of latents, labels, noise and flips.
@@ -94,11 +94,11 @@ def watch(
             progress=move,
         )
     reals = reals_of(dataset, config.data.mirror, seed=seed)
-    check_reals(protocols, reals, tools, side=config.generator.resolution)
+    check_reals(protocols, reals, dependencies, side=config.generator.resolution)
     watched = _Watched(
         run_dir=run_dir,
         protocols=protocols,
-        tools=tools,
+        dependencies=dependencies,
         dataset=dataset,
         reals=reals,
         device=device,
@@ -117,9 +117,9 @@ class _Watched:
 
     run_dir: Path
     protocols: Sequence[AbstractProtocol]
-    tools: Tools
+    dependencies: EvaluationDependencies
     dataset: ImageDataset
-    reals: Reals
+    reals: RealImages
     device: torch.device
     seed: int
     keys: dict[str, str] = field(default_factory=dict)
@@ -132,17 +132,19 @@ class _Watched:
         generator = load(snapshot).to(self.device)
         if generator.lod >= 1:  # images of another size are another metric
             return
-        subject = subject_of(generator, snapshot, self.dataset, seed=self.seed)
+        target = target_of(generator, snapshot, self.dataset, seed=self.seed)
         if not self.keys:  # equal for all snapshots of a run, as their architecture is
             alone = [protocol for protocol in self.protocols if not protocol.uses_real]
-            check(alone, subject, None, self.tools)  # the others have been checked before
+            check(alone, target, None, self.dependencies)  # the others have been checked before
             for protocol in self.protocols:
-                facts = facts_of(protocol, subject, self.reals, self.tools)
+                facts = facts_of(protocol, target, self.reals, self.dependencies)
                 self.keys[protocol.name] = records.comparable_key(facts)
         missing = self.missing(nimg)
         out = options.console()
         with measuring() as progress:
-            for result in evaluate(missing, subject, self.reals, self.tools, progress=progress):
+            for result in evaluate(
+                missing, target, self.reals, self.dependencies, progress=progress
+            ):
                 place = {"nimg": nimg, "snapshot": f"snapshots/{snapshot.name}"}
                 record = of_snapshot(result.record) | place
                 records.append(self.run_dir / METRICS, record)

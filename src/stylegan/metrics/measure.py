@@ -38,7 +38,7 @@ from stylegan.metrics.protocols import (
 from stylegan.metrics.separability import separability
 from stylegan.metrics.sliced_wasserstein import sliced_wasserstein_distance
 from stylegan.metrics.sources import CHUNK, AbstractSource, in_turn
-from stylegan.metrics.subjects import NetworkSubject, Reals, Subject
+from stylegan.metrics.targets import EvaluationTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 from stylegan.rng import generator_for
@@ -50,7 +50,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tools:
+class EvaluationDependencies:
     """What metrics need beside images, loaded before anything else so that what lacks fails first.
 
     Attributes:
@@ -65,7 +65,7 @@ class Tools:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MetricValues:
     """What the mathematics gives: values by key, the main one first."""
 
     values: Mapping[str, float]
@@ -80,20 +80,20 @@ class Session:
     def __init__(
         self,
         protocols: Sequence[AbstractProtocol],
-        subject: Subject,
-        reals: Reals | None,
-        tools: Tools,
+        target: EvaluationTarget,
+        reals: RealImages | None,
+        dependencies: EvaluationDependencies,
         scratch: Path,
         progress: Progress | None,
     ) -> None:
         self._protocols = protocols
-        self._subject = subject
+        self._target = target
         self._reals = reals
-        self._tools = tools
+        self._dependencies = dependencies
         self._scratch = scratch
         self._progress = progress
 
-    def measure(self, protocol: AbstractProtocol) -> Measured | None:
+    def measure(self, protocol: AbstractProtocol) -> MetricValues | None:
         """Compute a metric; None for all processes but the leader."""
         match protocol:
             case PathLengthProtocol():
@@ -112,7 +112,7 @@ class Session:
                 assert real.moments is not None
                 assert fake.moments is not None
                 value = frechet_distance(real.moments, fake.moments, unbiased=protocol.unbiased)
-                return Measured(values={"fid": value})
+                return MetricValues(values={"fid": value})
             case KernelProtocol():
                 assert real.float32 is not None
                 assert fake.float32 is not None
@@ -123,26 +123,26 @@ class Session:
                     num_subsets=protocol.num_subsets,
                     max_subset=protocol.max_subset,
                 )
-                return Measured(values={"kid": found.value}, error=found.error)
+                return MetricValues(values={"kid": found.value}, error=found.error)
             case InceptionScoreProtocol():
                 assert fake.float32 is not None
                 score = inception_score(
                     self._probabilities(protocol.features, fake.float32),
                     num_splits=protocol.num_splits,
                 )
-                return Measured(values={"is": score.mean}, error=score.std)
+                return MetricValues(values={"is": score.mean}, error=score.std)
             case PrecisionRecallProtocol():
                 assert real.float16 is not None
                 assert fake.float16 is not None
                 shares = precision_recall(real.float16, fake.float16, k=protocol.neighbours)
-                return Measured(values={"precision": shares.precision, "recall": shares.recall})
+                return MetricValues(values={"precision": shares.precision, "recall": shares.recall})
         raise AssertionError(f"no way to measure {protocol.name}")
 
-    def _path_length(self, protocol: PathLengthProtocol) -> Measured | None:
+    def _path_length(self, protocol: PathLengthProtocol) -> MetricValues | None:
         """Measure pairs of images, whose count is that of the images of a source."""
-        assert isinstance(self._subject, NetworkSubject)
-        source = self._subject.source(protocol.num_fake)
-        distance = self._tools.distances[protocol.features]
+        assert isinstance(self._target, NetworkTarget)
+        source = self._target.source(protocol.num_fake)
+        distance = self._dependencies.distances[protocol.features]
 
         def compute(index: int) -> Tensor:
             return path_length_values(
@@ -162,12 +162,12 @@ class Session:
             return None
         per_image = torch.cat(values)
         mean = filtered_mean(per_image, lowest=protocol.lowest, highest=protocol.highest)
-        return Measured(values={"ppl": mean}, per_image=per_image)
+        return MetricValues(values={"ppl": mean}, per_image=per_image)
 
-    def _separability(self, protocol: SeparabilityProtocol) -> Measured | None:
+    def _separability(self, protocol: SeparabilityProtocol) -> MetricValues | None:
         """Label images by the classifiers, then ask how well a plane in z and in w tells them."""
-        assert isinstance(self._subject, NetworkSubject)
-        source, classifiers = self._subject.source(protocol.num_fake), self._tools.classifiers
+        assert isinstance(self._target, NetworkTarget)
+        source, classifiers = self._target.source(protocol.num_fake), self._dependencies.classifiers
         widths = [source.generator.z_dim, source.generator.w_dim, len(classifiers)]
 
         def compute(index: int) -> Tensor:
@@ -195,7 +195,7 @@ class Session:
                 protocol.name,
                 classifiers[place].name,
             )
-        return Measured(
+        return MetricValues(
             values={"ls_w": in_w.score, "ls_z": in_z.score},
             details={
                 "attributes": [classifier.name for classifier in classifiers],
@@ -205,14 +205,14 @@ class Session:
             },
         )
 
-    def _sliced_wasserstein(self, protocol: SlicedWassersteinProtocol) -> Measured | None:
+    def _sliced_wasserstein(self, protocol: SlicedWassersteinProtocol) -> MetricValues | None:
         """Compare images of both sides, which lie in files while patches of them are cut."""
         assert self._reals is not None
-        assert self._subject.side is not None
-        real, fake = self._reals.source(protocol), self._subject.source(protocol.num_fake)
+        assert self._target.side is not None
+        real, fake = self._reals.source(protocol), self._target.source(protocol.num_fake)
         # grey becomes RGB beside color, as feature networks see it
-        is_grey = self._reals.num_channels == self._subject.num_channels == 1
-        shape = (1 if is_grey else 3, self._subject.side, self._subject.side)
+        is_grey = self._reals.num_channels == self._target.num_channels == 1
+        shape = (1 if is_grey else 3, self._target.side, self._target.side)
         first, second = (
             self._pixels(source, f"{protocol.name} {which}", shape)
             for which, source in (("real", real), ("fake", fake))
@@ -222,7 +222,7 @@ class Session:
         self._tell("distance", 0, 1)
         found = sliced_wasserstein_distance(first, second, seed=self._seed)
         levels = {f"swd_{level}": value for level, value in found.levels.items()}
-        return Measured(values={"swd": found.average, **levels})
+        return MetricValues(values={"swd": found.average, **levels})
 
     def _pixels(
         self, source: AbstractSource, label: str, shape: tuple[int, int, int]
@@ -258,10 +258,10 @@ class Session:
         ]
         requests = {
             name: Request(
-                detector=self._tools.detectors[name],
+                detector=self._dependencies.detectors[name],
                 wants=wants,
                 folder=writable_folder(
-                    cache_folder(source, self._tools.detectors[name]),
+                    cache_folder(source, self._dependencies.detectors[name]),
                     wants,
                     otherwise=self._scratch / f"real-{source.num}-{name}",
                 ),
@@ -272,21 +272,21 @@ class Session:
 
     def _fake_features(self, protocol: AbstractProtocol) -> Extracted:
         """Return features of as many measured images as a protocol takes."""
-        source = self._subject.source(protocol.num_fake)
+        source = self._target.source(protocol.num_fake)
         alike = [other for other in self._featured if other.num_fake == protocol.num_fake]
         requests = {
             name: Request(
-                detector=self._tools.detectors[name],
+                detector=self._dependencies.detectors[name],
                 wants=wants,
                 folder=self._scratch / f"{source.num}-{name}",
             )
             for name, wants in _wanted(alike).items()
         }
-        label = "generated images" if isinstance(self._subject, NetworkSubject) else "images"
+        label = "generated images" if isinstance(self._target, NetworkTarget) else "images"
         return extract(source, requests, progress=self._teller(label))[protocol.features]
 
     def _probabilities(self, name: str, features: NDArray[np.float32]) -> Tensor:
-        detector = self._tools.detectors[name]
+        detector = self._dependencies.detectors[name]
         device = next(detector.parameters()).device
         with torch.no_grad():
             parts = [
@@ -301,13 +301,14 @@ class Session:
         return [
             other
             for other in self._protocols
-            if other.features in self._tools.detectors and not isinstance(other, PathLengthProtocol)
+            if other.features in self._dependencies.detectors
+            and not isinstance(other, PathLengthProtocol)
         ]
 
     @property
     def _seed(self) -> int:
         """Of what is drawn beside the images."""
-        return self._subject.seed if isinstance(self._subject, NetworkSubject) else 0
+        return self._target.seed if isinstance(self._target, NetworkTarget) else 0
 
     def _teller(self, label: str) -> Callable[[int, int], None]:
         return lambda done, total: self._tell(label, done, total)

@@ -17,7 +17,7 @@ import stylegan
 from stylegan import distributed
 from stylegan.errors import ConfigError, DataError
 from stylegan.metrics.features import network_facts
-from stylegan.metrics.measure import Measured, Progress, Session, Tools
+from stylegan.metrics.measure import EvaluationDependencies, MetricValues, Progress, Session
 from stylegan.metrics.path_length import compared_side
 from stylegan.metrics.protocols import (
     STANDARD,
@@ -32,7 +32,7 @@ from stylegan.metrics.protocols import (
 )
 from stylegan.metrics.records import Record
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
-from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals, Subject
+from stylegan.metrics.targets import EvaluationTarget, ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 from stylegan.perceptual.networks import (
@@ -45,14 +45,14 @@ from stylegan.perceptual.networks import (
 logger = logging.getLogger(__name__)
 
 
-def load_tools(
+def load_dependencies(
     protocols: Sequence[AbstractProtocol],
     *,
     classifiers: Sequence[Classifier] = (),
     weights_dir: Path | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int | None], None] | None = None,
-) -> Tools:
+) -> EvaluationDependencies:
     """Load the networks that metrics need, from files that are there or can be had.
 
     Args:
@@ -94,7 +94,7 @@ def load_tools(
                 expected="--classifiers FOLDER",
                 fix="make them by `stylegan train-classifier`",
             )
-    return Tools(detectors=detectors, distances=distances, classifiers=classifiers)
+    return EvaluationDependencies(detectors=detectors, distances=distances, classifiers=classifiers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,10 @@ class Result:
 
 
 def check(
-    protocols: Sequence[AbstractProtocol], subject: Subject, reals: Reals | None, tools: Tools
+    protocols: Sequence[AbstractProtocol],
+    target: EvaluationTarget,
+    reals: RealImages | None,
+    dependencies: EvaluationDependencies,
 ) -> None:
     """Refuse what cannot be measured, before anything is computed, and warn of what means little.
 
@@ -121,20 +124,20 @@ def check(
         DataError: if there are fewer images than a metric takes, or of another form.
     """
     for protocol in protocols:
-        if isinstance(subject, ImagesSubject):
-            subject.source(protocol.num_fake)
+        if isinstance(target, ImagesTarget):
+            target.source(protocol.num_fake)
             check_of_images(protocol)
-        elif isinstance(protocol, PathLengthProtocol) and subject.psi != 1:
+        elif isinstance(protocol, PathLengthProtocol) and target.psi != 1:
             raise ConfigError(
-                f"metric {protocol.name} with psi {subject.psi:g}",
+                f"metric {protocol.name} with psi {target.psi:g}",
                 expected="1, as the length of paths is that without truncation",
                 fix="leave psi out, or the metric",
             )
         elif isinstance(protocol, SeparabilityProtocol):
-            for classifier in tools.classifiers:
-                channels = subject.generator.img_channels
-                classifier.check(img_channels=channels, resolution=subject.side)
-    check_reals(protocols, reals, tools, side=subject.side)
+            for classifier in dependencies.classifiers:
+                channels = target.generator.img_channels
+                classifier.check(img_channels=channels, resolution=target.side)
+    check_reals(protocols, reals, dependencies, side=target.side)
 
 
 def check_of_images(protocol: AbstractProtocol) -> None:
@@ -152,14 +155,18 @@ def check_of_images(protocol: AbstractProtocol) -> None:
 
 
 def check_reals(
-    protocols: Sequence[AbstractProtocol], reals: Reals | None, tools: Tools, *, side: int | None
+    protocols: Sequence[AbstractProtocol],
+    reals: RealImages | None,
+    dependencies: EvaluationDependencies,
+    *,
+    side: int | None,
 ) -> None:
-    """Do that part of `check` which needs no subject, but for the side of its images.
+    """Do that part of `check` which needs no target, but for the side of its images.
 
     Args:
         protocols: of the metrics.
         reals: the real images, if there are any.
-        tools: from `load_tools`.
+        dependencies: from `load_dependencies`.
         side: of the images that are measured, in pixels; None for images of any size.
 
     Raises:
@@ -169,7 +176,7 @@ def check_reals(
     """
     for protocol in protocols:
         if isinstance(protocol, PathLengthProtocol) and side is not None:
-            _check_large_enough(protocol, tools.distances[protocol.features], side)
+            _check_large_enough(protocol, dependencies.distances[protocol.features], side)
         if not protocol.uses_real:
             continue
         if reals is None:
@@ -203,7 +210,7 @@ def check_reals(
                     fix="take a larger set",
                 )
             case FrechetProtocol():
-                width = tools.detectors[protocol.features].num_features
+                width = dependencies.detectors[protocol.features].num_features
                 if distributed.is_main_process() and min(num_real, protocol.num_fake) <= width:
                     logger.warning(
                         "%s of %d against %d images: with no more images than the %d features it "
@@ -234,7 +241,9 @@ def _check_large_enough(
         )
 
 
-def _check_equal(protocol: AbstractProtocol, reals: Reals, num_real: int, side: int | None) -> None:
+def _check_equal(
+    protocol: AbstractProtocol, reals: RealImages, num_real: int, side: int | None
+) -> None:
     """Check that both sides are equally many images of one size, which has a pyramid."""
     if num_real < protocol.num_fake:
         raise DataError(
@@ -254,9 +263,9 @@ def _check_equal(protocol: AbstractProtocol, reals: Reals, num_real: int, side: 
 
 def evaluate(
     protocols: Sequence[AbstractProtocol],
-    subject: Subject,
-    reals: Reals | None,
-    tools: Tools,
+    target: EvaluationTarget,
+    reals: RealImages | None,
+    dependencies: EvaluationDependencies,
     *,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
@@ -264,16 +273,16 @@ def evaluate(
 
     Arguments and errors as of `evaluate_in_step`.
     """
-    for result in evaluate_in_step(protocols, subject, reals, tools, progress=progress):
+    for result in evaluate_in_step(protocols, target, reals, dependencies, progress=progress):
         if result is not None:
             yield result
 
 
 def evaluate_in_step(
     protocols: Sequence[AbstractProtocol],
-    subject: Subject,
-    reals: Reals | None,
-    tools: Tools,
+    target: EvaluationTarget,
+    reals: RealImages | None,
+    dependencies: EvaluationDependencies,
     *,
     progress: Progress | None = None,
 ) -> Iterator[Result | None]:
@@ -285,16 +294,16 @@ def evaluate_in_step(
 
     Args:
         protocols: of the metrics.
-        subject: what is measured.
+        target: what is measured.
         reals: what it is compared with; None where no metric does so.
-        tools: from `load_tools`.
+        dependencies: from `load_dependencies`.
         progress: told often.
 
     Raises:
         DataError: if a file cannot be used. What `check` would refuse fails in some other way.
     """
     with tempfile.TemporaryDirectory(prefix="stylegan-metrics-") as scratch:
-        session = Session(protocols, subject, reals, tools, Path(scratch), progress)
+        session = Session(protocols, target, reals, dependencies, Path(scratch), progress)
         for protocol in protocols:
             start_s = time.perf_counter()
             measured = session.measure(protocol)
@@ -303,72 +312,81 @@ def evaluate_in_step(
                 None
                 if measured is None
                 else Result(
-                    record=_record(protocol, subject, reals, tools, measured, seconds),
+                    record=_record(protocol, target, reals, dependencies, measured, seconds),
                     per_image=measured.per_image,
                 )
             )
 
 
 def facts_of(
-    protocol: AbstractProtocol, subject: Subject, reals: Reals | None, tools: Tools
+    protocol: AbstractProtocol,
+    target: EvaluationTarget,
+    reals: RealImages | None,
+    dependencies: EvaluationDependencies,
 ) -> Record:
     """Return the part of a record that is known before anything is computed.
 
     Args:
         protocol: of the metric.
-        subject: what is measured.
+        target: what is measured.
         reals: what it is compared with.
-        tools: from `load_tools`.
+        dependencies: from `load_dependencies`.
     """
     is_path = isinstance(protocol, PathLengthProtocol)  # in float32, whatever the network's type
-    network = _network(protocol, tools)
+    network = _network(protocol, dependencies)
     return {
         "metric": protocol.name,
         "lower_is_better": protocol.is_lower_better,
         "protocol": protocol.record(),
         "features": None if network is None else network_facts(network),
         "quantized": not isinstance(protocol, PathLengthProtocol | SeparabilityProtocol),
-        "fake": subject.facts(protocol.num_fake) | ({"precision": "float32"} if is_path else {}),
+        "fake": target.facts(protocol.num_fake) | ({"precision": "float32"} if is_path else {}),
         "real": reals.facts(protocol) if reals is not None and protocol.uses_real else None,
         "classifiers": [
             {"name": each.name, "index": each.index, "sha256": each.sha256}
-            for each in (tools.classifiers if isinstance(protocol, SeparabilityProtocol) else ())
+            for each in (
+                dependencies.classifiers if isinstance(protocol, SeparabilityProtocol) else ()
+            )
         ],
     }
 
 
 def _network(
-    protocol: AbstractProtocol, tools: Tools
+    protocol: AbstractProtocol, dependencies: EvaluationDependencies
 ) -> AbstractDetector | AbstractDistance | None:
     """Return what a protocol looks through; a detector and a distance may share a name."""
     if isinstance(protocol, PathLengthProtocol):
-        return tools.distances[protocol.features]
-    return tools.detectors.get(protocol.features)
+        return dependencies.distances[protocol.features]
+    return dependencies.detectors.get(protocol.features)
 
 
-def _device(protocol: AbstractProtocol, subject: Subject, tools: Tools) -> torch.device:
+def _device(
+    protocol: AbstractProtocol, target: EvaluationTarget, dependencies: EvaluationDependencies
+) -> torch.device:
     """Return where a metric is computed; distances of pixels on the CPU."""
-    module = subject.generator if isinstance(subject, NetworkSubject) else _network(protocol, tools)
+    module = (
+        target.generator if isinstance(target, NetworkTarget) else _network(protocol, dependencies)
+    )
     return torch.device("cpu") if module is None else next(module.parameters()).device
 
 
 def _record(
     protocol: AbstractProtocol,
-    subject: Subject,
-    reals: Reals | None,
-    tools: Tools,
-    measured: Measured,
+    target: EvaluationTarget,
+    reals: RealImages | None,
+    dependencies: EvaluationDependencies,
+    measured: MetricValues,
     seconds: float,
 ) -> Record:
     """Write down a value with all that it depends on."""
-    device = _device(protocol, subject, tools)
+    device = _device(protocol, target, dependencies)
     is_cuda = device.type == "cuda"
     return {
         "metric": protocol.name,
         "value": measured.values[protocol.values[0]],
         "error": measured.error,
         "values": dict(measured.values),
-        **facts_of(protocol, subject, reals, tools),
+        **facts_of(protocol, target, reals, dependencies),
         "details": dict(measured.details),
         "versions": {
             "stylegan": stylegan.__version__,

@@ -12,7 +12,7 @@ from stylegan.models.growth import resolution_at
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSubject:
+class NetworkTarget:
     """A generator whose images are measured.
 
     Attributes:
@@ -52,7 +52,7 @@ class NetworkSubject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagesSubject:
+class ImagesTarget:
     """Images in files that are measured.
 
     Attributes:
@@ -88,11 +88,11 @@ class ImagesSubject:
         return {"kind": "images", **self.source(num).facts(), "origin": origin}
 
 
-Subject = NetworkSubject | ImagesSubject
+EvaluationTarget = NetworkTarget | ImagesTarget
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reals:
+class RealImages:
     """Real images that generated ones are compared with.
 
     Attributes:

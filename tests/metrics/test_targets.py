@@ -8,7 +8,7 @@ from stylegan import images
 from stylegan.data.pictures import Pictures
 from stylegan.errors import DataError
 from stylegan.metrics.protocols import parse
-from stylegan.metrics.subjects import ImagesSubject, NetworkSubject, Reals
+from stylegan.metrics.targets import ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.registry import create
 
 
@@ -16,35 +16,35 @@ from stylegan.models.registry import create
 def test_the_side_of_a_growing_network_is_that_of_its_images(lod, side):
     generator = create("progan", 16, channel_base=64, channel_max=6).generator.eval()
     generator.lod = lod
-    subject = NetworkSubject(generator=generator, origin={})
-    (image,) = next(subject.source(1).chunks([0]))
-    assert subject.side == subject.facts(1)["side"] == side
+    target = NetworkTarget(generator=generator, origin={})
+    (image,) = next(target.source(1).chunks([0]))
+    assert target.side == target.facts(1)["side"] == side
     assert image.shape == (3, side, side)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_are_those_of_the_images(tmp_path, channels):
-    subject = NetworkSubject(generator=plain_generator(img_channels=channels), origin={})
-    (image,) = next(subject.source(1).chunks([0]))
-    assert subject.num_channels == len(image) == channels
+    target = NetworkTarget(generator=plain_generator(img_channels=channels), origin={})
+    (image,) = next(target.source(1).chunks([0]))
+    assert target.num_channels == len(image) == channels
     images.write(image, tmp_path / "0.png")
     pictures = Pictures(tmp_path)
-    assert ImagesSubject(images=pictures).num_channels == channels
-    assert Reals(images=pictures).num_channels == channels
+    assert ImagesTarget(images=pictures).num_channels == channels
+    assert RealImages(images=pictures).num_channels == channels
 
 
 def test_images_in_files_must_be_as_many_as_the_metric_says(smooth_folder):
-    subject = ImagesSubject(images=Pictures(smooth_folder), side=16)
-    assert subject.source(150).num == subject.facts(150)["num"] == 150
+    target = ImagesTarget(images=Pictures(smooth_folder), side=16)
+    assert target.source(150).num == target.facts(150)["num"] == 150
     with pytest.raises(DataError, match=r"has 150 images; expected at least 151"):
-        subject.source(151)
+        target.source(151)
 
 
 def test_real_images_are_flipped_by_their_seed_if_training_flipped_them(smooth_folder):
     pictures = Pictures(smooth_folder)
     made = []
     for options in ({"is_mirrored": True, "seed": 1}, {"is_mirrored": True, "seed": 2}, {}):
-        reals = Reals(images=pictures, side=16, **options)
+        reals = RealImages(images=pictures, side=16, **options)
         chunk = torch.stack([*next(reals.source(parse("fid64")).chunks([0]))])
         made.append(chunk)
         facts = reals.facts(parse("fid64"))
