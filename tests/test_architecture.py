@@ -16,6 +16,7 @@ LAYERS = [
     ["distributed", "remote", "microbatch"],
     ["devices"],
     ["images"],
+    ["notebook"],
     ["latents"],
     ["ops"],
     ["nn"],
@@ -68,6 +69,7 @@ FOLDERS = {
         "prepare",
         "labels",
         "dataset",
+        "describe",
         "pictures",
         "sampler",
         "loader",
@@ -170,6 +172,7 @@ FOLDERS = {
         "convert",
         "page",
         "curves",
+        "data",
     ],
     "cli": [
         "options",

@@ -5,18 +5,17 @@ import numpy as np
 import pytest
 
 from stylegan import files
-from stylegan.files import new_array, write_atomic_at
+from stylegan.files import atomic_path, new_array
 
 
 def test_two_may_write_the_same_file_at_once(tmp_path):
     path = tmp_path / "file"
 
-    def write(temporary):
-        temporary.write_text("first")
-        write_atomic_at(path, lambda other: other.write_text("second"))
+    with atomic_path(path) as first:
+        first.write_text("first")
+        with atomic_path(path) as second:
+            second.write_text("second")
         assert path.read_text() == "second"
-
-    write_atomic_at(path, write)
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 

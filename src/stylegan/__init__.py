@@ -12,17 +12,34 @@ if TYPE_CHECKING:
     from stylegan.progress import ProgressBar
     from stylegan.training.loop import train
     from stylegan.workflows.convert import convert
+    from stylegan.workflows.data import check, info, prepare, shard
 
 __version__ = "0.1.0"
-__all__ = ["ProgressBar", "convert", "create", "load", "load_networks", "save", "train"]
+__all__ = [
+    "ProgressBar",
+    "check",
+    "convert",
+    "create",
+    "info",
+    "load",
+    "load_networks",
+    "prepare",
+    "save",
+    "shard",
+    "train",
+]
 
 _HOMES = {
     "ProgressBar": "stylegan.progress",
+    "check": "stylegan.workflows.data",
     "convert": "stylegan.workflows.convert",
     "create": "stylegan.models.registry",
+    "info": "stylegan.workflows.data",
     "load": "stylegan.interop.load",
     "load_networks": "stylegan.interop.load",
+    "prepare": "stylegan.workflows.data",
     "save": "stylegan.models.io",
+    "shard": "stylegan.workflows.data",
     "train": "stylegan.training.loop",
 }
 

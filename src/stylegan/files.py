@@ -1,11 +1,12 @@
-"""The one owner of writing files: whole or not at all, and on the disk when it returns."""
+"""Writing files atomically and durably, and hashing them."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,54 +23,50 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file under a temporary name and move it to its place; text as UTF-8.
 
-    A reader finds the old file or the new one. Missing folders are made.
+    A reader finds either the old file or the new one, complete. Missing folders are created. The
+    file is on the disk when this returns.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     write_atomic_by(path, lambda file: file.write(data))
 
 
 def append_lines(path: str | os.PathLike[str], text: str) -> None:
-    """Append whole lines to a text file, in one write; they are on the disk when this returns.
+    """Append complete lines to a text file, in one write; they are on the disk when this returns.
 
-    A last line that was cut off, as by a full disk, ends here, and spoils no other. Missing folders
-    are made.
+    If the last line of the file is incomplete, as after a full disk, a line break is added first.
+    Missing folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        is_cut = False
+        is_incomplete = False
         if file.seek(0, os.SEEK_END) > 0:
             file.seek(-1, os.SEEK_END)
-            is_cut = file.read(1) != b"\n"
-        file.write((b"\n" if is_cut else b"") + text.encode("utf-8"))
+            is_incomplete = file.read(1) != b"\n"
+        file.write((b"\n" if is_incomplete else b"") + text.encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())
 
 
 def write_atomic_by(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file as `write_atomic` does, through a function that takes the open file.
-
-    Where it fails, as on a full disk, the temporary file is removed and the old one stays.
-    """
-
-    def fill(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            write(file)
-
-    write_atomic_at(path, fill)
+    """Write a file as `write_atomic` does, through a function that takes the open file."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        write(file)
 
 
-def write_atomic_at(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Write a file as `write_atomic_by` does, through a function that takes a temporary path.
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path to write a file at, which is then renamed to `path`.
 
-    For libraries that open files themselves.
+    For libraries that open files themselves. If the block raises, such as on a full disk, the
+    temporary file is removed, and an older file at `path` stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a name of its own, as two processes may write the same file
+    # a random name, as two processes may write the same file
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        write(temporary)
+        yield temporary
         _flush(temporary)
         temporary.replace(path)
     except BaseException:
@@ -80,15 +77,15 @@ def write_atomic_at(path: str | os.PathLike[str], write: Callable[[Path], object
 def new_array(
     path: str | os.PathLike[str], *, shape: tuple[int, ...], dtype: DTypeLike
 ) -> NDArray[Any]:
-    """Make a `.npy` file of zeros whose room on the disk is reserved, and map it for writing.
+    """Create a `.npy` file of zeros with its disk space reserved, memory-mapped for writing.
 
-    Without the reservation, a disk that is full later kills the process that writes.
+    Without the reservation, writing to the map on a full disk would kill the process.
 
     Raises:
-        OSError: if there is no room.
+        OSError: if there is not enough space.
     """
     array = np.lib.format.open_memmap(path, mode="w+", shape=shape, dtype=dtype)
-    if hasattr(os, "posix_fallocate"):  # of Linux
+    if hasattr(os, "posix_fallocate"):  # Linux
         with open(path, "r+b") as file:
             size = os.fstat(file.fileno()).st_size
             try:
@@ -96,15 +93,21 @@ def new_array(
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                     raise OSError(error.errno, error.strerror, str(path)) from error
-                # a file system that cannot reserve
+                # otherwise the file system does not support reservation
     return array
 
 
-def replace_folder(folder: Path, temporary: Path) -> None:
-    """Put a folder of files, written beside it under another name, in the place of `folder`.
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    No system call that Python has swaps two folders. Between the two renames the old one stands
-    beside its place, under a name that starts with a dot.
+
+def replace_folder(folder: Path, temporary: Path) -> None:
+    """Replace `folder` by the folder `temporary`, which lies beside it.
+
+    Python has no system call that swaps two folders. Between the two renames the old folder has a
+    hidden name, which starts with a dot.
     """
     _flush(*temporary.iterdir(), temporary)
     old = folder.with_name(f".{folder.name}.old")
@@ -117,11 +120,11 @@ def replace_folder(folder: Path, temporary: Path) -> None:
 
 
 def _flush(*paths: Path) -> None:
-    """Make files, or a folder's list of names, reach the disk."""
+    """Flush files, or the entries of a folder, to the disk."""
     for path in paths:
         try:
             descriptor = os.open(path, os.O_RDONLY)
-        except PermissionError:  # Windows opens no folders
+        except PermissionError:  # Windows cannot open folders
             continue
         try:
             os.fsync(descriptor)

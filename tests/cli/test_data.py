@@ -35,10 +35,10 @@ def test_check_lists_offenders_and_ends_with_what_to_do(photos, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a [b].png: empty"
     assert lines[1].startswith("cut.png: truncated or damaged")
-    assert lines[2] == "readme.txt: not an image (by the name's ending)"
+    assert lines[2] == "readme.txt: not an image (by its file name extension)"
     assert lines[3] == "wide.png: wrong size 40x30 (not square)"
     assert lines[4] == "4 images can be trained on at 16x16."
-    assert lines[5] == "4 files cannot, and are skipped in training. What to do:"
+    assert lines[5] == "4 files cannot, and training skips them. What to do:"
     assert lines[6].startswith("  empty, truncated, unreadable: copy or download the files again")
     assert lines[7].startswith("  not an image: remove")
     assert lines[8].endswith(f"`stylegan data prepare {photos} photos16.zip --resolution 16`.")
@@ -49,7 +49,7 @@ def test_check_of_an_empty_folder_fails_and_says_so(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "No image can be trained on." in out
-    assert "there is no image at all: check the path." in out
+    assert "There are no images: check the path." in out
 
 
 def test_prepare_makes_a_set_that_info_describes(photos, tmp_path, capsys, monkeypatch):

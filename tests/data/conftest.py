@@ -70,7 +70,7 @@ ROGUES: dict[str, str] = {
     "empty.png": "empty",
     "float.tiff": "wrong mode F",
     "large.png": "wrong size 32x32 (most images are 16x16)",
-    "notes.txt": "not an image (by the name's ending)",
+    "notes.txt": "not an image (by its file name extension)",
     "oblong.png": "wrong size 16x8 (not square)",
     "text.png": "not an image",
     "truncated.png": "truncated or damaged",

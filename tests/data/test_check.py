@@ -4,22 +4,22 @@ import zipfile
 import pytest
 from PIL import Image
 
-from stylegan.data.check import examine, judge, read_record
+from stylegan.data.check import examine, read_record, select
 from stylegan.data.prepare import PrepareOptions, prepare
 from stylegan.data.readers import open_source
 
 
-def verdict_of(path, **options):
+def selection_of(path, **options):
     source = open_source(path)
-    return judge(source, examine(source, workers=2), **options)
+    return select(source, examine(source, workers=2), **options)
 
 
 def test_every_offender_is_listed_once_with_its_reason(rogues, rogue_reasons):
-    verdict = verdict_of(rogues)
-    assert [name for name, _ in verdict.bad] == sorted(rogue_reasons)
-    for name, reason in verdict.bad:
+    selection = selection_of(rogues)
+    assert [name for name, _ in selection.bad] == sorted(rogue_reasons)
+    for name, reason in selection.bad:
         assert reason.startswith(rogue_reasons[name])
-    assert (verdict.side, verdict.mode, len(verdict.usable)) == (16, "RGB", 9)
+    assert (selection.side, selection.mode, len(selection.usable)) == (16, "RGB", 9)
 
 
 def save(path, *sizes):
@@ -31,28 +31,28 @@ def save(path, *sizes):
 
 def test_the_most_common_size_that_fits_is_the_sets(tmp_path):
     path = save(tmp_path / "a", *[(8, 8)] * 3, *[(32, 32)] * 2, *[(20, 20)] * 4, (64, 64))
-    assert verdict_of(path).side == 8
-    verdict = verdict_of(path, resolution=16)
-    assert verdict.side == 32
-    reasons = dict(verdict.bad)
+    assert selection_of(path).side == 8
+    selection = selection_of(path, resolution=16)
+    assert selection.side == 32
+    reasons = dict(selection.bad)
     assert reasons["0.png"] == "wrong size 8x8 (below the resolution 16)"
     assert reasons["5.png"] == "wrong size 20x20 (not a power of two)"
     assert reasons["9.png"] == "wrong size 64x64 (most images are 32x32)"
-    assert len(verdict.usable) == 2
+    assert len(selection.usable) == 2
 
 
 def test_the_larger_of_two_equally_common_sizes_wins(tmp_path):
-    assert verdict_of(save(tmp_path / "a", (8, 8), (16, 16))).side == 16
-    assert verdict_of(save(tmp_path / "b", (16, 16), (8, 8))).side == 16
+    assert selection_of(save(tmp_path / "a", (8, 8), (16, 16))).side == 16
+    assert selection_of(save(tmp_path / "b", (16, 16), (8, 8))).side == 16
 
 
 @pytest.mark.parametrize(("num_color", "mode"), [(1, "L"), (2, "RGB"), (3, "RGB")])
 def test_the_majority_decides_about_color(tmp_path, num_color, mode):
     for index in range(4):
         Image.new("RGB" if index < num_color else "L", (8, 8)).save(tmp_path / f"{index}.png")
-    verdict = verdict_of(tmp_path)
-    assert verdict.mode == mode
-    assert len(verdict.usable) == (4 if mode == "RGB" else 3)
+    selection = selection_of(tmp_path)
+    assert selection.mode == mode
+    assert len(selection.usable) == (4 if mode == "RGB" else 3)
 
 
 def test_the_record_of_a_prepared_zip_spares_decoding(folder, tmp_path, monkeypatch):
@@ -97,6 +97,6 @@ def test_a_record_that_does_not_fit_is_not_believed(folder, tmp_path):
         assert read_record(open_source(archive)) is None
     fresh()
     rewrite(archive, cut)
-    (bad,) = verdict_of(archive).bad
+    (bad,) = selection_of(archive).bad
     assert bad[0] == "00000/img00000002.png"
     assert bad[1].startswith("truncated or damaged")

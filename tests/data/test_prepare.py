@@ -110,7 +110,7 @@ def test_every_kind_of_image_becomes_part_of_the_set_and_the_rest_is_named(
 
 def test_on_bad_fail_names_the_file_and_leaves_nothing(rogues, tmp_path):
     (rogues / "notes.txt").unlink()
-    with pytest.raises(DataError, match=r"empty\.png: empty; expected usable images only"):
+    with pytest.raises(DataError, match=r"empty\.png: empty; repair or remove the file"):
         made(rogues, tmp_path / "set.zip", on_bad="fail")
     assert list(tmp_path.iterdir()) == [rogues]
 
@@ -184,8 +184,10 @@ def test_transparency_shows_the_chosen_background(tmp_path):
 
 
 def test_enlarging_is_counted_and_warned_of(folder, tmp_path, caplog):
-    assert made(folder, tmp_path / "set.zip", resolution=32).num_enlarged == 7
-    assert "7 images were below the resolution: enlarged" in caplog.messages
+    prepared = made(folder, tmp_path / "set.zip", resolution=32)
+    assert prepared.num_enlarged == 7
+    assert "7 images enlarged, 0 files skipped" in str(prepared)
+    assert "7 images were smaller than the resolution: enlarged" in caplog.messages
     assert made(folder, tmp_path / "same.zip", resolution=16).num_enlarged == 0
 
 
@@ -230,7 +232,7 @@ def test_labels_can_number_the_top_folders(folder, tmp_path):
 def test_an_existing_zip_is_kept_unless_told_otherwise(folder, tmp_path):
     destination = tmp_path / "set.zip"
     destination.write_text("precious")
-    with pytest.raises(ConfigError, match=r"set\.zip exists; expected a new file; .*--overwrite"):
+    with pytest.raises(ConfigError, match=r"set\.zip exists; .*--overwrite"):
         made(folder, destination)
     assert destination.read_text() == "precious"
     prepare(folder, destination, options=PrepareOptions(resolution=8), overwrite=True)
@@ -266,7 +268,7 @@ def test_a_place_that_cannot_be_written_is_reported(folder, tmp_path):
 def test_a_source_without_a_usable_image_is_refused(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.png").write_text("no image")
-    with pytest.raises(DataError, match="no usable image among the 1 files"):
+    with pytest.raises(DataError, match="no usable image among 1 files"):
         made(tmp_path / "set", tmp_path / "set.zip")
     assert not Path(tmp_path / "set.zip").exists()
 
@@ -274,11 +276,11 @@ def test_a_source_without_a_usable_image_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 100}, "resolution 100; expected a power of two from 4; take 64"),
-        ({"resolution": 2}, "resolution 2; expected a power of two from 4; take 4"),
+        ({"resolution": 100}, "a power of two from 4, such as 64, got 100"),
+        ({"resolution": 2}, "a power of two from 4, such as 4, got 2"),
         ({"background": "beige-ish"}, "the color 'beige-ish'"),
-        ({"compress_level": 10}, "compress level 10; expected 0 to 9"),
-        ({"wide_height": 9}, "wide height 9; expected 1 to the resolution 8"),
+        ({"compress_level": 10}, "compress_level must be from 0 to 9, got 10"),
+        ({"wide_height": 9}, "wide_height must be from 1 to the resolution 8, got 9"),
     ],
 )
 def test_options_that_cannot_work_are_refused_at_once(options, message):
@@ -287,7 +289,7 @@ def test_options_that_cannot_work_are_refused_at_once(options, message):
 
 
 def test_the_destination_must_be_named_as_a_zip(folder, tmp_path):
-    with pytest.raises(ConfigError, match=r"expected a name ending in \.zip"):
+    with pytest.raises(ConfigError, match=r"must end in \.zip"):
         made(folder, tmp_path / "set")
 
 

@@ -26,7 +26,7 @@ def test_names_are_relative_and_sorted_and_litter_is_passed_over(tmp_path):
         (tmp_path / name).touch()
     source = open_source(tmp_path)
     assert source.images == ("a.jpg", "b.webp", "b/1.PNG")
-    assert source.strangers == ("b/dataset.json", "notes.txt")
+    assert source.unrecognized == ("b/dataset.json", "notes.txt")
 
 
 def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
@@ -173,7 +173,7 @@ def test_colors_have_names_or_six_digits():
     assert parse_color("white") == (255, 255, 255)
     assert parse_color("#0a141E") == (10, 20, 30)
     for text in ("whitish", "#12345678", ""):
-        with pytest.raises(ConfigError, match="expected a name such as white, or #rrggbb"):
+        with pytest.raises(ConfigError, match="is neither a CSS name, such as white, nor #rrggbb"):
             parse_color(text)
 
 
@@ -194,7 +194,7 @@ def test_threads_give_results_in_order_and_run_little_ahead():
 def test_the_number_of_threads_is_at_least_one():
     assert num_threads(None) == num_threads(0) >= 1
     assert num_threads(3) == 3
-    with pytest.raises(ConfigError, match="-1 workers"):
+    with pytest.raises(ConfigError, match="workers must be 0 or more, got -1"):
         num_threads(-1)
 
 

@@ -102,6 +102,11 @@ def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog
     return 2
 
 
+def present_text(result: object, console: Console) -> None:
+    """Print a result whose `str` is a report."""
+    console.print(str(result), markup=False)
+
+
 def console() -> Console:
     """Return the console for results: standard output as it is now; quiet on ranks above 0."""
     return Console(highlight=False, soft_wrap=True, quiet=not distributed.reports_to_user())

@@ -165,7 +165,7 @@ def _bar() -> Progress:
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[Callable[[int, int], None]]:
+def reading() -> Iterator[Callable[[float, float | None], None]]:
     """Show a progress bar while images are read; gives what to tell."""
     with _bar() as bar:
         task = bar.add_task("reading images", total=None)

@@ -239,7 +239,7 @@ def open_dataset(command: Train) -> ImageDataset | ShardSet:
     with options.progress(transient=True) as bar:
         task = bar.add_task("reading images", total=None)
 
-        def move(num_done: int, num_all: int) -> None:
+        def move(num_done: float, num_all: float | None) -> None:
             bar.update(task, completed=num_done, total=num_all)
 
         return ImageDataset(

@@ -142,7 +142,7 @@ def open_dataset(command: TrainClassifier) -> ImageDataset:
     with options.progress(transient=True) as bar:
         task = bar.add_task("reading images", total=None)
 
-        def move(num_done: int, num_all: int) -> None:
+        def move(num_done: float, num_all: float | None) -> None:
             bar.update(task, completed=num_done, total=num_all)
 
         def opened(resolution: int | None) -> ImageDataset:

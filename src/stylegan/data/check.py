@@ -1,39 +1,40 @@
-"""What a training set must look like, and which files are in its way."""
+"""Which images of a source can be trained on together, and why the others cannot."""
 
+import collections
 import hashlib
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stylegan.data.readers import (
     RECORD_NAME,
+    UNRECOGNIZED,
     AbstractSource,
     Label,
     Mode,
-    Progress,
     decode,
     map_in_order,
     num_threads,
 )
 from stylegan.errors import ConfigError, DataError
+from stylegan.progress import Counter
 
-SMALLEST_RESOLUTION = 4
-"""Side of the image in pixels that the networks start from."""
+MIN_RESOLUTION = 4
+"""Side in pixels of the first block of the networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What one file holds.
+    """One image file.
 
     Attributes:
-        name: relative, with forward slashes.
+        name: relative path, with forward slashes.
         num_bytes: size of the file.
-        crc32: checksum of its bytes.
-        size: width and height once upright, in pixels.
-        mode: the mode that decoding gives.
+        crc32: checksum of the file.
+        size: width and height in pixels, after rotation by EXIF.
+        mode: mode of the decoded image.
         stored_mode: Pillow's mode of the file.
-        reason: why it cannot be decoded, or None; then size and modes tell nothing.
+        reason: why the file cannot be decoded; then size and modes are not set. Else None.
     """
 
     name: str
@@ -46,13 +47,13 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Which files make up the training set.
+class Selection:
+    """The files that form a training set.
 
     Attributes:
-        side: of the square images as stored, in pixels.
+        side: of the square images as stored, in pixels; 0 if no image is usable.
         mode: L for a grey set, RGB for a color set.
-        usable: in the set's order. Grey images of a color set are among them.
+        usable: sorted by name. Grey images of a color set are included.
         bad: name and reason of each other file.
     """
 
@@ -66,18 +67,18 @@ def examine(
     source: AbstractSource,
     *,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Counter | None = None,
     trusts_record: bool = True,
 ) -> tuple[Entry, ...]:
-    """Decode every image of a source once, in threads, and tell what each holds.
+    """Decode every image of a source once, in threads.
 
-    The images of a zip that `prepare` made are not decoded: its record states their checksums,
-    and the archive's directory must agree.
+    The images of a prepared zip are not decoded if the checksums in its record agree with the
+    directory of the archive.
 
     Args:
-        source: whose images to look at.
-        workers: number of threads; None takes one per processor core.
-        progress: is told how many images are done, and of how many.
+        source: whose images to decode.
+        workers: number of threads; None uses one per processor core.
+        progress: called with the number of images done and their total.
         trusts_record: False decodes the images of a prepared zip as well.
     """
     recorded = read_record(source) if trusts_record else None
@@ -86,12 +87,9 @@ def examine(
             progress(len(recorded), len(recorded))
         return recorded
     entries = []
-    found = map_in_order(
-        lambda name: _examine_one(source, name),
-        source.images,
-        workers=num_threads(workers),
-    )
-    for entry in found:
+    for entry in map_in_order(
+        lambda name: _examine_one(source, name), source.images, workers=num_threads(workers)
+    ):
         entries.append(entry)
         if progress is not None:
             progress(len(entries), len(source.images))
@@ -117,9 +115,9 @@ def _examine_one(source: AbstractSource, name: str) -> Entry:
 
 
 def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
-    """Return the entries that `prepare` recorded, or None where there is no record that fits.
+    """Return the entries that `prepare` recorded, or None if there is no valid record.
 
-    A record fits if it names exactly the images that are there, with their checksums.
+    A record is valid if it names exactly the images of the source, with their checksums.
     """
     record = source.read_json(RECORD_NAME)
     if not isinstance(record, dict):
@@ -152,9 +150,9 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
 
 
 def preparation(source: AbstractSource) -> dict[str, object] | None:
-    """Return crop, filter and background that `prepare` recorded; None for sets it did not make.
+    """Return crop, filter and background that `prepare` recorded; None for other sets.
 
-    They change the pixels, and with them every metric.
+    They change the pixels, and so every metric.
     """
     record = source.read_json(RECORD_NAME)
     options = record.get("options") if isinstance(record, dict) else None
@@ -164,43 +162,43 @@ def preparation(source: AbstractSource) -> dict[str, object] | None:
 
 
 def require_power_of_two(resolution: int) -> None:
-    """Refuse a resolution that no network has.
-
-    Raises:
-        ConfigError: if it is not a power of two from 4.
-    """
+    """Raise ConfigError unless a resolution is a power of two from 4."""
     if not _is_resolution(resolution):
         raise ConfigError(
-            f"resolution {resolution}",
-            expected=f"a power of two from {SMALLEST_RESOLUTION}",
-            fix=f"take {_near_power_of_two(resolution)}",
+            f"the resolution must be a power of two from {MIN_RESOLUTION}, such as "
+            f"{previous_power_of_two(resolution)}, got {resolution}"
         )
 
 
-def judge(
-    source: AbstractSource, entries: tuple[Entry, ...], *, resolution: int | None = None
-) -> Verdict:
-    """Choose the images that can be trained on together.
+def previous_power_of_two(number: int) -> int:
+    """Return the largest allowed resolution that is not above a number, at least 4."""
+    return 1 << max(number.bit_length() - 1, MIN_RESOLUTION.bit_length() - 1)
 
-    All must be square and of one size, the most common one that fits: `resolution`, or that
-    times a power of two. Then the majority decides whether the set is grey or color: grey
-    images fit in a color set, as converting them loses nothing, but not the other way round.
+
+def select(
+    source: AbstractSource, entries: tuple[Entry, ...], *, resolution: int | None = None
+) -> Selection:
+    """Select the images that can be trained on together.
+
+    All must be square and of one size: the most common size that is `resolution` times a power of
+    two. Then the majority decides whether the set is grey or color. Grey images are usable in a
+    color set, as converting them loses nothing; color images are not usable in a grey set.
 
     Args:
-        source: the entries' source; its strangers are bad files as well.
+        source: the entries' source; its unrecognized files count as bad.
         entries: from `examine`.
-        resolution: to train at, in pixels; None takes the size of the images.
+        resolution: to train at, in pixels; None: the size of the images.
 
     Raises:
         ConfigError: if `resolution` is not a power of two from 4.
     """
     if resolution is not None:
         require_power_of_two(resolution)
-    reasons = dict.fromkeys(source.strangers, "not an image (by the name's ending)")
+    reasons = dict.fromkeys(source.unrecognized, UNRECOGNIZED)
     reasons |= {entry.name: entry.reason for entry in entries if entry.reason is not None}
     decodable = [entry for entry in entries if entry.reason is None]
-    sizes = Counter(entry.size for entry in decodable if _fits(entry.size, resolution))
-    # The larger size wins a tie, so that the answer does not depend on the order of the files.
+    sizes = collections.Counter(entry.size for entry in decodable if _fits(entry.size, resolution))
+    # The larger size wins a tie, so that the result does not depend on the order of the files.
     side = max(sizes, key=lambda size: (sizes[size], size))[0] if sizes else 0
     right_size = []
     for entry in decodable:
@@ -216,17 +214,17 @@ def judge(
             usable.append(entry)
         else:
             reasons[entry.name] = f"wrong mode {entry.stored_mode} (most images are grey)"
-    return Verdict(side=side, mode=mode, usable=tuple(usable), bad=tuple(sorted(reasons.items())))
+    return Selection(side=side, mode=mode, usable=tuple(usable), bad=tuple(sorted(reasons.items())))
 
 
 def fingerprint(entries: Iterable[Entry], labels: Mapping[str, Label] | None) -> str:
     """Return the SHA-256 over names, sizes, checksums and labels of images, in hexadecimal.
 
-    It does not depend on where the set lies, nor on whether it is a folder or a zip.
+    It is the same for a folder and a zip of the same images, anywhere.
 
     Args:
         entries: the images, in the set's order.
-        labels: by name; None for a set without.
+        labels: by name; None for a set without labels.
     """
     digest = hashlib.sha256()
     for entry in entries:
@@ -237,7 +235,7 @@ def fingerprint(entries: Iterable[Entry], labels: Mapping[str, Label] | None) ->
 
 
 def _is_resolution(side: int) -> bool:
-    return side >= SMALLEST_RESOLUTION and side & (side - 1) == 0
+    return side >= MIN_RESOLUTION and side & (side - 1) == 0
 
 
 def _fits(size: tuple[int, int], resolution: int | None) -> bool:
@@ -256,7 +254,3 @@ def _why_wrong_size(size: tuple[int, int], side: int, resolution: int | None) ->
     else:
         why = f"most images are {side}x{side}"
     return f"wrong size {width}x{height} ({why})"
-
-
-def _near_power_of_two(number: int) -> int:
-    return 1 << max(number.bit_length() - 1, SMALLEST_RESOLUTION.bit_length() - 1)

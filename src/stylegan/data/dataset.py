@@ -12,18 +12,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylegan import distributed, images
-from stylegan.data.check import Entry, Verdict, examine, fingerprint, judge, preparation
+from stylegan.data.check import Entry, Selection, examine, fingerprint, preparation, select
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import (
     AbstractSource,
     Label,
-    Progress,
     decode,
     map_in_order,
     num_threads,
     open_source,
 )
 from stylegan.errors import DataError
+from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class ImageDataset(Dataset[Tensor]):
         mirror: double the set; the second half is the first, flipped left to right.
         on_bad: "skip" leaves out files that cannot be used; "fail" raises an error instead.
         workers: threads for the first decoding; None takes one per processor core.
-        progress: is told how many images have been decoded, and of how many.
+        progress: called with the number of images decoded and their total.
 
     Raises:
         ConfigError: if `resolution` is not a power of two from 4.
@@ -60,17 +60,17 @@ class ImageDataset(Dataset[Tensor]):
         mirror: bool = False,
         on_bad: Literal["skip", "fail"] = "skip",
         workers: int | None = None,
-        progress: Progress | None = None,
+        progress: Counter | None = None,
     ) -> None:
         self._source = open_source(path)
         entries = examine(self._source, workers=workers, progress=progress)
-        verdict = judge(self._source, entries, resolution=resolution)
-        _report(self._source, verdict, on_bad=on_bad)
-        self._entries = verdict.usable
-        self._bad = verdict.bad
-        self._mode = verdict.mode
-        self._side = verdict.side
-        self._resolution = resolution or verdict.side
+        selection = select(self._source, entries, resolution=resolution)
+        _report(self._source, selection, on_bad=on_bad)
+        self._entries = selection.usable
+        self._bad = selection.bad
+        self._mode = selection.mode
+        self._side = selection.side
+        self._resolution = resolution or selection.side
         self._mirror = mirror
         labels = self._source.read_labels()
         self._labels = _aligned(labels, self._entries)
@@ -204,7 +204,7 @@ class ImageDataset(Dataset[Tensor]):
         return self.label_table.gather(torch.tensor(indices) % len(self._entries))
 
     def preload(
-        self, budget_bytes: int, workers: int | None = None, *, progress: Progress | None = None
+        self, budget_bytes: int, workers: int | None = None, *, progress: Counter | None = None
     ) -> bool:
         """Decode the whole set into memory if it fits, and tell whether it did.
 
@@ -213,7 +213,7 @@ class ImageDataset(Dataset[Tensor]):
         Args:
             budget_bytes: how much memory the decoded images may take.
             workers: threads; None takes one per processor core.
-            progress: is told how many images have been decoded, and of how many.
+            progress: called with the number of images decoded and their total.
 
         Raises:
             DataError: if a file has changed since construction and cannot be used.
@@ -274,28 +274,32 @@ def reduce(pixels: Tensor, factor: int) -> Tensor:
     return ((sums + factor**2 // 2) // factor**2).to(torch.uint8)
 
 
-def _report(source: AbstractSource, verdict: Verdict, *, on_bad: Literal["skip", "fail"]) -> None:
+def _report(
+    source: AbstractSource, selection: Selection, *, on_bad: Literal["skip", "fail"]
+) -> None:
     """Name what is left out, or refuse it."""
     what_to_do = f"see `stylegan data check {source.path}`"
-    if on_bad == "fail" and verdict.bad:
-        name, reason = verdict.bad[0]
+    if on_bad == "fail" and selection.bad:
+        name, reason = selection.bad[0]
         raise DataError(
-            f"{len(verdict.bad)} unusable files in {source.path}, the first {name}: {reason}",
+            f"{len(selection.bad)} unusable files in {source.path}, the first {name}: {reason}",
             expected="usable images only",
             fix=f"{what_to_do}, or skip them",
         )
-    for name, reason in verdict.bad if distributed.is_main_process() else ():
+    for name, reason in selection.bad if distributed.is_main_process() else ():
         logger.warning("skipped %s: %s", name, reason)
-    if verdict.bad and distributed.is_main_process():
-        logger.warning("skipped %d files; %d images left", len(verdict.bad), len(verdict.usable))
-    if not verdict.usable:
+    if selection.bad and distributed.is_main_process():
+        logger.warning(
+            "skipped %d files; %d images left", len(selection.bad), len(selection.usable)
+        )
+    if not selection.usable:
         raise DataError(
-            f"no usable image among the {len(verdict.bad)} files of {source.path}",
+            f"no usable image among the {len(selection.bad)} files of {source.path}",
             expected="square images of one size, a power of two and not below the resolution",
             fix=f"{what_to_do}, or make a set by `stylegan data prepare`",
         )
-    num_grey = sum(entry.mode == "L" for entry in verdict.usable)
-    if verdict.mode == "RGB" and num_grey and distributed.is_main_process():
+    num_grey = sum(entry.mode == "L" for entry in selection.usable)
+    if selection.mode == "RGB" and num_grey and distributed.is_main_process():
         logger.warning("%d grey images in a color set: converted to RGB", num_grey)
 
 

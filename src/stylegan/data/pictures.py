@@ -7,8 +7,9 @@ from torch import Tensor
 
 from stylegan import distributed, images
 from stylegan.data.check import examine, fingerprint, preparation
-from stylegan.data.readers import Progress, decode, open_source
+from stylegan.data.readers import decode, open_source
 from stylegan.errors import DataError
+from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ class Pictures:
 
     Args:
         path: a folder (searched recursively) or a zip.
-        progress: is told how many images have been decoded, and of how many.
+        progress: called with the number of images decoded and their total.
 
     Attributes:
         path: as text.
@@ -33,7 +34,7 @@ class Pictures:
         DataError: if there is no image that can be decoded.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, progress: Counter | None = None) -> None:
         self._source = open_source(path)
         self.path = str(path)
         entries = examine(self._source, progress=progress)

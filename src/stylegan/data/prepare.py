@@ -1,4 +1,4 @@
-"""From images of any size and mode to a zip that can be trained on."""
+"""Make a training set: a zip of equally sized images from images of any size and mode."""
 
 import contextlib
 import json
@@ -19,11 +19,11 @@ from stylegan.data.check import require_power_of_two
 from stylegan.data.readers import (
     LABELS_NAME,
     RECORD_NAME,
+    UNRECOGNIZED,
     AbstractSource,
     Color,
     Label,
     Mode,
-    Progress,
     decode,
     final_mode,
     map_in_order,
@@ -33,82 +33,85 @@ from stylegan.data.readers import (
     parse_color,
 )
 from stylegan.errors import ConfigError, DataError
+from stylegan.files import atomic_path
+from stylegan.notebook import TextResult
+from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
+Crop = Literal["center", "wide", "none"]
+Filter = Literal["lanczos", "box"]
+LabelSource = Literal["json", "folders"]
+OnBad = Literal["skip", "fail"]
+
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can hold
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """How images are made to fit.
-
-    Attributes:
-        resolution: side of the images, in pixels, a power of two from 4.
-        crop: "center" takes the central square. "wide" takes central rows at full width, as the
-            official tool does for LSUN Car, and centers the picture on a black square. "none"
-            resizes the whole image to a square, which changes its aspect.
-        wide_height: rows of the picture of crop "wide", in pixels; None is three quarters of
-            the resolution.
-        filter: for resizing.
-        background: what shows through transparent pixels: a name, or #rrggbb.
-        compress_level: of the PNG files: 0 is large and fast, 9 small and slow to make.
-        labels_from: "json" carries over the labels of the source's `dataset.json`, if it has some;
-            "folders" numbers the top folders by their sorted names. An image without a label
-            among labelled ones cannot be used.
-        on_bad: "skip" leaves out files that cannot be used, "fail" raises an error instead.
+    """How images are cropped, resized and stored; see `stylegan.prepare` for each option.
 
     Raises:
-        ConfigError: if a value cannot work.
+        ConfigError: if a value is not allowed.
     """
 
     resolution: int
-    crop: Literal["center", "wide", "none"] = "center"
+    crop: Crop = "center"
     wide_height: int | None = None
-    filter: Literal["lanczos", "box"] = "lanczos"
+    filter: Filter = "lanczos"
     background: str = "white"
     compress_level: int = 6
-    labels_from: Literal["json", "folders"] = "json"
-    on_bad: Literal["skip", "fail"] = "skip"
+    labels_from: LabelSource = "json"
+    on_bad: OnBad = "skip"
 
     def __post_init__(self) -> None:
         """Check the values."""
         require_power_of_two(self.resolution)
         parse_color(self.background)
         if not 0 <= self.compress_level <= 9:
-            raise ConfigError(
-                f"compress level {self.compress_level}", expected="0 to 9", fix="change it"
-            )
+            raise ConfigError(f"compress_level must be from 0 to 9, got {self.compress_level}")
         if self.wide_height is not None and not 1 <= self.wide_height <= self.resolution:
             raise ConfigError(
-                f"wide height {self.wide_height}",
-                expected=f"1 to the resolution {self.resolution}",
-                fix="change it",
+                f"wide_height must be from 1 to the resolution {self.resolution}, "
+                f"got {self.wide_height}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """What `prepare` made.
+class Prepared(TextResult):
+    """What `prepare` wrote.
 
     Attributes:
-        num_images: in the zip.
+        path: the zip.
+        num_images: images in the zip.
         num_enlarged: how many of them were smaller than the resolution before.
-        mode: L if all are grey, else RGB.
+        resolution: side of the images in pixels.
+        mode: L if all images are grey, else RGB.
         skipped: name and reason of each file that was left out.
         num_bytes: size of the zip.
     """
 
+    path: Path
     num_images: int
     num_enlarged: int
+    resolution: int
     mode: Mode
     skipped: tuple[tuple[str, str], ...]
     num_bytes: int
 
+    def __str__(self) -> str:
+        """Return one line with size and counts."""
+        enlarged = f"{self.num_enlarged} images enlarged, " if self.num_enlarged else ""
+        return (
+            f"{self.path}: {self.num_images} images, {self.resolution}x{self.resolution} "
+            f"{self.mode}, {self.num_bytes / 1e6:.1f} MB; {enlarged}"
+            f"{len(self.skipped)} files skipped"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
+class _PreparedImage:
     png: bytes
     size: tuple[int, int]
     mode: str
@@ -123,74 +126,68 @@ def prepare(
     options: PrepareOptions,
     overwrite: bool = False,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Counter | None = None,
 ) -> Prepared:
     """Pack the images of a folder or a zip into a zip in the official layout.
 
-    Beside the images and `dataset.json`, whose labels are carried over, the zip holds
-    `prepare.json`, a record of how each image was made. The same images and options give the
-    same bytes, whatever `workers` is. The zip appears under its name once it is whole. If any
-    image has color, all are stored as RGB, else as L. Each skipped file is named in a warning.
+    Besides the images and `dataset.json`, the zip holds `prepare.json`, a record of how each image
+    was made. The same images and options give the same bytes for any number of workers. The zip is
+    written under a temporary name and renamed when it is complete. Each skipped file is named in a
+    warning.
 
     Source: the layout is the data set format of the official StyleGAN2-ADA implementation.
 
     Args:
-        source: a folder (recursively) or a zip.
+        source: a folder, searched recursively, or a zip.
         destination: the zip to write.
-        options: how images are made to fit.
+        options: how images are cropped, resized and stored.
         overwrite: replace `destination` if it exists.
-        workers: number of threads; None takes one per processor core.
-        progress: is told how many files are done, and of how many.
+        workers: number of threads; None uses one per processor core.
+        progress: called with the number of files done and their total.
 
     Raises:
-        ConfigError: if `destination` exists and `overwrite` is not set, or is not named `.zip`.
-        DataError: if there is no usable image, the zip cannot be written, or, with
-            on_bad="fail", a file cannot be used.
+        ConfigError: if `destination` exists and `overwrite` is not set, or does not end in `.zip`.
+        DataError: if there is no usable image, the zip cannot be written, or a file cannot be used
+            and `options.on_bad` is "fail".
     """
     destination = Path(destination)
     if destination.suffix.lower() != ".zip":
-        raise ConfigError(
-            f"destination {destination}", expected="a name ending in .zip", fix="rename it"
-        )
+        raise ConfigError(f"the destination must end in .zip, got {destination}")
     if destination.exists() and not overwrite:
-        raise ConfigError(
-            f"{destination} exists",
-            expected="a new file",
-            fix="choose another name, or pass --overwrite",
-        )
+        raise ConfigError(f"{destination} exists; choose another name, or pass --overwrite")
     opened = open_source(source)
     classes = sorted({name.split("/")[0] for name in opened.images if "/" in name})
     labels: Mapping[str, Label] | None
-    names: dict[str, object] = {}  # of the places of labels that are lists
+    attributes: dict[str, object] = {}
     if options.labels_from == "folders":
         labels = _labels_by_folder(opened.images, classes)
     else:
         classes, labels = [], opened.read_labels()
         content = opened.read_json(LABELS_NAME)
         if labels is not None and isinstance(content, dict) and "attributes" in content:
-            names = {"attributes": content["attributes"]}
+            attributes = {"attributes": content["attributes"]}
     mode = _mode_of_set(opened, background=parse_color(options.background))
-    skipped = [(name, "not an image (by the name's ending)") for name in opened.strangers]
+    skipped = [(name, UNRECOGNIZED) for name in opened.unrecognized]
     if skipped and options.on_bad == "fail":
-        raise _refusal(*skipped[0])
+        raise _unusable_file(*skipped[0])
 
-    def make(name: str) -> _Made | str:
+    def convert(name: str) -> _PreparedImage | str:
         if labels is not None and name not in labels:
             return "no label"
         try:
-            return _make(opened.read(name), options=options, mode=mode)
+            return _convert(opened.read(name), options=options, mode=mode)
         except DataError as error:
             return error.found
 
     records: list[dict[str, object]] = []
     new_labels: list[tuple[str, Label]] = []
     num_enlarged = 0
-    with _zip_in_place(destination) as archive:
-        made = map_in_order(make, opened.images, workers=num_threads(workers))
-        for num_done, (name, result) in enumerate(zip(opened.images, made, strict=True), 1):
+    with _new_zip(destination) as archive:
+        converted = map_in_order(convert, opened.images, workers=num_threads(workers))
+        for num_done, (name, result) in enumerate(zip(opened.images, converted, strict=True), 1):
             if isinstance(result, str):
                 if options.on_bad == "fail":
-                    raise _refusal(name, result)
+                    raise _unusable_file(name, result)
                 skipped.append((name, result))
             else:
                 new_name = f"{len(records) // 1000:05d}/img{len(records):08d}.png"
@@ -215,13 +212,12 @@ def prepare(
             logger.warning("skipped %s: %s", name, reason)
         if not records:
             raise DataError(
-                f"no usable image among the {len(skipped)} files of {opened.path}",
-                expected="at least one image",
+                f"{opened.path} has no usable image among {len(skipped)} files",
                 fix="check the path",
             )
         if num_enlarged:
-            logger.warning("%d images were below the resolution: enlarged", num_enlarged)
-        new_content = {"labels": new_labels if labels is not None else None, **names}
+            logger.warning("%d images were smaller than the resolution: enlarged", num_enlarged)
+        new_content = {"labels": new_labels if labels is not None else None, **attributes}
         _add(archive, LABELS_NAME, _json(new_content))
         record: dict[str, object] = {
             "made_by": f"stylegan {__version__}",
@@ -235,8 +231,10 @@ def prepare(
         }
         _add(archive, RECORD_NAME, _json(record))
     return Prepared(
+        path=destination,
         num_images=len(records),
         num_enlarged=num_enlarged,
+        resolution=options.resolution,
         mode=mode,
         skipped=tuple(skipped),
         num_bytes=destination.stat().st_size,
@@ -247,16 +245,17 @@ def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tu
     """Crop and resize an L or RGB image to a square of `options.resolution` pixels.
 
     Returns:
-        The image, and what was done to it.
+        The image, and descriptions of the steps.
 
     Raises:
-        DataError: if the image is too small for crop "wide"; `found` is the reason.
+        DataError: if the image is too small for crop "wide".
     """
     side, steps = options.resolution, []
     box = _crop_box(image.size, options=options)
+    left, top, right, bottom = box
     if box != (0, 0, *image.size):
         image = image.crop(box)
-        steps.append("cropped to {2}x{3} at ({0}, {1})".format(*_corner_and_size(box)))
+        steps.append(f"cropped to {right - left}x{bottom - top} at ({left}, {top})")
     height = _picture_height(options)
     if image.size != (side, height):
         steps.append(f"resized {image.width}x{image.height} to {side}x{height} ({options.filter})")
@@ -269,7 +268,7 @@ def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tu
     return image, tuple(steps)
 
 
-def _make(data: bytes, *, options: PrepareOptions, mode: Mode) -> _Made:
+def _convert(data: bytes, *, options: PrepareOptions, mode: Mode) -> _PreparedImage:
     decoded = decode(data, background=parse_color(options.background))
     image, steps = fit(decoded.image, options=options)
     if image.mode != mode:
@@ -277,7 +276,7 @@ def _make(data: bytes, *, options: PrepareOptions, mode: Mode) -> _Made:
         steps = (*steps, "converted grey to RGB")
     left, top, right, bottom = _crop_box(decoded.image.size, options=options)
     is_enlarged = right - left < options.resolution or bottom - top < _picture_height(options)
-    return _Made(
+    return _PreparedImage(
         png=images.png_bytes(images.from_pil(image), compress_level=options.compress_level),
         size=decoded.size,
         mode=decoded.mode,
@@ -293,7 +292,7 @@ def _picture_height(options: PrepareOptions) -> int:
 
 
 def _crop_box(size: tuple[int, int], *, options: PrepareOptions) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of the part that is kept, in pixels."""
+    """Return left, top, right and bottom of the crop, in pixels."""
     width, height = size
     if options.crop == "none":
         return 0, 0, width, height
@@ -301,32 +300,24 @@ def _crop_box(size: tuple[int, int], *, options: PrepareOptions) -> tuple[int, i
         side = min(size)
         left, top = (width - side) // 2, (height - side) // 2
         return left, top, left + side, top + side
-    # The official rule: as many rows as the image has once its width is the target's, but taken
-    # at full width. So the aspect changes, unless width and height are the target's already.
+    # The official rule: the number of rows that the image would have at the target width, but
+    # cropped from the image at full width. The aspect ratio changes, unless width and height
+    # already are the target's.
     num_rows = round(options.resolution * height / width)
     if width < options.resolution or num_rows < _picture_height(options):
-        raise DataError(
-            f"wrong size {width}x{height} (too small for crop wide)",
-            expected=f"a width of {options.resolution}, and the height in proportion",
-            fix="choose another crop or a lower resolution",
-        )
+        raise DataError(f"wrong size {width}x{height} (too small for --crop wide)")
     top = (height - num_rows) // 2
     return 0, top, width, top + num_rows
 
 
-def _corner_and_size(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    left, top, right, bottom = box
-    return left, top, right - left, bottom - top
-
-
 def _mode_of_set(source: AbstractSource, *, background: Color) -> Mode:
-    """Return RGB as soon as one header tells of color; mostly that is the first."""
+    """Return RGB if any image has color; reads headers only, up to the first color image."""
     for name in source.images:
         try:
             if final_mode(open_image(source.read(name)), background=background) == "RGB":
                 return "RGB"
         except DataError:
-            continue  # `make` meets it again, and reports it
+            continue  # reported when the image is converted
     return "L"
 
 
@@ -336,26 +327,16 @@ def _labels_by_folder(names: Sequence[str], classes: Sequence[str]) -> Mapping[s
 
 
 @contextlib.contextmanager
-def _zip_in_place(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Write a zip that takes the name `path` once it is whole, or leaves nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _new_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip for writing; it gets the name `path` when it is complete."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                yield archive
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with (
+            atomic_path(path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+        ):
+            yield archive
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be written ({error.strerror})",
-            expected="a writable place with room",
-            fix="choose another destination",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        raise DataError(f"{path} cannot be written ({error.strerror})") from error
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
@@ -366,7 +347,7 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 
 
 def _json(content: dict[str, object]) -> bytes:
-    """Encode an object; a list of objects, or of lists, takes a line for each."""
+    """Encode an object, with one line per item of its lists."""
     lines = []
     for key, value in content.items():
         text = json.dumps(value)
@@ -376,9 +357,5 @@ def _json(content: dict[str, object]) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def _refusal(name: str, reason: str) -> DataError:
-    return DataError(
-        f"{name}: {reason}",
-        expected="usable images only",
-        fix="repair or remove it, or skip such files by --on-bad skip",
-    )
+def _unusable_file(name: str, reason: str) -> DataError:
+    return DataError(f"{name}: {reason}", fix="repair or remove the file, or pass --on-bad skip")

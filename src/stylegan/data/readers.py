@@ -1,7 +1,4 @@
-"""Where images come from: a folder or a zip gives names and bytes, and Pillow makes pixels of them.
-
-Nothing here knows what a training set must look like; `check.py` does.
-"""
+"""Reading image files from folders and zips, and decoding them with Pillow."""
 
 import abc
 import collections
@@ -23,17 +20,18 @@ import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
 from stylegan.errors import ConfigError, DataError
+from stylegan.progress import Counter
 
 LABELS_NAME = "dataset.json"
 RECORD_NAME = "prepare.json"
 
-# A closed list: other plugins of Pillow start programs (EPS), or take any bytes for theirs (TGA).
+# A closed list, as other plugins of Pillow start programs (EPS) or accept any bytes (TGA).
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 
-# What operating systems leave in folders and archives; nobody means these to be images.
-_LITTER = frozenset({"thumbs.db", "desktop.ini"})
+# Files that operating systems add to folders and archives.
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
-# EXIF 2.32, tag 0x0112: how to turn the stored picture upright.
+# EXIF 2.32, tag 0x0112: how to rotate and flip the stored picture.
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -51,13 +49,14 @@ _COLOR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCb
 Color = tuple[int, int, int]
 Label = int | tuple[float, ...]
 Mode = Literal["L", "RGB"]
-Progress = Callable[[int, int], None]
-"""Is told how many items are done, and of how many."""
+Progress = Counter
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 WHITE: Color = (255, 255, 255)
+UNRECOGNIZED = "not an image (by its file name extension)"
+"""Why a file whose extension is that of no image format is left out."""
 
 
 @functools.cache
@@ -76,13 +75,13 @@ def image_extensions() -> frozenset[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """An image, upright and without alpha, and how it came about.
+    """A decoded image, rotated by EXIF and without alpha.
 
     Attributes:
         image: in mode L or RGB.
         size: width and height as stored in the file, in pixels.
         mode: Pillow's mode as stored in the file.
-        steps: what was done to it, in order.
+        steps: descriptions of the conversions, in order.
     """
 
     image: Image.Image
@@ -92,25 +91,23 @@ class Decoded:
 
 
 def parse_color(text: str) -> Color:
-    """Make (red, green, blue) in 0..255 of a CSS name or of `#rrggbb`.
+    """Return (red, green, blue) in 0..255 from a CSS name or `#rrggbb`.
 
     Raises:
-        ConfigError: if it is neither.
+        ConfigError: if the text is neither.
     """
     with contextlib.suppress(ValueError):
         match ImageColor.getrgb(text):
             case (red, green, blue):
                 return red, green, blue
-    raise ConfigError(
-        f"the color {text!r}", expected="a name such as white, or #rrggbb", fix="change it"
-    )
+    raise ConfigError(f"the color {text!r} is neither a CSS name, such as white, nor #rrggbb")
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Read the header of an encoded image; the pixels are not decoded yet.
+    """Read the header of an encoded image, without decoding the pixels.
 
     Raises:
-        DataError: if there is no image in `data` or it has too many pixels; `found` is the reason.
+        DataError: if `data` is not an image, or it has too many pixels.
     """
     if not data:
         raise _unusable("empty")
@@ -120,7 +117,7 @@ def open_image(data: bytes) -> Image.Image:
         raise _unusable("not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
-    except Exception as error:  # a damaged header makes a plugin raise nearly anything
+    except Exception as error:  # a damaged header can raise nearly any exception
         raise _unusable(f"truncated or damaged ({_line(error)})") from error
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise _too_large()
@@ -128,10 +125,10 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def final_mode(image: Image.Image, *, background: Color = WHITE) -> Mode:
-    """Return the mode that `decode` will give: L for grey images, RGB for all others.
+    """Return the mode of the image after `decode`: L for grey images, RGB for all others.
 
     Raises:
-        DataError: if the mode cannot be brought to 8 bits per channel; `found` is the reason.
+        DataError: if the mode cannot be converted to 8 bits per channel.
     """
     if image.mode in _GREY_MODES:
         has_alpha = image.mode in ("LA", "La") or image.has_transparency_data
@@ -142,15 +139,15 @@ def final_mode(image: Image.Image, *, background: Color = WHITE) -> Mode:
 
 
 def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
-    """Decode an image, turn it upright by its EXIF tag, and bring it to mode L or RGB.
+    """Decode an image, rotate it by its EXIF tag, and convert it to mode L or RGB.
 
-    Transparent pixels are composed on `background`; 16-bit grey is scaled to 8 bits by
-    rounding, 16-bit color by Pillow's dropping of the low byte; of an animation the first frame
-    is taken. Color profiles are not applied.
+    Transparent pixels are composed on `background`. 16-bit grey is scaled to 8 bits and rounded;
+    of 16-bit color, Pillow drops the low byte. Of an animation the first frame is decoded. Color
+    profiles are not applied.
 
     Raises:
-        DataError: if the data cannot be used; `found` is the reason, which starts with one of
-            empty, not an image, too large, truncated or damaged, wrong mode.
+        DataError: if the data cannot be used. The message starts with one of: empty, not an image,
+            too large, truncated or damaged, wrong mode.
     """
     image = open_image(data)
     size, stored_mode = image.size, image.mode
@@ -161,7 +158,7 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
         image.load()
     except MemoryError:
         raise
-    except Exception as error:  # as above: plugins raise OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
         raise _unusable(f"truncated or damaged ({_line(error)})") from error
     if num_frames > 1:
         steps.append(f"took the first of {num_frames} frames")
@@ -178,14 +175,14 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # a broken EXIF block does not spoil the pixels; it tells no orientation
+    except Exception:  # the pixels are usable without the EXIF block
         return 1
 
 
 def _to_eight_bits(
     image: Image.Image, data: bytes, *, background: Color, steps: list[str]
 ) -> Image.Image:
-    """Return the image in mode L or RGB, and add what was done to `steps`."""
+    """Return the image in mode L or RGB; append descriptions of the conversions to `steps`."""
     stored_mode = image.mode
     if "icc_profile" in image.info:
         steps.append("dropped the color profile")
@@ -195,7 +192,7 @@ def _to_eight_bits(
             raise _unusable(f"wrong mode {stored_mode} (values outside 16 bits)")
         steps.append("scaled 16 bits to 8")
         return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
-    if data[:4] == b"\x89PNG" and data[24] == 16:  # the bit depth; Pillow tells it in no other way
+    if data[:4] == b"\x89PNG" and data[24] == 16:  # the bit depth, which Pillow does not expose
         steps.append("scaled 16 bits to 8")
     if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, background)
@@ -208,9 +205,7 @@ def _to_eight_bits(
 
 
 def _unusable(reason: str) -> DataError:
-    return DataError(
-        reason, expected="an image that Pillow can decode", fix="replace or remove the file"
-    )
+    return DataError(reason)
 
 
 def _too_large() -> DataError:
@@ -222,21 +217,22 @@ def _line(error: Exception) -> str:
 
 
 class AbstractSource(abc.ABC):
-    """Names and bytes of image files. It can be pickled and read from several threads.
+    """Names and bytes of image files. It can be pickled, and read from several threads.
 
     Attributes:
-        path: the folder or file that it reads.
-        images: names of files with an image's extension, relative, with forward slashes, sorted.
-        strangers: names of the other files, sorted, without labels, records and litter.
+        path: the folder or zip.
+        images: relative names of files with an image's extension, with forward slashes, sorted.
+        unrecognized: names of the other files, sorted, without `dataset.json`, `prepare.json` and
+            files of the operating system.
     """
 
     def __init__(self, path: Path, names: Iterable[str]) -> None:
         self.path = path
-        wanted = sorted(name for name in names if not _is_litter(name))
-        self.images = tuple(name for name in wanted if _extension(name) in image_extensions())
-        self.strangers = tuple(
+        names = sorted(name for name in names if not _is_system_file(name))
+        self.images = tuple(name for name in names if _extension(name) in image_extensions())
+        self.unrecognized = tuple(
             name
-            for name in wanted
+            for name in names
             if _extension(name) not in image_extensions() and name not in (LABELS_NAME, RECORD_NAME)
         )
 
@@ -245,16 +241,16 @@ class AbstractSource(abc.ABC):
         """Return the bytes of a file.
 
         Raises:
-            DataError: if they cannot be read; `found` is the reason.
+            DataError: if they cannot be read.
         """
 
     @abc.abstractmethod
     def has(self, name: str) -> bool:
-        """Tell whether there is a file of this name."""
+        """Return whether there is a file of this name."""
 
     @abc.abstractmethod
     def stored_crc32(self, name: str) -> tuple[int, int] | None:
-        """Return size in bytes and CRC-32 of a file, or None if that needs reading it."""
+        """Return size in bytes and CRC-32 of a file; None if they are not stored."""
 
     def read_json(self, name: str) -> object:
         """Return the content of a JSON file, or None if there is no such file.
@@ -267,11 +263,7 @@ class AbstractSource(abc.ABC):
         try:
             content: object = json.loads(self.read(name))
         except ValueError as error:
-            raise DataError(
-                f"{name} in {self.path} is not JSON ({_line(error)})",
-                expected="a JSON object",
-                fix="repair or remove it",
-            ) from error
+            raise DataError(f"{name} in {self.path} is not JSON ({_line(error)})") from error
         return content
 
     def read_labels(self) -> Mapping[str, Label] | None:
@@ -284,12 +276,12 @@ class AbstractSource(abc.ABC):
         if content is None:
             return None
         if not isinstance(content, dict):
-            raise self._bad_labels("no object at the top")
+            raise self._bad_labels("no object at the top level")
         pairs = content.get("labels")
         if pairs is None:
             return None
         if not isinstance(pairs, list):
-            raise self._bad_labels("labels that are no list")
+            raise self._bad_labels("labels that are not a list")
         labels: dict[str, Label] = {}
         for pair in pairs:
             match pair:
@@ -301,23 +293,22 @@ class AbstractSource(abc.ABC):
                     raise self._bad_labels(f"the entry {json.dumps(pair)[:80]}")
         return labels
 
-    def _bad_labels(self, found: str) -> DataError:
+    def _bad_labels(self, problem: str) -> DataError:
         return DataError(
-            f"{LABELS_NAME} in {self.path} has {found}",
+            f"{LABELS_NAME} in {self.path} has {problem}",
             expected='{"labels": null} or {"labels": [[name, integer or list of numbers], ...]}',
-            fix="repair or remove it",
         )
 
 
 class FolderSource(AbstractSource):
-    """The files of a folder and of its subfolders, links to folders included."""
+    """The files of a folder and of its subfolders; symbolic links to folders are followed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _walk(path))
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file; see `AbstractSource.read`."""
-        if not (self.path / name).is_file():  # a named pipe would be waited for, for ever
+        if not (self.path / name).is_file():  # reading a named pipe would block forever
             raise _unusable("unreadable (not a regular file)")
         try:
             return (self.path / name).read_bytes()
@@ -325,11 +316,11 @@ class FolderSource(AbstractSource):
             raise _unusable(f"unreadable ({error.strerror})") from error
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a file of this name."""
+        """Return whether there is a file of this name."""
         return (self.path / name).is_file()
 
     def stored_crc32(self, name: str) -> None:
-        """Return None: a folder keeps no checksums."""
+        """Return None, as a folder stores no checksums."""
         return None
 
 
@@ -346,9 +337,7 @@ class ZipSource(AbstractSource):
             self._archive: zipfile.ZipFile | None = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
             raise DataError(
-                f"{path} is no zip archive ({_line(error)})",
-                expected="a folder of images, or a zip",
-                fix="check the path, or copy the file again",
+                f"{path} is neither a folder nor a readable zip archive ({_line(error)})"
             ) from error
         self._process = os.getpid()
         infos = [info for info in self._archive.infolist() if not info.is_dir()]
@@ -356,18 +345,18 @@ class ZipSource(AbstractSource):
         self._stored = {info.filename: (info.file_size, info.CRC) for info in infos}
 
     def _open(self) -> zipfile.ZipFile:
-        # A forked process shares the file offset with its parent, so each opens its own.
+        # A forked process shares the file offset with its parent, so it opens the file again.
         with self._lock:
             if self._archive is None or self._process != os.getpid():
                 self._archive, self._process = zipfile.ZipFile(self.path), os.getpid()
             return self._archive
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out what belongs to this process."""
+        """Leave out the lock and the open file."""
         return self.__dict__ | {"_lock": None, "_archive": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Come back without an open file."""
+        """Restore without an open file."""
         self.__dict__.update(state, _lock=threading.Lock())
 
     def close(self) -> None:
@@ -383,15 +372,15 @@ class ZipSource(AbstractSource):
             return self._open().read(name)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise _unusable(f"truncated or damaged in the zip ({_line(error)})") from error
-        except (RuntimeError, NotImplementedError) as error:  # encrypted; unknown compression
+        except (RuntimeError, NotImplementedError) as error:  # encrypted, or unknown compression
             raise _unusable(f"unreadable in the zip ({_line(error)})") from error
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a file of this name."""
+        """Return whether there is a file of this name."""
         return name in self._stored
 
     def stored_crc32(self, name: str) -> tuple[int, int]:
-        """Return size in bytes and CRC-32 as the archive's directory states them."""
+        """Return size in bytes and CRC-32 from the archive's directory."""
         return self._stored[name]
 
 
@@ -406,9 +395,7 @@ def open_source(path: str | os.PathLike[str]) -> AbstractSource:
         return FolderSource(path)
     if path.is_file():
         return ZipSource(path)
-    raise DataError(
-        f"nothing at {path}", expected="a folder of images, or a zip", fix="check the path"
-    )
+    raise DataError(f"{path} does not exist; name a folder of images, or a zip")
 
 
 def map_in_order(
@@ -416,8 +403,8 @@ def map_in_order(
 ) -> Iterator[_Result]:
     """Apply `function` in threads and yield the results in the order of `items`.
 
-    At most a few results per thread wait at a time, so memory stays bounded. Pillow decodes,
-    resizes and encodes without the interpreter's lock, so threads are enough.
+    At most four results per thread are pending, so memory stays bounded. Pillow decodes, resizes
+    and encodes without holding the GIL, so threads are enough.
     """
     with ThreadPoolExecutor(workers) as pool:
         pending: collections.deque[Future[_Result]] = collections.deque()
@@ -434,13 +421,13 @@ def map_in_order(
 
 
 def num_threads(workers: int | None) -> int:
-    """Return how many threads a user's `workers` means; None and 0 are one per processor core.
+    """Return the number of threads for the option `workers`: one per core for None and 0.
 
     Raises:
-        ConfigError: if it is negative.
+        ConfigError: if `workers` is negative.
     """
     if workers is not None and workers < 0:
-        raise ConfigError(f"{workers} workers", expected="0 or more", fix="change it")
+        raise ConfigError(f"workers must be 0 or more, got {workers}")
     if workers:
         return workers
     if hasattr(os, "sched_getaffinity"):
@@ -450,15 +437,11 @@ def num_threads(workers: int | None) -> int:
 
 def _walk(path: Path) -> Iterator[str]:
     def refuse(error: OSError) -> None:
-        raise DataError(
-            f"{error.filename} cannot be read ({error.strerror})",
-            expected="a readable folder",
-            fix="change its permissions",
-        ) from error
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
 
     visited: set[str] = set()
     for folder, subfolders, files in os.walk(path, onerror=refuse, followlinks=True):
-        if os.path.realpath(folder) in visited:  # a link that leads back
+        if os.path.realpath(folder) in visited:  # a link to a folder above
             subfolders.clear()
             continue
         visited.add(os.path.realpath(folder))
@@ -470,10 +453,10 @@ def _extension(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _is_litter(name: str) -> bool:
+def _is_system_file(name: str) -> bool:
     parts = name.split("/")
     return (
-        parts[-1].lower() in _LITTER
+        parts[-1].lower() in _SYSTEM_FILES
         or "__MACOSX" in parts
         or any(part.startswith(".") for part in parts)
     )

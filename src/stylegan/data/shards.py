@@ -20,9 +20,10 @@ import torch
 from stylegan import images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
-from stylegan.data.readers import Label, Progress, map_in_order, num_threads
+from stylegan.data.readers import Label, map_in_order, num_threads
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic, write_atomic_by
+from stylegan.progress import Counter
 from stylegan.rng import generator_for
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def write_shards(
     shard_bytes: int,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Counter | None = None,
 ) -> Index:
     """Write the images of a set as shards, in random order; the index last.
 
@@ -82,7 +83,7 @@ def write_shards(
         shard_bytes: size of a shard, about; the last is smaller.
         seed: of the order.
         workers: threads that encode; None takes one per processor core.
-        progress: is told how many images are written, and of how many.
+        progress: called with the number of images written and their total.
 
     Raises:
         ConfigError: if the folder holds something.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.errors import ConfigError
-from stylegan.files import write_atomic_at
+from stylegan.files import atomic_path
 
 ENCODED_SUFFIXES = (".mp4", ".webm")
 SUFFIXES = (*ENCODED_SUFFIXES, ".gif")
@@ -99,7 +99,8 @@ def write_video(frames: Iterable[Tensor], path: Path, *, fps: float, scale: int 
     elif suffix == ".gif":
         images.write_gif(list(counted), path, fps=fps)
     else:
-        write_atomic_at(path, lambda temporary: _encode(counted, temporary, suffix, fps))
+        with atomic_path(path) as temporary:
+            _encode(counted, temporary, suffix, fps)
     return counted.num
 
 

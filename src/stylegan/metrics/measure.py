@@ -310,8 +310,8 @@ class Session:
         """Of what is drawn beside the images."""
         return self._target.seed if isinstance(self._target, NetworkTarget) else 0
 
-    def _teller(self, label: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._tell(label, done, total)
+    def _teller(self, label: str) -> Callable[[float, float | None], None]:
+        return lambda done, total: self._tell(label, int(done), int(total or 0))
 
     def _tell(self, label: str, done: int, total: int) -> None:
         if self._progress is not None and distributed.is_main_process():

@@ -1,0 +1,262 @@
+"""Reports on image sets: which files cannot be trained on, and what a set holds."""
+
+import collections
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from stylegan import images
+from stylegan.data.check import (
+    Entry,
+    Selection,
+    examine,
+    fingerprint,
+    previous_power_of_two,
+    read_record,
+    select,
+)
+from stylegan.data.prepare import PrepareOptions, fit
+from stylegan.data.readers import (
+    RECORD_NAME,
+    AbstractSource,
+    Label,
+    decode,
+    map_in_order,
+    num_threads,
+    open_source,
+)
+from stylegan.notebook import TextResult, picture_html
+from stylegan.progress import Counter
+
+_SHEET_COLUMNS, _SHEET_ROWS = 16, 8
+_MAX_TILE = 128  # pixels
+_MAX_BARS = 8
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport(TextResult):
+    """Which files of a source can be trained on, and what to do about the others.
+
+    Attributes:
+        num_usable: images that can be trained on.
+        resolution: side in pixels that they can be trained at; 0 if there are none.
+        bad: name and reason of each file that cannot be trained on.
+        advice: what to do, one line for each kind of problem.
+    """
+
+    num_usable: int
+    resolution: int
+    bad: tuple[tuple[str, str], ...]
+    advice: tuple[str, ...]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there are usable images, and no other files."""
+        return self.num_usable > 0 and not self.bad
+
+    def __str__(self) -> str:
+        """Return one line for each bad file, then the counts and the advice."""
+        lines = [f"{name}: {reason}" for name, reason in self.bad]
+        if self.num_usable:
+            side = self.resolution
+            lines.append(f"{self.num_usable} images can be trained on at {side}x{side}.")
+        else:
+            lines.append("No image can be trained on.")
+        if self.bad:
+            lines.append(f"{len(self.bad)} files cannot, and training skips them. What to do:")
+        return "\n".join([*lines, *(f"  {line}" for line in self.advice)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetInfo(TextResult):
+    """What an image set holds.
+
+    Attributes:
+        path: the folder or zip.
+        num_usable: images that can be trained on.
+        num_bad: files that cannot.
+        sizes: number of images of each (width, height) in pixels, the most common first.
+        modes: number of images of each of Pillow's modes, the most common first.
+        labels: a description of the labels.
+        fingerprint: SHA-256 over names, sizes, checksums and labels of the usable images.
+        history: how `prepare` made the set; empty for other sets.
+        sheet_path: the contact sheet that was written; None if no image can be decoded.
+        sheet: the contact sheet, uint8 [3, H, W].
+    """
+
+    path: str
+    num_usable: int
+    num_bad: int
+    sizes: Mapping[tuple[int, int], int]
+    modes: Mapping[str, int]
+    labels: str
+    fingerprint: str
+    history: Mapping[str, str]
+    sheet_path: Path | None
+    sheet: Tensor | None = field(repr=False)
+
+    def __str__(self) -> str:
+        """Return one line for each fact."""
+        sizes = {f"{width}x{height}": num for (width, height), num in self.sizes.items()}
+        rows = {
+            "images": f"{self.num_usable} can be trained on, {self.num_bad} files cannot",
+            "sizes": _histogram(sizes),
+            "modes": _histogram(self.modes),
+            "labels": self.labels,
+            "fingerprint": self.fingerprint,
+            **self.history,
+        }
+        if self.sheet_path is not None:
+            rows["sheet"] = str(self.sheet_path)
+        lines = [f"{key:<12} {value}" for key, value in rows.items()]
+        if self.num_bad:
+            lines.append(f"See `stylegan data check {self.path}` for the files that cannot.")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the facts and the contact sheet for a notebook."""
+        return super()._repr_html_() + ("" if self.sheet is None else picture_html(self.sheet))
+
+
+def check(
+    path: str | Path,
+    *,
+    resolution: int | None = None,
+    workers: int | None = None,
+    progress: Counter | None = None,
+) -> CheckReport:
+    """Decode every image, and report the files that cannot be trained on."""
+    source = open_source(path)
+    entries = examine(source, workers=workers, progress=progress, trusts_record=False)
+    selection = select(source, entries, resolution=resolution)
+    return CheckReport(
+        num_usable=len(selection.usable),
+        resolution=(resolution or selection.side) if selection.usable else 0,
+        bad=selection.bad,
+        advice=tuple(_advice(Path(path), entries, selection, resolution=resolution)),
+    )
+
+
+def info(
+    path: str | Path,
+    *,
+    out: Path | None = None,
+    workers: int | None = None,
+    progress: Counter | None = None,
+) -> SetInfo:
+    """Describe a set, and write its contact sheet; see `stylegan.info`."""
+    source = open_source(path)
+    entries = examine(source, workers=workers, progress=progress)
+    selection = select(source, entries)
+    labels = source.read_labels()
+    decodable = [entry for entry in entries if entry.reason is None]
+    sheet = sheet_path = None
+    if decodable:
+        sheet = _contact_sheet(source, decodable, workers=workers)
+        sheet_path = out or Path(f"{Path(path).resolve().stem}-sheet.png")
+        images.write(sheet, sheet_path)
+    return SetInfo(
+        path=str(path),
+        num_usable=len(selection.usable),
+        num_bad=len(selection.bad),
+        sizes=_counts(entry.size for entry in decodable),
+        modes=_counts(entry.stored_mode for entry in decodable),
+        labels=_describe_labels(labels, selection),
+        fingerprint=fingerprint(selection.usable, labels),
+        history=_history(source),
+        sheet_path=sheet_path,
+        sheet=sheet,
+    )
+
+
+def _counts(values: Iterable[_Value]) -> dict[_Value, int]:
+    return dict(collections.Counter(values).most_common())
+
+
+def _histogram(counts: Mapping[str, int]) -> str:
+    bars = [f"{value} ({num})" for value, num in counts.items()]
+    if len(bars) > _MAX_BARS:
+        bars[_MAX_BARS:] = [f"and {len(bars) - _MAX_BARS} others"]
+    return ", ".join(bars) or "none"
+
+
+def _describe_labels(by_name: Mapping[str, Label] | None, selection: Selection) -> str:
+    if by_name is None:
+        return "none"
+    labels = [by_name[entry.name] for entry in selection.usable if entry.name in by_name]
+    if not labels:
+        return f"none of {len(selection.usable)} images has one"
+    of_images = f"for {len(labels)} of {len(selection.usable)} images"
+    classes = [label for label in labels if isinstance(label, int)]
+    if len(classes) == len(labels):
+        histogram = _histogram(_counts(map(str, classes)))
+        return f"{max(classes) + 1} classes, {of_images}: {histogram}"
+    lengths = {1 if isinstance(label, int) else len(label) for label in labels}
+    return f"vectors of {' or '.join(map(str, sorted(lengths)))} numbers, {of_images}"
+
+
+def _history(source: AbstractSource) -> dict[str, str]:
+    """Return how a prepared zip was made."""
+    record = source.read_json(RECORD_NAME)
+    if read_record(source) is None or not isinstance(record, dict):
+        return {}
+    options = ", ".join(f"{key} {value}" for key, value in record["options"].items())
+    steps = (step for image in record["images"] for step in image.get("steps", []))
+    classes = {"classes": ", ".join(record["classes"])} if record.get("classes") else {}
+    return {
+        "prepared by": f"{record.get('made_by')} with Pillow {record.get('pillow')}",
+        "from": str(record.get("source")),
+        "options": options,
+        "steps": _histogram(_counts(steps)),
+        "left out": f"{len(record.get('skipped', []))} files",
+        **classes,
+    }
+
+
+def _contact_sheet(
+    source: AbstractSource, entries: Sequence[Entry], *, workers: int | None
+) -> Tensor:
+    """Draw evenly spaced images of the set, uint8 [3, H, W]."""
+    num_drawn = min(len(entries), _SHEET_COLUMNS * _SHEET_ROWS)
+    drawn = [entries[index * len(entries) // num_drawn] for index in range(num_drawn)]
+    side = min(_MAX_TILE, *(min(entry.size) for entry in drawn))
+    options = PrepareOptions(resolution=previous_power_of_two(side))
+
+    def draw(entry: Entry) -> Tensor:
+        image, _ = fit(decode(source.read(entry.name)).image, options=options)
+        return images.from_pil(image.convert("RGB"))
+
+    tiles = list(map_in_order(draw, drawn, workers=num_threads(workers)))
+    return images.grid(torch.stack(tiles), columns=min(_SHEET_COLUMNS, num_drawn), padding=2)
+
+
+def _advice(
+    path: Path, entries: Sequence[Entry], selection: Selection, *, resolution: int | None
+) -> Iterator[str]:
+    """Yield what to do, one line for each kind of problem."""
+    reasons = [reason for _, reason in selection.bad]
+
+    def any_is(*kinds: str) -> bool:
+        return any(reason.startswith(kinds) for reason in reasons)
+
+    if any_is("empty", "truncated", "unreadable"):
+        yield "empty, truncated, unreadable: copy or download the files again, or remove them."
+    if any_is("not an image"):
+        yield "not an image: remove the files, or save them as PNG or JPEG."
+    if any_is("too large"):
+        yield "too large: reduce the images, or remove them."
+    sides = [min(entry.size) for entry in entries if entry.reason is None]
+    if any_is("wrong size", "wrong mode") and sides:
+        side = resolution or previous_power_of_two(int(statistics.median(sides)))
+        yield (
+            "wrong size, wrong mode: make a set of one size and mode with "
+            f"`stylegan data prepare {path} {path.resolve().stem}{side}.zip --resolution {side}`."
+        )
+    if not entries:
+        yield "There are no images: check the path."

@@ -1,0 +1,208 @@
+"""Image sets: make, check, describe and shard them."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from stylegan.data import describe
+from stylegan.data import prepare as preparing
+from stylegan.data.dataset import ImageDataset
+from stylegan.data.describe import CheckReport, SetInfo
+from stylegan.data.prepare import Crop, Filter, LabelSource, OnBad, Prepared, PrepareOptions
+from stylegan.data.shards import write_shards
+from stylegan.errors import check_positive
+from stylegan.notebook import TextResult
+from stylegan.progress import Progress, counter
+
+
+def prepare(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    resolution: int,
+    crop: Crop = "center",
+    wide_height: int | None = None,
+    filter: Filter = "lanczos",
+    background: str = "white",
+    compress_level: int = 6,
+    labels_from: LabelSource = "json",
+    on_bad: OnBad = "skip",
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make a training set: crop, resize and pack images into a zip.
+
+    Images are rotated by EXIF and converted to 8-bit RGB, or to grey if all images are grey. The
+    zip records in prepare.json how each image was made. Files that cannot be used are named in a
+    warning and counted.
+
+    Args:
+        source: a folder of images, with its subfolders, or a zip.
+        destination: the zip to write.
+        resolution: side of the images in pixels, a power of two from 4.
+        crop: "center" crops the central square. "wide" crops central rows at full width, as the
+            official tool does for LSUN Car, and centers them on a black square. "none" resizes the
+            whole image to a square, which changes its aspect ratio.
+        wide_height: height of the picture with crop "wide", in pixels. Default: 3/4 of the
+            resolution.
+        filter: for resizing.
+        background: color behind transparent pixels: a CSS name, or #rrggbb.
+        compress_level: of the PNG files, from 0 (large and fast) to 9 (small and slow).
+        labels_from: "json" copies the labels of the source's dataset.json, if there are any;
+            "folders" numbers the top folders by their sorted names. If there are labels, images
+            without one cannot be used.
+        on_bad: skip files that cannot be used, or fail at the first one.
+        workers: number of threads. Default: one per processor core.
+        overwrite: replace the destination if it exists.
+        progress: called with the number of images done.
+
+    Returns:
+        Counts, and each skipped file with the reason.
+
+    Raises:
+        ConfigError: if a value is not allowed, or `destination` exists or does not end in .zip.
+        DataError: if no image can be used, the zip cannot be written, or with `on_bad="fail"` a
+            file cannot be used.
+    """
+    options = PrepareOptions(
+        resolution=resolution,
+        crop=crop,
+        wide_height=wide_height,
+        filter=filter,
+        background=background,
+        compress_level=compress_level,
+        labels_from=labels_from,
+        on_bad=on_bad,
+    )
+    return preparing.prepare(
+        source,
+        destination,
+        options=options,
+        overwrite=overwrite,
+        workers=workers,
+        progress=counter(progress, "images"),
+    )
+
+
+def check(
+    source: str | Path,
+    *,
+    resolution: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """List every file that cannot be trained on, with the reason.
+
+    The command ends with exit status 1 if there is such a file, or no image at all.
+
+    Args:
+        source: a folder of images, with its subfolders, or a zip.
+        resolution: to train at, in pixels. Default: the images' own size.
+        workers: number of threads. Default: one per processor core.
+        progress: called with the number of images done.
+
+    Returns:
+        The files, and what to do about them.
+
+    Raises:
+        ConfigError: if `resolution` is not a power of two from 4.
+        DataError: if `source` is neither a folder nor a zip.
+    """
+    return describe.check(
+        source, resolution=resolution, workers=workers, progress=counter(progress, "images")
+    )
+
+
+def info(
+    source: str | Path,
+    *,
+    out: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> SetInfo:
+    """Describe a set: count, sizes, modes, labels, fingerprint, history and a contact sheet.
+
+    Args:
+        source: a folder of images, with its subfolders, or a zip.
+        out: the contact sheet, a PNG file. Default: NAME-sheet.png in the current folder.
+        workers: number of threads. Default: one per processor core.
+        progress: called with the number of images done.
+
+    Raises:
+        DataError: if `source` is neither a folder nor a zip.
+    """
+    return describe.info(source, out=out, workers=workers, progress=counter(progress, "images"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharded(TextResult):
+    """What `shard` wrote.
+
+    Attributes:
+        path: the folder.
+        num_images: images in the shards.
+        num_shards: tar files.
+        resolution: side of the images in pixels.
+    """
+
+    path: Path
+    num_images: int
+    num_shards: int
+    resolution: int
+
+    def __str__(self) -> str:
+        """Return one line with the counts."""
+        return (
+            f"{self.path}: {self.num_images} images, {self.resolution}x{self.resolution}, "
+            f"in {self.num_shards} shards"
+        )
+
+
+def shard(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    resolution: int | None = None,
+    shard_mb: float = 128.0,
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Sharded:
+    """Write a set as tar shards in the WebDataset layout, for sets larger than a disk.
+
+    Training reads the shards one after the other, from a folder, a web server or an object store.
+    The images are shuffled, so that sequential reading gives them in random order.
+
+    Args:
+        source: a folder of images, with its subfolders, or a zip.
+        destination: a new or empty folder.
+        resolution: side of the images in pixels. Default: the images' own size.
+        shard_mb: size of a shard in megabytes; each shard is assembled in memory.
+        workers: number of threads. Default: one per processor core.
+        seed: of the order of the images.
+        progress: called with the number of images done.
+
+    Raises:
+        ConfigError: if a value is not allowed, or `destination` is not empty.
+        DataError: if an image cannot be read, or only some images have labels.
+    """
+    check_positive("shard_mb", shard_mb)
+    dataset = ImageDataset(
+        source, resolution=resolution, workers=workers, progress=counter(progress, "images read")
+    )
+    folder = Path(destination)
+    index = write_shards(
+        dataset,
+        folder,
+        shard_bytes=round(min(shard_mb * 1e6, sys.maxsize)),
+        seed=seed,
+        workers=workers,
+        progress=counter(progress, "images written"),
+    )
+    return Sharded(
+        path=folder,
+        num_images=len(dataset),
+        num_shards=len(index.shards),
+        resolution=index.resolution,
+    )
