@@ -19,8 +19,8 @@ import torch
 from reference import make_plain
 
 import stylegan
+from stylegan.profiling.speed import Bench, product_rate
 from stylegan.training.configure import Choices, configure
-from stylegan.training.speed import Bench, product_rate
 from stylegan.training.state import DTYPES, TrainState
 
 SIZES = {"resolution": 64, "batch": 16, "channel_base": 8192, "channel_max": 256}

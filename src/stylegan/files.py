@@ -97,12 +97,6 @@ def new_array(
     return array
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def replace_folder(folder: Path, temporary: Path) -> None:
     """Replace `folder` by the folder `temporary`, which lies beside it.
 

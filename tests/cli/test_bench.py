@@ -6,8 +6,8 @@ import pytest
 from stylegan.cli import bench
 from stylegan.cli.bench import main
 from stylegan.errors import ConfigError
-from stylegan.training.roofline import measure_layers
-from stylegan.training.speed import measure
+from stylegan.profiling.roofline import measure_layers
+from stylegan.profiling.speed import measure
 
 BOUNDS = {"products", "memory", "neither"}
 TINY = [

@@ -22,8 +22,8 @@ from stylegan.cli.main import COMMANDS
 from stylegan.cli.train import Train
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import build_discriminator, build_generator, configs_for
+from stylegan.profiling.estimate import estimate
 from stylegan.training.configure import Choices, configure
-from stylegan.training.estimate import estimate
 from stylegan.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]

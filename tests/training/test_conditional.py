@@ -11,10 +11,10 @@ import torch
 
 from stylegan.models import progan, stylegan
 from stylegan.models.stylegan2 import Generator
+from stylegan.profiling.estimate import estimate
 from stylegan.training import step
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.configure import Choices, configure
-from stylegan.training.estimate import estimate
 from stylegan.training.log import read_log
 from stylegan.training.loop import train
 from stylegan.training.presets import PRESETS

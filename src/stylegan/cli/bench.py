@@ -16,10 +16,10 @@ import stylegan
 from stylegan.cli import options
 from stylegan.errors import ConfigError, check_not_negative
 from stylegan.files import write_atomic
+from stylegan.profiling.roofline import Layer, Pass, measure_layers
+from stylegan.profiling.speed import Speed, measure
 from stylegan.training.config import Precision, RunConfig
 from stylegan.training.configure import Choices, configure
-from stylegan.training.roofline import Layer, Pass, measure_layers
-from stylegan.training.speed import Speed, measure
 from stylegan.training.state import TrainState, float32_of
 
 _BENCH = """Measure sampling and each phase of training on this machine, on images of noise.

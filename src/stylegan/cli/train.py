@@ -24,9 +24,9 @@ from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, check_fraction
+from stylegan.profiling.estimate import estimate
 from stylegan.training.config import Precision, RunConfig, check_processes
 from stylegan.training.configure import Choices, configure
-from stylegan.training.estimate import estimate
 from stylegan.training.evaluation import Evaluator
 from stylegan.training.loop import Outcome, Progress, train
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stylegan.profiling.roofline import measure_layers
+from stylegan.profiling.speed import Operations, memory_rate
 from stylegan.training import roofline
-from stylegan.training.roofline import measure_layers
-from stylegan.training.speed import Operations, memory_rate
 from stylegan.training.state import TrainState
 
 

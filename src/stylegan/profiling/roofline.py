@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stylegan.training.speed import Operations, memory_rate, now, product_rate
+from stylegan.profiling.speed import Operations, memory_rate, now, product_rate
 from stylegan.training.state import DTYPES, TrainState
 
 Bound = Literal["products", "memory", "neither"]

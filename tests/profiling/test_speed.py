@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stylegan.models.registry import build_generator, configs_for
-from stylegan.training.speed import Bench, Operations, measure, product_rate
+from stylegan.profiling.speed import Bench, Operations, measure, product_rate
 from stylegan.training.state import TrainState
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from stylegan import distributed
-from stylegan.training.estimate import estimate
+from stylegan.profiling.estimate import estimate
 
 
 def with_batch(config, batch, batch_gpu=None):

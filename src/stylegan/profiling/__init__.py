@@ -1,0 +1,1 @@
+"""Measurements of speed and memory of training and sampling."""
