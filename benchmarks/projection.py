@@ -28,7 +28,7 @@ import torch
 
 import stylegan
 from stylegan import images
-from stylegan.cli.plotting import OWN, REAL, import_matplotlib
+from stylegan.plotting import OWN, REAL, import_matplotlib
 from stylegan.latent.attribution import Calibration, histogram_edges, roc_curve
 from stylegan.latent.seeds import latents_from_seeds
 

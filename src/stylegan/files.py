@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -72,6 +73,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def unique_name(name: str, taken: set[str]) -> str:
+    """Return `name`, or with a number after it if `taken` holds it; add the result to `taken`."""
+    numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    unique = next(candidate for candidate in numbered if candidate not in taken)
+    taken.add(unique)
+    return unique
 
 
 def new_array(

@@ -162,7 +162,7 @@ def test_every_figure_of_a_large_network(preset, tmp_path):
         ("droplets", {"num": 0}, "--num 0"),
         ("phase", {"frames": 1}, "--frames 1"),
         ("noise", {"realizations": 1}, "--realizations 1"),
-        ("usage", {"psi": "nan"}, "--psi nan"),
+        ("usage", {"psi": "nan"}, "psi must be a finite number, got nan"),
         ("spectra", {"class": 3}, "--class 3"),
         ("path-length", {"perceptual": "discriminator"}, "of path lengths"),
     ],

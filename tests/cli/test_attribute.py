@@ -177,8 +177,8 @@ def test_a_picture_beyond_all_real_ones_is_warned_of(calibrated, tmp_path, caplo
         ([], {"calibrate": True, "data": "d", "num": 4}, "--num 4"),
         (["x.png"], {"num": 9}, "without --calibrate"),
         ([], {}, "no IMAGE"),
-        (["x.png"], {"batch": 0}, "--batch 0"),
-        (["x.png"], {"steps": 0}, "num_steps 0"),
+        (["x.png"], {"batch": 0}, "batch must be 1 or more"),
+        (["x.png"], {"steps": 0}, "num_steps must be more than 0"),
     ],
 )
 def test_a_mistake_is_told(network, tmp_path, paths, options, message):

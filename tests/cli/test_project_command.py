@@ -219,9 +219,9 @@ def test_a_damaged_state_is_told(network, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"steps": 0}, ConfigError, "num_steps 0"),
+        ({"steps": 0}, ConfigError, "num_steps must be more than 0"),
         ({"learning_rate": -1}, ConfigError, "learning_rate"),
-        ({"batch": 0}, ConfigError, "--batch 0"),
+        ({"batch": 0}, ConfigError, "batch must be 1 or more"),
         ({"class": 1}, ConfigError, "--class 1"),
         ({"perceptual": "lpips", "weights_dir": "nowhere"}, WeightsError, "nowhere"),
     ],

@@ -100,7 +100,7 @@ def test_a_file_of_several_latents_without_noise_has_numbered_pictures(network, 
     for index, seed in enumerate((5, 6)):
         found = images.read(tmp_path / "out" / f"two-000{index}.png")
         assert torch.equal(found, still(network, seed))
-    with pytest.raises(DataError, match="no noise"):
+    with pytest.raises(DataError, match="without noise maps"):
         run("images", network, seeds="1", noise_from=tmp_path / "two.npz", out=tmp_path / "o")
 
 
@@ -115,7 +115,7 @@ def test_a_mix_takes_seeds_and_saved_latents(network, saved, tmp_path):
     assert torch.equal(images.read(tmp_path / "c.png")[:, STEP:, STEP:], expected)
 
 
-def test_a_truncation_sheet_of_chosen_strengths(network, tmp_path):
+def test_a_truncation_grid_of_chosen_strengths(network, tmp_path):
     run("truncation", network, seeds="4-5", psis=[1, 0, -1], cutoff=3, out=tmp_path / "a.png")
     sheet = images.read(tmp_path / "a.png")
     assert sheet.shape == (3, 2 * STEP - 2, 3 * STEP - 2)
@@ -259,14 +259,14 @@ def test_every_family_walks_at_its_level_of_detail(preset, tmp_path):
         ("video", {"loop": False}, "--no-loop without --seeds"),
         ("video", {"seeds": "a.npz", "space": "z"}, "--space z with saved latents"),
         ("video", {"seeds": "1", "scale": 0}, "--scale 0"),
-        ("video", {"seeds": "1", "psi_to": "nan"}, "--psi nan"),
+        ("video", {"seeds": "1", "psi_to": "nan"}, "psi must be a finite number, got nan"),
         ("blend", {"seeds": "1-9", "latents": 5}, "--latents 5; expected 1 to 4"),
         ("blend", {"seeds": "1", "latents": 2}, "1 latents for images of 2"),
         ("blend", {"seeds": "1-9", "num": 0}, "--num 0"),
         ("blend", {"seeds": "1-9", "crossovers": "0"}, "--crossovers 0 for 2 latents"),
         ("blend", {"seeds": "1-9", "crossovers": "1,2"}, "--crossovers 1,2 for 2 latents"),
         ("truncation", {"seeds": "x"}, "'x'"),
-        ("truncation", {"seeds": "1", "psis": [1, "inf"]}, "--psi inf"),
+        ("truncation", {"seeds": "1", "psis": [1, "inf"]}, "psi must be a finite number, got inf"),
     ],
 )
 def test_a_mistake_is_told(network, tmp_path, command, options, message):

@@ -17,10 +17,6 @@ from stylegan.cli.drawing import (
     PerceptualOption,
     Psi,
     WeightsDir,
-    check_psi,
-    check_truncation,
-    label_of,
-    load_generator,
 )
 from stylegan.cli.figures import Analysis, Drawing
 from stylegan.cli.measuring import (
@@ -32,7 +28,6 @@ from stylegan.cli.measuring import (
     target_of,
 )
 from stylegan.cli.options import Device, DeviceName, Seed, console
-from stylegan.cli.plotting import import_matplotlib, write_plot
 from stylegan.cli.ranking import save_ranking
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
@@ -40,6 +35,13 @@ from stylegan.files import write_atomic
 from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path
 from stylegan.metrics.protocols import PathLengthProtocol
 from stylegan.metrics.suite import evaluate
+from stylegan.plotting import import_matplotlib, write_plot
+from stylegan.workflows.networks import (
+    check_psi,
+    check_truncation,
+    label_of,
+    load_generator,
+)
 from stylegan.workflows.page import Chart, Figure
 
 _DROPLETS = """Look for the blob artifact in the features of each layer (StyleGAN2, section 2).

@@ -16,11 +16,9 @@ from rich.text import Text
 
 import stylegan
 from stylegan import images
-from stylegan.cli.drawing import Class, PerceptualOption, WeightsDir, check_batch
+from stylegan.cli.drawing import Class, PerceptualOption, WeightsDir
 from stylegan.cli.options import Device, Seed, console
-from stylegan.cli.plotting import OWN, REAL, write_plot
 from stylegan.cli.projections import Job, Projecting
-from stylegan.cli.targets import Target, read_targets
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic
 from stylegan.images import to_uint8
@@ -34,6 +32,9 @@ from stylegan.latent.attribution import (
     roc_curve,
 )
 from stylegan.latent.project import DEFAULTS
+from stylegan.latent.targets import Target, read_targets
+from stylegan.plotting import OWN, REAL, write_plot
+from stylegan.workflows.networks import check_batch
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic
 from stylegan.interop.load import load
+from stylegan.latent.grids import TRUNCATION_PSIS, mixing_grid, sample_grid, truncation_grid
 from stylegan.latent.interpolate import loop_through
 from stylegan.latent.layers import parse_layers
 from stylegan.latent.render import map_latents, render
 from stylegan.latent.seeds import latents_from_seeds
-from stylegan.latent.sheets import TRUNCATION_PSIS, mixing_sheet, sample_grid, truncation_sheet
 from stylegan.metrics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein_distance
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator, num_parameters
@@ -220,8 +220,8 @@ def draw(generator: AbstractGenerator, folder: Path) -> dict[str, bytes]:
 
     sheets = {
         "samples": sample_grid(generator, latents(0, 64), columns=8, psi=PSI),
-        "truncation": truncation_sheet(generator, map_latents(generator, latents(0, 6))),
-        "mixing": mixing_sheet(
+        "truncation": truncation_grid(generator, map_latents(generator, latents(0, 6))),
+        "mixing": mixing_grid(
             generator,
             map_latents(generator, latents(100, 5), psi=PSI),
             sources=map_latents(generator, latents(200, 6), psi=PSI),

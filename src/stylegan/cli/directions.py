@@ -14,23 +14,10 @@ from torch import Tensor
 
 import stylegan
 from stylegan import images
-from stylegan.cli.drawing import (
-    Batch,
-    Class,
-    Cutoff,
-    Keys,
-    Network,
-    Psi,
-    check_batch,
-    check_psi,
-    check_suffix,
-    check_truncation,
-    label_of,
-    load_generator,
-    new_name,
-)
+from stylegan.cli.drawing import Batch, Class, Cutoff, Keys, Network, Psi
 from stylegan.cli.options import Device, Seed, console, progress
 from stylegan.errors import ConfigError
+from stylegan.files import unique_name
 from stylegan.images import to_uint8
 from stylegan.interop.classifiers import load_classifiers
 from stylegan.interop.load import origin_of, weights_path
@@ -44,14 +31,22 @@ from stylegan.latent.directions import (
     separating,
     write_directions,
 )
+from stylegan.latent.grids import PADDING
 from stylegan.latent.layers import parse_layers
 from stylegan.latent.render import render
 from stylegan.latent.saved import Key, name_of, parse_keys, styles_of, write_latents
-from stylegan.latent.sheets import PADDING
 from stylegan.latent.statistics import sample_styles
 from stylegan.metrics.separability import fit_plane
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.classifiers import Classifier
+from stylegan.workflows.networks import (
+    check_batch,
+    check_psi,
+    check_suffix,
+    check_truncation,
+    label_of,
+    load_generator,
+)
 
 STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 NUM_LABELLED = 2000  # images that classifiers look at; the surer half counts
@@ -319,10 +314,10 @@ def _names(keys: Sequence[Key], generator: AbstractGenerator, num: int) -> list[
     taken: set[str] = set()
     for key in keys:
         if not isinstance(key, Path):
-            names.append(new_name(f"seed{key:04d}", taken))
+            names.append(unique_name(f"seed{key:04d}", taken))
             continue
         for _ in styles_of(generator, [key]):
-            names.append(new_name(name_of(key), taken))
+            names.append(unique_name(name_of(key), taken))
     assert len(names) == num
     return names
 

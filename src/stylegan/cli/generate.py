@@ -12,26 +12,12 @@ import tyro
 from torch import Tensor
 
 from stylegan import images
-from stylegan.cli.drawing import (
-    Batch,
-    Class,
-    Cutoff,
-    Keys,
-    Network,
-    NoiseFrom,
-    Psi,
-    check_batch,
-    check_psi,
-    check_truncation,
-    label_of,
-    load_generator,
-    new_name,
-    take_noise,
-)
+from stylegan.cli.drawing import Batch, Class, Cutoff, Keys, Network, NoiseFrom, Psi
 from stylegan.cli.options import Device, Seed, console, progress
 from stylegan.cli.sheets import BLEND, MIX, TRUNCATION, Blend, Mix, Truncation
 from stylegan.cli.video import VIDEO, Video
 from stylegan.errors import ConfigError
+from stylegan.files import unique_name
 from stylegan.latent.render import render
 from stylegan.latent.saved import (
     Key,
@@ -44,6 +30,14 @@ from stylegan.latent.saved import (
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps, store_noise
 from stylegan.nn.noise import NoiseMode
+from stylegan.workflows.networks import (
+    check_batch,
+    check_psi,
+    check_truncation,
+    label_of,
+    load_generator,
+    read_noise,
+)
 
 CHUNK_SEEDS = 256  # so many styles are held at once
 
@@ -92,7 +86,7 @@ class Images:
         needs_label = any(not isinstance(key, Path) for key in keys)
         label = label_of(self.class_index, generator) if needs_label else None
         check_truncation(self.psi, self.cutoff, generator)
-        take_noise(generator, self.noise_from)
+        store_noise(generator, read_noise(self.noise_from, generator))
         saved = {key: read_latents(key, generator) for key in keys if isinstance(key, Path)}
         total = sum(len(saved[key].ws) if isinstance(key, Path) else 1 for key in keys)
         pictures: list[Tensor] = []
@@ -100,7 +94,7 @@ class Images:
         with progress() as bar:
             task = bar.add_task("images", total=total)
             for name, picture in self._pictures(generator, keys, saved, label):
-                images.write(picture, self.out / f"{new_name(name, names)}.png")
+                images.write(picture, self.out / f"{unique_name(name, names)}.png")
                 if self.grid:
                     pictures.append(picture)
                 bar.advance(task)

@@ -8,17 +8,18 @@ from typing import Annotated, Any
 import tyro
 
 from stylegan import images
-from stylegan.cli.drawing import Class, Network, PerceptualOption, WeightsDir, check_batch
+from stylegan.cli.drawing import Class, Network, PerceptualOption, WeightsDir
 from stylegan.cli.options import Device, Seed, console, progress
 from stylegan.cli.projections import VIDEO_FPS, Job, Projecting
-from stylegan.cli.targets import read_targets
 from stylegan.errors import ConfigError
 from stylegan.latent.project import DEFAULTS, ProjectionConfig, Space
 from stylegan.latent.saved import PROJECTION, read_latents
+from stylegan.latent.targets import read_targets
 from stylegan.latent.tune import TuneConfig, tune
 from stylegan.latent.video import check_video
 from stylegan.models import io
 from stylegan.models.base import Networks
+from stylegan.workflows.networks import check_batch
 
 _PROJECT = """Find the latents of which a network makes pictures: its own ones, or like them.
 

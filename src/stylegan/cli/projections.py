@@ -17,14 +17,7 @@ from torch import Tensor
 
 import stylegan
 from stylegan import images
-from stylegan.cli.drawing import (
-    Perceptual,
-    label_of,
-    load_generator,
-    load_perceptual,
-)
 from stylegan.cli.options import DeviceName, progress
-from stylegan.cli.targets import Target
 from stylegan.errors import CheckpointError, ConfigError
 from stylegan.files import write_atomic
 from stylegan.interop.load import origin_of, weights_path
@@ -37,8 +30,10 @@ from stylegan.latent.project import (
 )
 from stylegan.latent.saved import PROJECTION, write_latents
 from stylegan.latent.statistics import StyleStatistics, style_statistics
+from stylegan.latent.targets import Target
 from stylegan.latent.video import write_video
 from stylegan.models.growth import resolution_at
+from stylegan.workflows.networks import Perceptual, label_of, load_generator, load_perceptual
 
 logger = logging.getLogger(__name__)
 

@@ -23,34 +23,36 @@ from stylegan.cli.drawing import (
     Network,
     PerceptualOption,
     WeightsDir,
-    check_suffix,
-    label_of,
-    load_generator,
 )
 from stylegan.cli.figures import Analysis, Drawing
 from stylegan.cli.measuring import dependencies_for, measuring, protocols_of, reading, target_of
 from stylegan.cli.options import Device, Seed, console, progress
 from stylegan.cli.projections import Projecting
 from stylegan.cli.ranking import ranking_sheets
-from stylegan.cli.targets import read_targets
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, StyleganError
 from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path
 from stylegan.latent.attribution import Calibration, roc_curve
 from stylegan.latent.directions import factorize
+from stylegan.latent.grids import PADDING, TRUNCATION_PSIS, mixing_grid, truncation_grid
 from stylegan.latent.interpolate import loop_through
 from stylegan.latent.layers import parse_layers
 from stylegan.latent.project import DEFAULTS
 from stylegan.latent.render import map_latents, render
 from stylegan.latent.seeds import latents_from_seeds
-from stylegan.latent.sheets import PADDING, TRUNCATION_PSIS, mixing_sheet, truncation_sheet
 from stylegan.latent.statistics import sample_styles
+from stylegan.latent.targets import read_targets
 from stylegan.metrics.protocols import PathLengthProtocol
 from stylegan.metrics.suite import evaluate
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import family_of
 from stylegan.training.log import read_log
 from stylegan.workflows.curves import charts, evenly, metric_charts
+from stylegan.workflows.networks import (
+    check_suffix,
+    label_of,
+    load_generator,
+)
 from stylegan.workflows.page import Block, Chart, Figure, Section, Table, Text, write_page
 
 logger = logging.getLogger(__name__)
@@ -218,7 +220,7 @@ class _Made:
                 expected="a mean of w that images could approach",
                 fix="use a StyleGAN or StyleGAN2",
             )
-        sheet = truncation_sheet(self.generator, self._styles(0, 4, 1.0))
+        sheet = truncation_grid(self.generator, self._styles(0, 4, 1.0))
         told = ", ".join(f"{psi:g}" for psi in TRUNCATION_PSIS)
         caption = f"Seeds 0 to 3 by rows; psi {told} by columns. 0 is the mean image."
         return [_figure(self._reduced(sheet), caption, columns=len(TRUNCATION_PSIS))]
@@ -238,7 +240,7 @@ class _Made:
                 indices = parse_layers(layers, self.generator.num_ws)
             except ConfigError:
                 continue  # a small network has no fine layers
-            sheet = mixing_sheet(self.generator, rows, sources=columns, layers=indices)
+            sheet = mixing_grid(self.generator, rows, sources=columns, layers=indices)
             caption = f"Rows keep their image, but for the {layers} styles of the columns."
             blocks.append(_figure(self._reduced(sheet), caption, columns=6))
         return blocks

@@ -9,28 +9,23 @@ import tyro
 from torch import Tensor
 
 from stylegan import images
-from stylegan.cli.drawing import (
-    Batch,
-    Class,
-    Cutoff,
-    Keys,
-    Network,
-    NoiseFrom,
-    Psi,
+from stylegan.cli.drawing import Batch, Class, Cutoff, Keys, Network, NoiseFrom, Psi
+from stylegan.cli.options import Device, Seed, console
+from stylegan.errors import ConfigError
+from stylegan.latent.grids import TRUNCATION_PSIS, blend_grid, mixing_grid, truncation_grid
+from stylegan.latent.layers import parse_layers
+from stylegan.latent.saved import Key, parse_keys, styles_of
+from stylegan.models.base import AbstractGenerator
+from stylegan.models.noise import store_noise
+from stylegan.workflows.networks import (
     check_batch,
     check_psi,
     check_suffix,
     check_truncation,
     label_of,
     load_generator,
-    take_noise,
+    read_noise,
 )
-from stylegan.cli.options import Device, Seed, console
-from stylegan.errors import ConfigError
-from stylegan.latent.layers import parse_layers
-from stylegan.latent.saved import Key, parse_keys, styles_of
-from stylegan.latent.sheets import TRUNCATION_PSIS, blend_sheet, mixing_sheet, truncation_sheet
-from stylegan.models.base import AbstractGenerator
 
 MAX_LATENTS = 4  # in a blend, as in the paper
 
@@ -89,7 +84,7 @@ class Mix:
         check_truncation(self.psi, self.cutoff, generator)
         _check_styles(self.network, generator)
         layers = parse_layers(self.layers, generator.num_ws)
-        take_noise(generator, self.noise_from)
+        store_noise(generator, read_noise(self.noise_from, generator))
 
         def styles(keys: list[Key]) -> Tensor:
             return styles_of(
@@ -97,7 +92,7 @@ class Mix:
             )
 
         destinations, sources = styles(rows), styles(columns)
-        sheet = mixing_sheet(
+        sheet = mixing_grid(
             generator, destinations, sources=sources, layers=layers, batch=self.batch
         )
         images.write(sheet, self.out)
@@ -150,7 +145,7 @@ class Blend:
         check_truncation(self.psi, self.cutoff, generator)
         _check_styles(self.network, generator)
         places = None if self.crossovers is None else self._places(generator.num_ws)
-        take_noise(generator, self.noise_from)
+        store_noise(generator, read_noise(self.noise_from, generator))
         ws = styles_of(generator, keys, c=label, psi=self.psi, cutoff=self.cutoff, batch=self.batch)
         if len(ws) < self.latents:
             raise ConfigError(
@@ -158,7 +153,7 @@ class Blend:
                 expected=f"at least {self.latents}",
                 fix="name more by --seeds",
             )
-        sheet = blend_sheet(
+        sheet = blend_grid(
             generator,
             ws,
             num_latents=self.latents,
@@ -212,11 +207,9 @@ class Truncation:
         generator = load_generator(self.network, self.device)
         label = label_of(self.class_index, generator)
         check_truncation(0.0, self.cutoff, generator)
-        take_noise(generator, self.noise_from)
+        store_noise(generator, read_noise(self.noise_from, generator))
         ws = styles_of(generator, keys, c=label, batch=self.batch)
-        sheet = truncation_sheet(
-            generator, ws, psis=self.psis, cutoff=self.cutoff, batch=self.batch
-        )
+        sheet = truncation_grid(generator, ws, psis=self.psis, cutoff=self.cutoff, batch=self.batch)
         images.write(sheet, self.out)
         console().print(f"{len(ws)} rows in {self.out}", markup=False)
         return 0

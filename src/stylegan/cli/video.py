@@ -12,20 +12,7 @@ import tyro
 from torch import Tensor
 
 from stylegan import images
-from stylegan.cli.drawing import (
-    Batch,
-    Class,
-    Cutoff,
-    Network,
-    NoiseFrom,
-    Psi,
-    check_batch,
-    check_psi,
-    check_truncation,
-    label_of,
-    load_generator,
-    take_noise,
-)
+from stylegan.cli.drawing import Batch, Class, Cutoff, Network, NoiseFrom, Psi
 from stylegan.cli.options import Device, Seed, console, progress
 from stylegan.errors import ConfigError
 from stylegan.latent.interpolate import (
@@ -43,8 +30,17 @@ from stylegan.latent.video import auto_scale, check_video, write_video
 from stylegan.latents import truncate
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
+from stylegan.models.noise import store_noise
 from stylegan.nn.noise import NoiseMode
 from stylegan.rng import generator_for
+from stylegan.workflows.networks import (
+    check_batch,
+    check_psi,
+    check_truncation,
+    label_of,
+    load_generator,
+    read_noise,
+)
 
 SMOOTHING_SECONDS = 1.0  # of the official interpolation videos
 
@@ -128,7 +124,7 @@ class Video:
         label = label_of(self.class_index, generator)
         for psi in (self.psi, self.psi_to):
             check_truncation(1.0 if psi is None else psi, self.cutoff, generator)
-        take_noise(generator, self.noise_from)
+        store_noise(generator, read_noise(self.noise_from, generator))
         walks = self._walks(generator, label, keys, columns * rows)
         num_frames = len(walks[0])
         side = columns * resolution_at(generator.img_resolution, generator.lod)

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from stylegan import images
-from stylegan.cli.targets import read_targets
 from stylegan.errors import DataError
+from stylegan.latent.targets import read_targets
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from stylegan import images
-from stylegan.cli.drawing import new_name
 from stylegan.data.prepare import PrepareOptions, fit
 from stylegan.data.readers import decode, image_extensions, open_source
 from stylegan.errors import DataError
+from stylegan.files import unique_name
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def read_targets(
                 continue
             found.append(
                 Target(
-                    name=new_name(Path(name).stem, taken),
+                    name=unique_name(Path(name).stem, taken),
                     path=name,
                     image=images.from_pil(picture.convert("L" if num_channels == 1 else "RGB")),
                 )

@@ -32,7 +32,7 @@ def sample_grid(
     return grid(pictures, columns=columns, padding=padding)
 
 
-def truncation_sheet(
+def truncation_grid(
     generator: AbstractGenerator,
     ws: Tensor,
     *,
@@ -59,7 +59,7 @@ def truncation_sheet(
     return _sheet(generator, torch.stack(by_psi, dim=1).flatten(0, 1), len(psis), batch)
 
 
-def mixing_sheet(
+def mixing_grid(
     generator: AbstractGenerator,
     destinations: Tensor,
     *,
@@ -95,7 +95,7 @@ def mixing_sheet(
     return grid(torch.cat(rows), columns=num_columns + 1, padding=PADDING)
 
 
-def blend_sheet(
+def blend_grid(
     generator: AbstractGenerator,
     ws: Tensor,
     *,

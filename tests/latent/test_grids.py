@@ -3,16 +3,16 @@ from itertools import combinations, permutations
 import pytest
 import torch
 
+from stylegan.latent.grids import (
+    PADDING,
+    blend_grid,
+    mixing_grid,
+    sample_grid,
+    truncation_grid,
+)
 from stylegan.latent.layers import blend, parse_layers
 from stylegan.latent.render import map_latents, render
 from stylegan.latent.seeds import latents_from_seeds
-from stylegan.latent.sheets import (
-    PADDING,
-    blend_sheet,
-    mixing_sheet,
-    sample_grid,
-    truncation_sheet,
-)
 
 STEP = 32 + PADDING
 
@@ -40,8 +40,8 @@ def test_a_grid_shows_each_latent_in_its_place(generator, z):
     assert sample_grid(generator, z, columns=3, padding=2).shape == (3, 66, 100)
 
 
-def test_a_truncation_sheet_has_a_row_for_each_latent_and_a_column_for_each_psi(generator, z):
-    sheet = truncation_sheet(generator, map_latents(generator, z[:2]))
+def test_a_truncation_grid_has_a_row_for_each_latent_and_a_column_for_each_psi(generator, z):
+    sheet = truncation_grid(generator, map_latents(generator, z[:2]))
     assert sheet.shape == (3, 2 * STEP - PADDING, 6 * STEP - PADDING)
     for row in range(2):
         for column, psi in enumerate([1, 0.7, 0.5, 0, -0.5, -1]):
@@ -50,7 +50,7 @@ def test_a_truncation_sheet_has_a_row_for_each_latent_and_a_column_for_each_psi(
 
 
 def test_full_truncation_shows_the_mean_image_in_every_row(generator, z):
-    sheet = truncation_sheet(generator, map_latents(generator, z[:3]), psis=[0, 1])
+    sheet = truncation_grid(generator, map_latents(generator, z[:3]), psis=[0, 1])
     mean = picture(generator, generator.mapping.w_avg.expand(1, 8, 16))
     for row in range(3):
         assert torch.equal(cell(sheet, row, 0), mean)
@@ -58,10 +58,10 @@ def test_full_truncation_shows_the_mean_image_in_every_row(generator, z):
 
 
 @pytest.mark.parametrize("layers", ["coarse", "middle", "0,2-3"])
-def test_a_mixing_sheet_meets_its_sources_and_destinations(generator, z, layers):
+def test_a_mixing_grid_meets_its_sources_and_destinations(generator, z, layers):
     indices = parse_layers(layers, 8)
     ws = map_latents(generator, z, psi=0.8)
-    sheet = mixing_sheet(generator, ws[:2], sources=ws[2:5], layers=indices)
+    sheet = mixing_grid(generator, ws[:2], sources=ws[2:5], layers=indices)
     assert sheet.shape == (3, 3 * STEP - PADDING, 4 * STEP - PADDING)
     assert (cell(sheet, 0, 0) == 255).all()
     for column in range(3):
@@ -76,8 +76,8 @@ def test_a_mixing_sheet_meets_its_sources_and_destinations(generator, z, layers)
 
 def test_all_layers_give_the_source_and_none_the_destination(generator, z):
     ws = map_latents(generator, z)
-    full = mixing_sheet(generator, ws[:2], sources=ws[2:4], layers=range(8))
-    empty = mixing_sheet(generator, ws[:2], sources=ws[2:4], layers=[])
+    full = mixing_grid(generator, ws[:2], sources=ws[2:4], layers=range(8))
+    empty = mixing_grid(generator, ws[:2], sources=ws[2:4], layers=[])
     for row in (1, 2):
         for column in (1, 2):
             assert torch.equal(cell(full, row, column), cell(full, 0, column))
@@ -85,7 +85,7 @@ def test_all_layers_give_the_source_and_none_the_destination(generator, z):
 
 
 def test_truncation_up_to_a_cutoff_leaves_the_fine_styles(generator, z):
-    sheet = truncation_sheet(generator, map_latents(generator, z[:1]), psis=[0.5], cutoff=3)
+    sheet = truncation_grid(generator, map_latents(generator, z[:1]), psis=[0.5], cutoff=3)
     expected = picture(generator, map_latents(generator, z[:1], psi=0.5, cutoff=3))
     assert torch.equal(sheet, expected)
 
@@ -93,7 +93,7 @@ def test_truncation_up_to_a_cutoff_leaves_the_fine_styles(generator, z):
 def test_a_blend_of_one_latent_shows_the_latents_themselves(generator, z):
     ws = map_latents(generator, z)
     stills = {picture(generator, each[None]).numpy().tobytes() for each in ws}
-    sheet = blend_sheet(generator, ws, num_latents=1, num_images=6, columns=3)
+    sheet = blend_grid(generator, ws, num_latents=1, num_images=6, columns=3)
     shown = [cell(sheet, index // 3, index % 3).numpy().tobytes() for index in range(6)]
     assert set(shown) <= stills
 
@@ -102,7 +102,7 @@ def test_a_blend_of_one_latent_shows_the_latents_themselves(generator, z):
 def test_a_blend_has_the_styles_of_each_latent_in_turn(generator, z, crossovers):
     ws = map_latents(generator, z[:3])
     options = {"num_latents": 3, "num_images": 1, "columns": 1, "crossovers": crossovers}
-    sheet = blend_sheet(generator, ws, **options)
+    sheet = blend_grid(generator, ws, **options)
     places = [crossovers] if crossovers else list(combinations(range(1, 8), 2))
     candidates = [
         picture(generator, blend(ws[list(order)], place)[None])
@@ -110,5 +110,5 @@ def test_a_blend_has_the_styles_of_each_latent_in_turn(generator, z, crossovers)
         for place in places
     ]
     assert sum(torch.equal(sheet, candidate) for candidate in candidates) == 1
-    other = blend_sheet(generator, ws, **options, seed=1)
+    other = blend_grid(generator, ws, **options, seed=1)
     assert not torch.equal(sheet, other)

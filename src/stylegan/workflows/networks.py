@@ -1,0 +1,182 @@
+"""Loading of networks for the workflows, and the checks of options that they share."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stylegan.devices import DeviceName, resolve_device
+from stylegan.errors import ConfigError, DataError, WeightsError
+from stylegan.interop.load import load, load_networks, local_path
+from stylegan.latent.saved import read_latents
+from stylegan.models.base import AbstractGenerator
+from stylegan.models.noise import noise_maps, store_noise
+from stylegan.perceptual.detector import AbstractDistance
+from stylegan.perceptual.discriminator import DiscriminatorDistance
+from stylegan.perceptual.networks import load_distance
+from stylegan.progress import Progress, counter
+
+Perceptual = Literal["lpips", "efficientnet", "discriminator"]
+_DISTANCES = {"lpips": "lpips-vgg16", "efficientnet": "efficientnet-lite0"}
+
+
+def load_generator(
+    network: str | Path | AbstractGenerator,
+    device: DeviceName | torch.device = "auto",
+    *,
+    progress: Progress | None = None,
+) -> AbstractGenerator:
+    """Load a generator onto a device; on the CPU it computes in float32.
+
+    A generator that is already loaded is returned unchanged, and stays on its device.
+
+    Args:
+        network: a source as `stylegan.load` takes it, or a loaded generator.
+        device: by name, or as PyTorch's object.
+        progress: called while a URL is downloaded.
+    """
+    if isinstance(network, AbstractGenerator):
+        return network
+    target = resolve_device(device)
+    generator = load(local_path(network, progress=counter(progress, "download, MB", scale=1e-6)))
+    if target.type == "cpu":
+        generator.compute_dtype = torch.float32
+    return generator.to(target)
+
+
+def load_perceptual(
+    name: Perceptual,
+    network: str | Path | AbstractGenerator,
+    *,
+    weights_dir: Path | None,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> AbstractDistance:
+    """Load a perceptual distance.
+
+    Args:
+        name: which distance.
+        network: source of the discriminator for "discriminator"; otherwise unused.
+        weights_dir: a folder that holds weights of feature networks.
+        device: where to put it.
+        progress: called while weights are downloaded.
+
+    Raises:
+        ConfigError: if the network has no discriminator.
+        WeightsError: if weights can neither be found nor downloaded.
+    """
+    if name == "discriminator":
+        if isinstance(network, AbstractGenerator):
+            raise ConfigError(
+                "perceptual 'discriminator' needs the source of a network, not a loaded generator"
+            )
+        discriminator = load_networks(network, only=["discriminator"]).discriminator
+        if discriminator is None:
+            raise ConfigError(
+                f"{network} has no discriminator", fix="choose perceptual lpips or efficientnet"
+            )
+        return DiscriminatorDistance(discriminator).to(device)
+    try:
+        return load_distance(
+            _DISTANCES[name],
+            weights_dir=weights_dir,
+            device=device,
+            progress=counter(progress, "download, MB", scale=1e-6),
+        )
+    except WeightsError as error:
+        fixes = [error.fix, "--perceptual discriminator needs no other file"]
+        raise WeightsError(
+            error.found, expected=error.expected, fix="; ".join(filter(None, fixes))
+        ) from error
+
+
+def fingerprint_of(generator: AbstractGenerator) -> str:
+    """Return the SHA-256 of a generator's parameters and buffers, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in generator.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_noise(path: Path | None, generator: AbstractGenerator) -> dict[str, Tensor]:
+    """Read the noise maps of a file of latents; none without a file.
+
+    Raises:
+        DataError: if the file has no noise of this generator.
+    """
+    if path is None:
+        return {}
+    noise = read_latents(path, generator).noise
+    if not noise:
+        raise DataError(f"noise_from {path}: the file holds latents without noise maps")
+    return noise
+
+
+@contextmanager
+def stored_noise(generator: AbstractGenerator, noise: dict[str, Tensor]) -> Iterator[None]:
+    """Replace the stored noise of layers within a `with` block, and restore it at its end."""
+    before = {layer: noise_maps(generator)[layer].clone() for layer in noise}
+    store_noise(generator, noise)
+    try:
+        yield
+    finally:
+        store_noise(generator, before)
+
+
+def label_of(class_index: int | None, generator: AbstractGenerator) -> Tensor | None:
+    """Return a class as a one-hot label [c_dim]; None for a generator without labels."""
+    num = generator.c_dim
+    if class_index is None and num == 0:
+        return None
+    if num == 0:
+        raise ConfigError(f"--class {class_index}: this generator has no labels")
+    if class_index is None or not 0 <= class_index < num:
+        given = "no --class was given" if class_index is None else f"--class {class_index}"
+        raise ConfigError(
+            f"{given}; the classes of this generator are 0 to {num - 1}",
+            fix="for other labels use Python: G = stylegan.load(NET); G(z, c)",
+        )
+    return torch.eye(num)[class_index]
+
+
+def check_truncation(psi: float, cutoff: int | None, generator: AbstractGenerator) -> None:
+    """Raise ConfigError unless a generator supports this truncation."""
+    if psi != 1 and generator.w_avg is None:
+        raise ConfigError(
+            f"psi must be 1, got {psi:g}: this generator has no mapping network, hence no mean of w"
+        )
+    if cutoff is not None and not 0 <= cutoff <= generator.num_ws:
+        raise ConfigError(
+            f"cutoff must be from 0 to {generator.num_ws}, the style inputs of this generator, "
+            f"got {cutoff}"
+        )
+
+
+def check_batch(batch: int) -> None:
+    """Raise ConfigError unless a batch holds at least one image."""
+    if batch < 1:
+        raise ConfigError(f"batch must be 1 or more, got {batch}")
+
+
+def check_psi(psi: float) -> None:
+    """Raise ConfigError unless psi is a finite number."""
+    if not math.isfinite(psi):
+        raise ConfigError(f"psi must be a finite number, got {psi}")
+
+
+def check_suffix(path: Path | None, *suffixes: str) -> None:
+    """Raise ConfigError unless an output is a file whose name ends in one of `suffixes`."""
+    if path is not None and (path.suffix.lower() not in suffixes or path.is_dir()):
+        raise ConfigError(f"--out {path} must be a file that ends in {' or '.join(suffixes)}")
+
+
+def check_folder(path: Path | None) -> None:
+    """Raise ConfigError if an output folder exists as a file."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise ConfigError(f"--out {path} is a file, not a folder")
