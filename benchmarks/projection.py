@@ -28,9 +28,9 @@ import torch
 
 import stylegan
 from stylegan import images
-from stylegan.plotting import OWN, REAL, import_matplotlib
 from stylegan.latent.attribution import Calibration, histogram_edges, roc_curve
 from stylegan.latent.seeds import latents_from_seeds
+from stylegan.plotting import OWN, REAL, import_matplotlib
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "demo" / "emoji64.zip"
