@@ -97,6 +97,7 @@ FOLDERS = {
         "ema",
         "stats",
         "state",
+        "sampling",
         "step",
         "memory",
         "checkpoint",

@@ -14,8 +14,9 @@ from stylegan import distributed
 from stylegan.losses.objective import LossConfig
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
 from stylegan.training.config import DataConfig, RunConfig, RuntimeConfig
+from stylegan.training.sampling import sample_inputs
 from stylegan.training.state import TrainState
-from stylegan.training.step import draw, train_step
+from stylegan.training.step import train_step
 
 BATCH = 16
 
@@ -46,15 +47,15 @@ def train(num_iterations, batch_gpu=None, overrides=()):
     spy_on(state.optimizer_g, gradients, ["G", "path_length"])
     spy_on(state.optimizer_d, gradients, ["D", "R1"])
 
-    def draws(phase, num):
-        drawn = draw(state, phase, num)
-        mix = None if drawn.z_mix is None else drawn.z_mix.double()
-        return replace(drawn, z=drawn.z.double(), z_mix=mix)
+    def inputs(phase, num):
+        sampled = sample_inputs(state, phase, num)
+        z_mix = None if sampled.z_mix is None else sampled.z_mix.double()
+        return replace(sampled, z=sampled.z.double(), z_mix=z_mix)
 
     for iteration in range(num_iterations):
         stream = torch.Generator().manual_seed(iteration)
         reals = torch.randn(BATCH, 3, 16, 16, generator=stream, dtype=torch.float64)
-        train_step(state, state.part(BATCH).take(reals), draws=draws)
+        train_step(state, state.shard(BATCH).take(reals), inputs=inputs)
     tensors = {
         f"{name}.{key}": value
         for name, network in state.networks.items()

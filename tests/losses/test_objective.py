@@ -7,14 +7,14 @@ import torch.nn.functional as F
 
 from stylegan.errors import ConfigError
 from stylegan.losses.objective import (
-    Draw,
+    GeneratorInputs,
     LossConfig,
+    discriminator_input,
     discriminator_loss,
-    drawn_path_lengths,
     generator_loss,
     path_length_loss,
     r1_loss,
-    show,
+    sampled_path_lengths,
     styles,
 )
 from stylegan.losses.regularizers import gradient_penalty, path_lengths, r1_penalty
@@ -35,14 +35,14 @@ def discriminator(discriminator_config):
 
 def test_mixing_takes_the_second_latents_from_the_crossover_on(generator):
     z, z_mix = torch.randn(2, 8), torch.randn(2, 8)
-    ws, unmixed = styles(generator, Draw(z=z, z_mix=z_mix, crossover=2))
+    ws, unmixed = styles(generator, GeneratorInputs(z=z, z_mix=z_mix, crossover=2))
     assert torch.equal(unmixed, generator.mapping(z))
     assert torch.equal(ws[:, :2], generator.mapping(z)[:, :2])
     assert torch.equal(ws[:, 2:], generator.mapping(z_mix)[:, 2:])
 
 
 def test_losses_start_near_log_two_a_term(generator, discriminator):
-    draw = Draw(z=torch.randn(8, 8))
+    draw = GeneratorInputs(z=torch.randn(8, 8))
     loss = generator_loss(generator, discriminator, draw, config=LossConfig())
     assert loss.total.item() == loss.terms["loss/G"].item()
     assert not loss.terms["loss/G"].requires_grad
@@ -57,15 +57,15 @@ WGAN = LossConfig(adversarial="wgan-gp", gamma=0, r1_interval=None, pl_weight=0)
 
 
 def test_the_wasserstein_game_with_drift_and_gradient_penalty(generator, discriminator):
-    draw = Draw(z=torch.randn(4, 8))
+    draw = GeneratorInputs(z=torch.randn(4, 8))
     loss = generator_loss(generator, discriminator, draw, config=WGAN)
     fakes = generator(draw.z).detach()
     torch.testing.assert_close(loss.total, -discriminator(fakes).mean())
-    reals, positions = torch.randn(4, 3, 16, 16), torch.rand(4)
+    reals, alpha = torch.randn(4, 3, 16, 16), torch.rand(4)
     config = replace(WGAN, gp_weight=5.0, gp_target=2.0, drift=0.5)
-    loss = discriminator_loss(discriminator, reals, fakes, config=config, positions=positions)
+    loss = discriminator_loss(discriminator, reals, fakes, config=config, alpha=alpha)
     real_logits, fake_logits = discriminator(reals), discriminator(fakes)
-    u = positions.reshape(4, 1, 1, 1)
+    u = alpha.reshape(4, 1, 1, 1)
     between = ((1 - u) * reals + u * fakes).requires_grad_()
     (grad,) = torch.autograd.grad(discriminator(between).sum(), between)
     penalty = ((grad.square().sum(dim=(1, 2, 3)).sqrt() - 2) / 2).square().mean()
@@ -76,7 +76,7 @@ def test_the_wasserstein_game_with_drift_and_gradient_penalty(generator, discrim
         discriminator, reals, fakes, config=replace(WGAN, gp_weight=0.0, drift=0.0)
     )
     assert "gradient_penalty" not in without.terms
-    with pytest.raises(ValueError, match="wgan-gp needs positions"):
+    with pytest.raises(ValueError, match="wgan-gp needs alpha"):
         discriminator_loss(discriminator, reals, fakes, config=WGAN)
 
 
@@ -95,8 +95,8 @@ def test_mipmaps_are_compared_whole_and_their_paths_measured_at_the_largest(
 ):
     generator = Generator(replace(generator_config, architecture="mipmap"))
     discriminator = Discriminator(replace(discriminator_config, architecture="mipmap"))
-    draw = Draw(z=torch.randn(4, 8))
-    fakes = show(generator, generator.mapping(draw.z), draw)
+    draw = GeneratorInputs(z=torch.randn(4, 8))
+    fakes = discriminator_input(generator, generator.mapping(draw.z), draw)
     assert [image.shape[-1] for image in fakes] == [16, 8, 4]
     loss = generator_loss(generator, discriminator, draw, config=LossConfig())
     grads = torch.autograd.grad(loss.total, [*generator.parameters()], allow_unused=True)
@@ -105,7 +105,7 @@ def test_mipmaps_are_compared_whole_and_their_paths_measured_at_the_largest(
     config = LossConfig(r1_interval=None)
     assert discriminator_loss(discriminator, reals, fakes, config=config).terms["r1/penalty"] > 0
     noise = torch.randn(4, 3, 16, 16)
-    lengths = drawn_path_lengths(generator, draw, pl_noise=noise)
+    lengths = sampled_path_lengths(generator, draw, pl_noise=noise)
     path_length_loss(lengths, pl_mean=torch.zeros([]), config=config)
 
 
@@ -114,9 +114,9 @@ def test_gradient_penalties_of_a_growing_discriminator_are_those_of_the_publishe
 ):
     discriminator = Discriminator(replace(discriminator_config, architecture="growing")).double()
     discriminator.lod = 1.5
-    small, positions = torch.randn(2, 3, 8, 8).double(), torch.rand(2).double()
+    small, alpha = torch.randn(2, 3, 8, 8).double(), torch.rand(2).double()
     r1 = r1_loss(discriminator, small, config=LossConfig())
-    wgan = discriminator_loss(discriminator, small, small.flip(0), config=WGAN, positions=positions)
+    wgan = discriminator_loss(discriminator, small, small.flip(0), config=WGAN, alpha=alpha)
 
     def published(images):  # takes 16x16, reduces within
         return discriminator(downsample_box(images))
@@ -125,7 +125,7 @@ def test_gradient_penalties_of_a_growing_discriminator_are_those_of_the_publishe
     torch.testing.assert_close(
         r1.terms["r1/penalty"], r1_penalty(published(large), large).mean().detach()
     )
-    between = large.detach().lerp(upsample_nearest(small.flip(0)), positions[:, None, None, None])
+    between = large.detach().lerp(upsample_nearest(small.flip(0)), alpha[:, None, None, None])
     between.requires_grad_()
     torch.testing.assert_close(
         wgan.terms["gradient_penalty"],
@@ -140,8 +140,8 @@ def test_r1_is_weighted_by_half_gamma_and_the_interval(discriminator):
 
 
 def test_path_length_is_weighted_by_weight_and_interval(generator):
-    lengths = drawn_path_lengths(
-        generator, Draw(z=torch.randn(4, 8)), pl_noise=torch.randn(4, 3, 16, 16)
+    lengths = sampled_path_lengths(
+        generator, GeneratorInputs(z=torch.randn(4, 8)), pl_noise=torch.randn(4, 3, 16, 16)
     )
     config = LossConfig(pl_weight=3.0, pl_interval=5)
     loss, mean = path_length_loss(lengths, pl_mean=torch.zeros([]), config=config)
@@ -180,7 +180,7 @@ def test_both_latents_of_a_mix_have_the_same_label(conditional, labels):
     generator, _ = conditional
     c, _ = labels
     z, z_mix = torch.randn(4, 8), torch.randn(4, 8)
-    ws, unmixed = styles(generator, Draw(z=z, z_mix=z_mix, crossover=2, c=c))
+    ws, unmixed = styles(generator, GeneratorInputs(z=z, z_mix=z_mix, crossover=2, c=c))
     assert torch.equal(unmixed, generator.mapping(z, c))
     assert torch.equal(ws[:, 2:], generator.mapping(z_mix, c)[:, 2:])
 
@@ -188,7 +188,7 @@ def test_both_latents_of_a_mix_have_the_same_label(conditional, labels):
 def test_each_term_is_taken_with_the_labels_of_its_images(conditional, labels):
     generator, discriminator = conditional
     real_c, fake_c = labels
-    draw = Draw(z=torch.randn(4, 8), c=fake_c)
+    draw = GeneratorInputs(z=torch.randn(4, 8), c=fake_c)
     fakes = generator(draw.z, fake_c).detach()
     loss = generator_loss(generator, discriminator, draw, config=LossConfig())
     torch.testing.assert_close(loss.total, F.softplus(-discriminator(fakes, fake_c)).mean())
@@ -207,9 +207,7 @@ def test_each_term_is_taken_with_the_labels_of_its_images(conditional, labels):
     torch.testing.assert_close(with_r1.total, expected + penalty)
     alone = r1_loss(discriminator, reals, config=config, real_c=real_c)
     torch.testing.assert_close(alone.total, penalty)
-    wgan = discriminator_loss(
-        discriminator, reals, fakes, config=WGAN, positions=torch.zeros(4), **cs
-    )
+    wgan = discriminator_loss(discriminator, reals, fakes, config=WGAN, alpha=torch.zeros(4), **cs)
     point = reals.clone().requires_grad_()
     penalty = gradient_penalty(discriminator(point, real_c), point).mean()
     torch.testing.assert_close(wgan.terms["gradient_penalty"], penalty.detach())
@@ -220,7 +218,7 @@ def test_path_lengths_are_those_of_labelled_images(conditional, labels):
     z, noise = torch.randn(4, 8), torch.randn(4, 3, 16, 16)
     lengths = []
     for c in labels:
-        found = drawn_path_lengths(generator, Draw(z=z, c=c), pl_noise=noise)
+        found = sampled_path_lengths(generator, GeneratorInputs(z=z, c=c), pl_noise=noise)
         loss, _ = path_length_loss(found, pl_mean=torch.zeros([]), config=LossConfig())
         ws = generator.mapping(z, c)
         expected = path_lengths(generator.synthesis(ws), ws, noise).mean()
@@ -234,7 +232,7 @@ def test_a_discriminator_that_guesses_labels_adds_their_cross_entropy_to_both_lo
     sizes = {"resolution": 16, "channel_base": 64, "channel_max": 6, "c_dim": 3}
     generator = progan.Generator(progan.GeneratorConfig(**sizes, z_dim=8))
     discriminator = progan.Discriminator(progan.DiscriminatorConfig(**sizes))
-    draw = Draw(z=torch.randn(4, 8), c=fake_c)
+    draw = GeneratorInputs(z=torch.randn(4, 8), c=fake_c)
     fakes, reals = generator(draw.z, fake_c).detach(), torch.randn(4, 3, 16, 16)
     _, guessed_real = discriminator.logits_and_labels(reals)
     _, guessed_fake = discriminator.logits_and_labels(fakes)
@@ -244,7 +242,7 @@ def test_a_discriminator_that_guesses_labels_adds_their_cross_entropy_to_both_lo
     loss = generator_loss(generator, discriminator, draw, config=WGAN)
     torch.testing.assert_close(loss.total, -discriminator(fakes).mean() + of_fake)
     assert loss.terms["label_loss/G"].item() == pytest.approx(of_fake.item())
-    options = {"config": WGAN, "positions": torch.rand(4)}
+    options = {"config": WGAN, "alpha": torch.rand(4)}
     plain = discriminator_loss(discriminator, reals, fakes, **options)
     loss = discriminator_loss(discriminator, reals, fakes, **options, real_c=real_c, fake_c=fake_c)
     torch.testing.assert_close(loss.total, plain.total + of_real + of_fake)

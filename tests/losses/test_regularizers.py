@@ -3,8 +3,8 @@ import torch
 
 from stylegan.losses.objective import LossConfig
 from stylegan.losses.regularizers import (
-    enlargement,
     gradient_penalty,
+    gradient_scale,
     path_length_penalty,
     path_lengths,
     r1_penalty,
@@ -70,7 +70,7 @@ def test_penalties_are_those_at_the_enlarged_images_of_the_published_networks(fa
 
     large = upsample_nearest(images.detach(), factor=factor).requires_grad_()
     large_logits = logits(downsample_box(large, factor=factor))
-    scale = enlargement(images, 8 * factor)
+    scale = gradient_scale(images, 8 * factor)
     torch.testing.assert_close(
         r1_penalty(logits(images), images) * scale**2, r1_penalty(large_logits, large)
     )
@@ -106,7 +106,7 @@ def test_path_length_of_a_linear_generator_is_the_norm_of_its_transposed_product
 
 
 def test_path_length_needs_ws_with_grad():
-    with pytest.raises(ValueError, match="require grad"):
+    with pytest.raises(ValueError, match="requires_grad"):
         path_lengths(torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 3), torch.zeros(1, 3, 4, 4))
 
 

@@ -322,7 +322,7 @@ def msg(generator_config, discriminator_config):
 def test_a_mipmap_generator_shows_an_image_at_each_resolution(msg):
     generator, discriminator = msg
     ws = generator.mapping(torch.randn(2, 8))
-    shown = generator.show(ws)
+    shown = generator.discriminator_input(ws)
     assert [list(image.shape) for image in shown] == [[2, 3, side, side] for side in (16, 8, 4)]
     assert torch.equal(generator.synthesis(ws), shown[0])
     grads = torch.autograd.grad(discriminator(shown).sum(), list(generator.parameters()))

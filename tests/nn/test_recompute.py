@@ -3,12 +3,12 @@ import torch
 
 import stylegan
 from stylegan.losses.objective import (
-    Draw,
+    GeneratorInputs,
     LossConfig,
-    drawn_path_lengths,
     generator_loss,
     path_length_loss,
     r1_loss,
+    sampled_path_lengths,
 )
 from stylegan.microbatch import BatchSlice, GroupGenerators
 
@@ -33,7 +33,7 @@ def gradients(networks):
     part = BatchSlice.whole(4, group_size=2)
     noise = GroupGenerators(purpose="n", seed=0, nimg=0, device=torch.device("cpu"), rows=part)
     z = torch.randn(4, generator.z_dim, generator=stream).double()
-    draw = Draw(z=z, noise=noise)
+    draw = GeneratorInputs(z=z, noise=noise)
     directions = torch.randn(4, 3, 16, 16, generator=stream).double()
     reals = torch.randn(4, 3, 16, 16, generator=stream).double()
     losses = [
@@ -41,7 +41,7 @@ def gradients(networks):
         (r1_loss(discriminator, reals, config=config).total, discriminator),
     ]
     if generator.num_ws > 1:
-        lengths = drawn_path_lengths(generator, draw, pl_noise=directions)
+        lengths = sampled_path_lengths(generator, draw, pl_noise=directions)
         loss, _ = path_length_loss(lengths, pl_mean=torch.zeros([]).double(), config=config)
         losses.append((loss.total, generator))
     return [

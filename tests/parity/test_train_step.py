@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylegan.interop.nvidia import load_official_pickle
-from stylegan.losses.objective import Draw, LossConfig
+from stylegan.losses.objective import GeneratorInputs, LossConfig
 from stylegan.training.config import DataConfig, EmaConfig, OptimConfig, RunConfig
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
@@ -37,12 +37,12 @@ def arrays():
         return {name: torch.from_numpy(file[name]) for name in file.files}
 
 
-def reference_draw(arrays, iteration: int, phase: str, num: int) -> Draw:
+def reference_draw(arrays, iteration: int, phase: str, num: int) -> GeneratorInputs:
     z = arrays[f"it{iteration}_{phase}_z"]
     stream = torch.Generator().manual_seed(SEED)
     torch.randn(POSITIONS[iteration, phase], generator=stream)
     assert torch.equal(torch.randn(z.shape, generator=stream), z)
-    return Draw(z=z[:num], noise=stream)
+    return GeneratorInputs(z=z[:num], noise=stream)
 
 
 def trained_state(arrays) -> TrainState:
@@ -67,7 +67,7 @@ def trained_state(arrays) -> TrainState:
         train_step(
             state,
             arrays[f"it{iteration}_reals"],
-            draws=lambda phase, num, i=iteration: reference_draw(arrays, i, PHASES[phase], num),
+            inputs=lambda phase, num, i=iteration: reference_draw(arrays, i, PHASES[phase], num),
             pl_noise=lambda num: arrays["it0_Greg_pl_noise"][:num],
         )
     return state

@@ -18,8 +18,9 @@ from stylegan.training.configure import Choices, configure
 from stylegan.training.log import read_log
 from stylegan.training.loop import train
 from stylegan.training.presets import PRESETS
+from stylegan.training.sampling import sample_inputs
 from stylegan.training.state import TrainState
-from stylegan.training.step import draw, train_step
+from stylegan.training.step import train_step
 
 CPU = torch.device("cpu")
 SIZES = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2}
@@ -101,20 +102,23 @@ def test_every_preset_takes_a_step_with_labels_that_reaches_them(preset):
 def test_labels_have_a_stream_of_their_own(run_config):
     plain = TrainState(run_config, CPU)
     state = TrainState(conditional(run_config), CPU)
-    drawn = draw(state, "G", 8, draw_of_three)
-    assert torch.equal(drawn.z, draw(plain, "G", 8).z)
-    assert draw(plain, "G", 8).c is None
-    assert torch.equal(drawn.c, draw(state, "G", 8, draw_of_three).c)
-    assert not torch.equal(drawn.c, draw(state, "D", 8, draw_of_three).c)
+    drawn = sample_inputs(state, "G", 8, draw_of_three)
+    assert torch.equal(drawn.z, sample_inputs(plain, "G", 8).z)
+    assert sample_inputs(plain, "G", 8).c is None
+    assert torch.equal(drawn.c, sample_inputs(state, "G", 8, draw_of_three).c)
+    assert not torch.equal(drawn.c, sample_inputs(state, "D", 8, draw_of_three).c)
     state.nimg += 8
-    assert not torch.equal(drawn.c, draw(state, "G", 8, draw_of_three).c)
+    assert not torch.equal(drawn.c, sample_inputs(state, "G", 8, draw_of_three).c)
 
 
 def test_generated_images_are_judged_with_the_labels_that_they_were_made_for(
     run_config, monkeypatch
 ):
     state = TrainState(conditional(run_config), CPU)
-    expected, real_c = draw(state, "D", 8, draw_of_three).c, torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
+    expected, real_c = (
+        sample_inputs(state, "D", 8, draw_of_three).c,
+        torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]],
+    )
     seen = {}
 
     def note(name):

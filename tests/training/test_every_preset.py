@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from stylegan.losses.objective import (
-    Draw,
+    GeneratorInputs,
+    discriminator_input,
     discriminator_loss,
-    drawn_path_lengths,
     generator_loss,
     path_length_loss,
     r1_loss,
-    show,
+    sampled_path_lengths,
 )
 from stylegan.models import io as native
 from stylegan.training.configure import Choices, configure
@@ -63,14 +63,16 @@ def test_every_preset_has_finite_gradients_of_all_its_terms(config):
     for _, network in state.networks.items():
         network.lod = 0.0
     generator, discriminator, loss = state.generator, state.discriminator, config.loss
-    draw = Draw(z=torch.randn(4, 8), z_mix=torch.randn(4, 8), crossover=1, noise=torch.Generator())
+    draw = GeneratorInputs(
+        z=torch.randn(4, 8), z_mix=torch.randn(4, 8), crossover=1, noise=torch.Generator()
+    )
     reals = torch.randn(4, 3, 16, 16)
-    fakes = show(generator, generator.mapping(draw.z), draw)
+    fakes = discriminator_input(generator, generator.mapping(draw.z), draw)
     main = generator_loss(generator, discriminator, draw, config=loss)
     # of the networks that grow, those layers of RGB that belong to smaller levels take no part
     is_whole = config.growth is None
     assert reaches_every_parameter(main, generator) >= is_whole
-    main = discriminator_loss(discriminator, reals, fakes, config=loss, positions=torch.rand(4))
+    main = discriminator_loss(discriminator, reals, fakes, config=loss, alpha=torch.rand(4))
     assert reaches_every_parameter(main, discriminator) >= is_whole
     if loss.gamma > 0:
         reaches_every_parameter(r1_loss(discriminator, reals, config=loss), discriminator)
@@ -79,7 +81,7 @@ def test_every_preset_has_finite_gradients_of_all_its_terms(config):
         assert main.terms["gradient_penalty"] > 0
     if loss.pl_weight > 0:
         noise, mean = torch.randn(4, 3, 16, 16), torch.zeros([])
-        lengths = drawn_path_lengths(generator, draw, pl_noise=noise)
+        lengths = sampled_path_lengths(generator, draw, pl_noise=noise)
         paths, _ = path_length_loss(lengths, pl_mean=mean, config=loss)
         reaches_every_parameter(paths, generator)
 

@@ -7,13 +7,13 @@ import torch
 
 from stylegan.errors import ConfigError
 from stylegan.losses.objective import (
-    Draw,
+    GeneratorInputs,
     LossConfig,
     discriminator_loss,
-    drawn_path_lengths,
     generator_loss,
     path_length_loss,
     r1_loss,
+    sampled_path_lengths,
 )
 from stylegan.models.sizes import dtype_at
 from stylegan.models.stylegan2 import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
@@ -46,8 +46,8 @@ def gradients(networks, dtype):
         network.compute_dtype = torch.float32 if wide else dtype
     if wide:
         z, reals, noise = z.double(), reals.double(), noise.double()
-    draw = Draw(z=z)
-    lengths = drawn_path_lengths(generator, draw, pl_noise=noise)
+    draw = GeneratorInputs(z=z)
+    lengths = sampled_path_lengths(generator, draw, pl_noise=noise)
     fakes = generator(z).detach()
     losses = {
         "G": (generator_loss(generator, discriminator, draw, config=CONFIG), generator),

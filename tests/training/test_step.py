@@ -9,8 +9,9 @@ from stylegan.losses.objective import Loss, LossConfig, discriminator_loss
 from stylegan.ops.box import downsample_box, upsample_nearest
 from stylegan.training import step
 from stylegan.training.ema import update_ema
+from stylegan.training.sampling import sample_inputs
 from stylegan.training.state import TrainState
-from stylegan.training.step import MAX_SKIPPED_IN_ROW, draw, train_step
+from stylegan.training.step import MAX_SKIPPED_IN_ROW, train_step
 
 
 @pytest.fixture
@@ -81,6 +82,23 @@ def test_every_iteration_has_what_is_not_lazy(run_config):
         assert state.pl_mean > before
     assert state.optimizer_g.param_groups[0]["lr"] == config.optim.generator_lr
     assert state.optimizer_d.param_groups[0]["lr"] == config.optim.discriminator_lr
+
+
+def test_a_parameter_that_only_the_second_micro_batch_reaches_moves(run_config, monkeypatch):
+    state = TrainState(run_config.with_overrides("runtime.batch_gpu=4"), torch.device("cpu"))
+    state.iteration = 1  # without regularizers
+    const, calls = state.generator.synthesis.b4.const, []
+
+    def loss(generator, *args, **options):
+        calls.append(1)
+        rest = sum(p.sum() for p in generator.parameters() if p is not const)
+        return Loss(total=rest if len(calls) == 1 else rest + const.sum(), terms={})
+
+    monkeypatch.setattr(step, "generator_loss", loss)
+    before = const.detach().clone()
+    train_step(state, batch())
+    assert len(calls) == 2
+    assert not torch.equal(const, before)
 
 
 @pytest.mark.parametrize("order", ["generator-first", "discriminator-first"])
@@ -166,23 +184,23 @@ def test_styles_cross_over_within_the_current_level(growing_config):
         crossovers = set()
         for place in range(200):
             state.nimg = place
-            crossovers.add(draw(state, "G", 1).crossover)
+            crossovers.add(sample_inputs(state, "G", 1).crossover)
         assert crossovers == set(range(1, last + 1))
 
 
 def test_draws_depend_on_place_and_phase_only(state):
-    first, again, other = draw(state, "G", 8), draw(state, "G", 8), draw(state, "D", 8)
+    first, again, other = (sample_inputs(state, phase, 8) for phase in ("G", "G", "D"))
     assert torch.equal(first.z, again.z)
     assert not torch.equal(first.z, other.z)
     state.nimg = 8
-    assert not torch.equal(first.z, draw(state, "G", 8).z)
+    assert not torch.equal(first.z, sample_inputs(state, "G", 8).z)
 
 
 def test_styles_are_mixed_in_nine_of_ten_batches_at_every_crossover(state):
     drawn = []
     for iteration in range(400):
         state.nimg = iteration * 8
-        drawn.append(draw(state, "G", 1))
+        drawn.append(sample_inputs(state, "G", 1))
     share = sum(one.z_mix is not None for one in drawn) / len(drawn)
     assert abs(share - 0.9) < 0.05  # three standard deviations
     assert {one.crossover for one in drawn} == set(range(1, state.generator.num_ws))

@@ -1,1 +1,1 @@
-"""Losses and regularizers, one number per sample."""
+"""Losses and regularizers, one value per sample."""

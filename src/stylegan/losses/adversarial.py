@@ -1,7 +1,7 @@
-"""The adversarial game, one number per sample.
+"""Adversarial losses, one value per sample.
 
 Source: Goodfellow et al. 2014, section 3; Karras et al. 2020 (StyleGAN2), appendix B; for the
-Wasserstein game Gulrajani et al. 2017 (WGAN-GP).
+Wasserstein losses Gulrajani et al. 2017 (WGAN-GP).
 """
 
 import torch.nn.functional as F
@@ -40,13 +40,13 @@ def discriminator_wasserstein(real_logits: Tensor, fake_logits: Tensor) -> Tenso
 
 
 def label_cross_entropy(label_logits: Tensor, c: Tensor) -> Tensor:
-    """Softmax cross-entropy of guessed labels, `-log softmax(logits)` at each label: [N].
+    """Softmax cross-entropy of predicted labels, `-log softmax(logits)` at each label: [N].
 
     Source: Odena et al. 2017, "Conditional Image Synthesis with Auxiliary Classifier GANs",
     equation 3.
 
     Args:
-        label_logits: what the discriminator guesses, [N, c_dim], unnormalized.
+        label_logits: predictions of the discriminator, [N, c_dim], unnormalized.
         c: the labels, one-hot, [N, c_dim].
 
     Raises:

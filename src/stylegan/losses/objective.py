@@ -1,7 +1,14 @@
-"""Which terms make up the loss of each phase, with what weight.
+"""The loss of each training phase: which terms it has, and with what weight.
 
-A phase is one optimizer step. Nothing here changes a network; what is random comes in a `Draw`.
-"""
+A phase is one optimizer step. Nothing here changes a network or draws random numbers.
+
+| phase | loss, a mean over the batch |
+|---|---|
+| G | `softplus(-D(G(z)))`, or `-D(G(z))` for WGAN-GP |
+| path length | `pl_weight * pl_interval * (abs(J^T y) - mean)^2` |
+| D | `softplus(-D(x)) + softplus(D(G(z)))`, or for WGAN-GP `D(G(z)) - D(x) + gp_weight * ((norm of dD/dx - target) / target)^2 + drift * D(x)^2` |
+| R1 | `gamma / 2 * r1_interval * (squared norm of dD/dx)` |
+"""  # noqa: E501
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,8 +27,8 @@ from stylegan.losses.adversarial import (
     label_cross_entropy,
 )
 from stylegan.losses.regularizers import (
-    enlargement,
     gradient_penalty,
+    gradient_scale,
     path_length_penalty,
     path_lengths,
     r1_penalty,
@@ -35,24 +42,24 @@ from stylegan.nn.noise import NoiseMode
 class LossConfig:
     """Weights and intervals of the loss terms. The defaults are StyleGAN2's.
 
-    An interval makes a regularizer lazy: it takes steps of its own, Adam is corrected for them,
-    and its loss is multiplied by the interval. The correction stays where the weight is 0 and no
-    such step is taken: the official code trains StyleGAN2's configuration C like that. Without
-    an interval (None) the regularizer is part of the main loss, in each iteration.
+    With an interval a regularizer is lazy: it takes optimizer steps of its own, Adam is corrected
+    for them, and its loss is multiplied by the interval. The correction also applies if the
+    weight is 0 and no such step is taken, as the official code trains StyleGAN2's configuration
+    C. Without an interval (None) the regularizer is part of the main loss, in each iteration.
 
     Attributes:
         adversarial: "logistic", non-saturating, or "wgan-gp" with its gradient penalty.
         gamma: weight of R1; half of it multiplies the squared gradient norm. 0 for "wgan-gp".
         r1_interval: iterations between two R1 steps; None for R1 in the main loss.
         gp_weight: weight of the gradient penalty of "wgan-gp".
-        gp_target: the gradient norm that it asks for.
+        gp_target: target of the gradient norm in that penalty.
         drift: weight of D's squared output at real images, for "wgan-gp".
-        pl_weight: weight of path-length regularization; 0 leaves it out.
+        pl_weight: weight of path-length regularization; 0 switches it off.
         pl_interval: iterations between two path-length steps; None for path lengths in the main
             loss. The paper says 8, the official code 4; this follows the code.
-        pl_decay: share of a batch in the running mean of path lengths.
-        pl_batch_shrink: path lengths use this fraction of the batch, 2 for a half.
-        mixing_prob: share of batches whose styles are mixed from two latents.
+        pl_decay: fraction of a batch's mean in the running mean of path lengths.
+        pl_batch_shrink: path lengths use the batch size divided by this number.
+        mixing_prob: fraction of batches whose styles are mixed from two latents.
     """
 
     adversarial: Literal["logistic", "wgan-gp"] = "logistic"
@@ -80,24 +87,23 @@ class LossConfig:
             check_fraction(f"loss.{name}", getattr(self, name))
         if self.adversarial == "wgan-gp" and self.gamma > 0:
             raise ConfigError(
-                f"loss.gamma {self.gamma:g} with loss.adversarial wgan-gp",
-                expected="gamma 0, as WGAN-GP has a gradient penalty of its own",
+                f"loss.gamma {self.gamma:g} with loss.adversarial wgan-gp, which has a gradient "
+                "penalty of its own",
                 fix="add --gamma 0",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """The random numbers of one generator pass.
+class GeneratorInputs:
+    """All inputs of one generator pass.
 
     Attributes:
         z: [N, z_dim].
         z_mix: second latents for style mixing, [N, z_dim]; None without mixing.
         crossover: first style input that takes the second latents.
-        noise: source of the noise maps; None takes the stored ones. A
-            single Generator is stateful and cannot be split over micro-batches;
-            `GroupGenerators` can.
-        c: labels of the images, [N, c_dim]; None where networks have none.
+        noise: source of the noise maps; None takes the stored ones. A single Generator is
+            stateful and cannot be split over micro-batches; `GroupGenerators` can.
+        c: labels of the images, [N, c_dim]; None for networks without labels.
     """
 
     z: Tensor
@@ -106,22 +112,22 @@ class Draw:
     noise: torch.Generator | GroupGenerators | None = None
     c: Tensor | None = None
 
-    def take(self, part: BatchSlice) -> "Draw":
-        """Return what a part of the batch draws.
+    def take(self, rows: BatchSlice) -> "GeneratorInputs":
+        """Return the inputs of some rows of the batch.
 
         Raises:
-            ValueError: if the noise cannot be shared.
+            ValueError: if the noise cannot be split.
         """
-        if len(part) == part.batch_size == len(self.z):
+        if len(rows) == rows.batch_size == len(self.z):
             return self
         if isinstance(self.noise, torch.Generator):
-            raise ValueError("a part of a batch needs noise in streams of its own")
+            raise ValueError("a micro-batch needs noise from GroupGenerators, got one Generator")
         return replace(
             self,
-            z=part.take(self.z),
-            z_mix=None if self.z_mix is None else part.take(self.z_mix),
-            noise=None if self.noise is None else replace(self.noise, rows=part),
-            c=None if self.c is None else part.take(self.c),
+            z=rows.take(self.z),
+            z_mix=None if self.z_mix is None else rows.take(self.z_mix),
+            noise=None if self.noise is None else replace(self.noise, rows=rows),
+            c=None if self.c is None else rows.take(self.c),
         )
 
 
@@ -130,7 +136,7 @@ class Loss:
     """The loss of one phase.
 
     Attributes:
-        total: what to differentiate, [].
+        total: the value to differentiate, [].
         terms: named means for the log, [] each, detached.
     """
 
@@ -138,56 +144,63 @@ class Loss:
     terms: dict[str, Tensor]
 
 
-def styles(generator: AbstractGenerator, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Map a draw to ws for synthesis, and to the unmixed ws of which w_avg is the mean."""
-    ws: Tensor = generator.mapping(draw.z, draw.c)
-    if draw.z_mix is None:
+def styles(generator: AbstractGenerator, inputs: GeneratorInputs) -> tuple[Tensor, Tensor]:
+    """Return the ws for synthesis, and those before mixing, which w_avg is the mean of."""
+    ws: Tensor = generator.mapping(inputs.z, inputs.c)
+    if inputs.z_mix is None:
         return ws, ws
-    return mix(ws, generator.mapping(draw.z_mix, draw.c), draw.crossover), ws
+    return mix(ws, generator.mapping(inputs.z_mix, inputs.c), inputs.crossover), ws
 
 
-def show(generator: AbstractGenerator, ws: Tensor, draw: Draw) -> Images:
-    """Make from ws, with the draw's noise, what the discriminator is shown."""
-    noise_mode: NoiseMode = "const" if draw.noise is None else "random"
-    source = tuple(draw.noise) if isinstance(draw.noise, GroupGenerators) else draw.noise
-    return generator.show(ws, noise_mode=noise_mode, generator=source)
+def discriminator_input(
+    generator: AbstractGenerator, ws: Tensor, inputs: GeneratorInputs
+) -> Images:
+    """Synthesize the discriminator's input from ws: images or an image pyramid."""
+    noise_mode: NoiseMode = "const" if inputs.noise is None else "random"
+    noise = tuple(inputs.noise) if isinstance(inputs.noise, GroupGenerators) else inputs.noise
+    return generator.discriminator_input(ws, noise_mode=noise_mode, generator=noise)
 
 
 def generator_loss(
     generator: AbstractGenerator,
     discriminator: AbstractDiscriminator,
-    draw: Draw,
+    inputs: GeneratorInputs,
     *,
     config: LossConfig,
 ) -> Loss:
-    """Loss of the phase "G main": the generator against the discriminator.
+    """Loss of the phase "G": `E[softplus(-D(G(z)))]`, or `-E[D(G(z))]` for WGAN-GP.
 
-    Where D guesses labels, as an AC-GAN's does, G is also to make images that show theirs.
+    With a discriminator that predicts labels (AC-GAN), the cross-entropy of the labels of the
+    generated images is added.
     """
-    ws, _ = styles(generator, draw)
-    logits, guessed = discriminator.logits_and_labels(show(generator, ws, draw), draw.c)
+    ws, _ = styles(generator, inputs)
+    fakes = discriminator_input(generator, ws, inputs)
+    logits, label_logits = discriminator.logits_and_labels(fakes, inputs.c)
     is_logistic = config.adversarial == "logistic"
-    each = generator_logistic(logits) if is_logistic else generator_wasserstein(logits)
-    total = each.mean()
+    total = (generator_logistic(logits) if is_logistic else generator_wasserstein(logits)).mean()
     terms = {"loss/G": total.detach()}
-    if guessed is not None and draw.c is not None:
-        terms["label_loss/G"], total = _with_labels(total, guessed, draw.c)
+    if label_logits is not None and inputs.c is not None:
+        terms["label_loss/G"], total = _add_label_loss(total, label_logits, inputs.c)
     return Loss(total=total, terms=terms)
 
 
-def drawn_path_lengths(
-    generator: AbstractGenerator, draw: Draw, *, pl_noise: Tensor, create_graph: bool = True
+def sampled_path_lengths(
+    generator: AbstractGenerator,
+    inputs: GeneratorInputs,
+    *,
+    pl_noise: Tensor,
+    create_graph: bool = True,
 ) -> Tensor:
-    """Path lengths at what is drawn, [N].
+    """Path lengths `|J^T y|` at sampled latents, [N].
 
     Args:
         generator: G.
-        draw: latents, already shrunk.
-        pl_noise: standard normal, the shape of the images, the largest ones of a mipmap.
+        inputs: of the reduced batch.
+        pl_noise: y, standard normal, of the shape of the images at full size.
         create_graph: whether the lengths are to be differentiated.
     """
-    ws, _ = styles(generator, draw)
-    images = show(generator, ws, draw)
+    ws, _ = styles(generator, inputs)
+    images = discriminator_input(generator, ws, inputs)
     largest = images if isinstance(images, Tensor) else images[0]
     return path_lengths(largest, ws, pl_noise, create_graph=create_graph)
 
@@ -195,10 +208,10 @@ def drawn_path_lengths(
 def path_length_loss(
     lengths: Tensor, *, pl_mean: Tensor, config: LossConfig, batch_mean: Tensor | None = None
 ) -> tuple[Loss, Tensor]:
-    """Loss of the phase "G path length", times its weight and interval.
+    """Loss of the phase "path_length": `pl_weight * pl_interval * E[(length - mean)^2]`.
 
     Args:
-        lengths: from `drawn_path_lengths`, of a part of the batch or all of it.
+        lengths: from `sampled_path_lengths`, of the batch or a micro-batch.
         pl_mean: running mean of path lengths, [].
         config: weights.
         batch_mean: mean length of the whole batch, []; None for that of `lengths`.
@@ -217,8 +230,8 @@ def path_length_loss(
     return Loss(total=total, terms=terms), pl_mean
 
 
-def has_second_derivatives(config: LossConfig) -> bool:
-    """Tell whether the loss of "D main" asks for second derivatives of D."""
+def needs_second_derivatives(config: LossConfig) -> bool:
+    """Whether the loss of the phase "D" differentiates D's gradient."""
     if config.adversarial == "wgan-gp":
         return config.gp_weight > 0
     return config.r1_interval is None and config.gamma > 0
@@ -230,31 +243,33 @@ def discriminator_loss(
     fakes: Images,
     *,
     config: LossConfig,
-    positions: Tensor | None = None,
+    alpha: Tensor | None = None,
     real_c: Tensor | None = None,
     fake_c: Tensor | None = None,
 ) -> Loss:
-    """Loss of the phase "D main": real against generated images, with its own regularizers.
+    """Loss of the phase "D": `E[softplus(-D(x))] + E[softplus(D(G(z)))]`.
 
-    Where D guesses labels, as an AC-GAN's does, it is to guess those of both.
+    For WGAN-GP it is `E[D(G(z))] - E[D(x)]` with drift and gradient penalty. R1 is added here
+    if it has no interval. With a discriminator that predicts labels (AC-GAN), the cross-entropies
+    of the labels of real and generated images are added.
 
     Args:
         discriminator: D.
-        reals: real images, [N, C, R, R].
-        fakes: generated images, likewise, or their mipmap.
-        config: weights; R1 is added here unless it has an interval.
-        positions: for "wgan-gp", where between real (0) and generated (1) each gradient is
-            taken, [N], uniform. Its label is that of the real image.
-        real_c: labels of the real images, [N, c_dim]; None where networks have none.
-        fake_c: labels that the generated images were made for, likewise.
+        reals: real images x, [N, C, R, R].
+        fakes: generated images, likewise, or their image pyramid.
+        config: weights.
+        alpha: for "wgan-gp", interpolation between real (0) and generated (1) images at which
+            each gradient is taken, [N], uniform. The label there is that of the real image.
+        real_c: labels of the real images, [N, c_dim]; None for networks without labels.
+        fake_c: labels of the generated images, likewise.
 
     Raises:
-        ValueError: if "wgan-gp" gets no positions, or a mipmap.
+        ValueError: for "wgan-gp" without alpha, or with an image pyramid.
     """
     has_r1 = config.r1_interval is None and config.gamma > 0
     reals = reals.detach().requires_grad_(has_r1)
-    real_logits, guessed_real = discriminator.logits_and_labels(reals, real_c)
-    fake_logits, guessed_fake = discriminator.logits_and_labels(fakes, fake_c)
+    real_logits, real_label_logits = discriminator.logits_and_labels(reals, real_c)
+    fake_logits, fake_label_logits = discriminator.logits_and_labels(fakes, fake_c)
     terms = {
         "logits/real": real_logits.detach().mean(),
         "logits/fake": fake_logits.detach().mean(),
@@ -270,16 +285,19 @@ def discriminator_loss(
         terms["loss/D"] = total.detach()
         total = total + config.drift * real_logits.square().mean()
         if config.gp_weight > 0:
-            penalty = _penalty_between(discriminator, reals, fakes, positions, config, real_c)
+            penalty = _interpolated_penalty(discriminator, reals, fakes, alpha, config, real_c)
             total = total + config.gp_weight * penalty.mean()
             terms["gradient_penalty"] = penalty.detach().mean()
     if has_r1:
         penalty = _scaled_r1(discriminator, real_logits, reals)
         total = total + config.gamma / 2 * penalty.mean()
         terms["r1/penalty"] = penalty.detach().mean()
-    for name, guessed, c in (("real", guessed_real, real_c), ("fake", guessed_fake, fake_c)):
-        if guessed is not None and c is not None:
-            terms[f"label_loss/{name}"], total = _with_labels(total, guessed, c)
+    for name, label_logits, c in (
+        ("real", real_label_logits, real_c),
+        ("fake", fake_label_logits, fake_c),
+    ):
+        if label_logits is not None and c is not None:
+            terms[f"label_loss/{name}"], total = _add_label_loss(total, label_logits, c)
     return Loss(total=total, terms=terms)
 
 
@@ -290,9 +308,13 @@ def r1_loss(
     config: LossConfig,
     real_c: Tensor | None = None,
 ) -> Loss:
-    """Loss of the phase "D R1" at real images [N, C, R, R], times its weight and interval.
+    """Loss of the phase "R1": `gamma / 2 * r1_interval * E[|dD/dx|^2]` at real images x.
 
-    `real_c` are their labels, [N, c_dim]; None where networks have none.
+    Args:
+        discriminator: D.
+        reals: [N, C, R, R].
+        config: weights.
+        real_c: labels of the images, [N, c_dim]; None for networks without labels.
     """
     reals = reals.detach().requires_grad_()
     penalty = _scaled_r1(discriminator, discriminator(reals, real_c), reals)
@@ -300,32 +322,32 @@ def r1_loss(
     return Loss(total=total, terms={"r1/penalty": penalty.detach().mean()})
 
 
-def _with_labels(total: Tensor, guessed: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the loss of guessed labels for the log, and the total with it, at weight 1."""
-    label_loss = label_cross_entropy(guessed, c).mean()
+def _add_label_loss(total: Tensor, label_logits: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the label loss for the log, and the total including it, with weight 1."""
+    label_loss = label_cross_entropy(label_logits, c).mean()
     return label_loss.detach(), total + label_loss
 
 
 def _scaled_r1(discriminator: AbstractDiscriminator, logits: Tensor, reals: Tensor) -> Tensor:
-    scale = enlargement(reals, discriminator.img_resolution)
+    scale = gradient_scale(reals, discriminator.img_resolution)
     return r1_penalty(logits, reals) * scale**2
 
 
-def _penalty_between(
+def _interpolated_penalty(
     discriminator: AbstractDiscriminator,
     reals: Tensor,
     fakes: Images,
-    positions: Tensor | None,
+    alpha: Tensor | None,
     config: LossConfig,
     c: Tensor | None,
 ) -> Tensor:
-    if positions is None or not isinstance(fakes, Tensor):
-        raise ValueError("wgan-gp needs positions [N], and images of one size")
-    where = positions.to(reals.dtype)[:, None, None, None]
-    between = reals.detach().lerp(fakes.detach(), where).requires_grad_()
+    if alpha is None or not isinstance(fakes, Tensor):
+        raise ValueError("wgan-gp needs alpha [N], and images of one size")
+    weight = alpha.to(reals.dtype)[:, None, None, None]
+    interpolated = reals.detach().lerp(fakes.detach(), weight).requires_grad_()
     return gradient_penalty(
-        discriminator(between, c),
-        between,
+        discriminator(interpolated, c),
+        interpolated,
         target=config.gp_target,
-        scale=enlargement(between, discriminator.img_resolution),
+        scale=gradient_scale(interpolated, discriminator.img_resolution),
     )

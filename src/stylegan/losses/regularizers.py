@@ -1,4 +1,4 @@
-"""Regularizers of both networks, one number per sample, without their weights."""
+"""Regularizers of both networks, one value per sample, without their weights."""
 
 import math
 
@@ -34,19 +34,19 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
 def gradient_penalty(
     logits: Tensor, images: Tensor, *, target: float = 1.0, scale: float = 1.0
 ) -> Tensor:
-    """Squared distance of the discriminator's gradient norm from a target, over the target.
+    """Relative squared distance of the discriminator's gradient norm from a target.
 
     `((scale * |dD/dx| - target) / target)^2`; the caller multiplies by its weight, 10.
 
-    Source: Gulrajani et al. 2017 (WGAN-GP), section 4; the target of the norm, 1 there, is
-    free in Karras et al. 2018 (ProGAN).
+    Source: Gulrajani et al. 2017 (WGAN-GP), section 4, with a target of 1; the target is a
+    parameter in Karras et al. 2018 (ProGAN).
 
     Args:
         logits: discriminator outputs for `images`, [N, 1].
-        images: points between real and generated images, [N, C, H, W], with `requires_grad`
-            set before the forward pass that made `logits`.
-        target: the norm to reach, above 0.
-        scale: factor on the norm; see `enlargement`.
+        images: interpolations of real and generated images, [N, C, H, W], with
+            `requires_grad` set before the forward pass that made `logits`.
+        target: target of the norm, above 0.
+        scale: factor on the norm; see `gradient_scale`.
 
     Returns:
         [N], differentiable a second time where the gradient is not zero everywhere.
@@ -60,18 +60,18 @@ def gradient_penalty(
     return ((norm - target) / target).square()
 
 
-def enlargement(images: Tensor, resolution: int) -> float:
-    """Return the factor from gradient norms at images to those at the enlarged images.
+def gradient_scale(images: Tensor, resolution: int) -> float:
+    """Return the factor from gradient norms at images to those in the published networks.
 
-    The published networks grow inside a fixed size: they are given each pixel of an image at
-    r x r repeated s = R / r times along both axes, and take the mean over s x s pixels first. The
-    gradient at one of the s^2 copies is thus 1 / s^2 of that at the pixel, and the squared norm
-    over all copies is s^2 (1 / s^2)^2 = 1 / s^2 of ours: the norm is 1 / s. Published weights of
-    gradient penalties are meant for that norm, at every level.
+    The published networks grow at a fixed input size R: an image of r x r pixels is enlarged by
+    repeating each pixel s = R / r times along both axes, and the network first averages over
+    s x s pixels. The gradient at each of the s^2 copies is 1 / s^2 of the gradient at the pixel, so
+    the squared norm over all copies is s^2 (1 / s^2)^2 = 1 / s^2 of ours, and the norm is 1 / s.
+    Published weights of gradient penalties apply to that norm, at every level of detail.
 
     Args:
         images: [N, C, r, r].
-        resolution: R, the full side of the networks.
+        resolution: R, the full resolution of the networks, in pixels.
     """
     return images.shape[-1] / resolution
 
@@ -84,19 +84,19 @@ def _squared_norm(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def path_lengths(images: Tensor, ws: Tensor, noise: Tensor, *, create_graph: bool = True) -> Tensor:
-    """Length of the step that an image takes per unit step in w, along a random direction.
+    """Length of the image's change per unit step in w, along a random image direction.
 
     `|J^T y|`, with y the noise divided by sqrt(H * W): the squared gradient is summed over
-    w_dim and averaged over style inputs. A growing network needs no correction: noise over R x R
-    copies of r x r pixels, s^2 = (R / r)^2 of them each, divided by R, sums to a deviation of
-    s / R = 1 / r a pixel, which is what H = W = r gives.
+    w_dim and averaged over style inputs. A growing network needs no correction: in the published
+    networks the noise at the s^2 = (R / r)^2 copies of each pixel, divided by R, sums to a
+    standard deviation of s / R = 1 / r per pixel, which is what H = W = r gives.
 
     Source: Karras et al. 2020 (StyleGAN2), section 3.2, equation 4, and appendix B.
 
     Args:
-        images: [N, C, H, W], made from `ws`.
-        ws: [N, num_ws, w_dim], with `requires_grad` set before `images` were made.
-        noise: standard normal, the shape of `images`.
+        images: [N, C, H, W], synthesized from `ws`.
+        ws: [N, num_ws, w_dim], with `requires_grad` set before `images` were synthesized.
+        noise: standard normal, of the shape of `images`.
         create_graph: whether the lengths are to be differentiated.
 
     Returns:
@@ -106,9 +106,9 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor, *, create_graph: boo
         ValueError: if `ws` does not require grad.
     """
     if not ws.requires_grad:
-        raise ValueError("path_lengths needs ws that require grad before the images are made")
+        raise ValueError("path_lengths needs ws.requires_grad_() before the images are synthesized")
     height, width = images.shape[2:]
-    # divided at the end: float16 has no room for what noise this small leaves in the layers
+    # Divide at the end: gradients of noise this small would underflow in float16 layers.
     (grad,) = torch.autograd.grad((images * noise).sum(), ws, create_graph=create_graph)
     grad = grad / math.sqrt(height * width)
     return grad.square().sum(dim=2).mean(dim=1).sqrt()
@@ -117,23 +117,24 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor, *, create_graph: boo
 def path_length_penalty(
     lengths: Tensor, mean: Tensor, *, decay: float, batch_mean: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Squared deviation of path lengths from their running mean, which moves first.
+    """Squared distance of path lengths from their running mean, after updating the mean.
 
-    The mean that enters the penalty is not detached, as in the official code: a small part,
-    `decay`, of the gradient flows through it. As it depends on the whole batch, of which a
-    process may hold a part only, that gradient is added in closed form: through the mean, a
-    length's derivative of the mean penalty is `-2 decay (batch_mean - m) / N`.
+    The updated mean is not detached, as in the official code, so a small part (`decay`) of the
+    gradient flows through it. The mean depends on the whole batch, of which a rank or micro-batch
+    holds a part only, so that gradient is added in closed form: through the mean, the
+    derivative of the mean penalty with respect to a length is `-2 decay (batch_mean - m) / N`.
 
     Args:
-        lengths: [N], of a part of the batch or all of it.
+        lengths: [N], of the batch or a micro-batch.
         mean: running mean so far, [], without graph.
-        decay: share of the batch in the new mean, 0.01 in the paper.
+        decay: weight of the batch in the new mean, 0.01 in the paper.
         batch_mean: mean length of the whole batch, [], without graph; None for that of `lengths`.
 
     Returns:
         The penalty [N], and the new mean m, [], detached.
     """
-    known = lengths.detach().mean() if batch_mean is None else batch_mean
-    mean = mean.lerp(known, decay)
-    through_mean = 2 * decay * (known - mean) * (lengths - lengths.detach())  # of value 0
+    current = lengths.detach().mean() if batch_mean is None else batch_mean
+    mean = mean.lerp(current, decay)
+    # Its value is 0; its gradient is the gradient through the mean.
+    through_mean = 2 * decay * (current - mean) * (lengths - lengths.detach())
     return (lengths - mean).square() - through_mean, mean

@@ -115,13 +115,13 @@ class AbstractGenerator(nn.Module, ABC):
     def update_w_avg(self, ws: Tensor, beta: float) -> None:
         """Move the mean of w towards that of ws [N, num_ws, w_dim], before mixing."""
 
-    def show(
+    def discriminator_input(
         self,
         ws: Tensor,
         noise_mode: NoiseMode = "const",
         generator: Source | None = None,
     ) -> Images:
-        """Make from ws what the discriminator is shown: the images, or their mipmap.
+        """Synthesize the input of the discriminator from ws: images or an image pyramid.
 
         Arguments as in `forward`.
         """

@@ -353,13 +353,13 @@ class Generator(AbstractGenerator):
         """Move the mean of w towards that of ws."""
         self.mapping.update_w_avg(ws, beta)
 
-    def show(
+    def discriminator_input(
         self,
         ws: Tensor,
         noise_mode: NoiseMode = "const",
         generator: Source | None = None,
     ) -> Images:
-        """Make what the discriminator is shown: the images, or of "mipmap" all resolutions'."""
+        """Synthesize the images, or for "mipmap" those of all resolutions."""
         images = self.synthesis.images(ws, noise_mode, generator)
         return images if self.config.architecture == "mipmap" else images[0]
 

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from stylegan.losses.objective import Draw, discriminator_loss, generator_loss
+from stylegan.losses.objective import GeneratorInputs, discriminator_loss, generator_loss
 from stylegan.models.base import num_parameters
 from stylegan.training.config import RunConfig
 from stylegan.training.state import TrainState
@@ -47,13 +47,13 @@ def estimate(config: RunConfig) -> Estimate:
         state = TrainState(config, torch.device("meta"))
         for _, network in state.networks.items():
             network.lod = 0.0
-        num = max(map(len, state.part(config.batch).micro_batches(config.runtime.batch_gpu)))
+        num = max(map(len, state.shard(config.batch).micro_batches(config.runtime.batch_gpu)))
         z = torch.empty(num, state.generator.z_dim)
         side = state.generator.img_resolution
         reals = torch.empty(num, state.generator.img_channels, side, side)
         c_dim = state.generator.c_dim
         c = torch.empty(num, c_dim) if c_dim > 0 else None
-        draw = Draw(z=z, c=c)
+        draw = GeneratorInputs(z=z, c=c)
         with _KeptBytes() as kept_g:
             generator_loss(state.generator, state.discriminator, draw, config=config.loss)
         with _KeptBytes() as kept_d:
@@ -62,7 +62,7 @@ def estimate(config: RunConfig) -> Estimate:
                 reals,
                 reals,
                 config=config.loss,
-                positions=torch.empty(num),
+                alpha=torch.empty(num),
                 real_c=c,
                 fake_c=c,
             )

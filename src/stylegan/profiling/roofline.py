@@ -104,7 +104,7 @@ def measure_layers(state: TrainState, *, rounds: int) -> tuple[list[Layer], floa
         c = torch.eye(generator.c_dim, device=device)[:1].expand(config.batch, -1)
     with torch.no_grad():
         ws = generator.mapping(torch.randn(config.batch, generator.z_dim, device=device), c)
-        images = generator.show(ws)
+        images = generator.discriminator_input(ws)
     layers = []
     for name, network, args in (
         ("G", generator.synthesis, [ws]),

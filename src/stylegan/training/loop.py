@@ -252,7 +252,7 @@ class _Run:
                     fitted = stage
                 with self.clock("data"):
                     real = stream.take(
-                        state.part(batch), start=state.nimg, resolution=state.stage.resolution
+                        state.shard(batch), start=state.nimg, resolution=state.stage.resolution
                     )
                 try:
                     train_step(

@@ -32,7 +32,7 @@ def fit_to_memory(state: TrainState, run_dir: Path) -> None:
     Raises:
         ConfigError: if not even the fewest images fit.
     """
-    part = state.part(state.stage.batch)
+    part = state.shard(state.stage.batch)
     most = len(part) if state.batch_gpu is None else min(state.batch_gpu, len(part))
     num = known = _smallest(_remembered(run_dir, state, most))
     while not _fits(state, num):
@@ -53,7 +53,7 @@ def fit_to_memory(state: TrainState, run_dir: Path) -> None:
 
 def note_overflow(state: TrainState, run_dir: Path) -> None:
     """Write down that memory ran out in the midst of a run, so that its next start takes less."""
-    part = state.part(state.stage.batch)
+    part = state.shard(state.stage.batch)
     if run_dir.is_dir():  # on the leader's machine, and where that is shared
         with suppress(OSError):  # that memory ran out is what is to be told
             _remember(run_dir, state, _less(state.batch_gpu or len(part), part))
@@ -74,7 +74,7 @@ def _fits(state: TrainState, num: int) -> bool:
     saved = _on_cpu(state.state_dict())  # a copy on the device would take room of its own
     before, state.batch_gpu = state.batch_gpu, num
     state.iteration = 0  # all regularizers are due
-    rows, side = len(state.part(state.stage.batch)), state.stage.resolution
+    rows, side = len(state.shard(state.stage.batch)), state.stage.resolution
     reals = torch.zeros([rows, state.generator.img_channels, side, side], device=state.device)
     c_dim = state.generator.c_dim
 

@@ -126,17 +126,21 @@ class TrainState:
             for group in optimizer.param_groups:
                 group["lr"] = lr * lazy_correction(interval)
 
-    def part(self, num: int, *, shrink: int = 1) -> BatchSlice:
-        """Return this process's share of a batch of `num`, in the groups that D looks at.
+    def whole_batch(self, num: int, *, shrink: int = 1) -> BatchSlice:
+        """Return the slice of a whole batch, with the groups that must not be split.
 
         Args:
-            num: rows of the whole batch.
-            shrink: by how much it is smaller than that of the main phases, as are its groups.
+            num: rows of the batch.
+            shrink: factor by which it is smaller than the batch of the main phases, as are its
+                groups.
         """
-        group = group_of(self.config, num * shrink, shrink=shrink)
-        return BatchSlice.whole(num, group_size=group).shard(
-            distributed.rank(), world_size=distributed.world_size()
-        )
+        group_size = group_of(self.config, num * shrink, shrink=shrink)
+        return BatchSlice.whole(num, group_size=group_size)
+
+    def shard(self, num: int, *, shrink: int = 1) -> BatchSlice:
+        """Return this rank's shard of a batch. Arguments as in `whole_batch`."""
+        whole = self.whole_batch(num, shrink=shrink)
+        return whole.shard(distributed.rank(), world_size=distributed.world_size())
 
     @property
     def networks(self) -> Networks:

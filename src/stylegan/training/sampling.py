@@ -1,0 +1,87 @@
+"""The random inputs of an iteration: a function of seed, phase and images shown.
+
+Everything is drawn for the whole batch, or per group of rows, so that it does not depend on the
+number of ranks or on the micro-batch size.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from stylegan.losses.objective import GeneratorInputs
+from stylegan.microbatch import BatchSlice, GroupGenerators
+from stylegan.rng import generator_for, randn_rows
+from stylegan.training.state import TrainState
+
+DrawLabels = Callable[[int, torch.Generator], Tensor]
+"""Draws labels [n, c_dim] from a random generator."""
+
+
+def sample_inputs(
+    state: TrainState, phase: str, num: int, draw_labels: DrawLabels | None = None
+) -> GeneratorInputs:
+    """Sample latents, labels, style mixing and noise of a phase for the whole batch.
+
+    Latents and mixing come from CPU generators, so they are the same on every device. Mixing is
+    decided once per batch, as in the official code, and crosses over among the style inputs that
+    the current level of detail uses. Labels have a generator of their own, so that networks
+    without labels get the same latents.
+
+    Raises:
+        ValueError: if the networks have labels and `draw_labels` is None.
+    """
+    seed, nimg, network = state.config.seed, state.nimg, state.generator
+    generator = generator_for(f"latents/{phase}", seed=seed, nimg=nimg)
+    z = torch.randn([num, network.z_dim], generator=generator)
+    z_mix = torch.randn([num, network.z_dim], generator=generator)
+    is_mixed = torch.rand([], generator=generator).item() < state.config.loss.mixing_prob
+    num_ws = network.num_ws - 2 * math.floor(state.stage.lod)
+    if num_ws > 1:
+        crossover = int(torch.randint(1, num_ws, [], generator=generator))
+    else:
+        is_mixed, crossover = False, 0
+    c = None
+    if network.c_dim > 0:
+        if draw_labels is None:
+            raise ValueError("networks with labels need draw_labels")
+        c = draw_labels(num, generator_for(f"labels/{phase}", seed=seed, nimg=nimg))
+    shrink = state.config.loss.pl_batch_shrink if phase == "path_length" else 1
+    rows = state.whole_batch(num, shrink=shrink)
+    return GeneratorInputs(
+        z=_to_device(z, state.device),
+        z_mix=_to_device(z_mix, state.device) if is_mixed else None,
+        crossover=crossover,
+        noise=GroupGenerators(
+            purpose=f"noise/{phase}", seed=seed, nimg=nimg, device=state.device, rows=rows
+        ),
+        c=None if c is None else _to_device(c, state.device),
+    )
+
+
+def sample_path_noise(state: TrainState, rows: BatchSlice) -> Tensor:
+    """Sample the directions of path-length regularization for some rows: [n, C, R, R]."""
+    side = state.stage.resolution
+    generators = GroupGenerators(
+        purpose="path_noise",
+        seed=state.config.seed,
+        nimg=state.nimg,
+        device=state.device,
+        rows=rows,
+    )
+    shape = [len(rows), state.generator.img_channels, side, side]
+    return randn_rows(shape, tuple(generators), state.device)
+
+
+def sample_interpolation_alpha(state: TrainState, num: int) -> Tensor:
+    """Sample WGAN-GP's positions between real (0) and generated (1) images: [num], uniform."""
+    generator = generator_for("interpolation", seed=state.config.seed, nimg=state.nimg)
+    return _to_device(torch.rand([num], generator=generator), state.device)
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device without waiting for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
