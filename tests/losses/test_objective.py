@@ -152,11 +152,11 @@ def test_path_length_is_weighted_by_weight_and_interval(generator):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gamma": -1}, "loss.gamma -1"),
-        ({"r1_interval": 0}, "loss.r1_interval 0"),
-        ({"gp_target": 0}, "loss.gp_target 0"),
+        ({"gamma": -1}, "loss.gamma must be 0 or more, got -1"),
+        ({"r1_interval": 0}, "loss.r1_interval must be more than 0, got 0"),
+        ({"gp_target": 0}, "loss.gp_target must be more than 0, got 0"),
         ({"adversarial": "wgan-gp"}, "loss.gamma 10 with loss.adversarial wgan-gp"),
-        ({"mixing_prob": 1.5}, "loss.mixing_prob 1.5"),
+        ({"mixing_prob": 1.5}, "loss.mixing_prob must be from 0 to 1, got 1.5"),
     ],
 )
 def test_values_that_cannot_work_are_refused(options, message):
