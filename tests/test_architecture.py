@@ -33,6 +33,7 @@ FOLDERS = {
     "ops": [
         "kernels",
         "backend",
+        "precision",
         "epilogue",
         "box",
         "fir",

@@ -17,7 +17,7 @@ from stylegan.losses.objective import (
 )
 from stylegan.models.sizes import dtype_at
 from stylegan.models.stylegan2 import Discriminator, DiscriminatorConfig, Generator, GeneratorConfig
-from stylegan.training.state import float32_of
+from stylegan.ops.precision import float32_precision
 
 CONFIG = LossConfig(gamma=1.0)
 SIZES = {"resolution": 64, "channel_base": 1024, "channel_max": 64}
@@ -118,6 +118,6 @@ def test_half_precision_of_other_families_is_refused(growing_config):
 def test_tf32_is_on_while_it_is_asked_for(precision, expected):
     flags = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [each.allow_tf32 for each in flags]
-    with float32_of(precision):
+    with float32_precision(tf32=precision == "tf32"):
         assert [each.allow_tf32 for each in flags] == [expected] * 2
     assert [each.allow_tf32 for each in flags] == before

@@ -16,11 +16,12 @@ import stylegan
 from stylegan.cli import options
 from stylegan.errors import ConfigError, check_not_negative
 from stylegan.files import write_atomic
+from stylegan.ops.precision import float32_precision
 from stylegan.profiling.roofline import Layer, Pass, measure_layers
 from stylegan.profiling.speed import Speed, measure
 from stylegan.training.config import Precision, RunConfig
 from stylegan.training.configure import Choices, configure
-from stylegan.training.state import TrainState, float32_of
+from stylegan.training.state import TrainState
 
 _BENCH = """Measure sampling and each phase of training on this machine, on images of noise.
 
@@ -109,7 +110,7 @@ class Bench:
         if self.layers:
             # grown, and uncompiled: a compiled block has no layers that could be timed
             plain = replace(config, growth=None, runtime=replace(config.runtime, compile=False))
-            with float32_of(config.precision):
+            with float32_precision(tf32=config.precision == "tf32"):
                 found |= record_layers(
                     *measure_layers(TrainState(plain, device), rounds=self.rounds)
                 )

@@ -34,6 +34,7 @@ from stylegan.metrics.records import Record
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
 from stylegan.metrics.targets import EvaluationTarget, ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
+from stylegan.ops.precision import is_tf32
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 from stylegan.perceptual.networks import (
     CLASSIFYING,
@@ -396,7 +397,7 @@ def _record(
         },
         "device": f"cuda, {torch.cuda.get_device_name(device)}" if is_cuda else str(device),
         "threads": torch.get_num_threads(),
-        "tf32": is_cuda and torch.backends.cudnn.allow_tf32,
+        "tf32": is_cuda and is_tf32(),
         "processes": distributed.world_size(),
         "seconds": round(seconds, 3),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,6 +27,7 @@ from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, desce
 from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import upsample_nearest
 from stylegan.ops.normalize import pixel_norm
+from stylegan.ops.precision import exact_float32
 from stylegan.rng import Source
 
 
@@ -174,6 +175,7 @@ class SynthesisNetwork(nn.Module):
             self.add_module(f"b{resolution}", block)
             in_channels = channels_at(config, resolution)
 
+    @exact_float32
     def forward(
         self,
         ws: Tensor,
@@ -293,6 +295,7 @@ class Discriminator(AbstractDiscriminator):
         """
         return self.logits_and_labels(images)[0]
 
+    @exact_float32
     def logits_and_labels(self, images: Images, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map images to logits [N, 1] and the logits of their labels [N, c_dim], whatever c is.
 

@@ -28,6 +28,7 @@ from stylegan.nn.noise import NoiseMode, layer_noise
 from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
 from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import upsample_nearest
+from stylegan.ops.precision import exact_float32
 from stylegan.rng import Source
 
 
@@ -211,6 +212,7 @@ class SynthesisNetwork(nn.Module):
         # Without styles w enters once, at 4x4.
         self.num_ws = 2 * len(self.resolutions) if config.styles else 1
 
+    @exact_float32
     def forward(
         self,
         ws: Tensor,
@@ -332,6 +334,7 @@ class Discriminator(AbstractDiscriminator):
             mbstd_num_channels=config.mbstd_num_channels,
         )
 
+    @exact_float32
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
         """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
 

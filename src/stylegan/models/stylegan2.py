@@ -34,6 +34,7 @@ from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import downsample_box, mipmap, upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, downsample2d, fir_kernel, upsample2d
 from stylegan.ops.normalize import minibatch_stddev
+from stylegan.ops.precision import exact_float32
 from stylegan.rng import Source
 
 Architecture = Literal["orig", "skip", "resnet", "growing", "mipmap"]
@@ -249,6 +250,7 @@ class SynthesisNetwork(nn.Module):
         """
         return self.images(ws, noise_mode, generator)[0]
 
+    @exact_float32
     def images(
         self,
         ws: Tensor,
@@ -467,6 +469,7 @@ class Discriminator(AbstractDiscriminator):
         out_features = self.label_dim if has_projection else max(config.c_dim, 1)
         self.b4 = DiscriminatorEpilogue(config=config, out_features=out_features)
 
+    @exact_float32
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
         """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from stylegan.latents import broadcast, truncate
 from stylegan.nn.equalized import EqualizedLinear
 from stylegan.ops.normalize import pixel_norm
+from stylegan.ops.precision import exact_float32
 
 LabelNorm = Literal["separate", "joint"]
 
@@ -83,6 +84,7 @@ class MappingNetwork(nn.Module):
         if num_ws is not None:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
+    @exact_float32
     def forward(
         self,
         z: Tensor | None,

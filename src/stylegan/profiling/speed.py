@@ -18,10 +18,11 @@ from torch.utils.flop_counter import flop_registry
 
 from stylegan.images import from_uint8
 from stylegan.nn.compiled import uncompiled
+from stylegan.ops.precision import float32_precision
 from stylegan.rng import generator_for
 from stylegan.training.config import RunConfig
 from stylegan.training.schedule import is_due
-from stylegan.training.state import DTYPES, TrainState, float32_of
+from stylegan.training.state import DTYPES, TrainState
 from stylegan.training.step import train_step
 
 PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
@@ -84,7 +85,7 @@ def measure(
         rounds: how often each kind of work is timed; the medians count.
         on_round: called after each round.
     """
-    with float32_of(config.precision):
+    with float32_precision(tf32=config.precision == "tf32"):
         return _measure(replace(config, growth=None), rounds, on_round)
 
 

@@ -22,6 +22,7 @@ from stylegan.errors import ConfigError, check_fraction
 from stylegan.models import io as native
 from stylegan.models.base import Networks
 from stylegan.ops.box import upsample_nearest
+from stylegan.ops.precision import float32_precision
 from stylegan.rng import generator_for
 from stylegan.training.checkpoint import (
     check_run_folder,
@@ -38,7 +39,7 @@ from stylegan.training.memory import fit_to_memory, note_overflow
 from stylegan.training.reals import check_dataset, open_dataset, open_stream
 from stylegan.training.schedule import crossed
 from stylegan.training.signals import SignalWatch
-from stylegan.training.state import TrainState, float32_of
+from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def train(
             stack.enter_context(lock_run_folder(run_dir))
         options = json.dumps([config.to_json(), dataset.fingerprint])
         distributed.check_same_on_all_ranks(options, "options or images")
-        stack.enter_context(float32_of(config.precision))
+        stack.enter_context(float32_precision(tf32=config.precision == "tf32"))
         return _train(
             config,
             run_dir,
