@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cases import grid
 from stylegan.analysis.phase import stick_score, sticking, strip
 
 
@@ -34,9 +35,9 @@ def path(*, glued, seed, side=64, num=13, speed=1.0, noise=0.0):
     return torch.stack(frames)[:, None].expand(-1, 3, -1, -1)
 
 
-@pytest.mark.parametrize("side", [32, 64, 128])
-@pytest.mark.parametrize("speed", [0.3, 1.0, 2.0])
-@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize(
+    ("side", "speed", "noise"), grid([32, 64, 128], [0.3, 1.0, 2.0], [0.0, 0.02])
+)
 def test_glued_and_moving_detail_are_apart_by_five_standard_errors(side, speed, noise):
     options = {"side": side, "speed": speed, "noise": noise}
     glued = sticking([path(glued=True, seed=seed, **options) for seed in range(4)])

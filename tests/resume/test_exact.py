@@ -1,10 +1,8 @@
 """A run that is killed and started again is, bit for bit, the run that nobody touched."""
 
-import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,41 +11,42 @@ import torch
 
 from stylegan.models import progan, stylegan
 from stylegan.training.checkpoint import list_checkpoints
+from stylegan.training.config import RunConfig
 from stylegan.training.log import read_log
 from stylegan.training.loop import train
 
-# Runs in a process of its own, which it kills at a moment that the test chose.
-VICTIM = """
-import json, os, signal, sys
-from pathlib import Path
-import torch
-from stylegan.training.config import RunConfig
-from stylegan.training.loop import train
-
-config = RunConfig.from_json(json.loads(sys.argv[1]))
-moment = json.loads(sys.argv[3])
-die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-save = torch.save
-saves = 0
-
-def save_half(data, file):
-    global saves
-    saves += 1
-    save(data, file)
-    if saves == moment.get("checkpoint"):
-        file.truncate(file.tell() // 2)
-        file.flush()
-        die()
-
-torch.save = save_half
-train(config, sys.argv[2], observe=lambda p: p.nimg == moment.get("nimg") and die())
-"""
+# Its processes start with torch imported, which takes them seconds otherwise.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["stylegan.training.loop"])
 
 
-def run_and_kill(config, run_dir: Path, moment: dict[str, int]) -> None:
-    arguments = [json.dumps(config.to_json()), str(run_dir), json.dumps(moment)]
-    done = subprocess.run([sys.executable, "-c", VICTIM, *arguments], env=os.environ, check=False)
-    assert done.returncode == -signal.SIGKILL
+def train_until(moment: dict[str, int], config: RunConfig, run_dir: Path) -> None:
+    """Train, and kill this process at a moment that the test chose."""
+    save = torch.save
+    saves = 0
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def save_half(data, file):
+        nonlocal saves
+        saves += 1
+        save(data, file)
+        if saves == moment.get("checkpoint"):
+            file.truncate(file.tell() // 2)
+            file.flush()
+            die()
+
+    torch.set_num_threads(1)
+    torch.save = save_half
+    train(config, run_dir, observe=lambda p: die() if p.nimg == moment.get("nimg") else None)
+
+
+def run_and_kill(config: RunConfig, run_dir: Path, moment: dict[str, int]) -> None:
+    process = PROCESSES.Process(target=train_until, args=(moment, config, run_dir))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def assert_same(a, b, path="state"):
