@@ -175,6 +175,7 @@ FOLDERS = {
         "convert",
     ],
     "workflows": [
+        "bench",
         "convert",
         "page",
         "curves",

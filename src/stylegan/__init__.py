@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from stylegan.models.registry import create
     from stylegan.progress import ProgressBar
     from stylegan.training.loop import train
+    from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
     from stylegan.workflows.data import check, info, prepare, shard
 
 __version__ = "0.1.0"
 __all__ = [
     "ProgressBar",
+    "bench",
     "check",
     "convert",
     "create",
@@ -31,6 +33,7 @@ __all__ = [
 
 _HOMES = {
     "ProgressBar": "stylegan.progress",
+    "bench": "stylegan.workflows.bench",
     "check": "stylegan.workflows.data",
     "convert": "stylegan.workflows.convert",
     "create": "stylegan.models.registry",

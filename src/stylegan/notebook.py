@@ -3,6 +3,7 @@
 import abc
 import base64
 import html
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -19,6 +20,27 @@ class TextResult(abc.ABC):
     def _repr_html_(self) -> str:
         """Return the report for a notebook."""
         return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def text_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = ()
+) -> str:
+    """Align rows of text in columns, two spaces apart.
+
+    Args:
+        header: titles of the columns.
+        rows: cells, as many per row as there are titles.
+        left: titles of the columns that are aligned to the left; the others, to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if title in left else cell.rjust(width)
+            for cell, width, title in zip(row, widths, header, strict=True)
+        ).rstrip()
+        for row in (header, *rows)
+    )
+    return "\n".join(lines)
 
 
 def picture_html(image: Tensor) -> str:

@@ -3,12 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from stylegan.cli import bench
+import stylegan
 from stylegan.cli.bench import main
 from stylegan.errors import ConfigError
 from stylegan.profiling.roofline import measure_layers
 from stylegan.profiling.speed import measure
 
+WORKFLOW = "stylegan.workflows.bench"
 BOUNDS = {"products", "memory", "neither"}
 TINY = [
     *("--resolution", "16", "--batch", "4", "--channel-base", "64", "--channel-max", "8"),
@@ -38,10 +39,10 @@ def test_every_family_is_measured(preset, capsys):
         assert word in lines
 
 
-@pytest.mark.parametrize("option", ["--rounds", "--label-dim"])
+@pytest.mark.parametrize("option", ["rounds", "label_dim"])
 def test_numbers_that_cannot_be_are_refused(option):
-    with pytest.raises(ConfigError, match=f"{option} .*-1"):
-        main([option, "-1"])
+    with pytest.raises(ConfigError, match=f"{option} must be .* got -1"):
+        main([f"--{option.replace('_', '-')}", "-1"])
 
 
 def test_networks_with_labels_are_measured(capsys):
@@ -61,10 +62,9 @@ def test_layers_of_a_growing_network_are_those_of_the_full_resolution(extra, cap
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own
 def test_layers_are_timed_uncompiled(monkeypatch, capsys):
     measured = []
-    monkeypatch.setattr(bench, "measure", lambda config, **_: measure(plain(config), rounds=1))
+    monkeypatch.setattr(f"{WORKFLOW}.measure", lambda config, **_: measure(plain(config), rounds=1))
     monkeypatch.setattr(
-        bench,
-        "measure_layers",
+        f"{WORKFLOW}.measure_layers",
         lambda state, rounds: measured.append(state.config) or measure_layers(state, rounds=1),
     )
     assert main([*TINY, "--layers", "--json", "--compile"]) == 0
@@ -86,3 +86,19 @@ def test_layers_are_told_with_what_bounds_them(tmp_path, capsys):
     assert {layer["network"] for layer in found["layers"]} == {"G", "D"}
     assert {layer["forward"]["bound"] for layer in found["layers"]} <= BOUNDS
     assert found["memory_rate_bytes"] > 0
+
+
+def test_speed_is_measured_without_a_command_line():
+    calls = []
+    result = stylegan.bench(
+        resolution=16,
+        batch=4,
+        channel_base=64,
+        channel_max=8,
+        rounds=2,
+        device="cpu",
+        progress=lambda *call: calls.append(call),
+    )
+    assert calls == [("rounds", 1, 2), ("rounds", 2, 2)]
+    assert result.speed.phases["sample"].images_per_second > 0
+    assert "<pre>stylegan2-e at 16x16, batch 4," in result._repr_html_()

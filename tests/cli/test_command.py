@@ -1,5 +1,6 @@
 """The command line that is made from a function's signature and docstring."""
 
+import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,32 @@ def test_defaults_are_those_of_the_function():
     results = []
     run(command(lambda result, _: results.append(result)), ["--network", "a"], prog="draw")
     assert results == [("a", None, 4, (), None)]
+
+
+def test_keyword_arguments_of_present_are_options_of_the_display():
+    shown = []
+
+    def present(result, console, *, json: bool = False) -> None:
+        """Print it.
+
+        Args:
+            json: as JSON.
+        """
+        shown.append((result[2], json))
+
+    run(command(present), ["--network", "a", "--json", "--num", "3"], prog="draw")
+    run(command(present), ["--network", "a"], prog="draw")
+    assert shown == [(3, True), (4, False)]
+
+
+def test_a_repeatable_option_takes_one_value_each_time():
+    results = []
+    line = ["--network", "a", "--names", "x", "--names", "y", "out"]
+    repeatable = dataclasses.replace(
+        command(lambda result, _: results.append(result)), repeatable=("names",)
+    )
+    run(repeatable, line, prog="draw")
+    assert results == [("a", Path("out"), 4, ("x", "y"), None)]
 
 
 def test_what_present_returns_is_the_exit_status():

@@ -30,31 +30,35 @@ class Command:
 
     Attributes:
         function: of the library; it prints nothing.
-        present: prints what the function returned; may return an exit status other than 0.
+        present: prints what the function returned; may return an exit status other than 0. Its
+            keyword-only arguments, such as `json`, are options of the command line as well.
         example: a command line for the end of the help.
         positional: arguments without a name on the command line.
+        repeatable: options of several values that take one each time they are given.
         aliases: other names of options, with their dashes.
         metavars: placeholders of values in the help, such as "DIR", where the type says too little.
         transient: remove the progress bars at the end.
     """
 
     function: Callable[..., Any]
-    present: Callable[[Any, Console], int | None]
+    present: Callable[..., int | None]
     example: str
     positional: Sequence[str] = ()
+    repeatable: Sequence[str] = ()
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     metavars: Mapping[str, str] = field(default_factory=dict)
     transient: bool = True
 
     def options(self) -> dict[str, inspect.Parameter]:
-        """Return the arguments that are options, with their types on the command line."""
-        hints = typing.get_type_hints(self.function)
-        parameters = inspect.signature(self.function).parameters
-        types = {name: command_line_type(hints[name]) for name in parameters}
+        """Return the function's arguments that are options, with their command-line types."""
+        return _options(self.function)
+
+    def display_options(self) -> dict[str, inspect.Parameter]:
+        """Return the options that change only what is printed."""
         return {
-            name: parameter.replace(annotation=types[name])
-            for name, parameter in parameters.items()
-            if types[name] is not None
+            name: parameter
+            for name, parameter in _options(self.present).items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
 
@@ -71,6 +75,7 @@ def run(command: Command, arguments: Sequence[str], *, prog: str) -> int:
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
     """
     values = parse(command, arguments, prog=prog)
+    display = {name: values.pop(name) for name in command.display_options()}
     has_progress = "progress" in inspect.signature(command.function).parameters
     with ProgressBar(
         transient=command.transient, disable=not distributed.reports_to_user()
@@ -78,7 +83,7 @@ def run(command: Command, arguments: Sequence[str], *, prog: str) -> int:
         if has_progress:
             values["progress"] = progress
         result = command.function(**values)
-    return command.present(result, console()) or 0
+    return command.present(result, console(), **display) or 0
 
 
 def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog: str) -> int:
@@ -120,22 +125,29 @@ def summary(command: Command) -> str:
 
 
 def parse(command: Command, arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
-    """Return the function's arguments from a command line.
+    """Return the function's and the display's options from a command line.
 
     Raises:
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
     """
     text = docstring_parser.parse(command.function.__doc__ or "")
+    display_text = docstring_parser.parse(command.present.__doc__ or "")
     help_of = {param.arg_name: param.description or "" for param in text.params}
+    help_of |= {param.arg_name: param.description or "" for param in display_text.params}
+    options = command.options() | command.display_options()
     annotated: Any = Annotated
     fields: list[tuple[str, Any, Any]] = []
-    for name, parameter in command.options().items():
+    for name, parameter in options.items():
         argument = tyro.conf.arg(
             help=" ".join(help_of.get(name, "").split()),
             metavar=command.metavars.get(name),
             aliases=tuple(command.aliases.get(name, ())) or None,
         )
-        markers = [argument, *([tyro.conf.Positional] if name in command.positional else [])]
+        markers: list[Any] = [argument]
+        if name in command.positional:
+            markers.append(tyro.conf.Positional)
+        if name in command.repeatable:
+            markers.append(tyro.conf.UseAppendAction)
         default = parameter.default
         is_required = default is inspect.Parameter.empty
         fields.append(
@@ -145,15 +157,26 @@ def parse(command: Command, arguments: Sequence[str], *, prog: str) -> dict[str,
                 dataclasses.field() if is_required else dataclasses.field(default=default),
             )
         )
-    options = dataclasses.make_dataclass("Options", fields, kw_only=True)
+    option_class = dataclasses.make_dataclass("Options", fields, kw_only=True)
     parts = [text.short_description, text.long_description, f"Example: {command.example}"]
     values: Any = tyro.cli(
-        options,
+        option_class,
         prog=prog,
         description="\n\n".join(part for part in parts if part),
         args=list(arguments),
     )
-    return {name: getattr(values, name) for name in command.options()}
+    return {name: getattr(values, name) for name in options}
+
+
+def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters
+    types = {name: command_line_type(hints.get(name)) for name in parameters}
+    return {
+        name: parameter.replace(annotation=types[name])
+        for name, parameter in parameters.items()
+        if types[name] is not None
+    }
 
 
 def command_line_type(hint: Any) -> Any:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from stylegan.images import from_uint8
 from stylegan.nn.compiled import uncompiled
 from stylegan.ops.precision import float32_precision
+from stylegan.progress import Counter
 from stylegan.rng import generator_for
 from stylegan.training.config import RunConfig
 from stylegan.training.schedule import is_due
@@ -76,20 +77,20 @@ def measure(
     config: RunConfig,
     *,
     rounds: int,
-    on_round: Callable[[], object] = lambda: None,
+    progress: Counter | None = None,
 ) -> Speed:
     """Measure sampling and training of a run on its device, with images of noise.
 
     Args:
         config: the run; a growing one is measured at its full resolution.
         rounds: how often each kind of work is timed; the medians count.
-        on_round: called after each round.
+        progress: called with the number of rounds done and their total.
     """
     with float32_precision(tf32=config.precision == "tf32"):
-        return _measure(replace(config, growth=None), rounds, on_round)
+        return _measure(replace(config, growth=None), rounds, progress)
 
 
-def _measure(config: RunConfig, rounds: int, on_round: Callable[[], object]) -> Speed:
+def _measure(config: RunConfig, rounds: int, progress: Counter | None) -> Speed:
     state = TrainState(config, torch.device(config.runtime.device))
     bench = Bench(state)
     bench.round()  # warm up, and forget
@@ -97,10 +98,11 @@ def _measure(config: RunConfig, rounds: int, on_round: Callable[[], object]) -> 
     if state.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(state.device)
     rates = []
-    for _ in range(rounds):
+    for num_done in range(1, rounds + 1):
         bench.round()
         rates.append(product_rate(state.device, DTYPES[config.precision]))
-        on_round()
+        if progress is not None:
+            progress(num_done, rounds)
     peak_bytes = _peak_bytes(state.device)  # before operations are counted, uncompiled
     return Speed(
         phases=bench.phases(), product_rate=statistics.median(rates), peak_bytes=peak_bytes
