@@ -87,6 +87,7 @@ FOLDERS = {
         "torchscript",
         "discriminator",
         "networks",
+        "generate",
     ],
     "training": [
         "fields",
@@ -181,6 +182,7 @@ FOLDERS = {
         "curves",
         "data",
         "networks",
+        "generate",
     ],
     "cli": [
         "options",
@@ -195,8 +197,6 @@ FOLDERS = {
         "evaluate",
         "train",
         "train_classifier",
-        "sheets",
-        "video",
         "generate",
         "projections",
         "project",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stylegan.models.registry import create
     from stylegan.progress import ProgressBar
     from stylegan.training.loop import train
+    from stylegan.workflows import generate
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
     from stylegan.workflows.data import check, info, prepare, shard
@@ -22,6 +23,7 @@ __all__ = [
     "check",
     "convert",
     "create",
+    "generate",
     "info",
     "load",
     "load_networks",
@@ -37,6 +39,7 @@ _HOMES = {
     "check": "stylegan.workflows.data",
     "convert": "stylegan.workflows.convert",
     "create": "stylegan.models.registry",
+    "generate": "stylegan.workflows",
     "info": "stylegan.workflows.data",
     "load": "stylegan.interop.load",
     "load_networks": "stylegan.interop.load",
@@ -53,4 +56,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'stylegan' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    if hasattr(home, name):
+        return getattr(home, name)
+    return importlib.import_module(f"{_HOMES[name]}.{name}")  # a module of functions

@@ -4,10 +4,12 @@ import abc
 import base64
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
-from stylegan.images import png_bytes
+from stylegan.images import png_bytes, write
 
 
 class TextResult(abc.ABC):
@@ -47,3 +49,23 @@ def picture_html(image: Tensor) -> str:
     """Return an image, uint8 [C, H, W], as an HTML element that needs no file."""
     data = base64.b64encode(png_bytes(image)).decode()
     return f'<img src="data:image/png;base64,{data}">'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image that a notebook shows.
+
+    Attributes:
+        pixels: uint8 [C, H, W].
+        path: of the PNG file; None if none was written.
+    """
+
+    pixels: Tensor
+    path: Path | None = None
+
+    def write(self, path: Path | str) -> None:
+        """Write a PNG file."""
+        write(self.pixels, path)
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(self.pixels)

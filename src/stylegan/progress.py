@@ -1,8 +1,8 @@
 """Progress of long work: a callback, and a progress bar for terminals and notebooks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +16,8 @@ from rich.progress import (
 from rich.progress import (
     Progress as RichProgress,
 )
+
+Item = TypeVar("Item")
 
 Counter = Callable[[float, float | None], None]
 """Called with what is done and the total, of one kind of work; None where no total is known."""
@@ -49,6 +51,16 @@ def counter(progress: Progress | None, description: str, *, scale: float = 1.0) 
         progress(description, completed * scale, None if total is None else total * scale)
 
     return count
+
+
+def track(
+    items: Iterable[Item], progress: Progress | None, description: str, total: int | None
+) -> Iterator[Item]:
+    """Yield items, and report progress after each."""
+    for completed, item in enumerate(items, 1):
+        yield item
+        if progress is not None:
+            progress(description, completed, total)
 
 
 class ProgressBar:

@@ -1,9 +1,11 @@
+from io import BytesIO
 from itertools import pairwise
 
 import pytest
 import torch
 from PIL import Image
 
+import stylegan
 from stylegan import images
 from stylegan.cli.generate import main
 from stylegan.errors import ConfigError, WeightsError
@@ -83,7 +85,7 @@ def test_a_seed_gives_the_same_file_in_any_company_and_at_any_batch_size(
 
 def test_long_lists_of_seeds_are_cut_without_a_seam(network, tmp_path, monkeypatch):
     run("images", network, seeds="0-6", out=tmp_path / "a", grid=True)
-    monkeypatch.setattr("stylegan.cli.generate.CHUNK_SEEDS", 3)
+    monkeypatch.setattr("stylegan.workflows.generate.CHUNK_SEEDS", 3)
     run("images", network, seeds="0-6", out=tmp_path / "b", grid=True)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -215,8 +217,8 @@ def test_a_video_has_the_stored_noise_in_every_frame_or_none(network, tmp_path, 
         ("mix", {"rows": "1", "cols": "2", "out": "o.png", "layers": "fine"}, "'fine'"),
         ("mix", {"rows": "1", "cols": "x", "out": "o.png"}, "'x'"),
         ("video", {"seeds": "1", "out": "o.avi"}, "ends in .mp4, .webm, .gif, or a folder"),
-        ("video", {"seeds": "1", "out": "o.gif", "fps": 60}, "--fps 60.*at most 50"),
-        ("video", {"seeds": "1", "out": "o.gif", "fps": 0}, "--fps 0"),
+        ("video", {"seeds": "1", "out": "o.gif", "fps": 60}, "at most 50 in a GIF, got 60"),
+        ("video", {"seeds": "1", "out": "o.gif", "fps": 0}, "fps must be more than 0.* got 0"),
         ("video", {"seeds": "1", "out": "o.gif", "seconds": 0}, "at least one frame"),
         ("video", {"seeds": "1", "out": "o.gif", "seconds": "inf"}, "at least one frame"),
         ("video", {"seeds": "1", "out": "o.gif", "cutoff": -1}, "cutoff .* got -1"),
@@ -304,3 +306,43 @@ def test_space_and_interpolation_decide_what_lies_between_the_keys(network, tmp_
 def test_a_psi_that_is_no_number_is_refused_before_anything_is_read(arguments):
     with pytest.raises(ConfigError, match="psi must be a finite number, got nan"):
         main([*arguments, "--network", "/nowhere", "--psi", "nan"])
+
+
+def test_python_takes_a_loaded_generator_and_gives_images_without_files(network):
+    generator = load(network)
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    result = stylegan.generate.images(generator, [3, 100], psi=0.7)
+    assert result.names == ["seed0003", "seed0100"]
+    assert result.paths == []
+    for image, seed in zip(result, (3, 100), strict=True):
+        assert torch.equal(image, direct(network, seed, truncation_psi=0.7))
+    shown = images.read(BytesIO(result._repr_png_()))
+    assert torch.equal(shown, torch.cat(list(result), dim=2))
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+def test_python_reads_images_from_their_files(network, tmp_path):
+    result = stylegan.generate.images(network, "3-4", out=tmp_path, device=torch.device("cpu"))
+    assert result.paths == [tmp_path / "seed0003.png", tmp_path / "seed0004.png"]
+    assert torch.equal(result[1], direct(network, 4))
+    assert len(list(result)) == 2
+
+
+def test_latents_stand_where_seeds_do(network):
+    generator = load(network)
+    ws = generator.mapping(latents_from_seeds([3], generator.z_dim), truncation_psi=0.7)
+    result = stylegan.generate.images(generator, [ws, 5])
+    assert result.names == ["latent", "seed0005"]
+    assert torch.equal(result[0], direct(network, 3, truncation_psi=0.7))
+    mixed = stylegan.generate.mix(generator, ws, [5], layers="none")
+    assert (mixed.rows, mixed.columns, mixed.path) == (1, 1, None)
+    assert torch.equal(mixed.pixels[:, 18:, 18:], result[0])
+    with pytest.raises(ConfigError, match=r"latents must be ws \[N, 6, 16\], got \[1, 5, 16\]"):
+        stylegan.generate.images(generator, ws[:, :5])
+
+
+def test_a_notebook_plays_a_video(network, tmp_path):
+    video = stylegan.generate.video(network, tmp_path / "a.gif", seeds=[1, 2], seconds=0.1)
+    assert video._repr_html_().startswith('<img src="data:image/gif;base64,')
+    folder = stylegan.generate.video(network, tmp_path / "frames", seeds=[1], seconds=0.1)
+    assert folder._repr_html_().startswith('<img src="data:image/png;base64,')

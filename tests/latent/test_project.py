@@ -180,7 +180,7 @@ def test_noise_on_w_is_new_in_each_step_and_fades_with_the_square(
     monkeypatch.setattr(project, "synthesize", spy)
     # w itself hardly moves
     run(projector(pictures, num_steps=8, learning_rate=1e-9), 8)
-    noise = [(ws[:, 0] - statistics.mean) / (0.05 * statistics.deviation) for ws in seen]
+    noise = [(ws[:, 0] - statistics.mean) / (0.05 * statistics.std) for ws in seen]
     # a share of 0.75 is 6 of 8 steps: 1, (5/6)^2, (4/6)^2...
     for step, each in enumerate(noise[:5]):
         assert each.std().item() == pytest.approx((1 - step / 6) ** 2, rel=0.15)

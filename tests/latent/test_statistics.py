@@ -13,7 +13,7 @@ def test_statistics_are_those_of_the_official_projector(generator):
     mean = w.mean(axis=0)
     deviation = (((w - mean) ** 2).sum() / 10_000) ** 0.5
     np.testing.assert_allclose(found.mean.numpy(), mean, atol=1e-5)
-    assert found.deviation == pytest.approx(deviation, rel=1e-5)
+    assert found.std == pytest.approx(deviation, rel=1e-5)
 
 
 def test_styles_of_a_class_are_its_own():

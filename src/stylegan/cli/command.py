@@ -38,6 +38,8 @@ class Command:
         aliases: other names of options, with their dashes.
         metavars: placeholders of values in the help, such as "DIR", where the type says too little.
         transient: remove the progress bars at the end.
+        required: options that the command line demands although the function has a default, such
+            as the output file, without which the function only returns its result.
     """
 
     function: Callable[..., Any]
@@ -48,6 +50,7 @@ class Command:
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     metavars: Mapping[str, str] = field(default_factory=dict)
     transient: bool = True
+    required: Sequence[str] = ()
 
     def options(self) -> dict[str, inspect.Parameter]:
         """Return the function's arguments that are options, with their command-line types."""
@@ -149,11 +152,14 @@ def parse(command: Command, arguments: Sequence[str], *, prog: str) -> dict[str,
         if name in command.repeatable:
             markers.append(tyro.conf.UseAppendAction)
         default = parameter.default
-        is_required = default is inspect.Parameter.empty
+        is_required = default is inspect.Parameter.empty or name in command.required
+        hint = parameter.annotation
+        if name in command.required:  # the type without None
+            (hint,) = (part for part in typing.get_args(hint) if part is not NoneType)
         fields.append(
             (
                 name,
-                annotated[(parameter.annotation, *markers)],
+                annotated[(hint, *markers)],
                 dataclasses.field() if is_required else dataclasses.field(default=default),
             )
         )

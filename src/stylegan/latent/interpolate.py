@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stylegan.latents import lerp, slerp
+from stylegan.latents import lerp, slerp, truncate
 
 Interpolation = Literal["spline", "linear", "spherical"]
 Easing = Literal["none", "in-out", "in", "out"]
@@ -140,6 +140,35 @@ def smooth_loop(
     spectrum = torch.fft.rfft(noise.double(), dim=0) * response[:, None]
     smooth: Tensor = torch.fft.irfft(spectrum, n=num_frames, dim=0)
     return (smooth / smooth.square().mean().sqrt()).float()
+
+
+def sweep_truncation(
+    ws: Tensor,
+    w_avg: Tensor,
+    *,
+    psi: float,
+    psi_to: float,
+    cutoff: int | None = None,
+    loop: bool = True,
+    easing: Easing = "none",
+) -> Tensor:
+    """Truncate each frame of a path differently, from `psi` to `psi_to`.
+
+    Args:
+        ws: the path, untruncated, [frames, num_ws, w_dim].
+        w_avg: the mean of w, [w_dim].
+        psi: of the first frame.
+        psi_to: of the last frame; in a loop of the middle one, after which psi returns.
+        cutoff: truncate only this many style inputs, coarsest first; None for all.
+        loop: whether the path is closed. The change is then slow at its turning points.
+        easing: of a path that is not closed.
+    """
+    num = len(ws)
+    frames = []
+    for index in range(num):
+        t = ease(2 * index / num, "in-out") if loop else ease(index / max(1, num - 1), easing)
+        frames.append(truncate(ws[index : index + 1], w_avg, psi + (psi_to - psi) * t, cutoff))
+    return torch.cat(frames)
 
 
 def _catmull_rom(before: Tensor, start: Tensor, end: Tensor, after: Tensor, *, t: float) -> Tensor:

@@ -139,7 +139,7 @@ class Projector:
         self.distance = distance
         self.config = config
         self.step = 0
-        self._deviation = statistics.deviation
+        self._deviation = statistics.std
         self._seed = seed
         self._targets = targets
         self._side = resolution_at(generator.img_resolution, generator.lod)

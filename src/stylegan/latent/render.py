@@ -1,4 +1,4 @@
-"""From latents to pixels, such that a picture does not depend on those made beside it."""
+"""From latents to pixels. On the CPU an image does not depend on the others of its batch."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,34 +20,48 @@ def map_latents(
     cutoff: int | None = None,
     batch: int = 16,
 ) -> Tensor:
-    """Map z [N, z_dim] to ws [N, num_ws, w_dim], on the generator's device.
+    """Map z [N, z_dim] to ws [N, num_ws, w_dim] on the generator's device, without gradients.
 
-    On the CPU one at a time: matrix products of several rows round otherwise than those of one.
+    On the CPU one latent is mapped at a time, because a matrix product of several rows rounds
+    differently from that of one.
 
     Args:
         generator: in eval mode.
         z: on any device.
-        c: one label for all, [c_dim]; None where the generator takes none.
+        c: one label for all, [c_dim]; None for a generator without labels.
         psi: truncation; 1 for none.
-        cutoff: truncate only so many style inputs, coarsest first; None means all.
-        batch: how many at once on another device than the CPU.
+        cutoff: truncate only this many style inputs, coarsest first; None for all.
+        batch: batch size on a GPU.
     """
-    device = _device_of(generator)
-    step = 1 if device.type == "cpu" else batch
-    with torch.no_grad():
-        blocks = [
-            generator.mapping(
-                part.to(device),
-                None if c is None else c.to(device).expand(len(part), -1),
-                truncation_psi=psi,
-                truncation_cutoff=cutoff,
+    batch = 1 if device_of(generator).type == "cpu" else batch
+    return torch.cat(list(map_batches(generator, z, c=c, psi=psi, cutoff=cutoff, batch=batch)))
+
+
+def map_batches(
+    generator: AbstractGenerator,
+    z: Tensor,
+    *,
+    c: Tensor | None = None,
+    psi: float = 1.0,
+    cutoff: int | None = None,
+    batch: int,
+) -> Iterator[Tensor]:
+    """Yield ws of `batch` latents at a time, on every device; arguments as of `map_latents`.
+
+    Without latents one empty batch is yielded.
+    """
+    device = device_of(generator)
+    if len(z) == 0:
+        yield torch.zeros(0, generator.num_ws, generator.w_dim, device=device)
+        return
+    for rows in torch.split(z, batch):
+        # Not around the loop: the setting would reach the caller at each yield.
+        with torch.no_grad():
+            label = None if c is None else c.to(device).expand(len(rows), -1)
+            ws: Tensor = generator.mapping(
+                rows.to(device), label, truncation_psi=psi, truncation_cutoff=cutoff
             )
-            for part in torch.split(z, step)
-            if len(part) > 0
-        ]
-    if not blocks:
-        return torch.zeros(0, generator.num_ws, generator.w_dim, device=device)
-    return torch.cat(blocks)
+        yield ws
 
 
 def render(
@@ -59,26 +73,26 @@ def render(
     seed: int = 0,
     batch: int = 16,
 ) -> Iterator[Tensor]:
-    """Make images one after the other, each uint8 [C, R, R] on the CPU.
+    """Yield the images of ws one after the other, each uint8 [C, R, R] on the CPU.
 
-    On the CPU images are rendered one at a time, so each has the same pixels in any company.
-    So are they with random noise, which is drawn on the CPU from (`seed`, the image's key).
+    On the CPU, and with random noise on every device, images are computed one at a time.
+    Random noise is drawn on the CPU and depends only on `seed` and the image's key.
 
     Args:
         generator: in eval mode.
         ws: [N, num_ws, w_dim].
-        noise_mode: "const" takes the stored noise, "random" draws it, "none" adds none.
-        noise_keys: one number for each image, such as its seed; None counts them from 0.
-        seed: decides random noise, together with the key.
-        batch: how many at once on another device than the CPU.
+        noise_mode: "const" uses the stored noise, "random" draws it, "none" adds none.
+        noise_keys: one number for each image, such as its seed; None counts from 0.
+        seed: seed of random noise, together with the key.
+        batch: batch size on a GPU.
     """
-    device = _device_of(generator)
+    device = device_of(generator)
     keys = range(len(ws)) if noise_keys is None else noise_keys
-    one_by_one = device.type == "cpu" or noise_mode == "random"
-    step = 1 if one_by_one else batch
+    is_single = device.type == "cpu" or noise_mode == "random"
+    step = 1 if is_single else batch
     for start in range(0, len(ws), step):
         noise = generator_for("noise", seed=seed, nimg=keys[start])
-        # Not around the loop: what is set there would reach the caller at each yield.
+        # Not around the loop: the setting would reach the caller at each yield.
         with torch.no_grad():
             images = generator.synthesis(
                 ws[start : start + step].to(device), noise_mode=noise_mode, generator=noise
@@ -86,5 +100,6 @@ def render(
         yield from to_uint8(images).cpu()
 
 
-def _device_of(generator: AbstractGenerator) -> torch.device:
+def device_of(generator: AbstractGenerator) -> torch.device:
+    """Return the device of a generator's parameters."""
     return next(generator.parameters()).device

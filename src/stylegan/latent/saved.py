@@ -1,4 +1,4 @@
-"""Latents in files, in the layout of the official projector, and lists of seeds and files."""
+"""Files of latents in the layout of the official projector, and lists of seeds and files."""
 
 import io
 import os
@@ -14,27 +14,30 @@ from torch import Tensor
 
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic
-from stylegan.latent.render import map_latents
-from stylegan.latent.seeds import latents_from_seeds, parse_seeds
+from stylegan.latent.render import device_of, map_latents
+from stylegan.latent.seeds import check_seed, latents_from_seeds, parse_seeds
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps
 
 SUFFIX = ".npz"
 PROJECTION = "projected_w.npz"  # as the official projector calls it
-MAX_BYTES = 2**30  # of the numbers in a file; those of a projection have a few megabytes
+MAX_BYTES = 2**30  # of the arrays in a file; a projection has a few megabytes
 _NOISE = "noise."  # before a layer's name
 
-Key = int | Path
-"""A seed, or a file of saved latents."""
+Key = int | Path | Tensor
+"""A seed; a file of saved latents; or ws [N, num_ws, w_dim] or [num_ws, w_dim]."""
+
+Keys = str | int | Path | Tensor | Sequence[str | Key]
+"""One or several of them; text is read by `parse_keys`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedLatents:
-    """What a file of latents holds.
+    """Latents of a file.
 
     Attributes:
         ws: [N, num_ws, w_dim], float32, on the CPU.
-        noise: noise of each layer by name, [r, r]; empty where the file has none.
+        noise: noise of each layer by name, [r, r]; empty if the file has none.
     """
 
     ws: Tensor
@@ -44,9 +47,9 @@ class SavedLatents:
 def write_latents(
     path: str | os.PathLike[str], ws: Tensor, *, noise: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write ws [N, num_ws, w_dim], and noise [r, r] of layers, whole or not at all.
+    """Write ws [N, num_ws, w_dim] and noise maps [r, r] by layer as an `.npz` file, atomically.
 
-    The official programs read the file, too: they take the array `w`, and no noise.
+    The official programs can read the file: they use the array `w` and ignore the noise.
 
     Source: the official StyleGAN2-ADA code, `projected_w.npz`.
     """
@@ -54,32 +57,30 @@ def write_latents(
     for layer, values in (noise or {}).items():
         arrays[_NOISE + layer] = values.detach().to("cpu", torch.float32).numpy()
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # of numpy's stub: names are no options
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
     write_atomic(path, buffer.getvalue())
 
 
 def read_latents(path: str | os.PathLike[str], generator: AbstractGenerator) -> SavedLatents:
-    """Read latents that fit a generator, of `write_latents` or of the official projector.
+    """Read latents for a generator from a file of `write_latents` or of the official projector.
 
     Args:
         path: an `.npz` file with an array `w`, [N, num_ws, w_dim] or [num_ws, w_dim].
-        generator: whose they should be.
+        generator: the network that the latents belong to.
 
     Raises:
-        DataError: if the file is none, is too large, holds numbers that are not finite, or is of
-            another generator.
+        DataError: if the file cannot be read, is larger than `MAX_BYTES`, holds NaN or infinity,
+            or does not fit the generator.
     """
     arrays = _arrays(Path(path))
     if "w" not in arrays:
         raise _error(path, f"holds {', '.join(sorted(arrays))[:80] or 'nothing'}, and no w")
     w = arrays.pop("w")
     w = w[None] if w.ndim == 2 else w
-    expected = (generator.num_ws, generator.w_dim)
-    if w.ndim != 3 or len(w) == 0 or w.shape[1:] != expected:
+    if not _fits(w.shape, generator):
         raise DataError(
-            f"latents {path}: w is {list(w.shape)}",
-            expected=f"[N, {expected[0]}, {expected[1]}], the styles of this network",
-            fix="use the network that the latents were made with",
+            f"latents {path}: w is {list(w.shape)}, but this network takes "
+            f"[N, {generator.num_ws}, {generator.w_dim}]"
         )
     stored = noise_maps(generator)
     noise = {
@@ -90,22 +91,20 @@ def read_latents(path: str | os.PathLike[str], generator: AbstractGenerator) -> 
     for layer, values in noise.items():
         if layer not in stored or stored[layer].shape != values.shape:
             raise DataError(
-                f"latents {path}: noise {list(values.shape)} of layer {layer}",
-                expected="the noise inputs of this network",
-                fix="use the network that the latents were made with",
+                f"latents {path}: this network has no noise {list(values.shape)} of layer {layer}"
             )
     if not all(values.isfinite().all() for values in (torch.from_numpy(w), *noise.values())):
         raise _error(path, "holds NaN or infinity")
     return SavedLatents(ws=torch.from_numpy(w), noise=noise)
 
 
-def parse_keys(text: str) -> list[Key]:
-    """Read seeds and files of latents such as `"1-6,projected/cat.npz,9"`, in that order.
+def parse_keys(text: str) -> list[int | Path]:
+    """Parse seeds and files of latents such as `"1-6,projected/cat.npz,9"`, in that order.
 
     Raises:
         ConfigError: if a part is neither.
     """
-    keys: list[Key] = []
+    keys: list[int | Path] = []
     for part in text.split(","):
         name = part.strip()
         if name.lower().endswith(SUFFIX):
@@ -114,17 +113,61 @@ def parse_keys(text: str) -> list[Key]:
             keys.extend(parse_seeds(name))
         else:
             raise ConfigError(
-                f"{text!r} has a part that reads {name!r}",
-                expected=f"seeds, ranges of them, and files of latents that end in {SUFFIX}",
+                f"{name!r} in {text!r} is neither a seed, nor a range of seeds, nor a file of "
+                f"latents that ends in {SUFFIX}",
                 fix='write them like "0-5,projected/cat.npz"',
             )
     return keys
 
 
-def name_of(path: Path) -> str:
-    """Return what to call what is made of a file: its name, or its folder's for a projection."""
-    is_projection = path.name == PROJECTION and path.parent.name not in ("", "..")
-    return path.parent.name if is_projection else path.stem
+def as_keys(keys: Keys) -> list[Key]:
+    """Return a list of seeds, files and latents.
+
+    Raises:
+        ConfigError: if there is none, a text cannot be parsed, or a seed is out of range.
+    """
+    if isinstance(keys, Tensor):
+        return [keys]
+    if isinstance(keys, str | int | Path):
+        keys = [keys]
+    result: list[Key] = []
+    for key in keys:
+        result.extend(parse_keys(key) if isinstance(key, str) else [key])
+    if not result:
+        raise ConfigError("no seeds and no latents were given")
+    for key in result:
+        if isinstance(key, int):
+            check_seed(key)
+    return result
+
+
+def latents_of(key: Path | Tensor, generator: AbstractGenerator) -> SavedLatents:
+    """Return saved latents; arguments and errors as of `read_latents`.
+
+    Raises:
+        ConfigError: if a tensor does not fit the generator.
+    """
+    if isinstance(key, Path):
+        return read_latents(key, generator)
+    ws = key[None] if key.ndim == 2 else key
+    if not _fits(ws.shape, generator):
+        raise ConfigError(
+            f"latents must be ws [N, {generator.num_ws}, {generator.w_dim}], got {list(key.shape)}"
+        )
+    return SavedLatents(ws=ws.detach().to("cpu", torch.float32))
+
+
+def name_of(key: Key) -> str:
+    """Return a name for what is made of a key.
+
+    A seed gives "seed0001"; a file its name, or its folder's name if it is a projection.
+    """
+    if isinstance(key, int):
+        return f"seed{key:04d}"
+    if isinstance(key, Tensor):
+        return "latent"
+    is_projection = key.name == PROJECTION and key.parent.name not in ("", "..")
+    return key.parent.name if is_projection else key.stem
 
 
 def styles_of(
@@ -136,34 +179,37 @@ def styles_of(
     cutoff: int | None = None,
     batch: int = 16,
 ) -> Tensor:
-    """Return ws [N, num_ws, w_dim] of seeds and files; a file gives as many as it holds.
+    """Return ws [N, num_ws, w_dim] of all keys; a file or tensor gives as many as it holds.
 
     Args:
         generator: in eval mode.
-        keys: seeds and files, as `parse_keys` reads them.
-        c: one label for all seeds, [c_dim]; None where the generator takes none.
-        psi: truncation of the seeds. Files are taken as they are.
-        cutoff: truncate only so many style inputs, coarsest first; None means all.
-        batch: how many at once on another device than the CPU.
+        keys: seeds, files and tensors.
+        c: one label for all seeds, [c_dim]; None for a generator without labels.
+        psi: truncation of the seeds; saved latents are not truncated.
+        cutoff: truncate only this many style inputs, coarsest first; None for all.
+        batch: batch size on a GPU.
 
     Raises:
         DataError: if a file cannot be read.
+        ConfigError: if a tensor does not fit the generator.
     """
-    device = next(generator.parameters()).device
-    saved = {key: read_latents(key, generator).ws for key in keys if isinstance(key, Path)}
-    seeds = [key for key in keys if not isinstance(key, Path)]
+    device = device_of(generator)
+    seeds = [key for key in keys if isinstance(key, int)]
+    saved = [latents_of(key, generator).ws.to(device) for key in keys if not isinstance(key, int)]
     z = latents_from_seeds(seeds, generator.z_dim)
-    mapped = iter(map_latents(generator, z, c=c, psi=psi, cutoff=cutoff, batch=batch))
-    blocks = [
-        saved[key].to(device) if isinstance(key, Path) else next(mapped)[None] for key in keys
-    ]
-    if not blocks:
-        return torch.zeros(0, generator.num_ws, generator.w_dim, device=device)
-    return torch.cat(blocks)
+    ws = map_latents(generator, z, c=c, psi=psi, cutoff=cutoff, batch=batch)
+    mapped = iter(torch.split(ws, 1))
+    others = iter(saved)
+    blocks = [next(mapped if isinstance(key, int) else others) for key in keys]
+    return torch.cat([ws[:0], *blocks])
+
+
+def _fits(shape: Sequence[int], generator: AbstractGenerator) -> bool:
+    return len(shape) == 3 and shape[0] > 0 and (*shape[1:],) == (generator.num_ws, generator.w_dim)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of numbers in an `.npz` file, as float32."""
+    """Return the numeric arrays of an `.npz` file as float32."""
     try:
         with zipfile.ZipFile(path) as archive:
             num_bytes = sum(member.file_size for member in archive.infolist())
@@ -178,13 +224,13 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     for name, values in arrays.items():
         if values.dtype.kind not in "fiu":
             raise _error(path, f"holds {values.dtype} under {name}")
-    with np.errstate(over="ignore"):  # to infinity, which is refused
+    with np.errstate(over="ignore"):  # to infinity, which the caller refuses
         return {name: values.astype(np.float32) for name, values in arrays.items()}
 
 
 def _error(path: str | os.PathLike[str], problem: str) -> DataError:
     return DataError(
         f"latents {path}: the file {problem}",
-        expected=f"an {SUFFIX} file whose array w is [N, num_ws, w_dim]",
+        expected=f"an {SUFFIX} file with an array w, [N, num_ws, w_dim]",
         fix="write one with `stylegan project`",
     )

@@ -1,4 +1,4 @@
-"""Latents from seeds, by the convention that people arrive with."""
+"""Latents from seeds, as the official code draws them."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 from stylegan.errors import ConfigError
 
 MAX_SEED = 2**32 - 1  # RandomState takes 32 bits
-MAX_SEEDS = 1_000_000  # more than this in one line is a slip of the finger
+MAX_SEEDS = 1_000_000  # a longer range is almost certainly a typing error
 
 
 def latents_from_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
@@ -29,31 +29,31 @@ def latents_from_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read seeds such as `"0-63,100"`; a range holds both its ends, the order is kept.
+    """Parse seeds such as `"0-63,100"`; a range includes both ends, and the order is kept.
 
     Raises:
-        ConfigError: if the text is anything else, or a range runs backwards.
+        ConfigError: if the text is anything else, or a range is descending.
     """
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part, re.ASCII)
         if match is None:
-            raise _error(text, f"a part that reads {part.strip()!r}")
+            raise ConfigError(
+                f"{part.strip()!r} in seeds {text!r} is not a number or a range of numbers",
+                fix='write them like "0-63,100"',
+            )
         first = int(match[1])
         last = first if match[2] is None else int(match[2])
         if last < first:
-            raise _error(text, f"a range that runs backwards, {part.strip()}")
-        if last > MAX_SEED:
-            raise _error(text, f"a seed above {MAX_SEED}")
+            raise ConfigError(f"the range {part.strip()} in seeds {text!r} runs backwards")
+        check_seed(last)
         if len(seeds) + last - first + 1 > MAX_SEEDS:
-            raise _error(text, f"more than {MAX_SEEDS:,} seeds")
+            raise ConfigError(f"seeds {text!r} are more than {MAX_SEEDS:,}")
         seeds.extend(range(first, last + 1))
     return seeds
 
 
-def _error(text: str, problem: str) -> ConfigError:
-    return ConfigError(
-        f"seeds {text!r} have {problem}",
-        expected=f"numbers from 0 to {MAX_SEED} and ranges of them",
-        fix='write them like "0-63,100"',
-    )
+def check_seed(seed: int) -> None:
+    """Raise ConfigError unless a seed is one of numpy's RandomState."""
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seeds must be from 0 to {MAX_SEED}, got {seed}")

@@ -1,4 +1,4 @@
-"""Where the styles of a generator lie: their mean, and how far they spread around it."""
+"""The distribution of w: samples, mean and standard deviation."""
 
 from dataclasses import dataclass
 
@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stylegan.latent.render import map_batches
 from stylegan.models.base import AbstractGenerator
 
-_BLOCK = 1000  # latents mapped at once
+_BATCH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,47 +18,39 @@ class StyleStatistics:
 
     Attributes:
         mean: [w_dim], float32, on the generator's device.
-        deviation: root mean square of the Euclidean distance to the mean, one number.
+        std: root mean square of the Euclidean distance to the mean, one number.
     """
 
     mean: Tensor
-    deviation: float
+    std: float
 
 
 def sample_styles(
     generator: AbstractGenerator, *, num: int = 10_000, seed: int = 123, c: Tensor | None = None
 ) -> Tensor:
-    """Map `num` latents to w, [num, w_dim], without truncation, on the generator's device.
+    """Return w of `num` random latents, [num, w_dim], untruncated, on the generator's device.
 
     Source: the official projector, `RandomState(123).randn(10000, z_dim)`.
 
     Args:
         generator: in eval mode.
-        num: how many.
+        num: number of samples.
         seed: of numpy's RandomState.
-        c: one label for all, [c_dim]; None where the generator takes none.
+        c: one label for all, [c_dim]; None for a generator without labels.
     """
-    device = next(generator.parameters()).device
-    z = np.random.RandomState(seed).randn(num, generator.z_dim)
-    label = None if c is None else c.to(device)
-    with torch.no_grad():
-        blocks = [
-            generator.mapping(
-                block.to(device), None if label is None else label.expand(len(block), -1)
-            )[:, 0]
-            for block in torch.split(torch.from_numpy(z).to(torch.float32), _BLOCK)
-        ]
-    return torch.cat(blocks)
+    z = torch.from_numpy(np.random.RandomState(seed).randn(num, generator.z_dim))
+    batches = map_batches(generator, z.to(torch.float32), c=c, batch=_BATCH)
+    return torch.cat([ws[:, 0] for ws in batches])
 
 
 def style_statistics(
     generator: AbstractGenerator, *, num: int = 10_000, seed: int = 123, c: Tensor | None = None
 ) -> StyleStatistics:
-    """Measure mean and spread of w; arguments as of `sample_styles`.
+    """Estimate the mean and standard deviation of w; arguments as of `sample_styles`.
 
     Source: Karras et al. 2020 (StyleGAN2), appendix D.
     """
     w = sample_styles(generator, num=num, seed=seed, c=c).double()
     mean = w.mean(dim=0)
-    deviation = (w - mean).square().sum(dim=1).mean().sqrt().item()
-    return StyleStatistics(mean=mean.float(), deviation=deviation)
+    std = (w - mean).square().sum(dim=1).mean().sqrt().item()
+    return StyleStatistics(mean=mean.float(), std=std)

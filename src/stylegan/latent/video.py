@@ -1,5 +1,6 @@
 """Frames to a video: MP4, WebM, GIF, or a folder of PNG files."""
 
+import base64
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from torch import Tensor
 from stylegan import images
 from stylegan.errors import ConfigError
 from stylegan.files import atomic_path
+from stylegan.notebook import picture_html
 
 ENCODED_SUFFIXES = (".mp4", ".webm")
 SUFFIXES = (*ENCODED_SUFFIXES, ".gif")
@@ -41,17 +43,11 @@ def check_video(path: Path, fps: float) -> None:
     suffix = path.suffix.lower()
     if suffix not in (*SUFFIXES, "") or (path.is_dir() if suffix else path.is_file()):
         raise ConfigError(
-            f"--out {path}",
-            expected=f"a file that ends in {', '.join(SUFFIXES)}, or a folder, which has no ending",
-            fix="rename it",
+            f"--out {path} must be a file that ends in {', '.join(SUFFIXES)}, or a folder"
         )
-    highest, where = (MAX_GIF_FPS, ", in a GIF") if suffix == ".gif" else (MAX_FPS, "")
+    highest, where = (MAX_GIF_FPS, " in a GIF") if suffix == ".gif" else (MAX_FPS, "")
     if not 0 < fps <= highest:
-        raise ConfigError(
-            f"--fps {fps:g}",
-            expected=f"more than 0, and at most {highest}{where}",
-            fix="leave it out",
-        )
+        raise ConfigError(f"fps must be more than 0 and at most {highest}{where}, got {fps:g}")
     if suffix in ENCODED_SUFFIXES:
         _import_av(path)
 
@@ -102,6 +98,17 @@ def write_video(frames: Iterable[Tensor], path: Path, *, fps: float, scale: int 
         with atomic_path(path) as temporary:
             _encode(counted, temporary, suffix, fps)
     return counted.num
+
+
+def video_html(path: Path) -> str:
+    """Return an HTML element that shows a video without its file; of a folder the first frame."""
+    suffix = path.suffix.lower()
+    if suffix == "":
+        return picture_html(images.read(min(path.glob("frame*.png"))))
+    data = base64.b64encode(path.read_bytes()).decode()
+    if suffix == ".gif":
+        return f'<img src="data:image/gif;base64,{data}">'
+    return f'<video controls loop src="data:video/{suffix[1:]};base64,{data}"></video>'
 
 
 class _Counted:

@@ -21,12 +21,15 @@ from stylegan.perceptual.discriminator import DiscriminatorDistance
 from stylegan.perceptual.networks import load_distance
 from stylegan.progress import Progress, counter
 
+Network = str | Path | AbstractGenerator
+"""A source as `stylegan.load` takes it, or a loaded generator."""
+
 Perceptual = Literal["lpips", "efficientnet", "discriminator"]
 _DISTANCES = {"lpips": "lpips-vgg16", "efficientnet": "efficientnet-lite0"}
 
 
 def load_generator(
-    network: str | Path | AbstractGenerator,
+    network: Network,
     device: DeviceName | torch.device = "auto",
     *,
     progress: Progress | None = None,
@@ -51,7 +54,7 @@ def load_generator(
 
 def load_perceptual(
     name: Perceptual,
-    network: str | Path | AbstractGenerator,
+    network: Network,
     *,
     weights_dir: Path | None,
     device: torch.device,
