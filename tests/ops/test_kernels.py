@@ -4,6 +4,7 @@ Without a GPU they run in Triton's interpreter (tests/conftest.py).
 """
 
 import importlib.util
+import inspect
 import logging
 import math
 import sys
@@ -20,7 +21,7 @@ from stylegan.ops import backend
 from stylegan.ops.backend import is_fused, use_backend
 from stylegan.ops.bias_act import bias_act
 from stylegan.ops.epilogue import epilogue
-from stylegan.ops.fir import upfirdn2d
+from stylegan.ops.fir import fir_kernel, upfirdn2d
 from stylegan.ops.kernels import check_kernels
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
@@ -112,17 +113,59 @@ def test_upfirdn(layout, flip, resampling):
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_sums_are_in_single_precision_at_least(dtype):
-    x = torch.randn(2, 4, 8, 8).to(DEVICE, dtype)
-    scale, bias = torch.randn(2, 4).to(DEVICE), torch.randn(4).to(DEVICE)
-    expected = x.double() * scale.double()[:, :, None, None] + bias.double()[:, None, None]
-    with use_backend("triton"):
-        found = epilogue(x, scale=scale, bias=bias)
-    assert found.dtype == dtype
-    # Triton's interpreter cuts bfloat16 off where a GPU rounds
-    tolerance = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
-    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=1e-5)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("noise", ["none", "shared", "each"])
+def test_both_implementations_of_the_epilogue_are_as_exact_as_stated(layout, dtype, noise):
+    x = torch.randn(3, 4, 8, 8).to(DEVICE, dtype, memory_format=layout)
+    scale, bias = torch.randn(3, 4).to(DEVICE), torch.randn(4).to(DEVICE)
+    shapes = {"none": [], "shared": [8, 8], "each": [3, 1, 8, 8]}
+    added = None if noise == "none" else torch.randn(shapes[noise]).to(DEVICE)
+    terms = [x.double() * scale.double()[:, :, None, None], bias.double()[:, None, None]]
+    terms += [] if added is None else [added.double()]
+    expected = torch.nn.functional.leaky_relu(sum(terms), 0.2)
+    magnitude = sum(term.abs() for term in terms)
+    single = 4 * torch.finfo(torch.float32).eps * magnitude
+    half_unit = torch.finfo(dtype).eps / 2
+    # Triton's interpreter truncates to bfloat16 where a GPU rounds
+    rounding = 2 * half_unit if dtype == torch.bfloat16 else half_unit
+    bounds = {
+        "triton": rounding * expected.abs() + single,  # one rounding, of the result
+        "reference": 5 * half_unit * magnitude + single,  # one after each operation
+    }
+    for name, bound in bounds.items():
+        with use_backend(name):
+            y = epilogue(x.clone(), scale=scale, noise=added, bias=bias, slope=0.2)
+        assert y.dtype == dtype
+        assert ((y.double() - expected).abs() <= bound).all(), name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["reference", "triton"])
+def test_derivatives_of_both_orders_in_half_precision_are_those_of_float64(name, dtype, layout):
+    x = torch.randn(3, 4, 8, 8).to(DEVICE, dtype, memory_format=layout)
+    scale, bias, noise = torch.randn(3, 4), torch.randn(4), torch.randn(3, 1, 8, 8)
+    kernel = fir_kernel([1.0, 3.0, 3.0, 1.0]).to(DEVICE)
+    weight = torch.randn(3, 4, 16, 16)
+
+    def derivatives_in(dtype, backend_name):
+        inputs = [x.to(dtype).requires_grad_()]
+        wide = torch.promote_types(dtype, torch.float32)
+        inputs += [t.to(DEVICE, wide).requires_grad_() for t in (scale, noise, bias)]
+        with use_backend(backend_name):
+            y = epilogue(inputs[0] * 1, scale=inputs[1], noise=inputs[2], bias=inputs[3], slope=0.2)
+            y = upfirdn2d(y, kernel, up=2, padding=(2, 1, 2, 1), gain=4)
+            total = (y.to(wide).square() * weight.to(DEVICE, wide)).sum()
+            first = torch.autograd.grad(total, inputs, create_graph=True)
+            second = torch.autograd.grad(first[0].to(wide).square().sum(), inputs)
+        return [*first, *second]
+
+    found = derivatives_in(dtype, name)
+    expected = derivatives_in(torch.float64, "reference")
+    for result, exact in zip(found, expected, strict=True):
+        error = (result.double() - exact).norm() / exact.norm()
+        assert error < 8 * torch.finfo(dtype).eps
 
 
 def test_a_bound_that_half_precision_rounds_stops_gradients():
@@ -152,14 +195,68 @@ def test_what_changes_nothing_launches_nothing():
         assert bias_act(x) is x
 
 
-def test_every_kernel_is_checked_before_it_is_used(monkeypatch):
-    check_kernels(DEVICE)
-    for name in ("epilogue", "epilogue_slope", "upfirdn"):
-        with monkeypatch.context() as patch:
-            real = getattr(backend_kernels(), name)
-            patch.setattr(backend_kernels(), name, lambda *a, real=real, **o: real(*a, **o) + 0.01)
-            with pytest.raises(RuntimeError, match=f"{name} differs from the reference"):
-                check_kernels(DEVICE)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("epilogue", torch.bfloat16),
+        ("epilogue_slope", torch.float16),
+        ("upfirdn", torch.float32),
+        *(
+            pytest.param(name, dtype, marks=pytest.mark.slow)
+            for name in ("epilogue", "epilogue_slope", "upfirdn")
+            for dtype in (torch.float32, torch.bfloat16, torch.float16)
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_kernel_is_found_in_each_dtype_and_layout(monkeypatch, name, dtype):
+    check_kernels(DEVICE, dtype)
+    real = getattr(backend_kernels(), name)
+    for layout in LAYOUTS:
+
+        def wrong(x, *args, layout=layout, **options):
+            y = real(x, *args, **options)
+            is_affected = x.is_contiguous(memory_format=layout) and x.dtype == dtype
+            return y + 0.05 if is_affected else y
+
+        monkeypatch.setattr(backend_kernels(), name, wrong)
+        message = rf"{name} differs from the reference \({dtype}, {layout}\)"
+        with pytest.raises(RuntimeError, match=message):
+            check_kernels(DEVICE, dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("epilogue_slope", {"scale": None}), ("upfirdn", {"down": 2}), ("upfirdn", {"up": 2})],
+)
+def test_a_kernel_that_is_wrong_in_derivatives_alone_is_found(monkeypatch, name, option):
+    real = getattr(backend_kernels(), name)
+
+    def wrong(*args, **options):
+        bound = inspect.signature(real).bind(*args, **options).arguments
+        is_affected = all(bound[key] == value for key, value in option.items())
+        return real(*args, **options) * (1.1 if is_affected else 1)
+
+    monkeypatch.setattr(backend_kernels(), name, wrong)
+    with pytest.raises(RuntimeError, match=f"{name} differs"):
+        check_kernels(DEVICE, torch.bfloat16)
+
+
+def test_each_dtype_is_checked_once_at_its_first_use(monkeypatch):
+    checked = []
+    monkeypatch.setattr("stylegan.ops.kernels.check_kernels", lambda *key: checked.append(key))
+    monkeypatch.setattr(backend, "_checked", {})
+
+    class OnGPU:
+        is_cuda, device = True, torch.device("cuda", 0)
+
+        def __init__(self, dtype):
+            self.dtype = dtype
+
+    for _ in range(2):
+        assert is_fused(OnGPU(torch.bfloat16))
+        assert is_fused(OnGPU(torch.float32))
+    assert [dtype for _, dtype in checked] == [torch.bfloat16, torch.float32]
 
 
 def backend_kernels():
@@ -169,20 +266,23 @@ def backend_kernels():
 
 
 def test_kernels_that_fail_are_not_used_and_a_warning_gives_the_reason(monkeypatch, caplog):
-    def fail(device):
+    def fail(*_):
         raise RuntimeError("upfirdn differs from the reference\nand more")
 
     monkeypatch.setattr("stylegan.ops.kernels.check_kernels", fail)
     with caplog.at_level(logging.INFO, logger="stylegan"):
-        assert not backend._works_on(DEVICE)
+        assert not backend._is_correct(DEVICE, torch.float32)
     assert caplog.records[-1].levelno == logging.WARNING
-    assert "fused kernels are off (upfirdn differs from the reference)" in caplog.text
+    assert (
+        "fused kernels are off for torch.float32 (upfirdn differs from the reference)"
+        in caplog.text
+    )
 
 
 def test_without_triton_kernels_are_not_used_and_nothing_warns(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "stylegan.ops.kernels", None)
     with caplog.at_level(logging.INFO, logger="stylegan"):
-        assert not backend._works_on(DEVICE)
+        assert not backend._is_correct(DEVICE, torch.float32)
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 

@@ -1,7 +1,7 @@
-"""Which implementation an op takes: the reference in plain PyTorch, or a fused Triton kernel.
+"""Which implementation an op uses: plain PyTorch (the reference), or a fused Triton kernel.
 
-The reference is the specification, and what CPUs run. On CUDA devices with Triton, the kernels are
-checked against it once, on a few numbers, before they are used.
+Both compute the same function. CPUs use the reference. On CUDA devices with Triton, the kernels
+are checked on a few numbers before their first use with each dtype.
 """
 
 import logging
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 Backend = Literal["auto", "reference", "triton"]
 
 _backend: Backend = "auto"
-_verdicts: dict[torch.device, bool] = {}
+_checked: dict[tuple[torch.device, torch.dtype], bool] = {}
 _is_checking = False
 
 
 @contextmanager
 def use_backend(backend: Backend) -> Iterator[None]:
-    """While open, ops take this implementation.
+    """Choose the implementation of the ops while the context is open.
 
     Args:
-        backend: "reference"; "triton", on the CPU too, where Triton's interpreter runs kernels;
-            "auto", which takes Triton on CUDA devices where it works.
+        backend: "reference"; "triton", also on the CPU, where Triton's interpreter runs the
+            kernels; "auto" for Triton on CUDA devices where it works.
 
     Raises:
         ValueError: if there is no such backend.
@@ -43,37 +43,39 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 
 def is_fused(x: Tensor) -> bool:
-    """Tell whether an op on `x` is to take its Triton kernel."""
+    """Return whether an op on `x` uses its Triton kernel."""
     if _backend == "reference" or torch.compiler.is_compiling():
         return False  # a compiler fuses by itself
     if _backend == "triton":
         return True
     if not x.is_cuda or _is_checking:
         return False
-    if x.device not in _verdicts:
-        _verdicts[x.device] = _works_on(x.device)
-    return _verdicts[x.device]
+    key = x.device, x.dtype
+    if key not in _checked:
+        _checked[key] = _is_correct(*key)
+    return _checked[key]
 
 
-def _works_on(device: torch.device) -> bool:
-    """Compare the kernels with the reference on a device, and log the outcome."""
+def _is_correct(device: torch.device, dtype: torch.dtype) -> bool:
+    """Compare the kernels with the reference, and log the outcome."""
     global _is_checking
     _is_checking = True
     try:
         from stylegan.ops.kernels import check_kernels
 
-        check_kernels(device)
+        check_kernels(device, dtype)
     except ImportError:
         logger.info("fused kernels are off, as Triton is not installed")
         return False
     except Exception as error:  # a wrong result, an unknown GPU, a compiler that fails
         lines = str(error).strip().splitlines() or [type(error).__name__]
         logger.warning(
-            "fused kernels are off (%s): plain PyTorch computes the same, but more slowly",
+            "fused kernels are off for %s (%s): plain PyTorch computes the same, but more slowly",
+            dtype,
             lines[0][:120],
         )
         return False
     finally:
         _is_checking = False
-    logger.info("fused Triton kernels are on")
+    logger.info("fused Triton kernels are on for %s", dtype)
     return True

@@ -24,6 +24,11 @@ def epilogue(
 ) -> Tensor:
     """Compute `clamp(lrelu(x * scale + noise + bias))`. `x` may be overwritten.
 
+    Both implementations compute this function in at least float32 if `x` is float32. In half
+    precision the kernel rounds once, the result; plain PyTorch rounds after each operation, so
+    that its error is up to five times as large. Rounding once would cost it half as much time
+    again, for float32 copies of the features.
+
     Args:
         x: [N, C, H, W], which the caller needs no more.
         scale: [N, C], or None.

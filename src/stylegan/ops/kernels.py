@@ -5,6 +5,7 @@ Each is what its reference is, in one pass over memory: `epilogue` stands for
 are. Tensors are [N, C, H, W], contiguous or channels_last; results have the layout of the input.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -282,42 +283,83 @@ def upfirdn(
     return y
 
 
-def check_kernels(device: torch.device) -> None:
-    """Compare every kernel with plain PyTorch on a few numbers.
+def check_kernels(device: torch.device, dtype: torch.dtype) -> None:
+    """Compare every kernel with plain PyTorch in float64, on a few numbers in both layouts.
+
+    The first and second derivatives of the ops are made of the same kernels: `epilogue_slope`
+    with and without a scale, and `upfirdn` with up- and downsampling exchanged.
+
+    Args:
+        device: where to run.
+        dtype: of the images; the other tensors are in float32 at least, as layers give them.
 
     Raises:
-        RuntimeError: if one differs.
+        RuntimeError: if a kernel differs from the reference.
         Exception: whatever Triton raises where it does not work.
     """
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for name, result, expected in _comparisons(device, dtype, layout):
+            if not result.is_contiguous(memory_format=layout):
+                raise RuntimeError(f"{name} changes the memory layout ({dtype}, {layout})")
+            tolerance = _TOLERANCES[dtype]
+            if not torch.allclose(result.double(), expected, rtol=tolerance, atol=tolerance):
+                raise RuntimeError(f"{name} differs from the reference ({dtype}, {layout})")
+
+
+# One rounding of the result, and rounding to float32 within sums.
+_TOLERANCES = {
+    torch.float64: 1e-9,
+    torch.float32: 1e-4,
+    torch.bfloat16: 2**-7,
+    torch.float16: 2**-10,
+}
+
+
+def _comparisons(
+    device: torch.device, dtype: torch.dtype, layout: torch.memory_format
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Give for each kernel a name, its result, and the same in float64."""
     stream = torch.Generator().manual_seed(0)
+    wide = torch.promote_types(dtype, torch.float32)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=stream).to(device)
+        return torch.randn(shape, generator=stream).to(device, wide)
 
-    x, scale, noise, bias = draw(2, 3, 5, 4), draw(2, 3), draw(2, 1, 5, 4), draw(3)
-    taps, spread = draw(4, 4), torch.zeros(6, 1, 10, 8, device=device)
-    spread[:, 0, ::2, ::2] = x.flatten(0, 1)
-    shifted = x * scale[:, :, None, None] + noise + bias[:, None, None]
-    windows = F.pad(spread, (2, 1, 1, 2)).unfold(2, 4, 1).unfold(3, 4, 1)
-    filtered = (windows * taps).sum(dim=(4, 5))  # a convolution might round to TF32
-    slopes = torch.where(x > 0, 1.0, 0.2) * (x.abs() < 1)
-    pairs = {
-        "epilogue": (
+    num, channels, side = 2, 5, 12  # more than one block, and a last one that is not full
+    x = draw(num, channels, side, side).to(dtype, memory_format=layout)
+    scale, bias, taps = draw(num, channels), draw(channels), draw(4, 4)
+    exact, factor, offset = x.double(), scale.double()[:, :, None, None], bias.double()
+    offset = offset[:, None, None]
+    for noise in (draw(num, 1, side, side), draw(1, 1, side, side)):
+        yield (
+            "epilogue",
             epilogue(x, scale, noise, bias, slope=0.2, clamp=1.0),
-            F.leaky_relu(shifted, 0.2).clamp(-1, 1),
-        ),
-        "epilogue_slope": (
-            epilogue_slope(x, x, scale, slope=0.2, clamp=1.0),
-            x * slopes * scale[:, :, None, None],
-        ),
-        "upfirdn": (
-            upfirdn(x, taps, up=2, down=1, padding=(2, 1, 1, 2)),
-            filtered.view(2, 3, *filtered.shape[2:]),
-        ),
-    }
-    for name, (found, expected) in pairs.items():
-        if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
-            raise RuntimeError(f"{name} differs from the reference")
+            F.leaky_relu(exact * factor + noise.double() + offset, 0.2).clamp(-1, 1),
+        )
+    yield (
+        "epilogue",
+        epilogue(x, None, None, bias, slope=0.2, clamp=None),
+        F.leaky_relu(exact + offset, 0.2),
+    )
+    slopes = torch.where(exact > 0, 1.0, 0.2)
+    yield (
+        "epilogue_slope",
+        epilogue_slope(x, x, scale, slope=0.2, clamp=1.0),
+        exact * slopes * (exact.abs() < 1) * factor,
+    )
+    yield "epilogue_slope", epilogue_slope(x, x, None, slope=0.2, clamp=None), exact * slopes
+    weights = taps.double()
+    spread = torch.zeros(num, channels, 2 * side, 2 * side, dtype=torch.float64, device=device)
+    spread[:, :, ::2, ::2] = exact
+    for up, image in ((2, spread), (1, exact)):
+        windows = F.pad(image, (2, 1, 1, 2)).unfold(2, 4, 1).unfold(3, 4, 1)
+        filtered = (windows * weights).sum(dim=(4, 5))
+        for down in (1, 2):
+            yield (
+                "upfirdn",
+                upfirdn(x, taps, up=up, down=down, padding=(2, 1, 1, 2)),
+                filtered[:, :, ::down, ::down],
+            )
 
 
 def _laid_out(x: Tensor) -> tuple[Tensor, bool]:
