@@ -20,15 +20,14 @@ from reference import make_plain
 
 import stylegan
 from stylegan.profiling.speed import Bench, product_rate
-from stylegan.training.configure import Choices, configure
+from stylegan.training.configure import configure
 from stylegan.training.state import DTYPES, TrainState
 
-SIZES = {"resolution": 64, "batch": 16, "channel_base": 8192, "channel_max": 256}
+SIZES = {"batch": 16, "channel_base": 8192, "channel_max": 256}
 
 
 def make_state(precision, *, plain):
-    choices = Choices(**SIZES, precision=precision)
-    config, _ = configure("stylegan2-e", "none", choices)
+    config, _ = configure("stylegan2-e", {**SIZES, "precision": precision}, resolution=64)
     state = TrainState(config, torch.device("cpu"))
     if plain:
         for generator in (state.generator, state.generator_ema):
@@ -50,7 +49,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    default, _ = configure("stylegan2-e", "none", Choices(**SIZES))
+    default, _ = configure("stylegan2-e", {**SIZES, "precision": "auto"}, resolution=64)
     precisions = ["bf16", "fp32"] if default.precision == "bf16" else ["fp32"]
     contestants = {
         **{f"ours, {each}": Bench(make_state(each, plain=False)) for each in precisions},

@@ -1,6 +1,9 @@
 """Errors that a user can cause, each reported in one line."""
 
 from functools import partial
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class StyleganError(Exception):
@@ -67,3 +70,14 @@ def check_fraction(name: str, value: float) -> None:
     """Raise ConfigError unless an option lies from 0 to 1."""
     if not 0 <= value <= 1:
         raise ConfigError(f"{name} must be from 0 to 1, got {value:g}")
+
+
+def decided(value: T | None, name: str) -> T:
+    """Return the value of an option that may be left to a rule by None.
+
+    Raises:
+        ConfigError: if it is None, that is, no rule has decided it yet.
+    """
+    if value is None:
+        raise ConfigError(f"{name} must be decided first, by `training.configure.resolve`")
+    return value

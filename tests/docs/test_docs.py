@@ -23,7 +23,8 @@ from stylegan.cli.train import Train
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import build_discriminator, build_generator, configs_for
 from stylegan.profiling.estimate import estimate
-from stylegan.training.configure import Choices, configure
+from stylegan.training.config import split_overrides
+from stylegan.training.configure import configure
 from stylegan.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
@@ -149,8 +150,7 @@ def test_every_command_line_that_is_shown_is_one(document, monkeypatch):
         command = parse(arguments, monkeypatch)
         if isinstance(command, Train):
             assert command.preset in PRESETS
-            choices = Choices(resolution=64, overrides=command.set)
-            configure(command.preset, command.data, choices)
+            configure(command.preset, split_overrides(command.set), resolution=64)
 
 
 def test_command_lines_are_found_and_wrong_ones_noticed(monkeypatch):
@@ -190,13 +190,17 @@ def test_python_that_is_shown_imports_what_is_there(document):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_readme_has_a_row_for_each_preset(name):
-    preset = PRESETS[name]
+    preset = PRESETS[name].run
     (row,) = [row for row in rows(read("README.md")) if row[0] == f"`{name}`"]
-    numbers = [f"{preset.batch}", f"{preset.lr:g}", f"{preset.kimg:,}"]
+    numbers = [
+        f"{preset.batch}",
+        f"{preset.optim.generator_lr:g}",
+        f"{preset.output.total_kimg:,.0f}",
+    ]
     assert [row[3], row[4], row[6]] == numbers
-    assert row[5].split()[0] == ("none" if preset.gamma is None else f"{preset.gamma:g}")
+    assert row[5].split()[0] == (f"{preset.loss.gamma:g}" if preset.loss.gamma > 0 else "none")
     is_small = name == "stylegan2-small"
-    pair = [num / 1e6 for num in count(preset.configuration, 64 if is_small else 1024)]
+    pair = [num / 1e6 for num in count(name, 64 if is_small else 1024)]
     shown = " / ".join(f"{num:.{2 if is_small else 1}f} M" for num in pair)
     assert row[2] == shown + (" at 64x64" if is_small else "")
 
@@ -214,7 +218,7 @@ def preset_rows(section: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_page_on_configurations_has_the_networks_of_each_preset(name):
-    family, generator, discriminator = configs_for(PRESETS[name].configuration, 64)
+    family, generator, discriminator = configs_for(name, 64)
     row = preset_rows("Networks")[name]
     assert row["family"] == family
     for network in (generator, discriminator):
@@ -230,30 +234,33 @@ def test_the_page_on_configurations_has_the_networks_of_each_preset(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_page_on_configurations_has_the_training_of_each_preset(name):
-    preset, row = PRESETS[name], preset_rows("Training")[name]
+    preset, row = PRESETS[name].run, preset_rows("Training")[name]
     loss, growth = preset.loss, preset.growth
     assert row["loss"] == loss.adversarial
-    assert row["R1 gamma"] == ("none" if preset.gamma is None else f"{preset.gamma:g}")
+    assert row["R1 gamma"] == (f"{loss.gamma:g}" if loss.gamma > 0 else "none")
     lazy = "each iteration" if loss.r1_interval is None else f"every {loss.r1_interval}"
-    assert row["R1"] == ("" if preset.gamma is None else lazy)
+    assert row["R1"] == (lazy if loss.gamma > 0 else "")
     paths = f"{loss.pl_weight:g}, every {loss.pl_interval}"
     assert row["path length"] == ("" if loss.pl_weight == 0 else paths)
     assert row["mixing"] == f"{100 * loss.mixing_prob:g} %"
-    assert row["first"] == preset.order[0].upper()
+    assert row["first"] == preset.optim.order[0].upper()
     side = None if growth is None else growth.initial_resolution
     assert row["grows"] == ("no" if side is None else f"from {side}x{side}")
-    assert [row["learning rate"], row["batch"]] == [f"{preset.lr:g}", f"{preset.batch}"]
-    assert row["kimg"] == f"{preset.kimg:,}"
+    assert [row["learning rate"], row["batch"]] == [
+        f"{preset.optim.generator_lr:g}",
+        f"{preset.batch}",
+    ]
+    assert row["kimg"] == f"{preset.output.total_kimg:,.0f}"
 
 
 def test_the_page_on_configurations_has_the_schedule_of_growing():
     text = read("docs/configs.md").partition("### Growing\n")[2].partition("\n## ")[0]
     (_, *sides), (_, *batches), (_, *lrs) = rows(text)
-    for preset in PRESETS.values():
+    for preset in (row.run for row in PRESETS.values()):
         if preset.growth is not None:
             for side, batch, lr in zip(sides, batches, lrs, strict=True):
                 assert preset.growth.batches.get(side, preset.batch) == int(batch)
-                assert preset.growth.lrs.get(side, preset.lr) == float(lr)
+                assert preset.growth.lrs.get(side, preset.optim.generator_lr) == float(lr)
             assert (preset.growth.train_kimg, preset.growth.fade_kimg) == (600, 600)
 
 
@@ -290,8 +297,8 @@ def test_the_memory_table_is_what_a_dry_run_states():
     assert len(table) >= 6
     for name, resolution, batch, *sizes in table:
         for precision, size in zip(("fp32", "bf16"), sizes, strict=True):
-            choices = Choices(resolution=int(resolution), batch=int(batch), precision=precision)
-            config, _ = configure(name.strip("`"), "photos", choices)
+            options = {"batch": int(batch), "precision": precision}
+            config, _ = configure(name.strip("`"), options, resolution=int(resolution))
             stated = float(size.removesuffix(" GB"))
             # Two digits are shown, and releases of PyTorch keep a little more or less.
             assert estimate(config).total_bytes / 1e9 == pytest.approx(stated, rel=0.1, abs=0.06)

@@ -8,7 +8,7 @@ import torch
 from stylegan.errors import ConfigError
 from stylegan.nn import compiled
 from stylegan.nn.compiled import check_compiler
-from stylegan.training.configure import Choices, configure
+from stylegan.training.configure import configure
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 
@@ -76,8 +76,8 @@ def test_steps_with_path_lengths_and_r1_are_those_of_plain_blocks(run_config):
     ],
 )
 def test_every_family_compiles(preset, precision):
-    choices = Choices(resolution=16, batch=4, channel_base=64, channel_max=8, precision=precision)
-    config, _ = configure(preset, "none", choices)
+    options = {"batch": 4, "channel_base": 64, "channel_max": 8, "precision": precision}
+    config, _ = configure(preset, options, resolution=16)
     assert_alike(replace(config, growth=None))
 
 

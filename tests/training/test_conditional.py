@@ -14,7 +14,7 @@ from stylegan.models.stylegan2 import Generator
 from stylegan.profiling.estimate import estimate
 from stylegan.training import step
 from stylegan.training.checkpoint import list_checkpoints
-from stylegan.training.configure import Choices, configure
+from stylegan.training.configure import configure
 from stylegan.training.log import read_log
 from stylegan.training.loop import train
 from stylegan.training.presets import PRESETS
@@ -26,10 +26,10 @@ CPU = torch.device("cpu")
 SIZES = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2}
 
 
-def small_run(preset, *overrides, resolution=16, **choices):
+def small_run(preset, *overrides, resolution=16, label_dim=2, **choices):
     """The preset's run with tiny networks and two classes."""
-    sizes = {"channel_base": 128, "channel_max": 16, "label_dim": 2, "precision": "fp32"}
-    config, _ = configure(preset, "data", Choices(resolution=resolution, **(sizes | choices)))
+    sizes = {"channel_base": 128, "channel_max": 16, "precision": "fp32"}
+    config, _ = configure(preset, sizes | choices, resolution=resolution, label_dim=label_dim)
     options = dataclasses.asdict(config.generator)
     own = [f"generator.{key}={size}" for key, size in SIZES.items() if options.get(key, 0) > 0]
     if options.get("mapping_layers") == 0:  # w is z, and as many numbers for the labels

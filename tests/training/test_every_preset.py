@@ -16,7 +16,7 @@ from stylegan.losses.objective import (
     sampled_path_lengths,
 )
 from stylegan.models import io as native
-from stylegan.training.configure import Choices, configure
+from stylegan.training.configure import configure
 from stylegan.training.presets import PRESETS
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
@@ -36,8 +36,8 @@ GROWTH = [
 @pytest.fixture(params=PRESETS)
 def config(request):
     """The preset's run with tiny networks of 16x16, in batches of 4, growing within 16 images."""
-    choices = Choices(resolution=16, batch=4, channel_base=64, channel_max=8)
-    config, _ = configure(request.param, "data", choices)
+    options = {"batch": 4, "channel_base": 64, "channel_max": 8}
+    config, _ = configure(request.param, options, resolution=16)
     generator = dataclasses.asdict(config.generator)
     overrides = [
         f"generator.{field}={size}" for field, size in SIZES.items() if generator.get(field, 0) > 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stylegan.training.config import EmaConfig, OptimConfig
-from stylegan.training.configure import Choices, configure
+from stylegan.training.configure import configure
 from stylegan.training.schedule import crossed, ema_beta, is_due, stage_at
 from stylegan.training.state import lazy_adam
 
@@ -49,7 +49,7 @@ def test_a_run_that_does_not_grow_stays_as_it_is(run_config):
     ],
 )
 def test_the_published_schedule(kimg, lod, resolution, batch, lr):
-    config, _ = configure("stylegan2-b", "data", Choices(resolution=1024))
+    config, _ = configure("stylegan2-b", resolution=1024)
     stage = stage_at(config, kimg * 1000)
     assert stage.lod == pytest.approx(lod)
     assert (stage.resolution, stage.batch) == (resolution, batch)

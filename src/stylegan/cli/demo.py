@@ -16,7 +16,7 @@ from stylegan import __version__, images
 from stylegan.cli import options
 from stylegan.cli.train import LiveLine
 from stylegan.data.dataset import ImageDataset
-from stylegan.errors import ConfigError, DataError
+from stylegan.errors import ConfigError, DataError, decided
 from stylegan.files import write_atomic
 from stylegan.interop.load import load
 from stylegan.latent.grids import TRUNCATION_PSIS, mixing_grid, sample_grid, truncation_grid
@@ -30,7 +30,7 @@ from stylegan.models.base import AbstractGenerator, num_parameters
 from stylegan.rng import generator_for
 from stylegan.training.checkpoint import check_run_folder
 from stylegan.training.config import RunConfig
-from stylegan.training.configure import Choices, configure
+from stylegan.training.configure import configure
 from stylegan.training.log import read_log
 from stylegan.training.loop import Outcome, Progress, train
 from stylegan.training.state import TrainState
@@ -106,14 +106,13 @@ def main(arguments: Sequence[str]) -> int:
         raise DataError(
             f"one image in {data}", expected="hundreds of images", fix="name others with --data"
         )
-    choices = Choices(
-        resolution=RESOLUTION,
-        img_channels=dataset.num_channels,
-        snapshot_kimg=SNAPSHOT_KIMG,
-        seed=command.seed,
-        device=options.resolve_device(command.device).type,
-    )
-    config, _ = configure(PRESET, str(data), choices)
+    chosen = {
+        "data": str(data),
+        "snapshot_kimg": SNAPSHOT_KIMG,
+        "seed": command.seed,
+        "device": options.resolve_device(command.device).type,
+    }
+    config, _ = configure(PRESET, chosen, resolution=RESOLUTION, img_channels=dataset.num_channels)
     console = options.console()
     console.print(
         f"{command.minutes:g} minutes of {PRESET} at {RESOLUTION}x{RESOLUTION} on {len(dataset):,} "
@@ -174,7 +173,7 @@ def ticks(run_dir: Path) -> list[dict[str, Any]]:
 
 def show(config: RunConfig, run_dir: Path, *, dataset: ImageDataset, console: Console) -> None:
     """Write pictures, distances and the report of a trained run into its folder."""
-    device = torch.device(config.runtime.device)
+    device = torch.device(decided(config.runtime.device, "runtime.device"))
     # As it was at the start: weights are a function of the seed.
     start = TrainState(config, device).generator_ema
     trained = load(run_dir).to(device)

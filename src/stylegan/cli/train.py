@@ -23,10 +23,16 @@ from stylegan.cli.launch import check_gpus, launch, stop_with_launcher
 from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet, is_shards
-from stylegan.errors import ConfigError, check_fraction
+from stylegan.errors import ConfigError, check_fraction, decided
 from stylegan.profiling.estimate import estimate
-from stylegan.training.config import Precision, RunConfig, check_processes
-from stylegan.training.configure import Choices, configure
+from stylegan.training.config import (
+    SHORT_NAMES,
+    Precision,
+    RunConfig,
+    check_processes,
+    split_overrides,
+)
+from stylegan.training.configure import configure
 from stylegan.training.evaluation import Evaluator
 from stylegan.training.loop import Outcome, Progress, train
 
@@ -183,7 +189,7 @@ def make_evaluate(
         command.metrics,
         dataset,
         seed=config.seed,
-        device=torch.device(config.runtime.device),
+        device=torch.device(decided(config.runtime.device, "runtime.device")),
         mirror=config.data.mirror,
         weights_dir=command.weights_dir,
     )
@@ -301,31 +307,18 @@ def resolve(
     Raises:
         ConfigError: if a name is unknown or a value cannot work.
     """
-    choices = Choices(
-        resolution=sizes.resolution,
-        img_channels=sizes.num_channels,
-        batch=command.batch,
-        batch_gpu=command.batch_gpu,
-        total_kimg=command.total_kimg,
-        gamma=command.gamma,
-        channel_base=command.channel_base,
-        channel_max=command.channel_max,
-        mirror=command.mirror,
-        on_bad=command.on_bad,
-        label_dim=sizes.label_dim,
-        checkpoint_kimg=command.checkpoint_kimg,
-        snapshot_kimg=command.snapshot_kimg,
-        seed=command.seed,
-        device=options.resolve_device(command.device).type,
-        workers=command.workers,
-        precision=command.precision,
-        init_from=command.init_from,
-        overrides=command.set,
-    )
+    names = [
+        name for name in (*SHORT_NAMES, "batch", "seed", "precision", "init_from") if name != "kimg"
+    ]
+    chosen = {name: getattr(command, name) for name in names}
+    chosen |= {"cond": None, "device": options.resolve_device(command.device).type}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     return configure(
         command.preset,
-        command.data,
-        choices,
+        chosen | split_overrides(command.set),
+        resolution=sizes.resolution,
+        img_channels=sizes.num_channels,
+        label_dim=sizes.label_dim,
         initial=initial.architectures,
         grown_to=initial.grown_to,
     )

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stylegan.errors import ConfigError, check_fraction, check_not_negative, check_positive
+from stylegan.errors import ConfigError, check_fraction, check_not_negative, check_positive, decided
 from stylegan.latents import mix
 from stylegan.losses.adversarial import (
     discriminator_logistic_fake,
@@ -50,6 +50,7 @@ class LossConfig:
     Attributes:
         adversarial: "logistic", non-saturating, or "wgan-gp" with its gradient penalty.
         gamma: weight of R1; half of it multiplies the squared gradient norm. 0 for "wgan-gp".
+            None: the published value, or a rule at other resolutions and batch sizes.
         r1_interval: iterations between two R1 steps; None for R1 in the main loss.
         gp_weight: weight of the gradient penalty of "wgan-gp".
         gp_target: target of the gradient norm in that penalty.
@@ -63,7 +64,7 @@ class LossConfig:
     """
 
     adversarial: Literal["logistic", "wgan-gp"] = "logistic"
-    gamma: float = 10.0
+    gamma: float | None = 10.0
     r1_interval: int | None = 16
     gp_weight: float = 10.0
     gp_target: float = 1.0
@@ -82,10 +83,11 @@ class LossConfig:
         for name in ("gp_target", "pl_batch_shrink"):
             check_positive(f"loss.{name}", getattr(self, name))
         for name in ("gamma", "gp_weight", "drift", "pl_weight"):
-            check_not_negative(f"loss.{name}", getattr(self, name))
+            if getattr(self, name) is not None:
+                check_not_negative(f"loss.{name}", getattr(self, name))
         for name in ("pl_decay", "mixing_prob"):
             check_fraction(f"loss.{name}", getattr(self, name))
-        if self.adversarial == "wgan-gp" and self.gamma > 0:
+        if self.adversarial == "wgan-gp" and self.gamma is not None and self.gamma > 0:
             raise ConfigError(
                 f"loss.gamma {self.gamma:g} with loss.adversarial wgan-gp, which has a gradient "
                 "penalty of its own",
@@ -234,7 +236,7 @@ def needs_second_derivatives(config: LossConfig) -> bool:
     """Whether the loss of the phase "D" differentiates D's gradient."""
     if config.adversarial == "wgan-gp":
         return config.gp_weight > 0
-    return config.r1_interval is None and config.gamma > 0
+    return config.r1_interval is None and decided(config.gamma, "loss.gamma") > 0
 
 
 def discriminator_loss(
@@ -266,7 +268,7 @@ def discriminator_loss(
     Raises:
         ValueError: for "wgan-gp" without alpha, or with an image pyramid.
     """
-    has_r1 = config.r1_interval is None and config.gamma > 0
+    has_r1 = config.r1_interval is None and decided(config.gamma, "loss.gamma") > 0
     reals = reals.detach().requires_grad_(has_r1)
     real_logits, real_label_logits = discriminator.logits_and_labels(reals, real_c)
     fake_logits, fake_label_logits = discriminator.logits_and_labels(fakes, fake_c)
@@ -290,7 +292,7 @@ def discriminator_loss(
             terms["gradient_penalty"] = penalty.detach().mean()
     if has_r1:
         penalty = _scaled_r1(discriminator, real_logits, reals)
-        total = total + config.gamma / 2 * penalty.mean()
+        total = total + decided(config.gamma, "loss.gamma") / 2 * penalty.mean()
         terms["r1/penalty"] = penalty.detach().mean()
     for name, label_logits, c in (
         ("real", real_label_logits, real_c),
@@ -318,7 +320,7 @@ def r1_loss(
     """
     reals = reals.detach().requires_grad_()
     penalty = _scaled_r1(discriminator, discriminator(reals, real_c), reals)
-    total = penalty.mean() * (config.gamma / 2 * (config.r1_interval or 1))
+    total = penalty.mean() * (decided(config.gamma, "loss.gamma") / 2 * (config.r1_interval or 1))
     return Loss(total=total, terms={"r1/penalty": penalty.detach().mean()})
 
 

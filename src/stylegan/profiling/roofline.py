@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stylegan.errors import decided
 from stylegan.profiling.speed import Operations, memory_rate, now, product_rate
 from stylegan.training.state import DTYPES, TrainState
 
@@ -97,7 +98,8 @@ def measure_layers(state: TrainState, *, rounds: int) -> tuple[list[Layer], floa
     """
     config, device, generator = state.config, state.device, state.generator
     rates = _Rates(
-        products=product_rate(device, DTYPES[config.precision]), memory=memory_rate(device)
+        products=product_rate(device, DTYPES[decided(config.precision, "precision")]),
+        memory=memory_rate(device),
     )
     c = None
     if generator.c_dim > 0:

@@ -16,6 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from stylegan.errors import decided
 from stylegan.images import from_uint8
 from stylegan.nn.compiled import uncompiled
 from stylegan.ops.precision import float32_precision
@@ -91,7 +92,7 @@ def measure(
 
 
 def _measure(config: RunConfig, rounds: int, progress: Counter | None) -> Speed:
-    state = TrainState(config, torch.device(config.runtime.device))
+    state = TrainState(config, torch.device(decided(config.runtime.device, "runtime.device")))
     bench = Bench(state)
     bench.round()  # warm up, and forget
     bench.seconds.clear()
@@ -100,7 +101,7 @@ def _measure(config: RunConfig, rounds: int, progress: Counter | None) -> Speed:
     rates = []
     for num_done in range(1, rounds + 1):
         bench.round()
-        rates.append(product_rate(state.device, DTYPES[config.precision]))
+        rates.append(product_rate(state.device, DTYPES[decided(config.precision, "precision")]))
         if progress is not None:
             progress(num_done, rounds)
     peak_bytes = _peak_bytes(state.device)  # before operations are counted, uncompiled
@@ -207,7 +208,7 @@ class Bench:
         """Yield the kinds of work of an iteration in the order in which they come."""
         loss = self.state.config.loss
         has_path_lengths = loss.pl_weight > 0 and is_due(iteration, loss.pl_interval)
-        has_r1 = loss.gamma > 0 and is_due(iteration, loss.r1_interval)
+        has_r1 = decided(loss.gamma, "loss.gamma") > 0 and is_due(iteration, loss.r1_interval)
         of_g = ["G", "path_length"] if has_path_lengths else ["G"]
         of_d = ["D", "R1"] if has_r1 else ["D"]
         is_g_first = self.state.config.optim.order == "generator-first"

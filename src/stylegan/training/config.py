@@ -1,11 +1,22 @@
-"""The options of a run: frozen, checked, written to and read from JSON."""
+"""The options of a run: frozen dataclasses, checked, written to and read from JSON.
+
+This is the only declaration of each option. The command line, recipes and Python use the same
+names: "loss.gamma", or one of `SHORT_NAMES`.
+"""
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from stylegan.errors import ConfigError, check_fraction, check_not_negative, check_positive
+from stylegan.errors import (
+    ConfigError,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+    decided,
+)
 from stylegan.losses.objective import LossConfig
 from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
 from stylegan.models.growth import SMALLEST, Growth
@@ -21,10 +32,10 @@ class DataConfig:
     """The real images.
 
     Attributes:
-        path: folder or zip.
-        mirror: show each image flipped as well.
-        on_bad: what to do with images that cannot be used: leave them out, or fail.
-        labels: whether the networks learn the set's labels.
+        path: folder or zip of images, or folder or URL of shards.
+        mirror: also train on each image flipped horizontally; an epoch is then twice as long.
+        on_bad: "skip" leaves out images that cannot be used and names them; "fail" stops.
+        labels: train both networks on the labels of the data set.
     """
 
     path: str
@@ -35,15 +46,15 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Adam, for each network. Lazy regularization corrects lr and betas on top of these.
+    """Adam of each network, before the correction for lazy regularization.
 
     Attributes:
-        order: which network takes its step first in an iteration.
-        generator_lr: learning rate of the generator.
-        discriminator_lr: learning rate of the discriminator.
+        order: the network that takes its step first in an iteration.
+        generator_lr: learning rate of the generator, where `growth.lrs` has no other.
+        discriminator_lr: learning rate of the discriminator, where `growth.lrs` has no other.
         beta1: decay of the first moment.
         beta2: decay of the second moment.
-        eps: added to the root of the second moment.
+        eps: added to the square root of the second moment.
     """
 
     order: Literal["generator-first", "discriminator-first"] = "generator-first"
@@ -60,32 +71,34 @@ class OptimConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
-                    f"optim.{name} {getattr(self, name)}",
-                    expected="from 0 to below 1",
-                    fix="choose another decay",
+                    f"optim.{name} must be from 0 to below 1, got {getattr(self, name):g}"
                 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmaConfig:
-    """Running means that do not take part in training.
+    """Exponential moving averages (EMA): of the generator's weights, and of w.
 
     Attributes:
-        half_life_kimg: of the generator's weights, in thousands of images.
-        rampup: the half-life is at most this share of the images shown; None for no ramp.
-        beta: share of the old weights that stays in each iteration, whatever its batch, in place
-            of the half-life; None for the half-life.
-        w_avg_beta: share of the old mean of w that stays in each iteration.
+        half_life_kimg: half-life of the EMA of weights, in thousands of images. None: that of the
+            preset.
+        rampup: upper bound of the half-life, as a fraction of the images shown so far. None: no
+            bound.
+        beta: decay of the EMA of weights per iteration, in place of the half-life. None: the
+            half-life decides.
+        w_avg_beta: decay of the EMA of w per iteration: 0.995 in the code of StyleGAN and
+            StyleGAN2, 0.998 in that of StyleGAN3.
     """
 
-    half_life_kimg: float = 10.0
+    half_life_kimg: float | None = 10.0
     rampup: float | None = None
     beta: float | None = None
     w_avg_beta: float = 0.998
 
     def __post_init__(self) -> None:
         """Check every value."""
-        check_positive("ema.half_life_kimg", self.half_life_kimg)
+        if self.half_life_kimg is not None:
+            check_positive("ema.half_life_kimg", self.half_life_kimg)
         if self.rampup is not None:
             check_positive("ema.rampup", self.rampup)
         if self.beta is not None:
@@ -95,43 +108,51 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GrowthConfig:
-    """Progressive growing: how the resolution follows from the images shown.
+    """Progressive growing: the resolution as a function of the images shown.
 
     Attributes:
-        initial_resolution: side of the first images, a power of two from 4.
-        train_kimg: length of each stage at one resolution, in thousands of images.
-        fade_kimg: length of each fade to the next one.
-        batches: images in an iteration, by resolution; `RunConfig.batch` where none is named.
-        lrs: learning rate of both networks, by resolution; those of `optim` where none is named.
+        initial_resolution: side of the first images, a power of two from 4. None: the side that
+            the initial weights have grown to.
+        train_kimg: length of each stage at one resolution, in thousands of images. None: that of
+            the preset, shortened in proportion for a shorter run.
+        fade_kimg: length of each fade to the next resolution. None: as for `train_kimg`.
+        batches: batch size by resolution, `batch` for those that are not named. None: those of
+            the preset, scaled by the batch size.
+        lrs: learning rate of both networks by resolution; those of `optim` for others. None: those
+            of the preset.
     """
 
-    initial_resolution: int = 8
-    train_kimg: float = 600.0
-    fade_kimg: float = 600.0
-    batches: dict[str, int] = field(default_factory=dict)
-    lrs: dict[str, float] = field(default_factory=dict)
+    initial_resolution: int | None = 8
+    train_kimg: float | None = 600.0
+    fade_kimg: float | None = 600.0
+    batches: dict[str, int] | None = field(default_factory=dict)
+    lrs: dict[str, float] | None = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every value."""
-        _ = self.schedule
+        # a value that is not decided yet cannot be wrong
+        Growth(
+            initial_resolution=self.initial_resolution or SMALLEST,
+            train_kimg=self.train_kimg or 0.0,
+            fade_kimg=1.0 if self.fade_kimg is None else self.fade_kimg,
+        )
         for name in ("batches", "lrs"):
-            for key, value in getattr(self, name).items():
+            for key, value in (getattr(self, name) or {}).items():
                 side = int(key) if key.isdecimal() else 0
                 if side < SMALLEST or side & (side - 1) or key != str(side):
                     raise ConfigError(
-                        f"growth.{name} with a key {key!r}",
-                        expected=f"resolutions, powers of two from {SMALLEST}",
-                        fix=f"write growth.{name}=8:...,16:...",
+                        f"growth.{name} must be pairs of a resolution (a power of two from "
+                        f"{SMALLEST}) and a value, such as 8:...,16:..., got the key {key!r}"
                     )
                 check_positive(f"growth.{name} at {key}", value)
 
     @property
     def schedule(self) -> Growth:
-        """The arithmetic of it."""
+        """The level of detail as a function of the images shown."""
         return Growth(
-            initial_resolution=self.initial_resolution,
-            train_kimg=self.train_kimg,
-            fade_kimg=self.fade_kimg,
+            initial_resolution=decided(self.initial_resolution, "growth.initial_resolution"),
+            train_kimg=decided(self.train_kimg, "growth.train_kimg"),
+            fade_kimg=decided(self.fade_kimg, "growth.fade_kimg"),
         )
 
 
@@ -140,25 +161,30 @@ class OutputConfig:
     """The length of a run and what it writes. A resumed run may change all of it.
 
     Attributes:
-        total_kimg: length of the run, in thousands of real images shown.
-        tick_kimg: interval between two lines of the log.
-        snapshot_kimg: interval between two snapshots, each with a grid of samples.
-        checkpoint_kimg: interval between two checkpoints.
+        total_kimg: length of the run, in thousands of real images shown. A run that is shorter
+            than its preset compresses the schedule of progressive growing.
+        tick_kimg: interval between two lines of the log. None: that of the preset, or a 200th of
+            the run if that is shorter.
+        snapshot_kimg: interval between two snapshots, each with a grid of samples. None: that of
+            the preset, or a 20th of the run if that is shorter.
+        checkpoint_kimg: interval between two checkpoints. None: that of the snapshots.
         keep_checkpoints: number of checkpoints that are kept.
         samples: number of images in the grid of samples.
     """
 
     total_kimg: float = 25000.0
-    tick_kimg: float = 4.0
-    snapshot_kimg: float = 200.0
-    checkpoint_kimg: float = 200.0
+    tick_kimg: float | None = 4.0
+    snapshot_kimg: float | None = 200.0
+    checkpoint_kimg: float | None = 200.0
     keep_checkpoints: int = 2
     samples: int = 64
 
     def __post_init__(self) -> None:
         """Check every value."""
         for entry in dataclasses.fields(self):
-            check_positive(f"output.{entry.name}", getattr(self, entry.name))
+            value = getattr(self, entry.name)
+            if value is not None:
+                check_positive(f"output.{entry.name}", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +194,7 @@ class RuntimeConfig:
     Another device draws other noise; the other options change results by rounding at most.
 
     Attributes:
-        device: "cpu", "cuda" or "mps".
+        device: device to compute on. None: the first available of cuda, mps and cpu.
         workers: worker processes that decode images, used if the images do not fit in memory.
         cache_gb: memory for decoded images, in GB.
         batch_gpu: micro-batch size per process; gradients are accumulated over the process's
@@ -179,7 +205,7 @@ class RuntimeConfig:
             derivatives. Compiling takes minutes at the start.
     """
 
-    device: str = "cpu"
+    device: str | None = "cpu"
     workers: int = 2
     cache_gb: float = 4.0
     batch_gpu: int | None = None
@@ -198,12 +224,55 @@ MOVED = {
     f"output.{name}": f"runtime.{name}"
     for name in ("device", "workers", "cache_gb", "batch_gpu", "compile")
 } | {"output.recompute": "runtime.activation_checkpointing"}
-"""Names of fields in version 0.1, and their names now."""
+"""Names of options in version 0.1, and their names now."""
+
+SHORT_NAMES = {
+    "data": ("data.path",),
+    "mirror": ("data.mirror",),
+    "cond": ("data.labels",),
+    "on_bad": ("data.on_bad",),
+    "kimg": ("output.total_kimg",),
+    "total_kimg": ("output.total_kimg",),
+    "snapshot_kimg": ("output.snapshot_kimg",),
+    "checkpoint_kimg": ("output.checkpoint_kimg",),
+    "gamma": ("loss.gamma",),
+    "channel_base": ("generator.channel_base", "discriminator.channel_base"),
+    "channel_max": ("generator.channel_max", "discriminator.channel_max"),
+    "device": ("runtime.device",),
+    "workers": ("runtime.workers",),
+    "batch_gpu": ("runtime.batch_gpu",),
+}
+"""Short names of options; some set two fields."""
+
+BY_RULE = (
+    "loss.gamma",
+    "precision",
+    "ema.half_life_kimg",
+    "growth.initial_resolution",
+    "growth.train_kimg",
+    "growth.fade_kimg",
+    "growth.batches",
+    "growth.lrs",
+    "output.tick_kimg",
+    "output.snapshot_kimg",
+    "output.checkpoint_kimg",
+    "runtime.device",
+)
+"""Options for which None means that `training.configure.resolve` decides."""
+
+FROM_IMAGES = tuple(
+    f"{network}.{name}"
+    for network in ("generator", "discriminator")
+    for name in ("resolution", "img_channels", "c_dim")
+)
+"""Fields of the networks that follow from the images; they are no options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """All options of one run.
+
+    Options may be left to rules by None; `training.configure.resolve` decides them.
 
     Attributes:
         preset: the row of the preset table that the run started from.
@@ -213,15 +282,19 @@ class RunConfig:
         data: the real images.
         loss: loss terms and their weights.
         optim: Adam.
-        ema: running means.
+        ema: moving averages.
         growth: progressive growing; None trains at the full resolution from the start.
         output: length of the run, and what it writes when.
         runtime: device, memory and processes.
-        batch: images in an iteration, at the full resolution.
-        seed: of everything random.
-        precision: of the convolutions; weights and sums of RGB stay float32. "tf32" lets CUDA
-            round their inputs; "fp16" is float16 in the four highest resolutions of StyleGAN2.
-        init_from: where the initial weights came from; None for random ones.
+        batch: images per iteration over all ranks, at the full resolution. Batch sizes of smaller
+            resolutions are scaled with it.
+        seed: seed of everything random.
+        precision: precision of the convolutions. Weights, the sum of RGB and losses stay in
+            float32. "tf32" lets CUDA round inputs of convolutions; "fp16" is float16 in the four
+            highest resolutions of StyleGAN2. None: bf16 on hardware that supports it natively,
+            else fp32.
+        init_from: start from these weights: any source that `stylegan convert` reads, or a run.
+            None: random weights.
     """
 
     preset: str
@@ -237,61 +310,61 @@ class RunConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     batch: int = 32
     seed: int = 0
-    precision: Precision = "fp32"
+    precision: Precision | None = "fp32"
     init_from: str | None = None
 
     def __post_init__(self) -> None:
-        """Check what concerns more than one part."""
+        """Check what concerns this level only; `check` compares the sections."""
         check_family(self.family)
         check_positive("batch", self.batch)
+
+    def check(self) -> None:
+        """Check that every option is decided, and that the sections fit each other.
+
+        Raises:
+            ConfigError: if they do not.
+        """
+        if names := undecided(self):
+            raise ConfigError(f"{', '.join(names)} must be decided first, by `resolve`")
         if self.precision == "fp16" and self.family != "stylegan2":
             raise ConfigError(
-                f"precision fp16 for {self.family}",
-                expected="stylegan2, whose layers keep within its range",
-                fix="add --precision bf16",
+                f"precision fp16 works for stylegan2 only, not for {self.family}; use bf16"
             )
         if self.data.labels != (self.generator.c_dim > 0):
             raise ConfigError(
-                f"c_dim {self.generator.c_dim} with data.labels {self.data.labels}",
-                expected="labels for a network that has some, and the reverse",
-                fix="add --cond, which sets both, or leave both out",
+                f"data.labels is {self.data.labels} with a c_dim of {self.generator.c_dim}; --cond "
+                "sets both"
             )
         for name in ("resolution", "img_channels", "c_dim"):
-            if getattr(self.generator, name) != getattr(self.discriminator, name):
+            values = [getattr(network, name) for network in (self.generator, self.discriminator)]
+            if values[0] != values[1]:
                 raise ConfigError(
-                    f"generator.{name} {getattr(self.generator, name)} and "
-                    f"discriminator.{name} {getattr(self.discriminator, name)}",
-                    expected="the same value",
-                    fix="set both",
+                    f"generator.{name} and discriminator.{name} must be equal, got {values[0]} "
+                    f"and {values[1]}"
                 )
         batches = {"batch": self.batch}
         if self.growth is not None:
             _check_growth(self, self.growth)
-            batches |= {f"growth.batches {key}": n for key, n in self.growth.batches.items()}
+            batches |= {
+                f"growth.batches {key}": n for key, n in (self.growth.batches or {}).items()
+            }
         for name, batch in batches.items():
             _check_batch(name, batch, self)
         group = max(group_of(self, batch) for batch in batches.values())
         if self.runtime.batch_gpu is not None and self.runtime.batch_gpu < group:
             raise ConfigError(
-                f"--batch-gpu {self.runtime.batch_gpu}",
-                expected=f"at least {group} images, which D compares with one another "
-                "(discriminator.mbstd_group_size)",
-                fix="raise it",
+                f"batch_gpu must be at least {group}, the group size of minibatch std "
+                f"(discriminator.mbstd_group_size), got {self.runtime.batch_gpu}"
             )
         _check_styles(self)
         architectures = [_architecture(self.generator), _architecture(self.discriminator)]
         if architectures[0] == "mipmap" != architectures[1]:
             raise ConfigError(
-                f"generator.architecture mipmap with discriminator.architecture {architectures[1]}",
-                expected="mipmap for both: no other discriminator takes images of several sizes",
-                fix="add --set discriminator.architecture=mipmap",
+                "generator.architecture mipmap needs discriminator.architecture mipmap, got "
+                f"{architectures[1]}: no other discriminator takes an image pyramid"
             )
         if self.loss.adversarial == "wgan-gp" and architectures[0] == "mipmap":
-            raise ConfigError(
-                "loss.adversarial wgan-gp with images at each resolution",
-                expected="logistic",
-                fix="take another loss, or networks of another preset",
-            )
+            raise ConfigError("loss.adversarial wgan-gp does not support architecture mipmap")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data, from which `from_json` makes an equal config."""
@@ -302,28 +375,117 @@ class RunConfig:
         """Make a config from what `to_json` returned, also in version 0.1.
 
         Raises:
-            ConfigError: if a field is unknown, missing or of another type.
+            ConfigError: if a field is unknown, missing or of another type, or the sections do not
+                fit each other.
         """
-        data = _migrated(data)
+        config = cls._built(_migrated(data))
+        config.check()
+        return config
+
+    @classmethod
+    def _built(cls, data: dict[str, Any]) -> Self:
         family = data.get("family") if isinstance(data, dict) else None
         if family is not None:
             check_family(family)
         return typing.cast(Self, fields.build(cls, data, types_of=_types_of(family)))
 
-    def with_overrides(self, *overrides: str) -> Self:
-        """Return a config with fields replaced, as by `with_overrides("optim.beta2=0.999")`.
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """Return a config with options replaced. Whether its sections fit is checked by `check`.
 
-        A field of `growth` also switches growing on, with the defaults of the other fields.
+        An option of `growth` switches growing on, with the defaults of the others; None or "none"
+        for `growth` switches it off.
+
+        Args:
+            options: values by name, as `canonical` takes them. A value may be given as text.
 
         Raises:
-            ConfigError: if a field is unknown or the text is not of its type.
+            ConfigError: if an option does not exist, or its value is not of its type.
         """
-        data = self.to_json()
-        for override in overrides:
-            key, equals, value = override.partition("=")
-            text = MOVED.get(key.strip(), key) + equals + value
-            fields.override(type(self), data, text, types_of=_types_of(self.family))
-        return type(self).from_json(data)
+        types_of, data = _types_of(self.family), self.to_json()
+        known = fields.leaves(type(self), types_of)
+        for name, value in canonical(options, self.family).items():
+            kind = known.get(name, GrowthConfig | None)
+            of_kind = fields.parse if isinstance(value, str) else fields.checked
+            section, key = data, name
+            if "." in name:
+                first, key = name.split(".")
+                section = data[first] = data[first] or {}
+            section[key] = of_kind(value, kind, name)
+        return self._built(data)
+
+    def with_overrides(self, *overrides: str) -> Self:
+        """Return a config with options replaced, as by `with_overrides("optim.beta2=0.999")`.
+
+        Raises:
+            ConfigError: if an option does not exist, the text is not of its type, or the sections
+                do not fit each other.
+        """
+        config = self.with_options(split_overrides(overrides))
+        config.check()
+        return config
+
+
+def undecided(config: RunConfig) -> list[str]:
+    """Return the names of the options that a rule has to decide still."""
+    values = fields.flat(config.to_json())
+    return [name for name in BY_RULE if name in values and values[name] is None]
+
+
+def canonical(options: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """Return options by their full names, such as "loss.gamma".
+
+    Args:
+        options: values by name: a full name; one of `SHORT_NAMES`; a section with a mapping or a
+            dataclass of its options; a name of version 0.1. Dashes count as underscores.
+        family: the model family, which decides the options of the networks.
+
+    Raises:
+        ConfigError: if an option does not exist, or follows from the images.
+    """
+    known = fields.leaves(RunConfig, _types_of(family)).keys() - {"family", "preset", *FROM_IMAGES}
+    sections = {name.partition(".")[0] for name in known if "." in name}
+    result: dict[str, Any] = {}
+    for given, value in options.items():
+        name = given.replace("-", "_")
+        name = MOVED.get(name, name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+            value = {key: item for key, item in value.items() if f"{name}.{key}" in known}
+        if name in sections and isinstance(value, Mapping):
+            inner = {f"{name}.{key}": item for key, item in value.items()}
+            result |= canonical(inner, family)
+        elif name in SHORT_NAMES:
+            result |= dict.fromkeys(SHORT_NAMES[name], value)
+        elif name in known or name == "growth":
+            result[name] = value
+        elif name in FROM_IMAGES:
+            raise ConfigError(f"option {name} follows from the images; see --resolution and --cond")
+        else:
+            raise fields.unknown(given, [*SHORT_NAMES, *sorted(known)], what="option")
+    return result
+
+
+def option_types(family: str) -> dict[str, Any]:
+    """Return the types of all options of a family, by full name."""
+    types = fields.leaves(RunConfig, _types_of(family))
+    return {
+        name: kind for name, kind in types.items() if name not in ("family", "preset", *FROM_IMAGES)
+    }
+
+
+def split_overrides(overrides: typing.Iterable[str]) -> dict[str, str]:
+    """Return options from texts such as "optim.beta2=0.999".
+
+    Raises:
+        ConfigError: if a text has another form.
+    """
+    result = {}
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"an option must be given as NAME=VALUE, got {text!r}")
+        result[name.strip()] = value.strip()
+    return result
 
 
 def _migrated(data: dict[str, Any]) -> dict[str, Any]:
@@ -360,30 +522,27 @@ def _architecture(network: GeneratorConfig | DiscriminatorConfig) -> str:
 
 
 def _check_styles(config: RunConfig) -> None:
-    """Refuse losses on styles where nothing maps z to them."""
+    """Refuse losses on styles where the generator has no mapping network."""
     for name in ("pl_weight", "mixing_prob"):
         weight = getattr(config.loss, name)
         if weight > 0 and getattr(config.generator, "mapping_layers", 0) == 0:
             raise ConfigError(
-                f"loss.{name} {weight:g} with a generator that has no mapping network",
-                expected="0",
-                fix=f"leave loss.{name} out, or take a preset with styles, from stylegan-c on",
+                f"loss.{name} must be 0 for a generator without a mapping network, got {weight:g}"
             )
 
 
 def _check_growth(config: RunConfig, growth: GrowthConfig) -> None:
     for name in ("generator", "discriminator"):
-        if (found := _architecture(getattr(config, name))) != "growing":
+        if (architecture := _architecture(getattr(config, name))) != "growing":
             raise ConfigError(
-                f"growth with {name}.architecture {found}",
-                expected="networks that grow",
-                fix="set growth=none, or take a preset that grows",
+                f"growth needs networks that grow, got {name}.architecture {architecture}; set "
+                "growth to none"
             )
-    if growth.initial_resolution > config.generator.resolution:
+    first = growth.schedule.initial_resolution
+    if first > config.generator.resolution:
         raise ConfigError(
-            f"growth.initial_resolution {growth.initial_resolution}",
-            expected=f"at most the resolution, {config.generator.resolution}",
-            fix="lower it",
+            f"growth.initial_resolution must be at most the resolution, "
+            f"{config.generator.resolution}, got {first}"
         )
 
 
@@ -394,60 +553,56 @@ def _check_batch(name: str, batch: int, config: RunConfig) -> None:
         ),
         "loss.pl_batch_shrink": config.loss.pl_batch_shrink if config.loss.pl_weight > 0 else 1,
     }
-    for part, divisor in divisors.items():
+    for option, divisor in divisors.items():
         if batch % divisor:
-            raise ConfigError(
-                f"{name} {batch}",
-                expected=f"a multiple of {part} {divisor}",
-                fix="change one of the two",
-            )
+            raise ConfigError(f"{name} must be a multiple of {option} {divisor}, got {batch}")
 
 
 def group_of(config: RunConfig, batch: int, *, shrink: int = 1) -> int:
-    """Return how many rows of a batch must not be torn: those that D compares with one another.
+    """Return the size of a group of minibatch std, which is never split.
+
+    Groups are never split across ranks or micro-batches.
 
     Args:
-        config: the run's options.
-        batch: rows of the main phases.
-        shrink: by how much that of the phase in question is smaller, as are its groups.
+        config: options of the run.
+        batch: batch size of the main phases.
+        shrink: divisor of the batch size in the phase in question; it divides the groups too.
     """
     group = stddev_group(config.discriminator.mbstd_group_size, batch)
     return group // shrink if group % shrink == 0 else 1
 
 
 def check_processes(config: RunConfig, num: int) -> None:
-    """Check that each of `num` processes gets a share of every batch.
+    """Check a config before training with `num` ranks: each needs a shard of every batch.
 
     Raises:
-        ConfigError: if one would have nothing to do.
+        ConfigError: if a rank would have nothing to do, or the config cannot work at all.
     """
-    batches = (
-        [config.batch] if config.growth is None else [config.batch, *config.growth.batches.values()]
-    )
+    config.check()
+    batches = [config.batch]
+    if config.growth is not None:
+        batches += decided(config.growth.batches, "growth.batches").values()
     for batch in batches:
         group = group_of(config, batch)
         if batch // group < num:
             raise ConfigError(
-                f"batch {batch} in groups of {group} (discriminator.mbstd_group_size) for {num} "
-                "processes",
-                expected=f"at least {num * group} images, a group for each process",
-                fix="raise --batch or the batches of growth, or start fewer processes",
+                f"batch {batch} in groups of {group} (discriminator.mbstd_group_size) cannot be "
+                f"split over {num} ranks; it must be at least {num * group}"
             )
         shrink = config.loss.pl_batch_shrink
         group = group_of(config, batch, shrink=shrink)
         if config.loss.pl_weight > 0 and batch // shrink // group < num:
             raise ConfigError(
-                f"path lengths of {batch // shrink} images in groups of {group} for {num} "
-                "processes",
-                expected=f"at least {num * group} images, a group for each process",
-                fix="raise --batch, lower loss.pl_batch_shrink, or start fewer processes",
+                f"path lengths of {batch // shrink} images in groups of {group} cannot be split "
+                f"over {num} ranks; raise --batch or lower loss.pl_batch_shrink"
             )
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """List the fields that differ and would change what is computed, as "field: old -> new".
 
-    Where the images lie and how bad ones are met is none of them: the fingerprint is compared.
+    The path of the images and the handling of bad ones are not compared, as the fingerprint of
+    the images is.
     """
     before, after = fields.flat(old.to_json()), fields.flat(new.to_json())
     harmless = ("output.", "runtime.", "preset", "data.path", "data.on_bad")
@@ -461,8 +616,4 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
 def check_family(family: str) -> None:
     """Raise ConfigError unless there is such a family."""
     if family not in list(FAMILIES):
-        raise ConfigError(
-            f"family {family!r}",
-            expected="one of " + ", ".join(FAMILIES),
-            fix="choose one of these",
-        )
+        raise ConfigError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")

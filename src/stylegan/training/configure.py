@@ -1,309 +1,320 @@
-"""From a preset and a user's choices to the options of a run: the rules."""
+"""From a preset and a user's options to the options of a run: the rules."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 
-from stylegan.errors import ConfigError, check_positive
+from stylegan.devices import resolve_device
+from stylegan.errors import ConfigError, decided
 from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
-from stylegan.models.registry import FAMILIES, configs_for
+from stylegan.models.registry import FAMILIES
 from stylegan.ops.normalize import stddev_group
+from stylegan.training import fields
 from stylegan.training.config import (
-    DataConfig,
+    FROM_IMAGES,
     EmaConfig,
     GrowthConfig,
-    OptimConfig,
     OutputConfig,
     Precision,
     RunConfig,
-    RuntimeConfig,
 )
-from stylegan.training.presets import PRESETS, Preset
-
-OPTIONS = {
-    "preset": "--preset",
-    "data.path": "--data",
-    "data.mirror": "--mirror",
-    "data.on_bad": "--on-bad",
-    "data.labels": "--cond",
-    "generator.c_dim": "--cond",
-    "discriminator.c_dim": "--cond",
-    "generator.resolution": "--resolution",
-    "discriminator.resolution": "--resolution",
-    "batch": "--batch",
-    "seed": "--seed",
-    "precision": "--precision",
-    "init_from": "--init-from",
-    "loss.gamma": "--gamma",
-    "output.total_kimg": "--total-kimg",
-    "output.snapshot_kimg": "--snapshot-kimg",
-    "output.checkpoint_kimg": "--checkpoint-kimg",
-    "runtime.device": "--device",
-    "runtime.workers": "--workers",
-    "runtime.batch_gpu": "--batch-gpu",
-}
-"""Fields of the config that `stylegan train` has an option for."""
+from stylegan.training.presets import PRESETS, find_preset
 
 MIN_TICKS = 200
-"""A run has at least so many lines in its log ..."""
+"""A run has at least this number of lines in its log ..."""
 MIN_SNAPSHOTS = 20
-"""... and at least so many snapshots and checkpoints."""
+"""... and at least this number of snapshots and checkpoints."""
 GAMMA_RULE = "0.0002 * resolution^2 / batch (Karras et al. 2020, ADA, appendix C)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """What a user chose on top of a preset; None takes the preset's value.
-
-    Attributes:
-        resolution: side of the images, in pixels.
-        img_channels: 1 for grey images, 3 for RGB.
-        batch: images in an iteration, at the full resolution; those of smaller ones follow.
-        batch_gpu: images that a process computes with at once; None for its share of the batch.
-        total_kimg: length of the run; a shorter one grows faster, and reports more often.
-        gamma: weight of R1.
-        channel_base: channels of a block times its resolution.
-        channel_max: most channels of a block.
-        mirror: show each image flipped as well.
-        on_bad: what to do with images that cannot be used.
-        label_dim: width of the set's labels, which the networks then learn; 0 for none.
-        checkpoint_kimg: distance of two checkpoints.
-        snapshot_kimg: distance of two snapshots.
-        seed: of everything random.
-        device: "cpu", "cuda" or "mps".
-        workers: processes that decode images.
-        precision: None takes bfloat16 where the device computes fast in it.
-        init_from: where the initial weights come from.
-        overrides: fields of RunConfig as "optim.beta2=0.999", applied last.
-    """
-
-    resolution: int
-    img_channels: int = 3
-    batch: int | None = None
-    batch_gpu: int | None = None
-    total_kimg: float | None = None
-    gamma: float | None = None
-    channel_base: int | None = None
-    channel_max: int | None = None
-    mirror: bool = False
-    on_bad: Literal["skip", "fail"] = "skip"
-    label_dim: int = 0
-    checkpoint_kimg: float | None = None
-    snapshot_kimg: float | None = None
-    seed: int = 0
-    device: str = "cpu"
-    workers: int = 2
-    precision: Precision | None = None
-    init_from: str | None = None
-    overrides: Sequence[str] = ()
+CHOSEN = "chosen"
+OF_PRESET = "the preset's"
+Reasons = dict[str, str]
+"""For each option that a rule decided, why."""
 
 
 def configure(
-    name: str,
-    data_path: str,
-    choices: Choices,
+    preset: str,
+    options: Mapping[str, Any] | None = None,
     *,
+    resolution: int,
+    img_channels: int = 3,
+    label_dim: int = 0,
     initial: Sequence[GeneratorConfig | DiscriminatorConfig] | None = None,
     grown_to: int | None = None,
-) -> tuple[RunConfig, dict[str, str]]:
-    """Resolve a preset and a user's choices to the options of a run.
+) -> tuple[RunConfig, Reasons]:
+    """Return the options of a run from a preset, initial weights and a user's options.
 
     Args:
-        name: a key of `PRESETS`.
-        data_path: the real images.
-        choices: what the user chose.
-        initial: architectures of the networks to start from. They replace the preset's, but
-            for the resolution and what `choices` names.
-        grown_to: the side that the initial weights have grown to, from which a growing run goes
-            on; None for this run's resolution.
+        preset: a key of `PRESETS`.
+        options: what the user gave, as `RunConfig.with_options` takes it. It replaces the preset's
+            options and those of the initial networks.
+        resolution: side of the images, in pixels.
+        img_channels: 1 for grey images, 3 for RGB.
+        label_dim: width of the labels that the networks learn, 0 for none.
+        initial: options of the networks to start from. They replace the preset's, except for the
+            fields that follow from the images.
+        grown_to: side that the initial weights have grown to, from which a growing run goes on.
+            None: the resolution of this run.
 
     Returns:
-        The config, and for each value that a rule chose, its reason.
+        The config, and the reason for each value that a rule decided, in order.
 
     Raises:
         ConfigError: if a name is unknown or a value cannot work.
     """
-    if name not in PRESETS:
-        raise ConfigError(
-            f"preset {name!r}", expected="one of " + ", ".join(PRESETS), fix="choose one of these"
-        )
-    preset = PRESETS[name]
-    widths = {"channel_base": choices.channel_base, "channel_max": choices.channel_max}
-    chosen = {key: value for key, value in widths.items() if value is not None}
-    chosen |= {"img_channels": choices.img_channels, "c_dim": choices.label_dim}
-    family, generator, discriminator = configs_for(
-        preset.configuration, choices.resolution, **chosen
-    )
-    reasons: dict[str, str] = {}
+    start = find_preset(preset).start
+    reasons: Reasons = {}
     if initial is not None:
-        _check_same_family(initial, family, name)
-        own = {"generator": generator, "discriminator": discriminator}
-        generator, discriminator = _adopted(initial, generator, discriminator, chosen)
-        found = {"generator": generator, "discriminator": discriminator}
-        reasons = dict.fromkeys(_changed(own, found), "that of the initial weights")
-    _refuse_flags(choices.overrides)
-    batch = preset.batch if choices.batch is None else choices.batch
-    if batch < 1:
-        raise ConfigError(f"--batch {batch}", expected="1 or more", fix="raise it")
-    total_kimg = _first(choices.total_kimg, preset.kimg)
-    check_positive("output.total_kimg", total_kimg)
-    group = stddev_group(discriminator.mbstd_group_size, batch)
-    gamma, gamma_reason = _gamma(preset, choices, batch)
-    precision, precision_reason = _precision(choices)
-    growth = _growth(preset, choices.resolution, batch, group=group, total_kimg=total_kimg)
-    half_life = preset.half_life_kimg
-    snapshot_kimg = _first(
-        choices.snapshot_kimg, min(preset.snapshot_kimg, total_kimg / MIN_SNAPSHOTS)
+        start, reasons = _adopted(start, initial, label_dim)
+    config = start.with_options(options or {})
+    reasons = {
+        name: reason
+        for name, reason in reasons.items()
+        if _value(config, name) == _value(start, name)
+    }
+    config, more = resolve(
+        config,
+        resolution=resolution,
+        img_channels=img_channels,
+        label_dim=label_dim,
+        grown_to=grown_to,
     )
-    config = RunConfig(
-        preset=name,
-        family=family,
-        generator=generator,
-        discriminator=discriminator,
-        data=DataConfig(
-            path=data_path,
-            mirror=choices.mirror,
-            on_bad=choices.on_bad,
-            labels=choices.label_dim > 0,
-        ),
-        loss=replace(preset.loss, gamma=gamma),
-        optim=OptimConfig(order=preset.order, generator_lr=preset.lr, discriminator_lr=preset.lr),
-        ema=EmaConfig(
-            half_life_kimg=batch * 10 / 32 if half_life is None else half_life,
-            # a source brings its own average, which a ramp would throw away
-            rampup=preset.rampup if initial is None else None,
-            # a share for each iteration: the same half-life in images at any batch
-            beta=None if preset.ema_beta is None else preset.ema_beta ** (batch / preset.batch),
-        ),
-        growth=growth,
-        output=OutputConfig(
-            total_kimg=total_kimg,
-            tick_kimg=min(preset.tick_kimg, total_kimg / MIN_TICKS),
-            snapshot_kimg=snapshot_kimg,
-            checkpoint_kimg=_first(choices.checkpoint_kimg, snapshot_kimg),
-        ),
-        runtime=RuntimeConfig(
-            device=choices.device, workers=choices.workers, batch_gpu=choices.batch_gpu
-        ),
-        batch=batch,
-        seed=choices.seed,
+    return config, reasons | more
+
+
+def resolve(
+    config: RunConfig,
+    *,
+    resolution: int,
+    img_channels: int = 3,
+    label_dim: int = 0,
+    grown_to: int | None = None,
+) -> tuple[RunConfig, Reasons]:
+    """Return a config in which every option is decided.
+
+    Args:
+        config: options of a run; None, in the options of `config.BY_RULE`, is replaced.
+        resolution: side of the images, in pixels.
+        img_channels: 1 for grey images, 3 for RGB.
+        label_dim: width of the labels that the networks learn, 0 for none.
+        grown_to: side that the initial weights have grown to. None: `resolution`.
+
+    Returns:
+        The config, and the reason for each value that a rule decided, in order. Gamma and precision
+        always have one.
+
+    Raises:
+        ConfigError: if a value cannot work.
+    """
+    # in a config of no preset, None takes the values of StyleGAN2
+    row = PRESETS.get(config.preset, PRESETS["stylegan2-f"])
+    config = _fitted_to_images(config, resolution, img_channels, label_dim)
+    device = resolve_device(config.runtime.device or "auto").type
+    gamma, gamma_reason = _gamma(config, row.run)
+    precision, precision_reason = _precision(config, row.run, device)
+    reasons = {"loss.gamma": gamma_reason, "precision": precision_reason}
+    if config.growth is not None:
+        if config.growth.initial_resolution is None:
+            reasons["growth.initial_resolution"] = "so far the initial weights have grown"
+        config = replace(
+            config, growth=_growth(config, config.growth, row.run, grown_to=grown_to or resolution)
+        )
+    config = replace(
+        config,
+        loss=replace(config.loss, gamma=gamma),
         precision=precision,
-        init_from=choices.init_from,
+        ema=_ema(config, row.run),
+        output=_output(config, row.run),
+        runtime=replace(config.runtime, device=device),
     )
-    reasons |= {"loss.gamma": gamma_reason, "precision": precision_reason}
-    if initial is not None and config.growth is not None:
-        first = min(grown_to or choices.resolution, choices.resolution)
-        config = replace(config, growth=replace(config.growth, initial_resolution=first))
-        reasons["growth.initial_resolution"] = "so far the initial weights have grown"
-    return config.with_overrides(*choices.overrides), reasons
+    config.check()
+    return config, reasons
 
 
-def _growth(
-    preset: Preset, resolution: int, batch: int, *, group: int, total_kimg: float
-) -> GrowthConfig | None:
-    """Fit the preset's growth to a run: to its resolution, its batch and its length."""
-    growth = preset.growth
-    if growth is None:
-        return None
-    # A longer run goes on at the full resolution, as the published ones on LSUN do.
-    pace = min(total_kimg / preset.kimg, 1.0)
-    scale = batch / preset.batch
-    return replace(
-        growth,
-        train_kimg=growth.train_kimg * pace,
-        fade_kimg=growth.fade_kimg * pace,
-        batches={
-            side: max(round(num * scale / group), 1) * group
-            for side, num in growth.batches.items()
-            if growth.initial_resolution <= int(side) < resolution
-        },
-        lrs={side: lr for side, lr in growth.lrs.items() if int(side) <= resolution},
-    )
+def published_run(preset: str) -> RunConfig | None:
+    """Return the published run of a preset; None if nobody has published one."""
+    row = find_preset(preset)
+    return row.run if row.is_published else None
 
 
-def _first(chosen: float | None, default: float) -> float:
-    return default if chosen is None else chosen
+def deviations(config: RunConfig, published: RunConfig) -> list[str]:
+    """List how a run differs from a published one, as "precision = bf16 (published: fp32)".
 
+    Images, labels, seed, device and intervals are not compared.
 
-def _refuse_flags(overrides: Sequence[str]) -> None:
-    """Refuse fields with an option of their own: images and rules are chosen by the option."""
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if key in OPTIONS:
-            raise ConfigError(
-                f"--set {override}", expected=f"the option {OPTIONS[key]}", fix="use it instead"
-            )
-
-
-def _check_same_family(
-    initial: Sequence[GeneratorConfig | DiscriminatorConfig], family: str, preset: str
-) -> None:
-    known = FAMILIES[family]
-    for source in initial:
-        if type(source) not in (known.generator_config, known.discriminator_config):
-            raise ConfigError(
-                f"--init-from networks of another family than {preset}'s, {family}",
-                expected="those of one family",
-                fix="take a preset of the networks' family",
-            )
-
-
-def _adopted(
-    initial: Sequence[GeneratorConfig | DiscriminatorConfig],
-    generator: Any,
-    discriminator: Any,
-    chosen: dict[str, int],
-) -> tuple[GeneratorConfig, DiscriminatorConfig]:
-    own: dict[str, Any] = {**chosen, "resolution": generator.resolution}
-    source: Any
-    for source in initial:
-        if source.c_dim != chosen["c_dim"]:
-            raise ConfigError(
-                f"--init-from a network with labels of {source.c_dim} numbers (c_dim)",
-                expected=f"{chosen['c_dim']} as in this run; 0 is no labels",
-                fix="choose another network, or change --cond or the set's labels",
-            )
-        if hasattr(source, "z_dim"):
-            generator = replace(source, **own)
-        else:
-            discriminator = replace(source, **own)
-    return generator, discriminator
-
-
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List the fields in which two sets of networks' options differ."""
+    Args:
+        config: options of the run, decided.
+        published: options of the published run.
+    """
+    ignored = ("data.", "seed", "generator.img_channels", "generator.c_dim", "discriminator.")
+    before = fields.flat(published.to_json())
+    after = fields.flat(config.to_json())
+    names = [name for name in after if not name.startswith((*ignored, "output.", "runtime."))]
+    names += [name for name in after if name.startswith("discriminator.")]
     return [
-        f"{network}.{field.name}"
-        for network, config in new.items()
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != getattr(old[network], field.name)
+        f"{name} = {_text(after[name])} (published: {_text(before.get(name))})"
+        for name in (*names, "output.total_kimg")
+        if name in before and after[name] != before[name] and name not in _SAME_AS_GENERATOR
     ]
 
 
-def _gamma(preset: Preset, choices: Choices, batch: int) -> tuple[float, str]:
-    if choices.gamma is not None:
-        return choices.gamma, "chosen with --gamma"
-    side = choices.resolution
-    if preset.gamma is None:
+_SAME_AS_GENERATOR = (
+    "discriminator.resolution",
+    "discriminator.img_channels",
+    "discriminator.c_dim",
+)
+
+
+def _adopted(
+    start: RunConfig, initial: Sequence[GeneratorConfig | DiscriminatorConfig], label_dim: int
+) -> tuple[RunConfig, Reasons]:
+    """Replace the networks of a preset by those of the initial weights."""
+    family = FAMILIES[start.family]
+    networks: dict[str, Any] = {}
+    source: Any
+    for source in initial:
+        if type(source) not in (family.generator_config, family.discriminator_config):
+            raise ConfigError(
+                f"--init-from has networks of another family than preset {start.preset}, which is "
+                f"of family {start.family}"
+            )
+        if source.c_dim != label_dim:
+            raise ConfigError(
+                f"--init-from has a network with labels of {source.c_dim} numbers (c_dim), but "
+                f"this run has {label_dim}; change --cond or the labels of the images"
+            )
+        name = "generator" if hasattr(source, "z_dim") else "discriminator"
+        networks[name] = source
+    reasons = {
+        f"{name}.{entry.name}": "that of the initial weights"
+        for name, network in networks.items()
+        for entry in dataclasses.fields(network)
+        if getattr(network, entry.name) != getattr(getattr(start, name), entry.name)
+        and f"{name}.{entry.name}" not in FROM_IMAGES
+    }
+    # the initial weights bring their own average, which a ramp would discard
+    start = replace(start, **networks, ema=replace(start.ema, rampup=None))
+    if start.growth is not None:
+        start = replace(start, growth=replace(start.growth, initial_resolution=None))
+    return start, reasons
+
+
+def _fitted_to_images(
+    config: RunConfig, resolution: int, img_channels: int, label_dim: int
+) -> RunConfig:
+    sizes = {"resolution": resolution, "img_channels": img_channels, "c_dim": label_dim}
+    generator: Any = config.generator
+    widths = {}
+    if getattr(generator, "mapping_layers", None) == 0:  # w is z, followed by as many for labels
+        widths = {"w_dim": generator.z_dim * (2 if label_dim else 1)}
+    discriminator: Any = config.discriminator
+    return replace(
+        config,
+        generator=replace(generator, **sizes, **widths),
+        discriminator=replace(discriminator, **sizes),
+        data=replace(config.data, labels=label_dim > 0),
+    )
+
+
+def _gamma(config: RunConfig, of_preset: RunConfig) -> tuple[float, str]:
+    gamma, side = config.loss.gamma, config.generator.resolution
+    if gamma is not None:
+        return gamma, OF_PRESET if gamma == of_preset.loss.gamma else CHOSEN
+    if config.loss.adversarial == "wgan-gp":
         return 0.0, "WGAN-GP has a gradient penalty of its own"
-    if preset.gamma_resolution is None:
-        return preset.gamma, "the preset's, for short runs on some thousand images"
-    if (side, batch) == (preset.gamma_resolution, preset.batch):
-        return preset.gamma, f"published for {side}x{side} and a batch of {batch}"
-    return 0.0002 * side**2 / batch, GAMMA_RULE
+    if (side, config.batch) == (of_preset.generator.resolution, of_preset.batch):
+        published = decided(of_preset.loss.gamma, "loss.gamma")
+        return published, f"published for {side}x{side} and a batch of {config.batch}"
+    return 0.0002 * side**2 / config.batch, GAMMA_RULE
 
 
-def _precision(choices: Choices) -> tuple[Precision, str]:
-    if choices.precision is not None:
-        return choices.precision, "chosen with --precision"
-    if choices.device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+def _precision(config: RunConfig, of_preset: RunConfig, device: str) -> tuple[Precision, str]:
+    if config.precision is not None:
+        is_of_preset = config.precision == of_preset.precision
+        return config.precision, OF_PRESET if is_of_preset else CHOSEN
+    if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "this GPU computes in bfloat16"
     # get_capabilities came after the oldest torch that we support
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    for name, told in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")):
-        if choices.device == "cpu" and capabilities.get(name, False):
-            return "bf16", f"this CPU multiplies matrices in bfloat16 ({told})"
+    for name, extension in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX-512")):
+        if device == "cpu" and capabilities.get(name, False):
+            return "bf16", f"this CPU multiplies matrices in bfloat16 ({extension})"
     return "fp32", "this device is not known to be faster in bfloat16"
+
+
+def _ema(config: RunConfig, of_preset: RunConfig) -> EmaConfig:
+    """Scale the EMA of the preset to the batch size."""
+    ema, scale = config.ema, config.batch / of_preset.batch
+    if ema.half_life_kimg is not None:
+        return ema
+    half_life = decided(of_preset.ema.half_life_kimg, "ema.half_life_kimg")
+    if of_preset.ema.beta is not None:
+        # a decay per iteration: the same half-life in images at any batch size
+        beta = of_preset.ema.beta**scale if ema.beta is None else ema.beta
+        return replace(ema, half_life_kimg=half_life, beta=beta)
+    return replace(ema, half_life_kimg=half_life * scale)
+
+
+def _growth(
+    config: RunConfig, growth: GrowthConfig, of_preset: RunConfig, *, grown_to: int
+) -> GrowthConfig:
+    """Fit the growth of the preset to the resolution, the batch size and the length of a run."""
+    model = of_preset.growth or GrowthConfig()
+    resolution, batch = config.generator.resolution, config.batch
+    # A longer run continues at the full resolution, as the published ones on LSUN do.
+    pace = min(config.output.total_kimg / of_preset.output.total_kimg, 1.0)
+    group = stddev_group(config.discriminator.mbstd_group_size, batch)
+    scale = batch / of_preset.batch
+    first = decided(model.initial_resolution, "growth.initial_resolution")
+    fitted = GrowthConfig(
+        initial_resolution=min(grown_to, resolution),
+        train_kimg=decided(model.train_kimg, "growth.train_kimg") * pace,
+        fade_kimg=decided(model.fade_kimg, "growth.fade_kimg") * pace,
+        batches={
+            side: max(round(num * scale / group), 1) * group
+            for side, num in decided(model.batches, "growth.batches").items()
+            if first <= int(side) < resolution
+        },
+        lrs={
+            side: lr
+            for side, lr in decided(model.lrs, "growth.lrs").items()
+            if int(side) <= resolution
+        },
+    )
+    return _filled(growth, fitted)
+
+
+def _output(config: RunConfig, of_preset: RunConfig) -> OutputConfig:
+    """Report more often in a run that is shorter than the preset's."""
+    total, model = config.output.total_kimg, of_preset.output
+    snapshot = config.output.snapshot_kimg
+    if snapshot is None:
+        of_model = decided(model.snapshot_kimg, "output.snapshot_kimg")
+        snapshot = min(of_model, total / MIN_SNAPSHOTS)
+    tick = min(decided(model.tick_kimg, "output.tick_kimg"), total / MIN_TICKS)
+    fitted = replace(model, tick_kimg=tick, snapshot_kimg=snapshot, checkpoint_kimg=snapshot)
+    return _filled(config.output, fitted)
+
+
+Section = TypeVar("Section", GrowthConfig, OutputConfig)
+
+
+def _filled(section: Section, values: Section) -> Section:
+    """Replace what is None in a section."""
+    missing = {
+        entry.name: getattr(values, entry.name)
+        for entry in dataclasses.fields(section)
+        if getattr(section, entry.name) is None
+    }
+    return replace(section, **missing)
+
+
+def _value(config: RunConfig, name: str) -> Any:
+    section, key = name.split(".")
+    return getattr(getattr(config, section), key)
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,78 +1,89 @@
-"""Options as data: nested dataclasses to and from JSON, and a field of them from text."""
+"""Options as data: nested dataclasses to and from JSON, and values of their fields from text."""
 
 import dataclasses
 import difflib
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from stylegan.errors import ConfigError
 
 TypesOf = Callable[[Any], dict[str, Any]]
-"""Gives a dataclass the types of its fields, by name."""
+"""Returns the types of a dataclass's fields, by name."""
 
 
 def build(kind: Any, value: Any, *, types_of: TypesOf, path: str = "") -> Any:
     """Make a value of a field's type from plain JSON data.
 
     Args:
-        kind: a dataclass, perhaps of dataclasses, or the type of one of their fields.
-        value: what `dataclasses.asdict` and JSON made of it.
-        types_of: the types of a dataclass's fields.
-        path: where this is, for the errors: "optim.".
+        kind: a dataclass, which may contain others, or the type of a field.
+        value: what `dataclasses.asdict` and JSON made of the value.
+        types_of: returns the types of a dataclass's fields.
+        path: names of the enclosing fields, each followed by a dot, for error messages.
 
     Raises:
-        ConfigError: if a field is unknown, missing or of another type, or its dataclass refuses it.
+        ConfigError: if a field is unknown, missing or of another type, or a dataclass refuses its
+            values.
     """
-    part = _part(kind)
-    if part is not None and not (value is None and part is not kind):
-        return part(**_items(part, value, types_of, path))
+    section = section_of(kind)
+    if section is not None and not (value is None and section is not kind):
+        return section(**_items(section, value, types_of, path))
+    return checked(value, kind, path.rstrip("."))
+
+
+def checked(value: Any, kind: Any, name: str) -> Any:
+    """Return a value of a field, converted from int to float where the type says so.
+
+    Raises:
+        ConfigError: if the value does not have the type.
+    """
     if not _matches(value, kind):
-        raise ConfigError(
-            f"{path.rstrip('.')} = {value!r}", expected=_describe(kind), fix="correct the value"
-        )
-    if typing.get_origin(kind) is dict:
-        of_value = typing.get_args(kind)[1]
-        return {key: build(of_value, item, types_of=types_of) for key, item in value.items()}
-    return float(value) if kind is float else value
+        raise ConfigError(f"{name} must be {describe(kind)}, got {value!r}")
+    types_allowed = _options(kind)
+    for option in types_allowed:
+        if typing.get_origin(option) is dict and isinstance(value, dict):
+            return {
+                key: checked(item, typing.get_args(option)[1], name) for key, item in value.items()
+            }
+    is_float = float in types_allowed and int not in types_allowed
+    return float(value) if is_float and isinstance(value, int) else value
 
 
-def override(kind: Any, data: dict[str, Any], text: str, *, types_of: TypesOf) -> None:
-    """Replace one field in the JSON data of a dataclass, as by "optim.beta2=0.999".
+def parse(text: str, kind: Any, name: str) -> Any:
+    """Return a value of a field from text.
 
-    Args:
-        kind: the dataclass.
-        data: changed in place. A part that is None is switched on by one of its fields.
-        text: names joined by dots, "=", and the value.
-        types_of: the types of a dataclass's fields.
+    "none" and "auto" stand for None, or, with a dict, "none" for an empty one. A dict is written
+    as pairs, such as "8:64,16:32".
 
     Raises:
-        ConfigError: if there is no such field, or the value is not of its type.
+        ConfigError: if the text is no value of the type.
     """
-    key, found, value = text.partition("=")
-    *parents, name = key.strip().split(".")
-    here = kind
-    for parent in parents:
-        here = _part(types_of(here).get(parent)) if here is not None else None
-        if here is not None:
-            if data[parent] is None:
-                data[parent] = {}
-            data = data[parent]
-    known = types_of(here) if here is not None else {}
-    if not found or name not in known or dataclasses.is_dataclass(known[name]):
-        leaves = _leaves(kind, types_of)
-        similar = difflib.get_close_matches(key.strip(), leaves, n=3, cutoff=0) or leaves[:3]
-        raise ConfigError(
-            f"--set {text}",
-            expected=f"FIELD=VALUE, with a field such as {', '.join(similar)}",
-            fix="check the spelling; --dry-run shows every field",
-        )
-    data[name] = _parse(value.strip(), known[name], key)
+    text = text.strip()
+    for option in _options(kind):
+        if typing.get_origin(option) is dict and text.lower() != "auto":
+            pairs = [pair.partition(":") for pair in text.split(",") if text.lower() != "none"]
+            inner = typing.get_args(option)[1]
+            if all(colon for _, colon, _ in pairs):
+                return {key.strip(): parse(item, inner, name) for key, _, item in pairs}
+        if option is types.NoneType and text.lower() in ("none", "auto"):
+            return None
+        if option is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if typing.get_origin(option) is Literal and text in typing.get_args(option):
+            return text
+        if option is str and not (types.NoneType in _options(kind) and text.lower() == "none"):
+            return text
+        if option in (int, float):
+            try:
+                return checked(option(text), option, name)
+            except ValueError:
+                continue
+    raise ConfigError(f"{name} must be {describe(kind)}, got {text!r}")
 
 
-def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return JSON data without levels: {"optim.beta2": 0.99}."""
     result: dict[str, Any] = {}
     for key, value in data.items():
@@ -83,34 +94,62 @@ def flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def _part(kind: Any) -> Any:
-    """Return the dataclass that a field's type is, or may be; None for a plain value."""
-    options = (kind, *typing.get_args(kind))
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+def section_of(kind: Any) -> Any:
+    """Return the dataclass that a field's type is or may be, or None for a plain value."""
+    return next((option for option in _options(kind) if dataclasses.is_dataclass(option)), None)
 
 
-def _leaves(kind: Any, types_of: TypesOf, prefix: str = "") -> list[str]:
-    leaves = []
+def leaves(kind: Any, types_of: TypesOf, prefix: str = "") -> dict[str, Any]:
+    """Return the types of all plain values in a dataclass, by dotted name."""
+    found = {}
     for name, inner in types_of(kind).items():
-        part = _part(inner)
-        leaves += [prefix + name] if part is None else _leaves(part, types_of, f"{prefix}{name}.")
-    return leaves
+        section = section_of(inner)
+        if section is None:
+            found[prefix + name] = inner
+        else:
+            found |= leaves(section, types_of, f"{prefix}{name}.")
+    return found
 
 
-def _items(part: Any, value: Any, types_of: TypesOf, path: str) -> dict[str, Any]:
-    known = types_of(part)
-    required = {
-        entry.name
-        for entry in dataclasses.fields(part)
-        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-    }
-    if not isinstance(value, dict) or value.keys() - known.keys() or required - value.keys():
-        found = sorted(value) if isinstance(value, dict) else value
-        raise ConfigError(
-            f"{path or 'config'} with {found}",
-            expected=f"the fields {', '.join(known)}",
-            fix="use a config that this version wrote",
+def unknown(name: str, known: Iterable[str], *, what: str) -> ConfigError:
+    """Return the error for a name that does not exist, with the most similar ones that do."""
+    similar = difflib.get_close_matches(name, list(known), n=3, cutoff=0)
+    return ConfigError(f"{what} {name!r} does not exist; the most similar are {', '.join(similar)}")
+
+
+def describe(kind: Any) -> str:
+    """Return what a value of a type is, for error messages."""
+    if dataclasses.is_dataclass(kind):
+        return "its fields, one by one"
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(describe(option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is dict:
+        return "pairs such as 8:64,16:32, or none"
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+    return names.get(kind, "none" if kind is types.NoneType else str(kind))
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the type itself."""
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if is_union else (kind,)
+
+
+def _items(section: Any, value: Any, types_of: TypesOf, path: str) -> dict[str, Any]:
+    known = types_of(section)
+    where = path.rstrip(".") or "config"
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must have the fields {', '.join(known)}, got {value!r}")
+    for key in value.keys() - known.keys():
+        raise unknown(f"{path}{key}", [path + name for name in known], what="option")
+    for entry in dataclasses.fields(section):
+        has_default = not (
+            entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         )
+        if not has_default and entry.name not in value:
+            raise ConfigError(f"{where} has no field {entry.name}")
     return {
         key: build(known[key], item, types_of=types_of, path=f"{path}{key}.")
         for key, item in value.items()
@@ -134,42 +173,3 @@ def _matches(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
-
-
-def _parse(text: str, kind: Any, key: str) -> Any:
-    options = typing.get_args(kind) if typing.get_origin(kind) is types.UnionType else (kind,)
-    for option in options:
-        if typing.get_origin(option) is dict:
-            pairs = [pair.partition(":") for pair in text.split(",") if text.lower() != "none"]
-            inner = typing.get_args(option)[1]
-            if all(colon for _, colon, _ in pairs):
-                return {name.strip(): _parse(item.strip(), inner, key) for name, _, item in pairs}
-        if option is types.NoneType and text.lower() == "none":
-            return None
-        if option is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if typing.get_origin(option) is Literal and text in typing.get_args(option):
-            return text
-        if option is str:
-            return text
-        if option in (int, float):
-            try:
-                return option(text)
-            except ValueError:
-                continue
-    raise ConfigError(
-        f"--set {key}={text}", expected=_describe(kind), fix="give a value of that type"
-    )
-
-
-def _describe(kind: Any) -> str:
-    if dataclasses.is_dataclass(kind):
-        return "its fields, one by one"
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) is types.UnionType:
-        return " or ".join(_describe(option) for option in typing.get_args(kind))
-    if typing.get_origin(kind) is dict:
-        return "pairs such as 8:64,16:32, or none"
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
-    return names.get(kind, "none" if kind is types.NoneType else str(kind))

@@ -18,7 +18,7 @@ from stylegan import distributed, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
 from stylegan.data.shards import ShardSet
-from stylegan.errors import ConfigError, check_fraction
+from stylegan.errors import ConfigError, check_fraction, decided
 from stylegan.models import io as native
 from stylegan.models.base import Networks
 from stylegan.ops.box import upsample_nearest
@@ -155,7 +155,7 @@ def _train(
     evaluate: Evaluator | None,
     evaluate_share: float,
 ) -> Outcome:
-    state = TrainState(config, torch.device(config.runtime.device))
+    state = TrainState(config, torch.device(decided(config.runtime.device, "runtime.device")))
     is_new = _start(state, run_dir, initial)
     dataset.preload(round(config.runtime.cache_gb * 1e9))
     log = evaluation = None
@@ -268,12 +268,18 @@ class _Run:
                     raise
                 is_last = state.nimg >= self.total_nimg
                 record = None
-                if is_last or crossed(state.nimg, batch, output.tick_kimg):
+                if is_last or crossed(
+                    state.nimg, batch, decided(output.tick_kimg, "output.tick_kimg")
+                ):
                     record = self.write_record()
-                is_snapshot = is_last or crossed(state.nimg, batch, output.snapshot_kimg)
+                is_snapshot = is_last or crossed(
+                    state.nimg, batch, decided(output.snapshot_kimg, "output.snapshot_kimg")
+                )
                 if is_snapshot:
                     self.write_snapshot()
-                self.checkpoint_is_due |= crossed(state.nimg, batch, output.checkpoint_kimg)
+                self.checkpoint_is_due |= crossed(
+                    state.nimg, batch, decided(output.checkpoint_kimg, "output.checkpoint_kimg")
+                )
                 if is_last or (self.checkpoint_is_due and self.num_bad_in_row == 0):
                     self.write_checkpoint()
                 if is_snapshot and not is_last:  # after the checkpoint, as it may take long

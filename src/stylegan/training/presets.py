@@ -1,189 +1,190 @@
-"""The training half of each preset: a row each, with its source."""
+"""The presets: for each configuration a run, and which of its values depend on sizes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
+from stylegan.errors import ConfigError
 from stylegan.losses.objective import LossConfig
-from stylegan.training.config import GrowthConfig
+from stylegan.models.registry import configs_for
+from stylegan.training.config import (
+    DataConfig,
+    EmaConfig,
+    GrowthConfig,
+    OptimConfig,
+    OutputConfig,
+    RunConfig,
+    RuntimeConfig,
+)
+
+SMALLEST_RESOLUTION = 8
+"""Resolution of the networks in a preset's options, which the images replace."""
+_INTERVALS = ("output.tick_kimg", "output.snapshot_kimg", "output.checkpoint_kimg")
+_ADAPTED = ("loss.gamma", *_INTERVALS)
+_ADAPTED_GROWTH = ("growth.train_kimg", "growth.fade_kimg", "growth.batches", "growth.lrs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How a configuration of `models.registry` is trained.
+    """A run, and how to start from it at other sizes.
 
     Attributes:
-        configuration: name of the network half.
-        batch: images in an iteration, at the full resolution.
-        lr: of both networks, where `growth` names no other.
-        kimg: length of the run.
-        gamma: weight of R1 at `gamma_resolution` and this batch; elsewhere the rule decides.
-            None where the loss has no R1.
-        gamma_resolution: where gamma was published; None if it was chosen for any.
-        loss: the loss but for gamma.
-        order: which network takes its step first.
-        growth: progressive growing; None for none.
-        half_life_kimg: of the running average; None scales it with the batch, 10 kimg for 32.
-        rampup: of the running average, as a share of the images shown.
-        ema_beta: of the running average, in place of the half-life; None for the half-life.
-        tick_kimg: distance of two lines of the log.
-        snapshot_kimg: distance of two snapshots and of two checkpoints.
+        run: the run with all its values, at the resolution where they hold. For the letters of
+            the papers it is the published run.
+        adapted: options that a rule adapts to other resolutions, batch sizes and lengths.
         source: where the numbers come from.
+        is_published: whether somebody has published this run.
     """
 
-    configuration: str
-    batch: int
-    lr: float
-    kimg: float
-    gamma: float | None
-    gamma_resolution: int | None
-    loss: LossConfig
-    order: Literal["generator-first", "discriminator-first"]
-    growth: GrowthConfig | None
-    half_life_kimg: float | None
-    rampup: float | None
-    ema_beta: float | None
-    tick_kimg: float
-    snapshot_kimg: float
+    run: RunConfig
+    adapted: tuple[str, ...]
     source: str
+    is_published: bool = True
+
+    @property
+    def start(self) -> RunConfig:
+        """The options that a new run starts from, with None for those that rules adapt."""
+        smallest = {"resolution": SMALLEST_RESOLUTION}
+        networks: dict[str, Any] = {
+            name: replace(getattr(self.run, name), **smallest)
+            for name in ("generator", "discriminator")
+        }
+        options = dict.fromkeys([*self.adapted, "runtime.device"])
+        return replace(self.run, **networks).with_options(options)
+
+
+def find_preset(name: str) -> Preset:
+    """Return a preset by its name.
+
+    Raises:
+        ConfigError: if there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name]
+
+
+def _preset(
+    name: str,
+    base: RunConfig,
+    source: str,
+    *,
+    resolution: int = 1024,
+    adapted: Iterable[str] = _ADAPTED,
+    is_published: bool = True,
+) -> Preset:
+    """Make the row of a preset from the run that it changes."""
+    family, generator, discriminator = configs_for(name, resolution)
+    run = replace(
+        base, preset=name, family=family, generator=generator, discriminator=discriminator
+    )
+    growth = _ADAPTED_GROWTH if run.growth is not None else ()
+    return Preset(run=run, adapted=(*adapted, *growth), source=source, is_published=is_published)
 
 
 _LRS = {"128": 0.0015, "256": 0.002, "512": 0.003, "1024": 0.003}
 _BATCHES = {"4": 512, "8": 256, "16": 128, "32": 64, "64": 32}
+_NETWORKS = configs_for("progan", 1024)
 
 # The eight-GPU schedule of the official code, which grew faster than the paper's 800 kimg.
-_PROGAN = Preset(
-    configuration="progan",
-    batch=32,
-    lr=0.001,
-    kimg=12000,
-    gamma=None,
-    gamma_resolution=None,
+_PROGAN = RunConfig(
+    preset="progan",
+    family=_NETWORKS[0],
+    generator=_NETWORKS[1],
+    discriminator=_NETWORKS[2],
+    data=DataConfig(path=""),
     loss=LossConfig(
         adversarial="wgan-gp",
-        gamma=0,
+        gamma=0.0,
         r1_interval=None,
-        pl_weight=0,
+        pl_weight=0.0,
         pl_interval=None,
-        mixing_prob=0,
+        mixing_prob=0.0,
     ),
-    order="discriminator-first",
+    optim=OptimConfig(order="discriminator-first", generator_lr=0.001, discriminator_lr=0.001),
+    ema=EmaConfig(half_life_kimg=10.0, beta=0.999),
     growth=GrowthConfig(initial_resolution=4, lrs=_LRS, batches=_BATCHES),
-    half_life_kimg=10,
-    rampup=None,
-    ema_beta=0.999,
-    tick_kimg=4,
-    snapshot_kimg=200,
-    source="Karras et al. 2018 (ProGAN), appendix A; lengths, batches and learning rates of the "
-    "official code on 8 GPUs",
+    output=OutputConfig(total_kimg=12000.0, tick_kimg=4.0, snapshot_kimg=200.0),
+    runtime=RuntimeConfig(),
+    batch=32,
+    precision="fp32",
 )
 # Bilinear resampling, the logistic loss with R1 in each iteration, growing from 8x8, a half-life
-# in images, twice the length.
+# in images, twice the length. The decay of the EMA of w is that of the TensorFlow code.
 _STYLEGAN_B = replace(
     _PROGAN,
-    configuration="stylegan-b",
-    kimg=25000,
-    gamma=10,
-    gamma_resolution=1024,
-    loss=replace(_PROGAN.loss, adversarial="logistic"),
+    loss=replace(_PROGAN.loss, adversarial="logistic", gamma=10.0),
+    ema=EmaConfig(half_life_kimg=10.0, w_avg_beta=0.995),
     growth=GrowthConfig(initial_resolution=8, lrs=_LRS, batches=_BATCHES),
-    ema_beta=None,
-    source="Karras et al. 2019 (StyleGAN), table 1 row B and appendix C; the official code",
+    output=replace(_PROGAN.output, total_kimg=25000.0),
 )
-_STYLEGAN_F = replace(
-    _STYLEGAN_B,
-    configuration="stylegan-f",
-    loss=replace(_STYLEGAN_B.loss, mixing_prob=0.9),
-    source="Karras et al. 2019 (StyleGAN), table 1 row F: mixing regularization",
-)
-_STYLEGAN2_A = replace(
-    _STYLEGAN_F,
-    configuration="stylegan2-a",
-    order="generator-first",
-    source="Karras et al. 2020 (StyleGAN2), table 1 row A: StyleGAN; G's step comes first",
-)
-_STYLEGAN2_C = replace(
-    _STYLEGAN2_A,
-    configuration="stylegan2-c",
-    loss=replace(_STYLEGAN2_A.loss, r1_interval=16, pl_interval=4),
-    source="Karras et al. 2020 (StyleGAN2), table 1 row C: lazy regularization. As in the official "
-    "code G's Adam is corrected too, though nothing of it is regularized",
-)
-_STYLEGAN2_D = replace(
-    _STYLEGAN2_C,
-    configuration="stylegan2-d",
-    loss=replace(_STYLEGAN2_C.loss, pl_weight=2),
-    source="Karras et al. 2020 (StyleGAN2), table 1 row D: path-length regularization",
-)
+_STYLEGAN_F = replace(_STYLEGAN_B, loss=replace(_STYLEGAN_B.loss, mixing_prob=0.9))
+_STYLEGAN2_A = replace(_STYLEGAN_F, optim=replace(_STYLEGAN_F.optim, order="generator-first"))
+_STYLEGAN2_C = replace(_STYLEGAN2_A, loss=replace(_STYLEGAN2_A.loss, r1_interval=16, pl_interval=4))
+_STYLEGAN2_D = replace(_STYLEGAN2_C, loss=replace(_STYLEGAN2_C.loss, pl_weight=2.0))
 _STYLEGAN2_E = replace(
     _STYLEGAN2_D,
-    configuration="stylegan2-e",
-    lr=0.002,
-    gamma=100,
+    optim=OptimConfig(generator_lr=0.002, discriminator_lr=0.002),
+    loss=replace(_STYLEGAN2_D.loss, gamma=100.0),
     growth=None,
-    source="Karras et al. 2020 (StyleGAN2), table 1 row E and appendix B: no growing",
 )
-_STYLEGAN2_F = replace(
-    _STYLEGAN2_E,
-    configuration="stylegan2-f",
-    gamma=10,
-    source="Karras et al. 2020 (StyleGAN2), table 1 row F and appendix B: large networks",
+_STYLEGAN2_F = replace(_STYLEGAN2_E, loss=replace(_STYLEGAN2_E.loss, gamma=10.0))
+# Ours: the learning rate, the ramp and the mapping depth are ADA's for small resolutions;
+# widths, batch and gamma are tuned for minutes on two CPU cores (docs/configs.md).
+_SMALL = replace(
+    _STYLEGAN2_F,
+    loss=replace(_STYLEGAN2_F.loss, gamma=1.0),
+    optim=OptimConfig(generator_lr=0.0025, discriminator_lr=0.0025),
+    ema=EmaConfig(half_life_kimg=2.5, rampup=0.05),
+    output=OutputConfig(total_kimg=1000.0, tick_kimg=0.5, snapshot_kimg=10.0),
+    batch=8,
+    precision=None,
 )
+_PROGAN_ADAPTED = (*_ADAPTED, "ema.half_life_kimg", "ema.beta")
+_1 = "Karras et al. 2019 (StyleGAN), table 1 row"
+_2 = "Karras et al. 2020 (StyleGAN2), table 1 row"
 
 PRESETS = {
-    "progan": _PROGAN,
-    "stylegan-a": replace(
+    "progan": _preset(
+        "progan",
         _PROGAN,
-        configuration="stylegan-a",
-        source="Karras et al. 2019 (StyleGAN), table 1 row A: ProGAN",
+        "Karras et al. 2018 (ProGAN), appendix A; lengths, batches and learning rates of the "
+        "official code on 8 GPUs",
+        adapted=_PROGAN_ADAPTED,
     ),
-    "stylegan-b": _STYLEGAN_B,
-    "stylegan-c": replace(
-        _STYLEGAN_B,
-        configuration="stylegan-c",
-        source="Karras et al. 2019 (StyleGAN), table 1 row C: mapping network and styles",
+    "stylegan-a": _preset("stylegan-a", _PROGAN, f"{_1} A: ProGAN", adapted=_PROGAN_ADAPTED),
+    "stylegan-b": _preset("stylegan-b", _STYLEGAN_B, f"{_1} B and appendix C; the official code"),
+    "stylegan-c": _preset("stylegan-c", _STYLEGAN_B, f"{_1} C: mapping network and styles"),
+    "stylegan-d": _preset("stylegan-d", _STYLEGAN_B, f"{_1} D: learned constant"),
+    "stylegan-e": _preset("stylegan-e", _STYLEGAN_B, f"{_1} E: noise inputs"),
+    "stylegan-f": _preset("stylegan-f", _STYLEGAN_F, f"{_1} F: mixing regularization"),
+    "stylegan2-a": _preset(
+        "stylegan2-a", _STYLEGAN2_A, f"{_2} A: StyleGAN; the generator's step comes first"
     ),
-    "stylegan-d": replace(
-        _STYLEGAN_B,
-        configuration="stylegan-d",
-        source="Karras et al. 2019 (StyleGAN), table 1 row D: learned constant",
+    "stylegan2-b": _preset("stylegan2-b", _STYLEGAN2_A, f"{_2} B: weight demodulation"),
+    "stylegan2-c": _preset(
+        "stylegan2-c",
+        _STYLEGAN2_C,
+        f"{_2} C: lazy regularization. As in the official code the generator's Adam is corrected "
+        "too, though the generator has no regularizer",
     ),
-    "stylegan-e": replace(
-        _STYLEGAN_B,
-        configuration="stylegan-e",
-        source="Karras et al. 2019 (StyleGAN), table 1 row E: noise inputs",
-    ),
-    "stylegan-f": _STYLEGAN_F,
-    "stylegan2-a": _STYLEGAN2_A,
-    "stylegan2-b": replace(
-        _STYLEGAN2_A,
-        configuration="stylegan2-b",
-        source="Karras et al. 2020 (StyleGAN2), table 1 row B: weight demodulation",
-    ),
-    "stylegan2-c": _STYLEGAN2_C,
-    "stylegan2-d": _STYLEGAN2_D,
-    "stylegan2-e": _STYLEGAN2_E,
-    "stylegan2-f": _STYLEGAN2_F,
-    # Nobody published a schedule for these networks with this loss: it is that of row E.
-    "msg-stylegan2": replace(
+    "stylegan2-d": _preset("stylegan2-d", _STYLEGAN2_D, f"{_2} D: path-length regularization"),
+    "stylegan2-e": _preset("stylegan2-e", _STYLEGAN2_E, f"{_2} E and appendix B: no growing"),
+    "stylegan2-f": _preset("stylegan2-f", _STYLEGAN2_F, f"{_2} F and appendix B: large networks"),
+    # Nobody has published a schedule for these networks with this loss: it is that of row E.
+    "msg-stylegan2": _preset(
+        "msg-stylegan2",
         _STYLEGAN2_E,
-        configuration="msg-stylegan2",
-        source="Karnewar and Wang 2020 (MSG-GAN) and Karras et al. 2020 (StyleGAN2), figure 7a; "
-        "the training of stylegan2-e",
+        "Karnewar and Wang 2020 (MSG-GAN) and Karras et al. 2020 (StyleGAN2), figure 7a; the "
+        "training of stylegan2-e",
+        is_published=False,
     ),
-    # Ours: the learning rate, the ramp and the mapping depth are ADA's for small resolutions;
-    # widths, batch and gamma are tuned for minutes on two CPU cores (docs/configs.md).
-    "stylegan2-small": replace(
-        _STYLEGAN2_F,
-        configuration="stylegan2-small",
-        batch=8,
-        lr=0.0025,
-        kimg=1000,
-        gamma=1,
-        gamma_resolution=None,
-        half_life_kimg=None,
-        rampup=0.05,
-        tick_kimg=0.5,
-        snapshot_kimg=10,
-        source="ours; lr, ramp-up and mapping depth from Karras et al. 2020 (ADA), appendix C",
+    "stylegan2-small": _preset(
+        "stylegan2-small",
+        _SMALL,
+        "ours; lr, ramp-up and mapping depth from Karras et al. 2020 (ADA), appendix C",
+        resolution=64,
+        adapted=("ema.half_life_kimg", *_INTERVALS),
+        is_published=False,
     ),
 }

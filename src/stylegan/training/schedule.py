@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from stylegan.errors import decided
 from stylegan.models.growth import fade_weight, resolution_at
 from stylegan.training.config import EmaConfig, RunConfig
 
@@ -54,12 +55,13 @@ def stage_at(config: RunConfig, nimg: int) -> Stage:
         )
     lod = growth.schedule.lod_at(nimg, resolution=resolution)
     key = str(resolution_at(resolution, lod))
+    lrs = decided(growth.lrs, "growth.lrs")
     return Stage(
         lod=lod,
         resolution=int(key),
-        batch=growth.batches.get(key, config.batch),
-        generator_lr=growth.lrs.get(key, optim.generator_lr),
-        discriminator_lr=growth.lrs.get(key, optim.discriminator_lr),
+        batch=decided(growth.batches, "growth.batches").get(key, config.batch),
+        generator_lr=lrs.get(key, optim.generator_lr),
+        discriminator_lr=lrs.get(key, optim.discriminator_lr),
     )
 
 
@@ -79,7 +81,7 @@ def ema_beta(config: EmaConfig, *, nimg: int, batch: int) -> float:
     """
     if config.beta is not None:
         return config.beta
-    half_life = config.half_life_kimg * 1000
+    half_life = decided(config.half_life_kimg, "ema.half_life_kimg") * 1000
     if config.rampup is not None:
         half_life = min(half_life, nimg * config.rampup)
     return math.pow(0.5, batch / max(half_life, 1e-8))

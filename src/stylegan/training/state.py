@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan import distributed
+from stylegan.errors import decided
 from stylegan.microbatch import BatchSlice
 from stylegan.models.base import Networks
 from stylegan.models.registry import build_discriminator, build_generator
@@ -60,8 +61,8 @@ class TrainState:
         self.generator = generator.to(device).train()
         self.discriminator = discriminator.to(device).train()
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.generator.compute_dtype = DTYPES[config.precision]
-        self.discriminator.compute_dtype = DTYPES[config.precision]
+        self.generator.compute_dtype = DTYPES[decided(config.precision, "precision")]
+        self.discriminator.compute_dtype = DTYPES[decided(config.precision, "precision")]
         for network in (self.generator, self.discriminator):
             network.recompute = config.runtime.activation_checkpointing
         if config.runtime.compile:

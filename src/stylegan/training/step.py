@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan import distributed
-from stylegan.errors import StyleganError
+from stylegan.errors import StyleganError, decided
 from stylegan.losses.objective import (
     GeneratorInputs,
     Loss,
@@ -147,7 +147,7 @@ def train_step(
             G.update_w_avg(stats.pop("w"), state.config.ema.w_avg_beta)
 
         # R1, every r1_interval iterations.
-        if config.gamma > 0 and is_due(state.iteration, config.r1_interval):
+        if decided(config.gamma, "loss.gamma") > 0 and is_due(state.iteration, config.r1_interval):
             with timer("regularizers"), uncompiled(is_compiled):
                 step = PhaseStep(state, "R1")
                 for micro_batch in micro_batches:

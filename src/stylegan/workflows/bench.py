@@ -19,8 +19,8 @@ from stylegan.ops.precision import float32_precision
 from stylegan.profiling.roofline import Layer, Pass, measure_layers
 from stylegan.profiling.speed import Speed, measure
 from stylegan.progress import Progress, counter
-from stylegan.training.config import Precision, RunConfig
-from stylegan.training.configure import Choices, configure
+from stylegan.training.config import Precision, RunConfig, split_overrides
+from stylegan.training.configure import configure
 from stylegan.training.state import TrainState
 
 _TITLES = {
@@ -198,19 +198,22 @@ def bench(
     check_positive("rounds", rounds)
     check_not_negative("label_dim", label_dim)
     torch_device = resolve_device(device)
-    choices = Choices(
-        resolution=resolution,
-        batch=batch,
-        batch_gpu=batch_gpu,
-        channel_base=channel_base,
-        channel_max=channel_max,
-        label_dim=label_dim,
-        precision=precision,
-        device=torch_device.type,
-        seed=seed,
-        overrides=(*set, "runtime.compile=true") if compile else set,
+    sizes = {
+        "batch": batch,
+        "batch_gpu": batch_gpu,
+        "channel_base": channel_base,
+        "channel_max": channel_max,
+    }
+    options: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    options |= {
+        "precision": precision or "auto",
+        "device": torch_device.type,
+        "seed": seed,
+        "runtime.compile": compile,
+    }
+    config, _ = configure(
+        preset, options | split_overrides(set), resolution=resolution, label_dim=label_dim
     )
-    config, _ = configure(preset, "none", choices)
     speed = measure(config, rounds=rounds, progress=counter(progress, "rounds"))
     measured_layers: list[Layer] = []
     memory_rate = None
