@@ -113,7 +113,7 @@ def test_cond_trains_on_labels_and_the_same_line_resumes(labelled, tmp_path, cap
     assert main([*second, "--cond"]) == 0  # goes on
     capsys.readouterr()
     assert main([*second, "--out", str(tmp_path / "third")]) == 1
-    assert "with labels of 3 numbers (c_dim); expected 0" in capsys.readouterr().err
+    assert "labels of 3 numbers (c_dim), but this run has 0" in capsys.readouterr().err
     assert main(line) == 1
     assert "data.labels: True -> False" in capsys.readouterr().err
 
@@ -149,15 +149,15 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
 @pytest.mark.parametrize(
     ("change", "status", "message"),
     [
-        (["--preset", "stylegan4"], 1, "preset 'stylegan4'; expected one of "),
+        (["--preset", "stylegan4"], 1, "preset must be one of progan, "),
         (["--data", "/nowhere"], 1, "/nowhere"),
-        (["--set", "optim.beta9=1"], 1, "--set optim.beta9=1; expected FIELD=VALUE"),
-        (["--batch", "6"], 1, "batch 6; expected a multiple of discriminator.mbstd_group_size 4"),
+        (["--set", "optim.beta9=1"], 1, "option 'optim.beta9' does not exist; the most similar are optim.beta2"),
+        (["--batch", "6"], 1, "batch must be a multiple of discriminator.mbstd_group_size 4, got 6"),
         (["--kimg", "0"], 1, "output.total_kimg must be more than 0, got 0"),
         (["--resolution", "48"], 1, "48"),
-        (["--preset", "progan", "--set", "loss.mixing_prob=0.9"], 1, "loss.mixing_prob 0.9 with a"),
-        (["--preset", "stylegan-b", "--set", "loss.pl_weight=2"], 1, "loss.pl_weight 2 with a"),
-        (["--set", "generator.architecture=mipmap"], 1, "mipmap with discriminator.architecture"),
+        (["--preset", "progan", "--set", "loss.mixing_prob=0.9"], 1, "loss.mixing_prob must be 0 for a"),
+        (["--preset", "stylegan-b", "--set", "loss.pl_weight=2"], 1, "loss.pl_weight must be 0 for a"),
+        (["--set", "generator.architecture=mipmap"], 1, "needs discriminator.architecture mipmap, got resnet"),
         (["--init-from", "/nowhere"], 1, "/nowhere does not exist"),
         (["--metrics-share", "5"], 1, "--metrics-share must be from 0 to 1, got 5"),
     ],
@@ -243,9 +243,7 @@ def test_a_recipe_is_the_command_and_the_line_wins(line, image_folder, tmp_path,
         """
     )
     options = ["--recipe", str(recipe), "--kimg", "0.008", "--no-mirror", "--set", "seed=3"]
-    assert main(["train", *options]) == 1
-    assert "--set seed=3; expected the option --seed" in capsys.readouterr().err
-    assert main(["train", *options[:-2], "--seed", "3"]) == 0
+    assert main(["train", *options]) == 0
     assert "4x4 lod 2.00 batch 4 " in capsys.readouterr().out
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert (config["batch"], config["seed"], config["output"]["total_kimg"]) == (4, 3, 0.008)
