@@ -151,13 +151,33 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
     [
         (["--preset", "stylegan4"], 1, "preset must be one of progan, "),
         (["--data", "/nowhere"], 1, "/nowhere"),
-        (["--set", "optim.beta9=1"], 1, "option 'optim.beta9' does not exist; the most similar are optim.beta2"),
-        (["--batch", "6"], 1, "batch must be a multiple of discriminator.mbstd_group_size 4, got 6"),
+        (
+            ["--set", "optim.beta9=1"],
+            1,
+            "option 'optim.beta9' does not exist; the most similar are optim.beta2",
+        ),
+        (
+            ["--batch", "6"],
+            1,
+            "batch must be a multiple of discriminator.mbstd_group_size 4, got 6",
+        ),
         (["--kimg", "0"], 1, "output.total_kimg must be more than 0, got 0"),
         (["--resolution", "48"], 1, "48"),
-        (["--preset", "progan", "--set", "loss.mixing_prob=0.9"], 1, "loss.mixing_prob must be 0 for a"),
-        (["--preset", "stylegan-b", "--set", "loss.pl_weight=2"], 1, "loss.pl_weight must be 0 for a"),
-        (["--set", "generator.architecture=mipmap"], 1, "needs discriminator.architecture mipmap, got resnet"),
+        (
+            ["--preset", "progan", "--set", "loss.mixing_prob=0.9"],
+            1,
+            "loss.mixing_prob must be 0 for a",
+        ),
+        (
+            ["--preset", "stylegan-b", "--set", "loss.pl_weight=2"],
+            1,
+            "loss.pl_weight must be 0 for a",
+        ),
+        (
+            ["--set", "generator.architecture=mipmap"],
+            1,
+            "needs discriminator.architecture mipmap, got resnet",
+        ),
         (["--init-from", "/nowhere"], 1, "/nowhere does not exist"),
         (["--metrics-share", "5"], 1, "--metrics-share must be from 0 to 1, got 5"),
     ],
