@@ -141,11 +141,11 @@ def test_generated_images_are_judged_with_the_labels_that_they_were_made_for(
 def test_labels_are_there_for_networks_that_have_some_and_for_no_others(run_config):
     state = TrainState(conditional(run_config), CPU)
     reals, c = torch.randn(8, 3, 16, 16), torch.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
-    with pytest.raises(ValueError, match="real_c must be there"):
+    with pytest.raises(ValueError, match="real_c must be given"):
         train_step(state, reals)
     with pytest.raises(ValueError, match="networks with labels need draw_labels"):
         train_step(state, reals, real_c=c)
-    with pytest.raises(ValueError, match="real_c must be there"):
+    with pytest.raises(ValueError, match="real_c must be given"):
         train_step(TrainState(run_config, CPU), reals, real_c=c)
 
 
