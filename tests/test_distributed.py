@@ -1,31 +1,28 @@
-"""One process is a group of one, and a group that cannot be made is told of."""
+"""One process is a group of one, and a group that cannot be formed is reported in one line."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+import threading
 
 import pytest
 import torch
 
 from stylegan import distributed
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, PeerError, Stopped
 
 
-def test_one_process_leads_and_gathers_its_own():
+def test_one_process_is_rank_0_and_gathers_its_own():
     with distributed.process_group():
-        assert (distributed.rank(), distributed.world_size(), distributed.is_main_process()) == (
-            0,
-            1,
-            True,
-        )
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+        assert distributed.is_main_process()
         tensor = torch.arange(3)
         (gathered,) = distributed.gather(tensor)
         assert torch.equal(gathered, tensor)
         assert distributed.broadcast_bool(True)
         assert not distributed.broadcast_bool(False)
+        assert distributed.all_reduce_max(-3) == -3
+        assert distributed.broadcast_bytes(b"content") == b"content"
 
 
-def test_a_group_that_cannot_be_made_is_refused_in_one_line(monkeypatch):
+def test_a_group_that_cannot_be_formed_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
@@ -33,59 +30,28 @@ def test_a_group_that_cannot_be_made_is_refused_in_one_line(monkeypatch):
         pass
 
 
-def test_processes_meet_past_what_those_before_them_have_left():
-    store = torch.distributed.HashStore()
-    with ThreadPoolExecutor(6) as threads:
+def test_what_a_signal_handler_raises_waits_for_the_end_of_a_collective():
+    reached = []
 
-        def meet():
-            joined = [threads.submit(distributed._join, store, number, 3) for number in range(3)]
-            return {each.result(timeout=20) for each in joined}
+    def communicate():
+        with distributed._collective():
+            distributed.raise_outside_collectives(Stopped())
+            reached.append("end")
 
-        first = meet()
-        second = meet()  # names, attempt and signs of life of the first are still there
-    assert len(first) == len(second) == 1
-    assert first != second
-
-
-def test_nobody_meets_one_who_is_not_there(monkeypatch):
-    store = torch.distributed.HashStore()
-    with ThreadPoolExecutor(2) as threads:
-        both = [threads.submit(distributed._join, store, number, 2) for number in range(2)]
-        assert len({each.result(timeout=20) for each in both}) == 1
-    monkeypatch.setattr(distributed, "_JOINING", timedelta(seconds=0.5))
-    with pytest.raises(RuntimeError, match="did not come"):
-        distributed._join(store, 0, 2)  # the other one's name is there, but it does not confirm
+    with pytest.raises(Stopped):
+        communicate()
+    assert reached == ["end"]
+    with pytest.raises(Stopped):
+        distributed.raise_outside_collectives(Stopped())
 
 
-def watched(monkeypatch, *, pause_s, other_lives):
-    """Let a process watch another one, be suspended, and watch on; return what would end it."""
-    store, ended, clock = torch.distributed.HashStore(), [], [0.0]
-    monkeypatch.setattr(distributed, "BEAT_S", 0.02)
-    monkeypatch.setattr(distributed, "SILENCE_S", 1.0)
-    monkeypatch.setattr(distributed.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(distributed._Watch, "_end", lambda watch, why: ended.append(why))
-    inner = torch.distributed.PrefixStore("attempt", store)
-    inner.set("beat/0", "0")
-    inner.set("beat/1", "0")
-    watch = distributed._Watch(store, "attempt", 0, 2)
-    try:
-        time.sleep(0.2)
-        clock[0] += pause_s
-        time.sleep(0.2)
-        for beat in range(1, 30):  # the other one wakes up, or does not
-            if other_lives:
-                inner.set("beat/1", str(beat))
-            clock[0] += 0.05
-            time.sleep(0.03)
-    finally:
-        watch._is_over.set()
-        watch._thread.join()
-    return ended
+def test_a_broken_connection_is_a_peer_error_in_one_line():
+    message = r"rank 0 lost the other ranks.*\(reset\)$"
+    with pytest.raises(PeerError, match=message), distributed._collective():
+        raise RuntimeError("reset\nsecond line")
 
 
-def test_who_was_suspended_itself_waits_for_the_others_to_wake(monkeypatch):
-    assert watched(monkeypatch, pause_s=100.0, other_lives=True) == []
-
-
-def test_who_gives_no_sign_of_life_is_given_up(monkeypatch):
-    assert "rank 1 gave no sign of life" in watched(monkeypatch, pause_s=0.0, other_lives=False)[0]
+def test_keeping_others_waiting_starts_no_thread_in_one_process():
+    before = threading.active_count()
+    with distributed.keep_others_waiting():
+        assert threading.active_count() == before

@@ -1,48 +1,46 @@
-"""The only file that names `torch.distributed`: several processes that work as one.
+"""Training and evaluation on several ranks: the only module that uses `torch.distributed`.
 
-With one process every function here does nothing, so callers need no second path.
+`torchrun` starts the ranks, ends all of them when one fails, and restarts them if asked. With one
+process every function here is a no-op, so callers need no second code path.
+
+A collective that does not complete within `TIMEOUT_S` fails, so that a hanging rank ends the job. A
+rank that works for longer on its own does so within `keep_others_waiting`.
 """
 
-import hashlib
-import logging
 import os
 import threading
-import time
-import traceback
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+from torch.distributed.rendezvous import rendezvous
 
-from stylegan.errors import ConfigError, PeerError, Stopped, StyleganError
+from stylegan.errors import ConfigError, PeerError, Stopped
 
-logger = logging.getLogger(__name__)
+TIMEOUT_S = 60.0  # of a collective; torchrun then takes up to 30 s to end a rank that hangs
+JOIN_TIMEOUT_S = 600.0  # until all ranks have started
+KEEP_ALIVE_S = 10.0  # between two signs of a rank that works on its own
 
-# The leader may work for long, as on the sums of a metric, while the others wait. That it lives is
-# known from its heartbeat.
-_TIMEOUT = timedelta(hours=12)
-_JOINING = timedelta(minutes=10)
-BEAT_S = 5.0
-"""Seconds between two signs of life of a process ..."""
-SILENCE_S = 60.0
-"""... and without one, after which the others give it up."""
-_FAILURE = "failure"
+# Values of a vote, beyond those that callers use.
+_FAILED, _STOPPED, _WAIT = 2**60, 2**61, 2**62  # _FAILED has the number of the rank added
 
 
 def is_launched() -> bool:
-    """Tell whether `torchrun` started this process as one of several."""
+    """Whether `torchrun` started this process as one of several ranks."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def cuda_index() -> int | None:
-    """Return the number of this process's CUDA device; None where `torchrun` did not start it.
+    """Return the index of this rank's CUDA device; None if `torchrun` did not start the process.
 
-    More processes than devices share them, as where CUDA_VISIBLE_DEVICES shows each its own.
+    If there are more ranks than visible devices, they share them, as where CUDA_VISIBLE_DEVICES
+    gives each rank its own device.
     """
     local_rank = os.environ.get("LOCAL_RANK", "")
     if not local_rank.isdecimal():
@@ -52,197 +50,104 @@ def cuda_index() -> int | None:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """While open, the processes that `torchrun` started form a group; without it, nothing is done.
+    """Join the other ranks that `torchrun` started; without torchrun, do nothing.
 
-    Tensors on the CPU are exchanged through gloo, those on CUDA devices through NCCL. If a process
-    fails, or gives no sign of life for a minute, the others stop, with its traceback.
+    Collectives on CPU tensors use gloo, those on CUDA tensors NCCL. An exception that leaves the
+    block is recorded for torchrun, which prints the first one of all ranks.
 
     Raises:
-        ConfigError: if the other processes cannot be reached.
-        PeerError: if another process failed.
+        ConfigError: if the other ranks cannot be reached.
+        PeerError: from a collective, if another rank failed or hangs.
     """
     if not is_launched():
         yield
         return
-    is_cuda = torch.cuda.is_available()
-    if is_cuda and (index := cuda_index()) is not None:
-        torch.cuda.set_device(index)
     try:
-        number, num = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        store = _connect(is_master=number == 0 and not _has_agent())
-        attempt = _join(store, number, num)
-        watch = _Watch(_connect(is_master=False), attempt, number, num)
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
-            store=dist.PrefixStore(attempt, store),  # type: ignore[attr-defined]
-            rank=number,
-            world_size=num,
-            timeout=_TIMEOUT,
-        )
+        _join()
     except (RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"rank {os.environ.get('RANK')} cannot join the other processes ({error})",
-            expected="processes that `torchrun` started",
-            fix="start the same line by torchrun, or without it",
+            f"rank {os.environ.get('RANK')} cannot join the other ranks ({error})",
+            fix="start all ranks by the same torchrun command, or run without torchrun",
         ) from error
     try:
-        with watch:
-            yield
+        yield
     except PeerError:
         raise
-    except BaseException as error:
-        found = watch.first_failure(error)
-        if found is None and _is_broken_connection(error):
-            found = "a process is gone without a word, as when it was killed"
-        if found is None or not isinstance(error, Exception):
-            raise
-        raise PeerError(
-            found, expected="all processes to go on", fix="see what that one says"
-        ) from error
+    except Exception as error:
+        get_error_handler().record_exception(error)
+        raise
     finally:
         dist.destroy_process_group()
 
 
+def _join() -> None:
+    """Initialize the process group from the environment variables that torchrun sets."""
+    is_cuda = torch.cuda.is_available()
+    if is_cuda and (index := cuda_index()) is not None:
+        torch.cuda.set_device(index)
+    timeout = timedelta(seconds=JOIN_TIMEOUT_S)
+    shared, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    # After a restart, torchrun's store still holds the addresses of the ranks before, and gloo
+    # would connect to them (torch 2.13). So the keys of each start have a prefix of their own.
+    if rank == 0:
+        shared.set("stylegan/start", uuid.uuid4().hex)
+    store = PrefixStore(shared.get("stylegan/start").decode(), shared)
+    if store.add("joined", 1) == world_size:
+        shared.delete_key("stylegan/start")
+        store.set("all_joined", "")
+    store.wait(["all_joined"], timeout)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if is_cuda else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=TIMEOUT_S),
+    )
+
+
 def rank() -> int:
-    """Return this process's number, from 0."""
-    return dist.get_rank() if _is_together() else 0
+    """Return the number of this rank, from 0."""
+    return dist.get_rank() if _has_group() else 0
 
 
 def world_size() -> int:
-    """Return the number of processes."""
-    return dist.get_world_size() if _is_together() else 1
+    """Return the number of ranks."""
+    return dist.get_world_size() if _has_group() else 1
+
+
+def is_main_process() -> bool:
+    """True on rank 0, which writes files."""
+    return rank() == 0
 
 
 def reports_to_user() -> bool:
-    """Tell whether this process is the one that tells what goes on, before there is a group too."""
+    """True on rank 0, also before the process group exists."""
     return os.environ.get("RANK", "0") == "0"
+
+
+_is_standalone = False
+
+
+def _has_group() -> bool:
+    return dist.is_initialized() and not _is_standalone
 
 
 @contextmanager
 def standalone() -> Iterator[None]:
-    """While open, this process works as if there were no other; these wait for it."""
-    global _is_alone
-    _is_alone = True
+    """Compute without the other ranks in the block, as if this were the only process."""
+    global _is_standalone
+    _is_standalone = True
     try:
         yield
     finally:
-        _is_alone = False
-
-
-_is_alone = False
-
-
-def _is_together() -> bool:
-    return dist.is_initialized() and not _is_alone
-
-
-@contextmanager
-def failing_together() -> Iterator[None]:
-    """While open, what one process raises, the others raise at their next exchange.
-
-    Else they would wait for one that does not come. Every exchange, and the end of this context,
-    begins with a word of each process on how it does.
-
-    Raises:
-        PeerError: if another process raised an Exception.
-        Stopped: if another process raised that.
-    """
-    global _pact
-    if world_size() == 1:
-        yield
-        return
-    _pact = pact = _Pact()
-    try:
-        yield
-    except (Exception, Stopped) as error:
-        pact.tell(error)
-        raise
-    else:
-        with _exchange():
-            pass
-    finally:
-        _pact = None
-
-
-class _Pact:
-    """What processes have agreed to tell each other before each exchange."""
-
-    def __init__(self) -> None:
-        self.is_over = False  # as all know
-
-    def tell(self, error: BaseException | None = None) -> None:
-        """Tell how this process does, unless it is over; a signal outweighs a failure.
-
-        Raises:
-            PeerError: if this process does well, and another one raised an Exception.
-            Stopped: if another process raised that, and this one did not.
-        """
-        if self.is_over:
-            return
-        state = 0 if error is None else rank() + 1
-        if isinstance(error, Stopped):
-            state += world_size()
-        worst = _largest(state)
-        self.is_over = worst > 0
-        if worst > world_size():
-            if not isinstance(error, Stopped):
-                raise Stopped
-        elif worst > 0:
-            told = " ".join(str(error).split()) or type(error).__name__
-            reason = _broadcast(told.encode(), source=worst - 1) or b""
-            if error is None:
-                raise PeerError(
-                    f"rank {worst - 1} failed: {reason.decode()}",
-                    expected="all processes to go on",
-                    fix="mend that one",
-                )
-
-
-_pact: _Pact | None = None
-_is_exchanging = False
-_postponed: BaseException | None = None
-
-
-def raise_outside_collectives(error: BaseException) -> None:
-    """Raise an error in a handler of signals: now, or as soon as an exchange that goes on is over.
-
-    An exchange that is given up in one process would leave the others waiting. Where all give up
-    what they do for another reason, nothing is raised.
-    """
-    global _postponed
-    if _pact is not None and _pact.is_over:
-        return
-    if not _is_exchanging:
-        raise error
-    _postponed = error
-
-
-@contextmanager
-def _exchange() -> Iterator[None]:
-    """Wrap each exchange of a group of processes."""
-    global _is_exchanging, _postponed
-    _is_exchanging = True
-    try:
-        if _pact is not None:
-            _pact.tell()
-        yield
-    finally:
-        _is_exchanging = False
-        error, _postponed = _postponed, None
-        if error is not None:
-            raise_outside_collectives(error)
-
-
-def is_main_process() -> bool:
-    """Tell whether this process is the one that writes."""
-    return rank() == 0
+        _is_standalone = False
 
 
 def gather(tensor: Tensor) -> list[Tensor]:
-    """Return to the leader the tensors of all processes, in their order; to others nothing.
+    """Return the tensors of all ranks to rank 0, in order, and an empty list to the others.
 
     Args:
-        tensor: on the CPU, of the same shape and dtype in every process.
+        tensor: on the CPU, of the same shape and dtype on every rank.
     """
     if world_size() == 1:
         return [tensor]
@@ -250,218 +155,203 @@ def gather(tensor: Tensor) -> list[Tensor]:
     received = (
         [torch.empty_like(tensor) for _ in range(world_size())] if is_main_process() else None
     )
-    with _exchange():
+    with _collective():
+        _vote(0)
         dist.gather(tensor, received)
     return received or []
 
 
 def all_reduce_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the sums of tensors over all processes, by one exchange for all of them.
+    """Return the sums of tensors over all ranks, by one all-reduce of all of them.
 
-    The sums are the same to the last bit in every process.
+    The sums are bitwise equal on all ranks.
 
     Args:
-        tensors: of the same shapes, dtypes and device kind in every process.
+        tensors: of the same shapes, dtypes and device type on every rank.
     """
     if world_size() == 1 or not tensors:
         return list(tensors)
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-    with _exchange():
+    with _collective():
         dist.all_reduce(flat)
-    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    sums = torch.split(flat, [tensor.numel() for tensor in tensors])
     return [
-        part.view(tensor.shape).to(tensor.dtype)
-        for part, tensor in zip(parts, tensors, strict=True)
+        total.view(tensor.shape).to(tensor.dtype)
+        for total, tensor in zip(sums, tensors, strict=True)
     ]
 
 
-def broadcast_bool(decision: bool) -> bool:
-    """Return the leader's decision to all processes."""
-    if world_size() == 1:
-        return decision
-    flag = torch.tensor([int(decision)])
-    with _exchange():
-        dist.broadcast(flag, src=0)
-    return bool(flag)
-
-
 def all_reduce_max(value: int) -> int:
-    """Return the largest of the processes' values to all of them."""
+    """Return the largest value of all ranks."""
     if world_size() == 1:
         return value
-    with _exchange():
-        return _largest(value)
+    with _collective():
+        return _vote(value)
 
 
-def _largest(value: int) -> int:
-    found = torch.tensor([value])
-    dist.all_reduce(found, op=dist.ReduceOp.MAX)
-    return int(found)
+def barrier() -> None:
+    """Wait for all ranks."""
+    all_reduce_max(0)
+
+
+def broadcast_bool(decision: bool) -> bool:
+    """Return rank 0's decision on all ranks."""
+    return bool(all_reduce_max(int(decision and is_main_process())))
 
 
 def broadcast_bytes(content: bytes | None) -> bytes | None:
-    """Return the leader's bytes, or its None, to all processes."""
+    """Return rank 0's bytes, or its None, on all ranks."""
     if world_size() == 1:
         return content
-    with _exchange():
-        return _broadcast(content, source=0)
-
-
-def _broadcast(content: bytes | None, *, source: int) -> bytes | None:
-    size = torch.tensor([-1 if content is None else len(content)])
-    dist.broadcast(size, src=source)
-    if size < 0:
-        return None
-    data = torch.empty([int(size)], dtype=torch.uint8)
-    if rank() == source and content:
-        data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-    dist.broadcast(data, src=source)
+    content = content if is_main_process() else None
+    with _collective():
+        size = _vote(0 if content is None else 1 + len(content)) - 1
+        if size < 0:
+            return None
+        data = torch.empty([size], dtype=torch.uint8)
+        if content:
+            data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        dist.broadcast(data, src=0)
     return data.numpy().tobytes()
 
 
 def check_same_on_all_ranks(content: str, what: str) -> None:
-    """Check that all processes have the same text, such as the options of a run.
+    """Check that all ranks have the same text, such as the options of a run.
 
     Raises:
-        ConfigError: if one has another than the leader.
+        ConfigError: if a rank differs from rank 0.
     """
-    theirs = broadcast_bytes(content.encode())
-    if all_reduce_max(int(theirs != content.encode())):
-        raise ConfigError(
-            f"processes with other {what}",
-            expected="the same in all of them",
-            fix="start all by the same line, on the same files",
-        )
+    expected = broadcast_bytes(content.encode())
+    if all_reduce_max(int(expected != content.encode())):
+        raise ConfigError(f"{what} differ between the ranks", fix="start all by the same command")
 
 
-def _is_broken_connection(error: BaseException) -> bool:
-    """Tell whether an exchange failed because the process at its other end has ended."""
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+@contextmanager
+def keep_others_waiting() -> Iterator[None]:
+    """Let this rank work on its own for as long as it takes; no collectives in the block.
+
+    The other ranks wait in their next `all_reduce_max`, `broadcast_bool`, `broadcast_bytes` or
+    `gather`, which do not time out as long as a thread of this rank answers that it still works.
+    """
+    if world_size() == 1:
+        yield
+        return
+    is_done = threading.Event()
+
+    def answer() -> None:
+        with suppress(RuntimeError):  # a rank is gone: the next collective fails, too
+            while not is_done.wait(KEEP_ALIVE_S):
+                _reduce_once(_WAIT)
+
+    thread = threading.Thread(target=answer, name="keep others waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        with _collective():
+            thread.join()
 
 
-def _has_agent() -> bool:
-    """Tell whether `torchrun` holds the store; else the first process does."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+@contextmanager
+def failing_on_all_ranks() -> Iterator[None]:
+    """Raise on all ranks if one rank raises in the block, so that all go on from the same place.
 
-
-def _connect(*, is_master: bool) -> Any:
-    """Open a connection to the store through which the processes find each other."""
-    return dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=is_master,
-        wait_for_workers=False,
-        timeout=_JOINING,
-    )
-
-
-def _join(store: Any, number: int, num: int) -> str:
-    """Meet the other processes of this attempt, and return its name, the same in all of them.
-
-    After a restart by `torchrun` the store still holds what the processes before have written, and
-    torch would connect to addresses where nobody is (2.13). So each process writes a name of its
-    own; the first one proposes an attempt for the names that it reads, and only the living can
-    confirm theirs.
+    The rank that failed reports it in the vote in which the others take part next. So each
+    collective in the block must start with a vote; `all_reduce_sum` does not.
 
     Raises:
-        RuntimeError: if they do not meet within ten minutes.
+        RankFailedError: if another rank raised an Exception.
+        Stopped: if another rank raised that, also where this one failed.
     """
-    own = uuid.uuid4().hex
-    store.set(f"name/{number}", own)
-    end_s = time.monotonic() + _JOINING.total_seconds()
-    proposed = ""
-    while time.monotonic() < end_s:
-        if number == 0:
-            keys = [f"name/{other}" for other in range(num)]
-            names = [store.get(key).decode() if store.check([key]) else "" for key in keys]
-            if all(names) and ",".join(names) != proposed:
-                proposed = ",".join(names)
-                store.set("attempt", proposed)
-        elif store.check(["attempt"]):
-            proposed = store.get("attempt").decode()
-        names = proposed.split(",")
-        if len(names) == num and names[number] == own:
-            attempt = hashlib.blake2b(proposed.encode(), digest_size=8).hexdigest()
-            store.set(f"{attempt}/beat/{number}", "0")  # the first sign of life confirms
-            if store.check([f"{attempt}/beat/{other}" for other in range(num)]):
-                return attempt
-        time.sleep(0.05)
-    raise RuntimeError("they did not come within ten minutes")
+    global _is_settled
+    if world_size() == 1:
+        yield
+        return
+    _is_settled = False
+    try:
+        yield
+        with _collective():
+            _vote(0)
+    except (Exception, Stopped) as error:
+        if _is_settled or isinstance(error, PeerError):
+            raise
+        is_stopped = isinstance(error, Stopped)
+        with _collective():
+            verdict = _reduce(_STOPPED if is_stopped else _FAILED + rank())
+        if verdict >= _STOPPED and not is_stopped:
+            raise Stopped from error
+        raise
+    finally:
+        _is_settled = False
 
 
-class _Watch:
-    """A thread that gives signs of life, and ends this process when another one has none.
+class RankFailedError(RuntimeError):
+    """Another rank failed in a block of `failing_on_all_ranks`."""
 
-    Args:
-        store: a connection of its own, as torch's is not made for two threads.
-        attempt: of these processes, all of which have given a first sign.
-        number: of this process.
-        num: of all.
+
+_is_settled = False  # whether all ranks know that the block failed
+
+
+def _vote(value: int) -> int:
+    """Return the largest value of all ranks, unless one of them reports a failure."""
+    global _is_settled
+    result = _reduce(value)
+    if result >= _FAILED:
+        _is_settled = True
+        if result >= _STOPPED:
+            raise Stopped
+        raise RankFailedError(f"rank {result - _FAILED} failed")
+    return result
+
+
+def _reduce(value: int) -> int:
+    """Return the largest value of all ranks once none of them says to wait."""
+    while (result := _reduce_once(value)) == _WAIT:
+        pass
+    return result
+
+
+def _reduce_once(value: int) -> int:
+    tensor = torch.tensor([value])
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor)
+
+
+_is_communicating = False
+_deferred: BaseException | None = None
+
+
+def raise_outside_collectives(error: BaseException) -> None:
+    """Raise in a signal handler: now, or after the collective that is in progress.
+
+    One rank that leaves a collective early would leave the others waiting. Nothing is raised if
+    all ranks give up their work for another reason already.
     """
+    global _deferred
+    if _is_settled:
+        return
+    if not _is_communicating:
+        raise error
+    _deferred = error
 
-    def __init__(self, store: Any, attempt: str, number: int, num: int) -> None:
-        self._store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
-        self._rank, self._world = number, num
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
-        self._thread.start()
 
-    def __enter__(self) -> "_Watch":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                dist.barrier()  # signs of life go on until all are done
-        finally:
-            self._is_over.set()
-            self._thread.join()
-
-    def first_failure(self, error: BaseException) -> str | None:
-        """Tell of this process's failure, or return what has failed before in another one."""
-        try:
-            if self._store.add(f"{_FAILURE}/count", 1) > 1:
-                return self._told()
-            is_ours = isinstance(error, StyleganError)
-            told = str(error) if is_ours else "".join(traceback.format_exception(error)).strip()
-            self._store.set(_FAILURE, f"rank {self._rank} stopped: {told}")
-        except RuntimeError:  # the store went with the leader
-            return "the leader is gone"
-        return None
-
-    def _told(self) -> str:
-        self._store.wait([_FAILURE], timedelta(seconds=10))
-        return str(self._store.get(_FAILURE).decode())
-
-    def _beat(self, count: int) -> None:
-        self._store.set(f"beat/{self._rank}", str(count))
-
-    def _watch(self) -> None:
-        seen: dict[int, tuple[bytes, float]] = {}
-        count, before_s = 0, time.monotonic()
-        while not self._is_over.wait(BEAT_S):
-            count += 1
-            if time.monotonic() - before_s > 3 * BEAT_S:  # this process was suspended itself
-                seen.clear()
-            before_s = time.monotonic()
-            try:
-                self._beat(count)
-                if self._store.check([_FAILURE]):
-                    self._end(self._told())
-                for other in range(self._world):
-                    beat, now_s = self._store.get(f"beat/{other}"), time.monotonic()
-                    if other not in seen or seen[other][0] != beat:
-                        seen[other] = beat, now_s
-                    elif now_s - seen[other][1] > SILENCE_S and other != self._rank:
-                        self._end(f"rank {other} gave no sign of life for {SILENCE_S:.0f} s")
-            except RuntimeError as error:
-                if not self._is_over.is_set():
-                    self._end(f"the leader's store is gone ({error})")
-
-    def _end(self, why: str) -> None:
-        """End this process: it may hang in an exchange that will never come about."""
-        if self._is_over.wait(2 * BEAT_S):  # it learned of it by itself
-            return
-        logger.error("rank %d ends, as %s", self._rank, why)
-        os._exit(1)
+@contextmanager
+def _collective() -> Iterator[None]:
+    """Defer what signal handlers raise, and report a broken connection as a PeerError."""
+    global _is_communicating, _deferred
+    _is_communicating, _deferred = True, None
+    try:
+        yield
+    except RankFailedError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PeerError(
+            f"rank {rank()} lost the other ranks: one of them failed, or hangs for more than "
+            f"{TIMEOUT_S:g} s ({reason})"
+        ) from error
+    finally:
+        _is_communicating = False
+    if _deferred is not None:
+        raise _deferred

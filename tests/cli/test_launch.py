@@ -1,5 +1,6 @@
-"""`--gpus N`: what the processes get, and what becomes of them."""
+"""`--gpus N`: what the ranks get, and what becomes of them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,42 +9,38 @@ import time
 
 import pytest
 
-from stylegan.cli import launch as module
 from stylegan.cli.launch import LAUNCHER, launch
 
-
-class Recorder:
-    def __init__(self, command, env, **options):
-        self.command, self.env = command, env
-        RECORDED.append(self)
-
-    def poll(self):
-        return 0
-
-    def wait(self, timeout=None):
-        return 0
+REPORT = """
+import json, os, sys
+from pathlib import Path
+rank = os.environ["RANK"]
+Path(sys.argv[1], rank).write_text(json.dumps(dict(os.environ)))
+sys.exit(int(sys.argv[2]) if rank == "1" else 0)
+"""
 
 
-RECORDED = []
-
-
-def test_processes_get_an_environment_of_their_own(monkeypatch):
-    RECORDED.clear()
-    monkeypatch.setattr(module.subprocess, "Popen", Recorder)
+@pytest.mark.parametrize("status", [0, 3])
+def test_ranks_get_an_environment_of_their_own_and_their_failure_is_the_status(
+    monkeypatch, tmp_path, status
+):
+    code = tmp_path / "report.py"
+    code.write_text(REPORT)
     monkeypatch.setenv("WORLD_SIZE", "1")  # as some clusters set it: each would start others
     monkeypatch.setenv("MASTER_PORT", "29500")
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("OF_THE_USER", "kept")
-    assert launch(["train"], num=2) == 0
-    environments = [each.env for each in RECORDED]
-    assert [env["RANK"] for env in environments] == ["0", "1"]
-    for env in environments:
-        assert (env["WORLD_SIZE"], env["OMP_NUM_THREADS"]) == ("2", "3")
-        assert env["MASTER_PORT"] != "29500"
-        assert env["OF_THE_USER"] == "kept"
-        assert "TORCHELASTIC_USE_AGENT_STORE" not in env
-        assert env[LAUNCHER] == str(os.getpid())
+    before = signal.getsignal(signal.SIGTERM)
+    assert launch([str(tmp_path), str(status)], num=2, program=[str(code)]) == status
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert LAUNCHER not in os.environ
+    for rank in ("0", "1"):
+        environment = json.loads((tmp_path / rank).read_text())
+        assert (environment["RANK"], environment["LOCAL_RANK"]) == (rank, rank)
+        assert (environment["WORLD_SIZE"], environment["OMP_NUM_THREADS"]) == ("2", "3")
+        assert environment["MASTER_PORT"] != "29500"
+        assert environment["OF_THE_USER"] == "kept"
+        assert environment[LAUNCHER] == str(os.getpid())
 
 
 @pytest.mark.parametrize(

@@ -228,17 +228,18 @@ def _evaluate(command: Evaluate, protocols: Sequence[AbstractProtocol]) -> None:
     """Measure what the command line names."""
     device = options.resolve_device(command.device)
     seed = command.seed or 0
-    if command.network is not None:
-        path = weights_of(command.network)
-        generator = load(path).to(device)
-        check_labels(command, generator)
-        dependencies = dependencies_of(
-            command, protocols, device
-        )  # what lacks fails before images are read
-        target, reals = _of_network(command, protocols, generator, path, seed)
-    else:
-        dependencies = dependencies_of(command, protocols, device)
-        target, reals = _of_images(command, seed)
+    with distributed.keep_others_waiting():
+        if command.network is not None:
+            path = weights_of(command.network)
+            generator = load(path).to(device)
+            check_labels(command, generator)
+            dependencies = dependencies_of(
+                command, protocols, device
+            )  # what lacks fails before images are read
+            target, reals = _of_network(command, protocols, generator, path, seed)
+        else:
+            dependencies = dependencies_of(command, protocols, device)
+            target, reals = _of_images(command, seed)
     check(protocols, target, reals, dependencies)
     out = options.console()
     with measuring() as progress:

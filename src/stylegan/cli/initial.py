@@ -68,7 +68,8 @@ def find_initial(source: str | None, run_dir: Path) -> Initial:
     """
     if source is None:
         return Initial()
-    initial = _read(source, run_dir) if distributed.is_main_process() else Initial()
+    with distributed.keep_others_waiting():
+        initial = _read(source, run_dir) if distributed.is_main_process() else Initial()
     described = distributed.broadcast_bytes(json.dumps(initial.describe()).encode())
     return (
         initial

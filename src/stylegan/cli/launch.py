@@ -1,84 +1,92 @@
-"""Several processes of one command on this machine, that work as one."""
+"""`--gpus N`: several ranks of one command on this machine, started by torchrun's launcher."""
 
+import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+import uuid
+from collections.abc import Sequence
 
 import torch
 
 from stylegan.errors import ConfigError
 from stylegan.training.signals import stop_signals
 
-POLL_S = 0.1
 LAUNCHER = "STYLEGAN_LAUNCHER"
-"""The variable that tells a process which one has started it."""
-GRACE_S = 30.0
-"""Seconds that the others have to end by themselves after one has failed."""
+"""Environment variable of each rank with the process id of its launcher."""
+SHUTDOWN_S = 600
+"""Seconds that the ranks have to save a checkpoint after a signal."""
 
 
 def check_gpus(num: int, device: torch.device) -> None:
     """Check that this machine has as many devices.
 
     Raises:
-        ConfigError: if it has not.
+        ConfigError: if it has fewer.
     """
     if num < 1:
-        raise ConfigError(f"--gpus {num}", expected="1 or more", fix="leave it out for one")
+        raise ConfigError(f"--gpus must be 1 or more, got {num}")
     if device.type == "cuda" and num > torch.cuda.device_count():
         raise ConfigError(
             f"--gpus {num} on a machine with {torch.cuda.device_count()}",
-            expected="no more than there are",
-            fix="lower it; several machines work together by torchrun, see docs/scaling.md",
+            fix="lower it; several machines are joined by torchrun, see docs/scaling.md",
         )
     if device.type == "mps" and num > 1:
-        raise ConfigError(
-            f"--gpus {num} on mps", expected="1: Apple's GPU is one", fix="leave it out"
-        )
+        raise ConfigError(f"--gpus {num} on mps, which is a single GPU", fix="leave --gpus out")
 
 
-def launch(arguments: Sequence[str], *, num: int) -> int:
-    """Run `stylegan ARGUMENTS` in `num` processes that work as one, and return the exit status.
+def launch(
+    arguments: Sequence[str], *, num: int, program: Sequence[str] = ("-m", "stylegan")
+) -> int:
+    """Run a command on several ranks of this machine, and return the exit status.
 
-    A signal is passed on, so that they save what they have. If one fails, all end.
+    A signal is passed on, so that the ranks save what they have. If one rank fails, all end.
+
+    Args:
+        arguments: of the command line.
+        num: number of ranks.
+        program: what Python runs.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "WORLD_SIZE": str(num),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        # each process takes its share of the cores
-        "OMP_NUM_THREADS": os.environ.get(
-            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num))
-        ),
-        LAUNCHER: str(os.getpid()),
-    }
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "stylegan", *arguments],
-            env={**inherited, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            start_new_session=True,  # Ctrl-C reaches them through us only, and once
-        )
-        for rank in range(num)
-    ]
-    with _forwarding(processes) as received:
-        status = _wait(processes)
-    return 128 + received[0] if received and status != 0 else status
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # The ranks report their errors themselves.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
+    # The ranks share the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        signals_to_handle=",".join(number.name for number in stop_signals()),
+        shutdown_timeout=SHUTDOWN_S,
+    )
+    handlers = {number: signal.getsignal(number) for number in stop_signals()}
+    try:
+        elastic_launch(config, sys.executable)(*program, *arguments)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return abs(failure.exitcode)
+    except SignalException as error:
+        return 128 + error.sigval
+    finally:
+        os.environ.pop(LAUNCHER, None)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return 0
 
 
 def stop_with_launcher() -> None:
-    """Let this process stop as by SIGTERM, with all saved, if the one that launched it dies."""
+    """Send this process SIGTERM, which saves a checkpoint, if its launcher dies."""
     launcher = os.environ.pop(LAUNCHER, None)
     if launcher is None:
         return
@@ -89,39 +97,3 @@ def stop_with_launcher() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="launcher", daemon=True).start()
-
-
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all, or for the first that fails; return its status, or 0."""
-    while True:
-        found = [process.poll() for process in processes]
-        failed = [status for status in found if status not in (None, 0)]
-        if failed or None not in found:
-            break
-        time.sleep(POLL_S)
-    end_s = time.monotonic() + GRACE_S
-    for process in processes:
-        try:
-            process.wait(max(0.0, end_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    return abs(failed[0] or 0) if failed else 0
-
-
-@contextmanager
-def _forwarding(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """While open, pass on what asks to stop; yield the signals that came."""
-    received: list[int] = []
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for process in processes:
-            process.send_signal(number)
-
-    before = {each: signal.signal(each, forward) for each in stop_signals()}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

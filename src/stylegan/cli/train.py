@@ -140,7 +140,8 @@ def run(command: Train) -> int:
         StyleganError: for a user's mistake, which the caller reports.
     """
     is_plan = command.dry_run and command.resolution is not None and not Path(command.data).exists()
-    dataset = None if is_plan else open_dataset(command)
+    with distributed.keep_others_waiting():
+        dataset = None if is_plan else open_dataset(command)
     initial = find_initial(command.init_from, command.out)
     config, reasons = resolve(command, sizes_of(dataset, command), initial)
     check_processes(config, distributed.world_size())
@@ -150,7 +151,8 @@ def run(command: Train) -> int:
     print_sizes(out, config, reasons)
     if command.dry_run:
         return 0
-    evaluate = make_evaluate(command, config, dataset)
+    with distributed.keep_others_waiting():
+        evaluate = make_evaluate(command, config, dataset)
     with LiveLine(out) as line:
         outcome = train(
             config,

@@ -106,6 +106,13 @@ class Session:
         fake = self._fake_features(protocol)
         if not distributed.is_main_process():
             return None
+        with distributed.keep_others_waiting():
+            return self._distance(protocol, real, fake)
+
+    def _distance(
+        self, protocol: AbstractProtocol, real: Extracted, fake: Extracted
+    ) -> MetricValues:
+        """Compute a metric from the features of all images, on rank 0."""
         self._tell("distance", 0, 1)
         match protocol:
             case FrechetProtocol():
@@ -188,7 +195,8 @@ class Session:
         z, w, logits = torch.split(torch.cat(rows), widths, dim=1)
         self._tell("planes", 0, 1)
         kept = protocol.num_kept
-        in_w, in_z = (separability(each, logits, num_kept=kept) for each in (w, z))
+        with distributed.keep_others_waiting():
+            in_w, in_z = (separability(each, logits, num_kept=kept) for each in (w, z))
         for place in in_w.one_sided:
             logger.warning(
                 "%s: the classifier %s says the same of all images, which counts as separable",
@@ -220,7 +228,8 @@ class Session:
         if first is None or second is None:
             return None
         self._tell("distance", 0, 1)
-        found = sliced_wasserstein_distance(first, second, seed=self._seed)
+        with distributed.keep_others_waiting():
+            found = sliced_wasserstein_distance(first, second, seed=self._seed)
         levels = {f"swd_{level}": value for level, value in found.levels.items()}
         return MetricValues(values={"swd": found.average, **levels})
 

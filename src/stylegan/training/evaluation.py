@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from stylegan import distributed
-from stylegan.errors import Stopped
+from stylegan.errors import PeerError, Stopped, StyleganError
 from stylegan.models.base import AbstractGenerator
 from stylegan.training.best import best_folder, keep_best
 from stylegan.training.log import RunLog, read_metrics
@@ -145,7 +145,9 @@ class Evaluation:
         values: dict[str, float] = {}
         try:
             for record in _results(self._evaluator, generator, nimg, names, interruptible):
-                if self._keep(record, nimg, snapshot):
+                with distributed.keep_others_waiting():
+                    is_kept = self._keep(record, nimg, snapshot)
+                if is_kept:
                     values[record["metric"]] = record["value"]
         except Stopped:
             logger.warning("metrics at %d images: given up for the signal", nimg)
@@ -239,7 +241,7 @@ def _results(
         record = None
         try:
             with (
-                distributed.failing_together(),
+                distributed.failing_on_all_ranks(),
                 interruptible(),
                 torch.random.fork_rng(devices=devices),
                 torch.no_grad(),
@@ -247,12 +249,21 @@ def _results(
                 if results is None:
                     results = iter(evaluator.measure(generator, nimg, names[index:]))
                 record = next(results)
-        # Any at all: hours of training are not to end for a number that can be had later.
-        except Exception as error:
+        except PeerError:  # no other metric can be computed with a rank that is gone
+            raise
+        except Exception as error:  # a failed metric must not abort training
             results = None
-            logger.warning("metrics at %d images: %s failed (%s)", nimg, name, _one_line(error))
+            _log_failure(error, f"metrics at {nimg} images: {name} failed")
         if record is not None:
             yield record
+
+
+def _log_failure(error: Exception, message: str) -> None:
+    """Log an expected error in one line, and any other with its traceback."""
+    if isinstance(error, StyleganError | distributed.RankFailedError):
+        logger.warning("%s (%s)", message, _one_line(error))
+    else:
+        logger.error("%s", message, exc_info=error)
 
 
 def _is_finite(record: Record) -> bool:

@@ -157,7 +157,8 @@ def _train(
 ) -> Outcome:
     state = TrainState(config, torch.device(decided(config.runtime.device, "runtime.device")))
     is_new = _start(state, run_dir, initial)
-    dataset.preload(round(config.runtime.cache_gb * 1e9))
+    with distributed.keep_others_waiting():
+        dataset.preload(round(config.runtime.cache_gb * 1e9))
     log = evaluation = None
     if distributed.is_main_process():
         # nothing failed so far
@@ -184,12 +185,15 @@ def _start(state: TrainState, run_dir: Path, initial: Networks | None) -> bool:
 
     The leader alone reads checkpoint and initial weights, so the others need not have them.
     """
-    saved = load_newest_checkpoint(run_dir) if distributed.is_main_process() else None
-    if saved is not None:
-        state.load_state_dict(saved)
-        logger.info("resumed at %d images", state.nimg)
-    elif initial is not None and distributed.is_main_process():
-        adopt(state, initial)
+    saved = None
+    if distributed.is_main_process():
+        with distributed.keep_others_waiting():
+            saved = load_newest_checkpoint(run_dir)
+            if saved is not None:
+                state.load_state_dict(saved)
+                logger.info("resumed at %d images", state.nimg)
+            elif initial is not None:
+                adopt(state, initial)
     if distributed.world_size() > 1:
         content = None
         if distributed.is_main_process():
@@ -241,7 +245,9 @@ class _Run:
         state, output = self.state, self.config.output
         stop = 0  # why the run ends, in any process: LATE, or LATE plus the number of a signal
         if state.nimg == 0 and distributed.is_main_process():
-            self.write_samples()
+            with distributed.keep_others_waiting():
+                self.write_samples()
+        distributed.barrier()
         draw_labels = None if self.labels is None else self.labels.draw
         with open_stream(dataset, self.config, state.device) as stream:
             fitted = None
@@ -359,7 +365,7 @@ class _Run:
         """Write the networks in the native format, and a sheet of samples."""
         if not distributed.is_main_process():
             return
-        with self.clock("snapshots"):
+        with self.clock("snapshots"), distributed.keep_others_waiting():
             native.save(
                 self.state.networks,
                 self.run_dir / "snapshots" / f"{self.state.nimg:09d}",
@@ -402,7 +408,7 @@ class _Run:
         self.checkpoint_is_due = False
         if not distributed.is_main_process():
             return
-        with self.clock("snapshots"):
+        with self.clock("snapshots"), distributed.keep_others_waiting():
             save_checkpoint(
                 self.run_dir,
                 self.state.state_dict(),

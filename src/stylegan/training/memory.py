@@ -82,7 +82,8 @@ def _fits(state: TrainState, num: int) -> bool:
         return torch.eye(c_dim)[:1].expand(count, -1)
 
     try:
-        with distributed.standalone():  # one that runs out would leave the others waiting
+        # a rank that runs out of memory would leave the others waiting in a collective
+        with distributed.keep_others_waiting(), distributed.standalone():
             train_step(
                 state,
                 reals,
