@@ -146,8 +146,9 @@ FOLDERS = {
         "directions",
         "project",
         "tune",
-        "attribution",
         "targets",
+        "projection_folder",
+        "attribution",
     ],
     "analysis": [
         "activations",
@@ -183,6 +184,7 @@ FOLDERS = {
         "data",
         "networks",
         "generate",
+        "project",
     ],
     "cli": [
         "options",
@@ -198,7 +200,6 @@ FOLDERS = {
         "train",
         "train_classifier",
         "generate",
-        "projections",
         "project",
         "attribute",
         "figures",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
     from stylegan.workflows.data import check, info, prepare, shard
+    from stylegan.workflows.project import project
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "load_networks",
     "prepare",
+    "project",
     "save",
     "shard",
     "train",
@@ -44,6 +46,7 @@ _HOMES = {
     "load": "stylegan.interop.load",
     "load_networks": "stylegan.interop.load",
     "prepare": "stylegan.workflows.data",
+    "project": "stylegan.workflows.project",
     "save": "stylegan.models.io",
     "shard": "stylegan.workflows.data",
     "train": "stylegan.training.loop",

@@ -117,13 +117,13 @@ def test_one_network_says_whether_it_made_an_image(calibrated, reals, tmp_path):
 
 
 def test_a_stopped_calibration_goes_on(network, reals, tmp_path, monkeypatch):
-    from stylegan.cli.projections import Job
     from stylegan.latent.project import Projector
+    from stylegan.latent.projection_folder import ProjectionFolder
 
     options = {"network": network, "calibrate": True, "data": reals, "num": 5}
     files = {name: tmp_path / f"{name}.json" for name in ("whole", "stopped")}
     run(**options, out=tmp_path / "whole", calibration=files["whole"])
-    finish = Job.finish
+    finish = ProjectionFolder.finish
     with monkeypatch.context() as patch:
 
         def stopping(self, *arguments, **named):
@@ -131,7 +131,7 @@ def test_a_stopped_calibration_goes_on(network, reals, tmp_path, monkeypatch):
             if self.target.name.endswith("3"):
                 raise KeyboardInterrupt
 
-        patch.setattr(Job, "finish", stopping)
+        patch.setattr(ProjectionFolder, "finish", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(**options, out=tmp_path / "stopped", calibration=files["stopped"], batch=1)
     assert not files["stopped"].exists()

@@ -1,19 +1,24 @@
 import json
+from io import BytesIO
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
 
 import stylegan
 from stylegan import images
-from stylegan.cli import projections
 from stylegan.cli.generate import main as generate
 from stylegan.cli.project import main
 from stylegan.errors import CheckpointError, ConfigError, DataError, WeightsError
 from stylegan.images import to_uint8
+from stylegan.latent import projection_folder
 from stylegan.latent.project import Projector
+from stylegan.latent.projection_folder import ProjectionFolder
 from stylegan.latent.saved import read_latents
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.models import io
+from stylegan.perceptual.discriminator import DiscriminatorDistance
 
 FILES = ["project.json", "projected.png", "projected_w.npz", "steps", "strip.png", "target.png"]
 
@@ -120,10 +125,12 @@ def test_states_are_saved_on_the_way_and_pictures_that_are_done_are_left(
     network, pictures, tmp_path, monkeypatch
 ):
     saved = []
-    monkeypatch.setattr(projections, "SAVE_SECONDS", 0)
-    save_state = projections.Job.save_state
+    monkeypatch.setattr(projection_folder, "SAVE_SECONDS", 0)
+    save_state = ProjectionFolder.save_state
     monkeypatch.setattr(
-        projections.Job, "save_state", lambda self, *a: (saved.append(1), save_state(self, *a))
+        ProjectionFolder,
+        "save_state",
+        lambda self, *a: (saved.append(1), save_state(self, *a)),
     )
     run(pictures, network=network, out=tmp_path / "out", batch=1)
     assert len(saved) == 20
@@ -174,7 +181,7 @@ def test_a_video_of_the_way(network, pictures, tmp_path):
 
 
 def test_a_tuned_network_is_saved_beside(network, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("stylegan.cli.project.TuneConfig", lambda: projections_config())
+    monkeypatch.setattr("stylegan.workflows.project.TuneConfig", projections_config)
     run(pictures / "seed1.png", network=network, out=tmp_path, tune=True)
     folder = tmp_path / "seed1"
     tuned = stylegan.load(folder / "tuned")
@@ -197,12 +204,12 @@ def projections_config():
 def test_a_picture_unlike_the_network_s_is_warned_of(network, tmp_path, caplog, monkeypatch):
     images.write(torch.randint(0, 256, [3, 16, 16], dtype=torch.uint8), tmp_path / "noise.png")
     # the images of a network without training are noise themselves
-    monkeypatch.setattr(projections, "UNLIKE", 0.1)
+    monkeypatch.setattr(projection_folder, "UNLIKE_FRACTION", 0.1)
     with caplog.at_level("WARNING", "stylegan"):
         run(tmp_path / "noise.png", network=network, out=tmp_path / "a")
-    assert "noise.png looks unlike what this network makes" in caplog.text
+    assert "noise.png looks unlike the network's images" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(projections, "UNLIKE", 2.0)
+    monkeypatch.setattr(projection_folder, "UNLIKE_FRACTION", 2.0)
     with caplog.at_level("WARNING", "stylegan"):
         run(tmp_path / "noise.png", network=network, out=tmp_path / "b")
     assert caplog.text == ""
@@ -265,5 +272,72 @@ def test_every_family_can_be_projected_into(preset, tmp_path):
     run(tmp_path / "grey.png", **options)
     assert (tmp_path / "out" / "grey" / "projected_w.npz").exists()
     if networks.generator.num_ws == 1:
-        with pytest.raises(ConfigError, match=r"--space w\+"):
+        with pytest.raises(ConfigError, match=r"space w\+ needs"):
             run(tmp_path / "grey.png", **(options | {"out": tmp_path / "o", "space": "w+"}))
+
+
+def test_python_projects_without_files_what_the_command_writes(network, pictures, tmp_path):
+    options = {"perceptual": "discriminator", "steps": 10, "device": "cpu"}
+    calls = []
+    written = stylegan.project(
+        pictures,
+        network,
+        out=tmp_path / "out",
+        progress=lambda *each: calls.append(each),
+        **options,
+    )
+    assert calls[-1] == ("projection steps", 20, 20)
+    assert len(calls) == 10
+    kept = stylegan.project(pictures, network, **options)
+    assert [each.name for each in kept] == ["seed1", "seed2"]
+    for a, b in zip(written, kept, strict=True):
+        assert a.folder == tmp_path / "out" / a.name
+        assert b.folder is None
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.ws, b.ws)
+        assert a.noise.keys() == b.noise.keys()
+        assert all(torch.equal(a.noise[layer], b.noise[layer]) for layer in a.noise)
+        assert (a.distance, a.distance_name) == (pytest.approx(b.distance), "discriminator")
+    shown = images.read(BytesIO(kept._repr_png_()))
+    assert torch.equal(shown[:, :16, :16], kept[0].target)
+    assert torch.equal(shown[:, 18:, 18:], kept[1].image)
+
+
+def test_python_projects_tensors_into_a_loaded_generator(network, pictures, tmp_path):
+    generator = stylegan.load(network)
+    target = images.read(pictures / "seed1.png")
+    distance = DiscriminatorDistance(stylegan.load_networks(network).discriminator)
+    options = {"perceptual": distance, "steps": 3}
+    (projection,) = stylegan.project(target, generator, out=tmp_path / "out", **options)
+    assert projection.folder == tmp_path / "out" / "image0"
+    assert torch.equal(projection.target, target)
+    again = stylegan.generate.images(generator, projection.folder / "projected_w.npz")
+    assert torch.equal(again[0], projection.image)
+    with torch.no_grad():
+        generator.synthesis.b16.torgb.bias += 1
+    with pytest.raises(CheckpointError, match="differs in network"):
+        stylegan.project(target, generator, out=tmp_path / "out", **options)
+    with pytest.raises(DataError, match=r"images must be uint8 \['N', 3, 16, 16\]"):
+        stylegan.project(target.float(), generator, **options)
+    with pytest.raises(ConfigError, match="needs the source of a network"):
+        stylegan.project(target, generator, perceptual="discriminator")
+    with pytest.raises(ConfigError, match="tune writes files, so it needs out"):
+        stylegan.project(target, generator, tune=True)
+
+
+def test_seconds_before_an_interruption_count(network, pictures, tmp_path):
+    def stop(description, completed, total):
+        if completed == 8:
+            raise KeyboardInterrupt
+
+    options = {"perceptual": "discriminator", "steps": 10, "out": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        stylegan.project(pictures / "seed1.png", network, progress=stop, **options)
+    path = tmp_path / "seed1" / "state.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"seconds": "1000"}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    path.write_bytes(to_bytes(state, metadata=metadata))
+    stylegan.project(pictures / "seed1.png", network, **options)
+    record = json.loads((tmp_path / "seed1" / "project.json").read_text())
+    assert record["result"]["seconds"] > 1000

@@ -49,7 +49,7 @@ def test_a_picture_that_is_named_and_cannot_be_used_is_told(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad.png: not an image"):
         read_targets([tmp_path / "bad.png"], side=8, num_channels=3)
-    with pytest.raises(DataError, match="nothing at"):
+    with pytest.raises(DataError, match="none does not exist"):
         read_targets([tmp_path / "none"], side=8, num_channels=3)
 
 

@@ -4,7 +4,7 @@ import torch
 import stylegan
 from stylegan.errors import ConfigError
 from stylegan.latent.render import render
-from stylegan.latent.tune import TuneConfig, tune
+from stylegan.latent.tune import TuneConfig, tune_generator
 from stylegan.models.noise import noise_maps
 from stylegan.perceptual.discriminator import DiscriminatorDistance
 
@@ -25,14 +25,14 @@ def tuned(networks, *, locality_weight=0.1, num_steps=40):
     target = torch.randint(0, 256, [3, 2, 2], generator=stream, dtype=torch.uint8)
     target = target.repeat_interleave(8, 1).repeat_interleave(8, 2)
     steps = []
-    found = tune(
+    found = tune_generator(
         generator,
         ws,
         target=target,
         noise=noise,
         distance=DiscriminatorDistance(networks.discriminator),
         config=TuneConfig(num_steps=num_steps, learning_rate=3e-3, locality_weight=locality_weight),
-        on_step=lambda: steps.append(1),
+        progress=lambda *_: steps.append(1),
     )
     assert len(steps) == num_steps
     return found, ws, noise

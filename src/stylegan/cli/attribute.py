@@ -18,10 +18,10 @@ import stylegan
 from stylegan import images
 from stylegan.cli.drawing import Class, PerceptualOption, WeightsDir
 from stylegan.cli.options import Device, Seed, console
-from stylegan.cli.projections import Job, Projecting
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic
 from stylegan.images import to_uint8
+from stylegan.interop.load import weights_path
 from stylegan.latent.attribution import (
     FEWEST,
     Calibration,
@@ -32,9 +32,11 @@ from stylegan.latent.attribution import (
     roc_curve,
 )
 from stylegan.latent.project import DEFAULTS
+from stylegan.latent.projection_folder import BatchProjector, ProjectionFolder
 from stylegan.latent.targets import Target, read_targets
 from stylegan.plotting import OWN, REAL, write_plot
 from stylegan.workflows.networks import check_batch
+from stylegan.workflows.project import open_projector
 
 logger = logging.getLogger(__name__)
 
@@ -155,11 +157,11 @@ class Attribute:
                 "no IMAGE", expected="pictures, or --calibrate", fix="name at least one"
             )
 
-    def _open(self, index: int) -> Projecting:
+    def _open(self, index: int) -> BatchProjector:
         config = DEFAULTS["w"]
         if self.steps is not None:
             config = replace(config, num_steps=self.steps)
-        return Projecting(
+        projector, _ = open_projector(
             self.networks[index],
             device=self.device,
             perceptual=self.perceptual,
@@ -168,17 +170,18 @@ class Attribute:
             config=config,
             seed=self.seed,
         )
+        return projector
 
-    def _place(self, index: int, work: Projecting) -> Path:
+    def _place(self, index: int) -> Path:
         """Return where the calibration of a network is."""
         if self.calibrations:
             return self.calibrations[index]
-        return calibration_place(work.path)
+        return calibration_place(weights_path(self.networks[index]))
 
     def _calibrate(self, index: int) -> None:
         assert self.data is not None
         work = self._open(index)
-        place = self._place(index, work)
+        place = self._place(index)
         folder = place.parent if place.parent.exists() else Path()
         if not os.access(folder, os.W_OK):
             raise ConfigError(
@@ -194,8 +197,10 @@ class Attribute:
             logger.warning("%s has %d usable images, not %d", self.data, len(reals), num)
         owns = [_own_target(work, FIRST_SEED + number) for number in range(num)]
         out = self._folder(index)
-        own = [job.distance for job in work.project(owns, out / "own", batch=self.batch)]
-        real = [job.distance for job in work.project(reals, out / "real", batch=self.batch)]
+        own = [job.distance for job in work.project_to_folders(owns, out / "own", batch=self.batch)]
+        real = [
+            job.distance for job in work.project_to_folders(reals, out / "real", batch=self.batch)
+        ]
         content = hashlib.sha256("".join(target.sha256 for target in reals).encode()).hexdigest()
         found = Calibration(
             own=own,
@@ -222,15 +227,15 @@ class Attribute:
     def _attribute(self) -> int:
         works = [self._open(index) for index in range(len(self.networks))]
         found = [
-            _read(self._place(index, work), work, self.networks[index])
+            _read(self._place(index), work, self.networks[index])
             for index, work in enumerate(works)
         ]
-        jobs: list[list[Job]] = []
+        jobs: list[list[ProjectionFolder]] = []
         for index, work in enumerate(works):
             targets = read_targets(
                 self.paths, side=work.side, num_channels=work.generator.img_channels
             )
-            jobs.append(work.project(targets, self._folder(index), batch=self.batch))
+            jobs.append(work.project_to_folders(targets, self._folder(index), batch=self.batch))
         rows: list[dict[str, Any]] = []
         for of_image in zip(*jobs, strict=True):
             distances = [job.distance for job in of_image]
@@ -304,13 +309,13 @@ def calibration_place(path: Path) -> Path:
     return path / _CALIBRATION if path.is_dir() else path.with_name(f"{path.name}.{_CALIBRATION}")
 
 
-def _own_target(work: Projecting, seed: int) -> Target:
+def _own_target(work: BatchProjector, seed: int) -> Target:
     """Make an image of the network, with noise of its own."""
     image, _ = own_image(work.generator, seed, c=work.label)
     return Target(name=f"seed{seed}", path=f"seed {seed}", image=to_uint8(image).cpu()[0])
 
 
-def _read(path: Path, work: Projecting, network: str) -> Calibration:
+def _read(path: Path, work: BatchProjector, network: str) -> Calibration:
     """Read a calibration, and refuse one of something else."""
     line = f"stylegan attribute --calibrate --network {network} --data DATA --out DIR"
     try:
@@ -344,7 +349,7 @@ def _key(name: str, value: Any) -> Any:
     return value.get("sha256") if name == "network" and isinstance(value, dict) else value
 
 
-def _draw_pairs(jobs: Sequence[Sequence[Job]], path: Path) -> None:
+def _draw_pairs(jobs: Sequence[Sequence[ProjectionFolder]], path: Path) -> None:
     """Draw each picture beside what each network makes of it, a row for each picture."""
     rows = list(zip(*jobs, strict=True))[:MAX_PAIRS]
     cells = []

@@ -27,7 +27,6 @@ from stylegan.cli.drawing import (
 from stylegan.cli.figures import Analysis, Drawing
 from stylegan.cli.measuring import dependencies_for, measuring, protocols_of, reading, target_of
 from stylegan.cli.options import Device, Seed, console, progress
-from stylegan.cli.projections import Projecting
 from stylegan.cli.ranking import ranking_sheets
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, StyleganError
@@ -54,6 +53,7 @@ from stylegan.workflows.networks import (
     load_generator,
 )
 from stylegan.workflows.page import Block, Chart, Figure, Section, Table, Text, write_page
+from stylegan.workflows.project import open_projector
 
 logger = logging.getLogger(__name__)
 
@@ -358,7 +358,7 @@ class _Made:
             raise ConfigError(
                 "no images to project", expected="--data, and --projections above 0", fix="pass it"
             )
-        work = Projecting(
+        projector, _ = open_projector(
             command.network,
             device=command.device,
             perceptual=command.perceptual,
@@ -369,17 +369,17 @@ class _Made:
         )
         targets = read_targets(
             [command.data],
-            side=work.side,
+            side=projector.side,
             num_channels=self.generator.img_channels,
             num=command.projections,
         )
-        found = work.find(targets)
+        found = projector.project(targets)
         blocks: list[Block] = []
         for target, each in zip(targets, found, strict=True):
             pair = torch.stack([_small(target.image), _small(each.image)])
             caption = (
                 f"{target.name} and its projection into w, {command.steps} steps: "
-                f"{work.distance.name} {each.distance:.3f}, PSNR {each.psnr:.1f} dB."
+                f"{projector.distance.name} {each.distance:.3f}, PSNR {each.psnr:.1f} dB."
             )
             blocks.append(
                 _figure(images.grid(pair, columns=2, padding=PADDING), caption, columns=2)

@@ -61,12 +61,14 @@ def write_latents(
     write_atomic(path, buffer.getvalue())
 
 
-def read_latents(path: str | os.PathLike[str], generator: AbstractGenerator) -> SavedLatents:
-    """Read latents for a generator from a file of `write_latents` or of the official projector.
+def read_latents(
+    path: str | os.PathLike[str], generator: AbstractGenerator | None = None
+) -> SavedLatents:
+    """Read a file of `write_latents` or of the official projector.
 
     Args:
         path: an `.npz` file with an array `w`, [N, num_ws, w_dim] or [num_ws, w_dim].
-        generator: the network that the latents belong to.
+        generator: the network that the latents must fit; None checks nothing.
 
     Raises:
         DataError: if the file cannot be read, is larger than `MAX_BYTES`, holds NaN or infinity,
@@ -77,22 +79,13 @@ def read_latents(path: str | os.PathLike[str], generator: AbstractGenerator) -> 
         raise _error(path, f"holds {', '.join(sorted(arrays))[:80] or 'nothing'}, and no w")
     w = arrays.pop("w")
     w = w[None] if w.ndim == 2 else w
-    if not _fits(w.shape, generator):
-        raise DataError(
-            f"latents {path}: w is {list(w.shape)}, but this network takes "
-            f"[N, {generator.num_ws}, {generator.w_dim}]"
-        )
-    stored = noise_maps(generator)
     noise = {
         name.removeprefix(_NOISE): torch.from_numpy(values)
         for name, values in arrays.items()
         if name.startswith(_NOISE)
     }
-    for layer, values in noise.items():
-        if layer not in stored or stored[layer].shape != values.shape:
-            raise DataError(
-                f"latents {path}: this network has no noise {list(values.shape)} of layer {layer}"
-            )
+    if generator is not None:
+        _check_fit(path, w.shape, noise, generator)
     if not all(values.isfinite().all() for values in (torch.from_numpy(w), *noise.values())):
         raise _error(path, "holds NaN or infinity")
     return SavedLatents(ws=torch.from_numpy(w), noise=noise)
@@ -202,6 +195,25 @@ def styles_of(
     others = iter(saved)
     blocks = [next(mapped if isinstance(key, int) else others) for key in keys]
     return torch.cat([ws[:0], *blocks])
+
+
+def _check_fit(
+    path: str | os.PathLike[str],
+    shape: Sequence[int],
+    noise: Mapping[str, Tensor],
+    generator: AbstractGenerator,
+) -> None:
+    if not _fits(shape, generator):
+        raise DataError(
+            f"latents {path}: w is {list(shape)}, but this network takes "
+            f"[N, {generator.num_ws}, {generator.w_dim}]"
+        )
+    stored = noise_maps(generator)
+    for layer, values in noise.items():
+        if layer not in stored or stored[layer].shape != values.shape:
+            raise DataError(
+                f"latents {path}: this network has no noise {list(values.shape)} of layer {layer}"
+            )
 
 
 def _fits(shape: Sequence[int], generator: AbstractGenerator) -> bool:

@@ -1,4 +1,4 @@
-"""The pictures that a user names, as the images that a network could have made."""
+"""Images to be projected, in the size and channels of a network."""
 
 import functools
 import hashlib
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from stylegan import images
@@ -20,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A picture, cropped and resized.
+    """An image to be projected.
 
     Attributes:
-        name: its file's name without the ending; a number follows where several have the same.
-        path: of its file; for one in a folder or zip, with the name there.
+        name: the file's name without its suffix; a number follows if several have the same.
+        path: of the file; for one in a folder or zip, with the name there.
         image: uint8 [C, R, R].
     """
 
@@ -38,31 +39,49 @@ class Target:
         return hashlib.sha256(self.image.contiguous().numpy().tobytes()).hexdigest()
 
 
+def targets_of(pixels: Tensor, *, side: int, num_channels: int) -> list[Target]:
+    """Return images [N, C, R, R] or [C, R, R] as targets, named "image0" and so on.
+
+    Raises:
+        DataError: if they are not uint8, or differ from the network's images in shape.
+    """
+    stacked = pixels[None] if pixels.ndim == 3 else pixels
+    expected = [num_channels, side, side]
+    if stacked.dtype != torch.uint8 or list(stacked.shape[1:]) != expected or not len(stacked):
+        raise DataError(
+            f"images must be uint8 {['N', *expected]}, got {pixels.dtype} {list(pixels.shape)}"
+        )
+    return [
+        Target(name=f"image{index}", path=f"image {index}", image=image)
+        for index, image in enumerate(stacked.cpu())
+    ]
+
+
 def read_targets(
     paths: Sequence[Path], *, side: int, num_channels: int, num: int | None = None
 ) -> list[Target]:
-    """Read pictures of any size: files, and those in folders and zips.
+    """Read images of any size: files, and those in folders and zips.
 
     The central square is resized with a Lanczos filter, as the official projector does.
 
     Args:
         paths: at least one.
-        side: of the results, in pixels.
+        side: height and width of the results, in pixels.
         num_channels: of the results: 1 for grey, 3 for RGB.
-        num: take only so many of each folder or zip, spread evenly over it; None takes all.
+        num: take only this many of each folder or zip, at even intervals; None takes all.
 
     Raises:
-        DataError: if a path holds no picture; those in folders and zips that cannot be used are
-            passed over, with a warning, unless there is no other.
+        DataError: if a path holds no usable image. Unusable ones in folders and zips are skipped
+            with a warning.
     """
     options = PrepareOptions(resolution=side)
-    found: list[Target] = []
+    targets: list[Target] = []
     taken: set[str] = set()
     for path in paths:
-        num_before = len(found)
+        num_before = len(targets)
         for name, read in _contents(path, num):
             try:
-                picture, _ = fit(decode(read()).image, options=options)
+                image, _ = fit(decode(read()).image, options=options)
             except DataError as error:
                 if path.suffix.lower() in image_extensions():
                     raise DataError(
@@ -70,24 +89,20 @@ def read_targets(
                     ) from error
                 logger.warning("skipped %s: %s", name, error.found)
                 continue
-            found.append(
+            targets.append(
                 Target(
                     name=unique_name(Path(name).stem, taken),
                     path=name,
-                    image=images.from_pil(picture.convert("L" if num_channels == 1 else "RGB")),
+                    image=images.from_pil(image.convert("L" if num_channels == 1 else "RGB")),
                 )
             )
-        if len(found) == num_before:
-            raise DataError(
-                f"no usable image in {path}",
-                expected="pictures, or folders or zips of them",
-                fix="check the path",
-            )
-    return found
+        if len(targets) == num_before:
+            raise DataError(f"{path} holds no usable image")
+    return targets
 
 
 def _contents(path: Path, num: int | None) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Yield the name of a picture, or of those in a folder or zip, and what reads it."""
+    """Yield the name of each image at a path, and a function that reads it."""
     if path.is_file() and path.suffix.lower() in image_extensions():
         yield str(path), path.read_bytes
         return

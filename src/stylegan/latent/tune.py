@@ -5,7 +5,7 @@ and 3.3.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from stylegan.latent.seeds import latents_from_seeds
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import store_noise
 from stylegan.perceptual.detector import AbstractDistance
+from stylegan.progress import Progress, track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Tuned:
     psnr: float
 
 
-def tune(
+def tune_generator(
     generator: AbstractGenerator,
     ws: Tensor,
     *,
@@ -73,7 +74,7 @@ def tune(
     config: TuneConfig,
     c: Tensor | None = None,
     seed: int = 0,
-    on_step: Callable[[], object] | None = None,
+    progress: Progress | None = None,
 ) -> Tuned:
     """Tune a copy of a generator's synthesis network until it makes a picture of a w.
 
@@ -88,7 +89,7 @@ def tune(
         config: how.
         c: label of what must not change, [c_dim]; None where the generator takes none.
         seed: of the latents of what must not change.
-        on_step: called after each step.
+        progress: called after each step.
     """
     device = next(generator.parameters()).device
     before = copy.deepcopy(generator).eval()
@@ -105,7 +106,7 @@ def tune(
         perceived = distance.distance(compared(a, distance), compared(b, distance))
         return (perceived + config.pixel_weight * (a - b).square().mean(dim=(1, 2, 3))).sum()
 
-    for step in range(config.num_steps):
+    for step in track(range(config.num_steps), progress, "tuning steps", config.num_steps):
         loss = difference(tuned.synthesis(pivot), wanted)
         if config.locality_weight > 0:
             with torch.no_grad():
@@ -121,8 +122,6 @@ def tune(
         ):
             parameter.grad = gradient
         adam.step()
-        if on_step is not None:
-            on_step()
     tuned.requires_grad_(False)
     with torch.no_grad():
         image = to_uint8(tuned.synthesis(pivot)).cpu()[0]
