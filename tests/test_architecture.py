@@ -133,6 +133,7 @@ FOLDERS = {
         "records",
         "measure",
         "suite",
+        "ranking",
     ],
     "latent": [
         "seeds",
@@ -185,6 +186,8 @@ FOLDERS = {
         "networks",
         "generate",
         "project",
+        "evaluate",
+        "training_metrics",
     ],
     "cli": [
         "options",
@@ -194,8 +197,6 @@ FOLDERS = {
         "drawing",
         "data",
         "measuring",
-        "ranking",
-        "watch",
         "evaluate",
         "train",
         "train_classifier",

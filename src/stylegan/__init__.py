@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
     from stylegan.workflows.data import check, info, prepare, shard
+    from stylegan.workflows.evaluate import compare, evaluate, watch
     from stylegan.workflows.project import project
 
 __version__ = "0.1.0"
@@ -22,8 +23,10 @@ __all__ = [
     "ProgressBar",
     "bench",
     "check",
+    "compare",
     "convert",
     "create",
+    "evaluate",
     "generate",
     "info",
     "load",
@@ -33,14 +36,17 @@ __all__ = [
     "save",
     "shard",
     "train",
+    "watch",
 ]
 
 _HOMES = {
     "ProgressBar": "stylegan.progress",
     "bench": "stylegan.workflows.bench",
     "check": "stylegan.workflows.data",
+    "compare": "stylegan.workflows.evaluate",
     "convert": "stylegan.workflows.convert",
     "create": "stylegan.models.registry",
+    "evaluate": "stylegan.workflows.evaluate",
     "generate": "stylegan.workflows",
     "info": "stylegan.workflows.data",
     "load": "stylegan.interop.load",
@@ -50,6 +56,7 @@ _HOMES = {
     "save": "stylegan.models.io",
     "shard": "stylegan.workflows.data",
     "train": "stylegan.training.loop",
+    "watch": "stylegan.workflows.evaluate",
 }
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -92,6 +92,35 @@ def test_a_repeatable_option_takes_one_value_each_time():
     )
     run(repeatable, line, prog="draw")
     assert results == [("a", Path("out"), 4, ("x", "y"), None)]
+
+
+def test_results_are_printed_as_they_come(capsys):
+    def count(num: int = 2, *, on_result: Callable[[int], None] | None = None) -> int:
+        """Count.
+
+        Args:
+            num: how far.
+            on_result: called with each number.
+        """
+        assert on_result is not None
+        for number in range(num):
+            on_result(number)
+        return num
+
+    counting = Command(
+        function=count,
+        present=lambda result, out: out.print(f"up to {result}"),
+        on_result=lambda result, out: out.print(f"number {result}"),
+        example="stylegan count",
+    )
+    assert run(counting, [], prog="stylegan count") == 0
+    assert capsys.readouterr().out == "number 0\nnumber 1\nup to 2\n"
+
+
+def test_ranks_above_0_print_nothing(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    run(command(lambda result, out: out.print("done")), ["--network", "a"], prog="draw")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_present_returns_is_the_exit_status():

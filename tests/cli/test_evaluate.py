@@ -1,6 +1,5 @@
 """The command `stylegan evaluate`, with real features of small sets."""
 
-import contextlib
 import json
 import shutil
 import subprocess
@@ -12,22 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import stylegan
 from stylegan import images
 from stylegan.cli.main import main
-from stylegan.cli.measuring import (
-    default_metrics,
-    evaluator_for,
-    is_mirrored,
-    measuring,
-    protocols_of,
-    reading,
-    side_of,
-    target_of,
-)
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, StyleganError, WeightsError
 from stylegan.metrics import records
-from stylegan.metrics.protocols import STANDARD
+from stylegan.metrics.protocols import STANDARD, parse_all
+from stylegan.metrics.targets import NetworkTarget, network_target
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.models.progan import Generator as GrowingGenerator
@@ -38,6 +29,8 @@ from stylegan.models.stylegan2 import (
     Generator,
     GeneratorConfig,
 )
+from stylegan.workflows.evaluate import is_mirrored
+from stylegan.workflows.training_metrics import default_metrics, evaluator_for
 
 LITE = "efficientnet-lite0"
 
@@ -110,6 +103,26 @@ def test_a_network_is_measured_and_each_result_is_a_record(capsys, network, phot
     assert "appended to metrics.jsonl" in told
 
 
+def test_python_takes_a_loaded_network_and_writes_no_file(network, photos, tmp_path):
+    seen, progress = [], []
+    evaluation = stylegan.evaluate(
+        stylegan.load(network),
+        photos,
+        metrics=["swd32", f"is20:{LITE}"],
+        out=None,
+        on_result=seen.append,
+        progress=lambda *report: progress.append(report),
+    )
+    assert list(evaluation.values) == ["swd32", f"is20:{LITE}"]
+    assert list(evaluation.results) == seen
+    assert evaluation.records[0]["fake"]["origin"] == {}
+    assert {"reading images", "generated images"} <= {description for description, *_ in progress}
+    assert f"{evaluation.values['swd32']:.5g}" in evaluation._repr_html_()
+    from_file = stylegan.evaluate(network, photos, metrics="swd32", device="cpu", out=None)
+    assert from_file.values["swd32"] == evaluation.values["swd32"]
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_help_lists_each_metric_on_a_line_of_its_own(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
@@ -164,10 +177,9 @@ def test_images_are_sorted_by_their_path_length(capsys, network, tmp_path):
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["--network", "NET"], "no --metrics"),
-        ([], "neither --network nor --fake"),
+        (["--network", "NET", "--metrics", " ,"], "no metrics"),
         (["--network", "NET", "--metrics", "fud5k"], "metric 'fud5k'"),
-        (["--metrics", "swd16"], "neither --network nor --fake"),
+        (["--metrics", "swd16"], "neither --network nor --fake is given"),
         (
             ["--metrics", "swd16", "--fake", "PHOTOS", "--network", "NET"],
             "--network with --fake",
@@ -179,7 +191,7 @@ def test_images_are_sorted_by_their_path_length(capsys, network, tmp_path):
         (["--metrics", "swd16", "--network", "gone", "--data", "PHOTOS"], "gone does not exist"),
         (
             ["--metrics", "swd16", "--network", "NET", "--data", "PHOTOS", "--psi", "nan"],
-            "--psi nan",
+            "--psi must be a finite number, got nan",
         ),
         (
             ["--metrics", "swd16", "--network", "NET", "--data", "PHOTOS", "--save-ranking", "x"],
@@ -198,40 +210,54 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
     assert found in refused(capsys, *(names.get(word, word) for word in words))
 
 
-ONLY = "expected --data --classifiers --metrics --features --seed --weights-dir --device;"
-
-
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("words", "message"),
     [
-        (["--watch", "x", "--network", "y"], f"--network with --watch; {ONLY} leave it out"),
-        (["--watch", "x", "--fake", "y"], "--fake with --watch"),
-        (["--watch", "x", "--real", "y"], "--real with --watch"),
-        (["--watch", "x", "--psi", "0.5"], "--psi with --watch"),
-        (["--watch", "x", "--mirror", "yes"], "--mirror with --watch"),
-        (["--watch", "x", "--out", "y"], "--out with --watch"),
-        (["--watch", "x", "--save-ranking", "y"], "--save-ranking with --watch"),
-        (["--compare", "x", "y", "--watch", "z"], "--watch with --compare"),
-        (["--compare", "x", "y", "--metrics", "swd16"], "--metrics with --compare; expected not"),
-        (["--compare", "x", "y", "--seed", "0"], "--seed with --compare"),
         (["--fake", "x", "--real", "y", "--psi", "0.5"], "--psi with --fake"),
         (["--fake", "x", "--real", "y", "--classifiers", "z"], "--classifiers with --fake"),
         (["--fake", "x", "--save-ranking", "z"], "--save-ranking with --fake"),
     ],
 )
-def test_options_that_would_do_nothing_are_refused(capsys, words, found):
-    assert found in refused(capsys, *words)
+def test_options_that_would_do_nothing_are_refused(capsys, words, message):
+    assert message in refused(capsys, *words, "--metrics", "swd16")
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--watch", "x", "--network", "y"], "--network"),
+        (["--watch=x", "--fake", "y"], "--fake"),
+        (["--watch", "x", "--real", "y"], "--real"),
+        (["--watch", "x", "--psi", "0.5"], "--psi"),
+        (["--watch", "x", "--mirror", "yes"], "--mirror"),
+        (["--watch", "x", "--out", "y"], "--out"),
+        (["--watch", "x", "--save-ranking", "y"], "--save-ranking"),
+        (["--compare", "x", "y", "--watch", "z"], "--watch"),
+        (["--compare", "x", "y", "--metrics", "swd16"], "--metrics"),
+        (["--compare", "x", "y", "--seed", "0"], "--seed"),
+        (["--network", "x"], "--metrics"),
+    ],
+)
+def test_other_options_than_those_of_a_use_are_wrong_usage(capsys, words, option):
+    metrics = [] if "--metrics" in [*words, option] or "--compare" in words else ["--metrics", "ls"]
+    with pytest.raises(SystemExit) as stop:
+        run(capsys, *words, *metrics)
+    assert stop.value.code == 2
+    assert option in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ([], "neither --network nor --fake"),
+        ([], "neither --network nor --fake is given"),
         (["--network", "NET", "--fake", "x"], "--network with --fake"),
         (["--network", "NET"], "metric fid50k_full without real images"),
         (["--network", "gone", "--data", "x"], "gone does not exist"),
         (["--network", "CONDITIONAL", "--metrics", "ppl2_wend"], "CONDITIONAL without --data"),
-        (["--network", "NET", "--data", "x", "--psi", "inf"], "--psi inf"),
+        (
+            ["--network", "NET", "--data", "x", "--psi", "inf"],
+            "--psi must be a finite number, got inf",
+        ),
         (["--network", "NET", "--data", "x", "--save-ranking", "y"], "without a path length"),
         (
             ["--network", "NET", "--metrics", "ppl2_wend", "--save-ranking", "file"],
@@ -256,7 +282,7 @@ def test_usage_is_checked_before_anything_is_downloaded(
     def download(*_, **__):
         raise AssertionError("it came to a download")
 
-    monkeypatch.setattr("stylegan.cli.measuring.load_dependencies", download)
+    monkeypatch.setattr("stylegan.workflows.evaluate.load_dependencies", download)
     words = [network if word == "NET" else word for word in words]
     metrics = [] if "--metrics" in words else ["--metrics", "fid50k_full"]
     assert found in refused(capsys, *words, *metrics)
@@ -307,11 +333,12 @@ def test_mirroring_is_read_from_the_run_that_trained_the_network(tmp_path):
         assert is_mirrored("yes", folder)
         assert not is_mirrored("no", folder)
     io.save(Networks(generator_ema=small_generator()), tmp_path / "other")
-    assert not is_mirrored("auto", tmp_path / "other")
+    assert is_mirrored("auto", tmp_path / "other") is None
+    assert is_mirrored("auto", None) is None
 
 
 def test_names_are_taken_once_and_features_fill_in():
-    found = protocols_of("fid5k,fid5k, is5k:vgg16,swd16k", features=LITE)
+    found = parse_all("fid5k,fid5k, is5k:vgg16,swd16k", features=LITE)
     assert [protocol.name for protocol in found] == [f"fid5k:{LITE}", "is5k:vgg16", "swd16k"]
 
 
@@ -348,13 +375,13 @@ def test_labels_are_those_of_the_network_or_refused(photos, tmp_path):
     table = [[f"{index:02d}.png", index % 3] for index in range(80)]
     (tmp_path / "labelled" / "dataset.json").write_text(json.dumps({"labels": table}))
     dataset = ImageDataset(tmp_path / "labelled")
-    assert target_of(small_generator(c_dim=3), None, dataset, seed=0).labels.dim == 3
-    assert target_of(small_generator(), None, dataset, seed=0).labels is None
+    assert network_target(small_generator(c_dim=3), dataset, origin={}, seed=0).labels.dim == 3
+    assert network_target(small_generator(), dataset, origin={}, seed=0).labels is None
     with pytest.raises(ConfigError, match="labels of 3 numbers for a network with labels of 4"):
-        target_of(small_generator(c_dim=4), None, dataset, seed=0)
+        network_target(small_generator(c_dim=4), dataset, origin={}, seed=0)
     for without in (None, ImageDataset(photos)):
         with pytest.raises(ConfigError, match="labels of 0 numbers for a network with labels of 3"):
-            target_of(small_generator(c_dim=3), None, without, seed=0)
+            network_target(small_generator(c_dim=3), without, origin={}, seed=0)
 
 
 def test_a_growing_network_is_measured_at_the_side_it_has(capsys, photos, tmp_path):
@@ -363,7 +390,7 @@ def test_a_growing_network_is_measured_at_the_side_it_has(capsys, photos, tmp_pa
     )
     for lod, side in ((0.0, 16), (0.5, 16), (1.0, 8), (2.0, 4)):
         generator.lod = lod
-        assert side_of(generator) == side
+        assert NetworkTarget(generator=generator, origin={}).side == side
     generator.lod = 1.0
     io.save(Networks(generator_ema=generator), tmp_path / "growing")
     words = ["--network", tmp_path / "growing", "--data", photos, "--metrics", f"kid8:{LITE}"]
@@ -394,29 +421,6 @@ def test_what_training_measures_needs_no_download_and_refuses_no_set(monkeypatch
     odd = SimpleNamespace(image_names=range(80), resolution=24)
     for found in (sets[1], tiny, odd):
         assert evaluator_for("auto", found, **options) is None
-
-
-def test_only_the_leader_shows_progress(monkeypatch):
-    shown = []
-    monkeypatch.setattr(
-        "stylegan.cli.measuring.options.progress",
-        lambda **options: shown.append(options["silent"]) or contextlib.nullcontext(FakeBar()),
-    )
-    for rank in (0, 1):
-        monkeypatch.setattr("stylegan.distributed.rank", lambda rank=rank: rank)
-        with measuring() as tell, reading() as move:
-            tell("features", 1, 2)
-            move(1, 2)
-        assert shown == [rank == 1] * 2
-        shown.clear()
-
-
-class FakeBar:
-    def add_task(self, *_, **__):
-        return 0
-
-    def update(self, *_, **__):
-        pass
 
 
 def test_two_processes_give_what_one_gives(network, photos, tmp_path):

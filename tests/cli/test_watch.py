@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from stylegan import images
-from stylegan.cli import watch
 from stylegan.cli.main import main
 from stylegan.cli.train import main as train
 from stylegan.metrics import records
@@ -16,6 +15,7 @@ from stylegan.models.base import Networks
 from stylegan.models.progan import Generator as GrowingGenerator
 from stylegan.models.progan import GeneratorConfig as GrowingConfig
 from stylegan.training.log import read_metrics
+from stylegan.workflows import evaluate as workflow
 
 SEED = 5
 
@@ -98,8 +98,8 @@ def test_only_what_is_missing_is_measured(capsys, run):
 
 def test_snapshots_that_lack_nothing_are_not_even_loaded(capsys, monkeypatch, run):
     watched(capsys, run, "--metrics", "swd8")
-    loaded, load = [], watch.load
-    monkeypatch.setattr(watch, "load", lambda path: loaded.append(path.name) or load(path))
+    loaded, load = [], workflow.load
+    monkeypatch.setattr(workflow, "load", lambda path: loaded.append(path.name) or load(path))
     watched(capsys, run, "--metrics", "swd8")
     assert loaded == [f"{nimgs_of(run)[-1]:09d}"]  # one, to know what their records are called
 
@@ -175,8 +175,8 @@ def test_a_run_is_waited_for_until_it_is_complete(capsys, monkeypatch, run, tmp_
             folder = later[len(waits_s) - 2]
             (tmp_path / folder.name).rename(folder)
 
-    monkeypatch.setattr(watch, "POLL_SECONDS", 7)
-    monkeypatch.setattr(watch.time, "sleep", come)
+    monkeypatch.setattr(workflow, "POLL_S", 7)
+    monkeypatch.setattr(workflow.time, "sleep", come)
     found, _, _ = watched(capsys, run, "--metrics", "swd8")
     assert [each["nimg"] for each in found] == nimgs
     assert waits_s == [7] * len(nimgs)

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from stylegan import distributed
-from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.models import io
 from stylegan.models.base import Networks
@@ -23,6 +22,7 @@ from stylegan.models.stylegan2 import Generator, GeneratorConfig
 from stylegan.training.evaluation import Evaluation, Evaluator, assist
 from stylegan.training.log import RunLog
 from stylegan.training.signals import SignalWatch
+from stylegan.workflows.training_metrics import evaluator_for
 
 NUM_EXCHANGES = 5
 

@@ -22,20 +22,20 @@ from stylegan.cli.figures import Analysis, Drawing
 from stylegan.cli.measuring import (
     dependencies_for,
     describe,
-    measuring,
     protocols_of,
     reading,
     target_of,
 )
 from stylegan.cli.options import Device, DeviceName, Seed, console
-from stylegan.cli.ranking import save_ranking
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.files import write_atomic
 from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path
 from stylegan.metrics.protocols import PathLengthProtocol
+from stylegan.metrics.ranking import save_ranking
 from stylegan.metrics.suite import evaluate
 from stylegan.plotting import import_matplotlib, write_plot
+from stylegan.progress import ProgressBar
 from stylegan.workflows.networks import (
     check_psi,
     check_truncation,
@@ -250,7 +250,7 @@ class PathLength:
             protocols, classifiers=None, weights_dir=self.weights_dir, device=device
         )
         target = target_of(generator, path, dataset, seed=self.seed)
-        with measuring() as progress:
+        with ProgressBar(transient=True) as progress:
             (result,) = evaluate(protocols, target, None, dependencies, progress=progress)
         (protocol,) = protocols
         assert isinstance(protocol, PathLengthProtocol)

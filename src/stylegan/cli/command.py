@@ -37,6 +37,8 @@ class Command:
         repeatable: options of several values that take one each time they are given.
         aliases: other names of options, with their dashes.
         metavars: placeholders of values in the help, such as "DIR", where the type says too little.
+        on_result: prints one of many results as soon as the function has it; passed to the function
+            as its argument of this name.
         transient: remove the progress bars at the end.
         required: options that the command line demands although the function has a default, such
             as the output file, without which the function only returns its result.
@@ -49,6 +51,7 @@ class Command:
     repeatable: Sequence[str] = ()
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     metavars: Mapping[str, str] = field(default_factory=dict)
+    on_result: Callable[[Any, Console], object] | None = None
     transient: bool = True
     required: Sequence[str] = ()
 
@@ -85,6 +88,8 @@ def run(command: Command, arguments: Sequence[str], *, prog: str) -> int:
     ) as progress:
         if has_progress:
             values["progress"] = progress
+        if (on_result := command.on_result) is not None:
+            values["on_result"] = lambda result: on_result(result, console())
         result = command.function(**values)
     return command.present(result, console(), **display) or 0
 

@@ -25,9 +25,8 @@ from stylegan.cli.drawing import (
     WeightsDir,
 )
 from stylegan.cli.figures import Analysis, Drawing
-from stylegan.cli.measuring import dependencies_for, measuring, protocols_of, reading, target_of
+from stylegan.cli.measuring import dependencies_for, protocols_of, reading, target_of
 from stylegan.cli.options import Device, Seed, console, progress
-from stylegan.cli.ranking import ranking_sheets
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, StyleganError
 from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path
@@ -42,9 +41,11 @@ from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.statistics import sample_styles
 from stylegan.latent.targets import read_targets
 from stylegan.metrics.protocols import PathLengthProtocol
+from stylegan.metrics.ranking import ranking_sheets
 from stylegan.metrics.suite import evaluate
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import family_of
+from stylegan.progress import ProgressBar
 from stylegan.training.log import read_log
 from stylegan.workflows.curves import charts, evenly, metric_charts
 from stylegan.workflows.networks import (
@@ -335,7 +336,7 @@ class _Made:
             protocols, classifiers=None, weights_dir=command.weights_dir, device=device
         )
         target = target_of(self.generator, self.path, self.reals, seed=command.seed)
-        with measuring() as tell:
+        with ProgressBar(transient=True) as tell:
             (result,) = evaluate(protocols, target, None, dependencies, progress=tell)
         (protocol,) = protocols
         assert isinstance(protocol, PathLengthProtocol)

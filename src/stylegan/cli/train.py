@@ -20,7 +20,6 @@ from stylegan import distributed
 from stylegan.cli import options
 from stylegan.cli.initial import Initial, find_initial
 from stylegan.cli.launch import check_gpus, launch, stop_with_launcher
-from stylegan.cli.measuring import evaluator_for
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, check_fraction, decided
@@ -35,6 +34,7 @@ from stylegan.training.config import (
 from stylegan.training.configure import configure
 from stylegan.training.evaluation import Evaluator
 from stylegan.training.loop import Outcome, Progress, train
+from stylegan.workflows.training_metrics import evaluator_for
 
 _TRAIN = """Train on a folder or zip of images. The same line goes on with the run.
 

@@ -41,12 +41,10 @@ from stylegan.metrics.sources import CHUNK, AbstractSource, in_turn
 from stylegan.metrics.targets import EvaluationTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
+from stylegan.progress import Progress
 from stylegan.rng import generator_for
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Is told what is being done, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ counts of the official implementations, whose results the names quote.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -27,12 +27,12 @@ STANDARD: dict[str, str] = {
     "fid50k_full": "Frechet distance to all real images, as in StyleGAN2-ADA",
     "kid50k_full": "kernel distance to up to 1,000,000 real images",
     "is50k": "Inception score, 10 splits",
-    "pr50k3": "precision and recall against the first 50,000 real images, 3 neighbours",
-    "pr50k3_full": "precision and recall against up to 200,000 real images, 3 neighbours",
-    "ppl_zfull": "perceptual path length in z, along whole paths, centre of faces",
-    "ppl_wfull": "perceptual path length in w, along whole paths, centre of faces",
-    "ppl_zend": "perceptual path length in z, at the ends of paths, centre of faces",
-    "ppl_wend": "perceptual path length in w, at the ends of paths, centre of faces",
+    "pr50k3": "precision and recall against the first 50,000 real images, 3 neighbors",
+    "pr50k3_full": "precision and recall against up to 200,000 real images, 3 neighbors",
+    "ppl_zfull": "perceptual path length in z, along whole paths, center of faces",
+    "ppl_wfull": "perceptual path length in w, along whole paths, center of faces",
+    "ppl_zend": "perceptual path length in z, at the ends of paths, center of faces",
+    "ppl_wend": "perceptual path length in w, at the ends of paths, center of faces",
     "ppl2_wend": "perceptual path length in w, at the ends of paths, whole images",
     "ls": "linear separability of attributes in z and w, 200,000 images",
     "swd16k": "sliced Wasserstein distance to the first 16,384 real images; no feature network",
@@ -259,8 +259,8 @@ class PrecisionRecallProtocol(AbstractProtocol):
         if not 1 <= self.neighbours < self.num_fake:
             raise ConfigError(
                 f"metric {self.stem} with {self.neighbours} neighbours of {self.num_fake} images",
-                expected="at least 1 neighbour, and more images than neighbours",
-                fix="ask for more images, or for fewer neighbours",
+                expected="at least 1 neighbour, and more images than neighbors",
+                fix="ask for more images, or for fewer neighbors",
             )
 
     @property
@@ -283,7 +283,7 @@ class PrecisionRecallProtocol(AbstractProtocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PathLengthProtocol(AbstractProtocol):
-    """Perceptual path length: `ppl_` of the centre of aligned faces, `ppl2_` of whole images.
+    """Perceptual path length: `ppl_` of the center of aligned faces, `ppl2_` of whole images.
 
     50,000 pairs where the name has no count, as in the official code since StyleGAN2; StyleGAN
     took 100,000, which is `ppl_100k_wfull`.
@@ -293,7 +293,7 @@ class PathLengthProtocol(AbstractProtocol):
     Attributes:
         space: where the paths run: "z" on the sphere, or "w" straight.
         sampling: "full" takes places anywhere on a path, "end" its start.
-        crop: whether only the centre of the images counts.
+        crop: whether only the center of the images counts.
         epsilon: length of a step, as a share of the path.
         lowest: percentile below which values are left out.
         highest: percentile above which values are left out.
@@ -404,6 +404,31 @@ def parse(text: str) -> AbstractProtocol:
             fix=f"write {protocol.stem}, or name other features for a metric that has some",
         )
     return protocol.with_features(features)
+
+
+def parse_all(
+    metrics: str | Sequence[str], *, features: str | None = None
+) -> list[AbstractProtocol]:
+    """Return the protocols of several names, without duplicates.
+
+    Args:
+        metrics: names, or a text of names separated by commas.
+        features: the feature network of metrics that do not name one; None for the standard ones.
+
+    Raises:
+        ConfigError: if there is no name, or a metric does not exist.
+    """
+    texts = [metrics] if isinstance(metrics, str) else metrics
+    names = [name for text in texts for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError("no metrics are given", expected=f"one or more of {', '.join(STANDARD)}")
+    protocols: dict[str, AbstractProtocol] = {}
+    for name in names:
+        protocol = parse(name)
+        if features is not None and ":" not in name:
+            protocol = protocol.with_features(features)
+        protocols[protocol.name] = protocol
+    return list(protocols.values())
 
 
 def _count(number: int, *, thousand: int = 1000) -> str:

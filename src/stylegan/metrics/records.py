@@ -75,6 +75,20 @@ def comparable_key(record: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def with_comparable_key(record: Record) -> Record:
+    """Return a record with its key under "comparable", by which snapshots of a run compete."""
+    return record | {"comparable": comparable_key(record)}
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """Return a result as one line of text."""
+    values = "  ".join(f"{name} {value:.5g}" for name, value in record["values"].items())
+    error = "" if record["error"] is None else f" ± {record['error']:.2g}"
+    fake, real = record["fake"]["num"], record["real"]
+    counts = f"{fake:,} images" + ("" if real is None else f" against {real['num']:,}")
+    return f"{record['metric']}: {values}{error}  ({counts}, {record['seconds']:.0f} s)"
+
+
 def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Append a record to a file of one JSON object a line; it is on the disk when this returns."""
     append_lines(path, json.dumps(record, allow_nan=False) + "\n")

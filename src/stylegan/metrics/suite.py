@@ -17,7 +17,7 @@ import stylegan
 from stylegan import distributed
 from stylegan.errors import ConfigError, DataError
 from stylegan.metrics.features import network_facts
-from stylegan.metrics.measure import EvaluationDependencies, MetricValues, Progress, Session
+from stylegan.metrics.measure import EvaluationDependencies, MetricValues, Session
 from stylegan.metrics.path_length import compared_side
 from stylegan.metrics.protocols import (
     STANDARD,
@@ -30,7 +30,7 @@ from stylegan.metrics.protocols import (
     SeparabilityProtocol,
     SlicedWassersteinProtocol,
 )
-from stylegan.metrics.records import Record
+from stylegan.metrics.records import Record, describe
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
 from stylegan.metrics.targets import EvaluationTarget, ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
@@ -42,6 +42,7 @@ from stylegan.perceptual.networks import (
     load_detector,
     load_distance,
 )
+from stylegan.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,10 @@ class Result:
 
     record: Record
     per_image: Tensor | None = None
+
+    def __str__(self) -> str:
+        """Return values, errors, counts and time in one line."""
+        return describe(self.record)
 
 
 def check(
@@ -272,14 +277,14 @@ def evaluate(
 ) -> Iterator[Result]:
     """Measure what `check` lets pass, and yield each result as it comes; at the leader only.
 
-    Arguments and errors as of `evaluate_in_step`.
+    Arguments and errors as of `evaluate_on_all_ranks`.
     """
-    for result in evaluate_in_step(protocols, target, reals, dependencies, progress=progress):
+    for result in evaluate_on_all_ranks(protocols, target, reals, dependencies, progress=progress):
         if result is not None:
             yield result
 
 
-def evaluate_in_step(
+def evaluate_on_all_ranks(
     protocols: Sequence[AbstractProtocol],
     target: EvaluationTarget,
     reals: RealImages | None,

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
-from stylegan.errors import DataError
+from stylegan.errors import ConfigError, DataError
 from stylegan.metrics.protocols import AbstractProtocol
 from stylegan.metrics.sources import GeneratedImages, ImageSet, StoredImages
 from stylegan.models.base import AbstractGenerator
@@ -128,3 +129,41 @@ class RealImages:
         """Return what a record says of them."""
         origin = {"path": self.images.path, "preparation": self.images.preparation}
         return {**self.source(protocol).facts(), "origin": origin}
+
+
+def network_target(
+    generator: AbstractGenerator,
+    dataset: ImageDataset | None,
+    *,
+    origin: Mapping[str, object],
+    seed: int,
+    psi: float = 1.0,
+) -> NetworkTarget:
+    """Return a generator as a target, with labels drawn from a dataset if it is conditional.
+
+    Args:
+        generator: in eval mode, on its device.
+        dataset: the real images.
+        origin: as of `NetworkTarget`.
+        seed: seed of latents, labels and noise.
+        psi: truncation.
+
+    Raises:
+        ConfigError: if the labels of the dataset are not those of the generator.
+    """
+    labels = None
+    if generator.c_dim > 0:
+        labels = None if dataset is None else dataset.label_table
+        if labels is None or labels.dim != generator.c_dim:
+            raise ConfigError(
+                f"labels of {0 if labels is None else labels.dim} numbers for a network with "
+                f"labels of {generator.c_dim}; pass the data that it was trained on"
+            )
+    return NetworkTarget(generator=generator, origin=origin, seed=seed, labels=labels, psi=psi)
+
+
+def training_images(dataset: ImageDataset, *, is_mirrored: bool, seed: int) -> RealImages:
+    """Return a training set as real images to compare with."""
+    return RealImages(
+        images=dataset.without_mirror(), side=dataset.resolution, is_mirrored=is_mirrored, seed=seed
+    )
