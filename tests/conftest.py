@@ -3,9 +3,12 @@
 import json
 import os
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry as fsspec_registry
 
 from stylegan import images
 from stylegan.losses.objective import LossConfig
@@ -123,3 +126,24 @@ def labeled_folder(tmp_path_factory):
     content = {"labels": labels, "attributes": ["Bright_Pixels", "top"]}
     (folder / "dataset.json").write_text(json.dumps(content))
     return folder
+
+
+class ObjectStore(MemoryFileSystem):
+    """An object store in memory."""
+
+    protocol = ("s3",)
+    store: ClassVar[dict[str, object]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("s3://").strip("/")
+
+
+@pytest.fixture
+def object_store(monkeypatch):
+    """A store of objects whose URLs start with s3://."""
+    monkeypatch.setitem(fsspec_registry, "s3", ObjectStore)
+    store = ObjectStore()
+    yield store
+    store.store.clear()

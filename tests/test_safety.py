@@ -17,7 +17,7 @@ FORBIDDEN_MODULES = {
     "marshal",
     "shelve",
 }
-DOWNLOADER = Path("remote.py")  # what comes from elsewhere comes through one door
+DOWNLOADER = Path("download.py")  # the only file that opens connections
 TORCHSCRIPT = Path("perceptual", "torchscript.py")  # a file of another machine's programs
 DISASSEMBLER = Path("interop", "restricted.py")  # pickletools decodes operations and runs none
 
@@ -39,7 +39,8 @@ def findings(text: str, name: Path = Path("file.py")) -> Iterator[str]:
                 yield f"imports {module}"
         if isinstance(node, ast.Call):
             yield from call_findings(node)
-            if ast.unparse(node.func).endswith(("urlopen", "build_opener")) and name != DOWNLOADER:
+            opens_url = ast.unparse(node.func).endswith(("urlopen", "build_opener", "fsspec.open"))
+            if opens_url and name != DOWNLOADER:
                 yield "opens a URL"
             if ast.unparse(node.func).endswith("jit.load") and name != TORCHSCRIPT:
                 yield "runs TorchScript"
@@ -81,6 +82,7 @@ def call_findings(node: ast.Call) -> Iterator[str]:
         "archive.extractall(folder)",
         "urllib.request.urlopen(url)",
         "urllib.request.build_opener(handler)",
+        "fsspec.open(url)",
         "torch.jit.load(path)",
     ],
 )

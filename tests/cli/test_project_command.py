@@ -258,7 +258,7 @@ def test_lpips_that_cannot_be_had_names_the_alternatives(network, pictures, tmp_
     def offline(*arguments, **options):
         raise WeightsError("no network", expected="one", fix="connect")
 
-    monkeypatch.setattr("stylegan.remote.fetch", offline)
+    monkeypatch.setattr("stylegan.download.fetch", offline)
     with pytest.raises(WeightsError, match=r"efficientnet-lite0 needs no download.*discriminator"):
         run(pictures, network=network, out=tmp_path / "out", perceptual="lpips")
 

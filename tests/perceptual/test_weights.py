@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan import remote
+from stylegan import download
 from stylegan.errors import WeightsError
 from stylegan.perceptual import weights
 from stylegan.perceptual.weights import Located, WeightFile
@@ -59,7 +59,7 @@ def test_the_users_folder_comes_first_under_each_name(tmp_path, file, content, n
 
 
 def test_the_cache_comes_next(tmp_path, file, content):
-    path = remote.cached(file.url)
+    path = download.cached(file.url)
     path.parent.mkdir()
     path.write_bytes(content)
     assert weights.locate(file, weights_dir=tmp_path) == Located(path, file.sha256)
@@ -80,7 +80,7 @@ def test_the_network_comes_last_and_once(tmp_path, file, content):
         seen = []
         located = weights.locate(file, progress=lambda done, total: seen.append((done, total)))
         wrong = replace(file, sha256="0" * 64, url=file.url + "?")
-        assert f"has sha256 {file.sha256}; expected sha256 000" in refusal(wrong)
+        assert f"has sha256 {file.sha256}, not 000" in refusal(wrong)
         server.shutdown()
         thread.join()
     assert located.path.read_bytes() == content
@@ -107,7 +107,7 @@ def test_offline_the_error_names_the_file_its_address_and_a_place(tmp_path, file
     assert f"download it from {file.url} elsewhere and put it there" in message
     message = refusal(file)
     assert f"{file.url} cannot be reached" in message
-    assert f"{remote.cached(file.url)} is not there" in message
+    assert f"{download.cached(file.url)} is not there" in message
 
 
 def test_another_file_of_the_name_is_refused(tmp_path, file):

@@ -67,7 +67,7 @@ def dependencies_for(
     with _bar() as bar:
         task = bar.add_task("download, MB", total=None, visible=False)
 
-        def observe(done: int, total: int | None) -> None:
+        def observe(done: float, total: float | None) -> None:
             size = None if total is None else total / 1e6
             bar.update(task, completed=done / 1e6, total=size, visible=True)
 

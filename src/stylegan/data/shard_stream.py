@@ -1,12 +1,14 @@
-"""Batches of a run out of shards, each process from its own."""
+"""The batches of a run, read from shards."""
 
+import hashlib
+import io
+import itertools
 import json
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -16,29 +18,32 @@ from stylegan import images
 from stylegan.data.dataset import reduce
 from stylegan.data.loader import Batch
 from stylegan.data.readers import Label, decode
-from stylegan.data.shards import INDEX_NAME, Index, ShardSet, open_address, webdataset_package
+from stylegan.data.shards import INDEX_NAME, Index, ShardSet, read_address
 from stylegan.errors import ConfigError, DataError
 from stylegan.microbatch import BatchSlice
 from stylegan.rng import generator_for
 
 
 class ShardStream:
-    """Batches of a run out of shards; see `data/loader.py`'s `Stream`, whose interface it has.
+    """The batches of a run, read from shards; the interface is that of `data.loader.Stream`.
 
-    What a process reads depends on the seed, its share of the batch and the images shown before; a
-    stream that is opened later, of as many processes, goes on exactly.
+    Each rank reads whole shards, in a sequence of its own. What it reads depends on the seed, the
+    number of ranks and the images shown before, so a stream that is opened later continues exactly.
 
     Args:
-        dataset: where the shards are.
+        dataset: the shards.
         seed: the run's seed.
-        process: this one's number.
-        of: how many processes there are.
-        device: where the batches go.
-        workers: threads that decode; 0 for this one alone.
+        rank: of this process.
+        world_size: number of ranks.
+        device: of the batches.
+        workers: threads that decode; 0 decodes in one thread.
         labels: whether the batches have labels.
+        slice_at: returns this rank's slice of the batch that begins after a number of images. It
+            is needed if the batch size changes, as in progressive growing: the fraction of the
+            batch that a rank takes may then change, too. None: the fraction is constant.
 
     Raises:
-        ConfigError: if there are fewer shards than processes.
+        ConfigError: if there are fewer shards than ranks.
     """
 
     def __init__(
@@ -46,59 +51,63 @@ class ShardStream:
         dataset: ShardSet,
         *,
         seed: int,
-        process: int = 0,
-        of: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
         device: torch.device | str = "cpu",
         workers: int = 0,
         labels: bool = False,
+        slice_at: Callable[[int], BatchSlice] | None = None,
     ) -> None:
-        if len(dataset.index.shards) < of:
+        if len(dataset.index.shards) < world_size:
             raise ConfigError(
-                f"{dataset.path} in {len(dataset.index.shards)} shards for {of} processes",
-                expected="a shard for each process",
-                fix="make smaller shards by `stylegan data shard --shard-mb`, or start fewer",
+                f"{dataset.path} has {len(dataset.index.shards)} shards, fewer than the "
+                f"{world_size} ranks",
+                fix="write smaller shards with `stylegan data shard --shard-mb`, or start fewer "
+                "ranks",
             )
         self._dataset = dataset
-        self._seed, self._process, self._of = seed, process, of
+        self._seed, self._rank, self._world_size = seed, rank, world_size
         self._device = torch.device(device)
         self._is_cuda = self._device.type == "cuda"
-        self._threads = ThreadPoolExecutor(max(workers, 1))
-        self._ahead = ThreadPoolExecutor(1)  # reads the next shard, and decodes the next batch
+        self._decoders = ThreadPoolExecutor(max(workers, 1))
+        self._prefetcher = ThreadPoolExecutor(1)  # reads the next shard, decodes the next batch
         self._has_labels = labels
         self._shards: dict[tuple[int, int], list[_Sample]] = {}
         self._epochs: list[_Epoch] = []
         self._next: tuple[tuple[int, BatchSlice, int], Future[Batch]] | None = None
+        self._slice_at = slice_at
+        self._position = (0, 0)  # images shown, and how many of them this rank has read
 
-    def take(self, part: BatchSlice, *, start: int, resolution: int) -> Batch:
-        """Return a part of the batch at a place.
+    def take(self, rows: BatchSlice, *, start: int, resolution: int) -> Batch:
+        """Return this rank's rows of a batch.
 
         Args:
-            part: this process's.
-            start: images shown before, over all processes.
+            rows: the rows, and the size of the batch.
+            start: images shown before, over all ranks.
             resolution: side of the images.
 
         Raises:
-            DataError: if a shard cannot be read, or is not what the index says.
+            DataError: if a shard cannot be read, or differs from the index.
         """
-        wanted = (start, part, resolution)
-        ahead, self._next = self._next, None
-        if ahead is not None and ahead[0] == wanted:
-            batch = ahead[1].result()
+        request = (start, rows, resolution)
+        prefetched, self._next = self._next, None
+        if prefetched is not None and prefetched[0] == request:
+            batch = prefetched[1].result()
         else:
-            if ahead is not None:
-                ahead[1].exception()  # two at once would read into the same place
-            batch = self._make(*wanted)
-        following = (start + part.batch_size, part, resolution)
-        self._next = following, self._ahead.submit(self._make, *following)
+            if prefetched is not None:
+                prefetched[1].exception()  # wait, as both threads change the same caches
+            batch = self._make(*request)
+        following = (start + rows.batch_size, rows, resolution)
+        self._next = following, self._prefetcher.submit(self._make, *following)
         return Batch(
-            images=images.from_uint8(self._sent(batch.images)),
-            labels=None if batch.labels is None else self._sent(batch.labels),
+            images=images.from_uint8(self._to_device(batch.images)),
+            labels=None if batch.labels is None else self._to_device(batch.labels),
         )
 
     def close(self) -> None:
         """End the threads."""
-        self._ahead.shutdown(cancel_futures=True)
-        self._threads.shutdown(cancel_futures=True)
+        self._prefetcher.shutdown(cancel_futures=True)
+        self._decoders.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -108,71 +117,78 @@ class ShardStream:
         """End the threads."""
         self.close()
 
-    def _make(self, start: int, part: BatchSlice, resolution: int) -> Batch:
+    def _make(self, start: int, rows: BatchSlice, resolution: int) -> Batch:
         """Return a batch on the CPU, images as uint8."""
-        first = start * len(part) // part.batch_size
-        samples = [self._sample(place) for place in range(first, first + len(part))]
+        first = self._num_read(start, rows)
+        samples = [self._sample(position) for position in range(first, first + len(rows))]
         factor = self._dataset.index.resolution // resolution
 
-        def draw(sample: _Sample) -> Tensor:
+        def load(sample: _Sample) -> Tensor:
             pixels = reduce(_decoded(sample, self._dataset.index), factor)
             return pixels.flip(2) if sample.is_flipped else pixels
 
-        pixels = torch.stack(list(self._threads.map(draw, samples)))
+        pixels = torch.stack(list(self._decoders.map(load, samples)))
         labels = self._labels_of(samples) if self._has_labels else None
-        if self._is_cuda:  # so that copies are asynchronous
+        if self._is_cuda:  # for asynchronous copies
             pixels = pixels.pin_memory()
             labels = None if labels is None else labels.pin_memory()
         return Batch(images=pixels, labels=labels)
 
-    def _sent(self, tensor: Tensor) -> Tensor:
+    def _num_read(self, start: int, rows: BatchSlice) -> int:
+        """Return how many images this rank has read when `start` images have been shown."""
+        if self._slice_at is None:
+            return start * len(rows) // rows.batch_size
+        nimg, num_read = self._position if self._position[0] <= start else (0, 0)
+        while nimg < start:
+            earlier = self._slice_at(nimg)
+            nimg, num_read = nimg + earlier.batch_size, num_read + len(earlier)
+        self._position = nimg, num_read
+        return num_read
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, non_blocking=self._is_cuda)
 
     def _labels_of(self, samples: Sequence["_Sample"]) -> Tensor:
         table = self._dataset.label_table
         assert table is not None
-        found: list[Any] = [sample.label for sample in samples]
-        values = torch.tensor(found, dtype=torch.int64 if table.has_classes else torch.float32)
+        labels: list[Any] = [sample.label for sample in samples]
+        values = torch.tensor(labels, dtype=torch.int64 if table.has_classes else torch.float32)
         return table.as_vectors(values)
 
-    def _sample(self, place: int) -> "_Sample":
-        """Return the image at a place of this process's own sequence."""
+    def _sample(self, position: int) -> "_Sample":
+        """Return the image at a position of this rank's sequence."""
         epochs = self._epochs
-        while not epochs or place >= epochs[-1].ends[-1]:
+        while not epochs or position >= epochs[-1].ends[-1]:
             epochs.append(self._epoch(len(epochs), epochs[-1].ends[-1] if epochs else 0))
-        number = bisect_right(epochs, place, key=lambda epoch: epoch.ends[-1])
+        number = bisect_right(epochs, position, key=lambda epoch: epoch.ends[-1])
         epoch = epochs[number]
-        at = bisect_right(epoch.ends, place)
+        at = bisect_right(epoch.ends, position)
         first = epoch.ends[at] - self._dataset.index.shards[epoch.shards[at]].num
-        return self._shard(number, epoch.shards[at])[place - first]
+        return self._shard(number, epoch.shards[at])[position - first]
 
     def _epoch(self, number: int, start: int) -> "_Epoch":
-        """Draw which shards this process reads in an epoch that begins at a place."""
+        """Draw which shards this rank reads in an epoch that begins at a position."""
         shards = self._dataset.index.shards
-        stream = generator_for("shard order", seed=self._seed, nimg=number)
-        order: list[int] = torch.randperm(len(shards), generator=stream).tolist()
-        own = order[self._process :: self._of]
-        ends = list(accumulate((shards[shard].num for shard in own), initial=start))[1:]
-        return _Epoch(shards=own, ends=ends)
+        generator = generator_for("shard order", seed=self._seed, nimg=number)
+        order: list[int] = torch.randperm(len(shards), generator=generator).tolist()
+        of_rank = order[self._rank :: self._world_size]
+        nums = (shards[shard].num for shard in of_rank)
+        return _Epoch(shards=of_rank, ends=list(itertools.accumulate(nums, initial=start))[1:])
 
     def _shard(self, epoch: int, number: int) -> list["_Sample"]:
         """Return the images of a shard in the order of an epoch."""
         key = (epoch, number)
         if key not in self._shards:
-            samples = list(_read_shard(self._dataset, number))
-            stream = generator_for("images of a shard", seed=self._seed, nimg=epoch, group=number)
-            order = torch.randperm(len(samples), generator=stream).tolist()
-            flips = (torch.rand(len(samples), generator=stream) < 0.5).tolist()
-            flips = flips if self._dataset.is_mirrored else [False] * len(samples)
-            while len(self._shards) > 1:  # a batch may reach from one into the next
+            samples = _read_shard(self._dataset, number)
+            generator = generator_for(
+                "images of a shard", seed=self._seed, nimg=epoch, group=number
+            )
+            order = torch.randperm(len(samples), generator=generator).tolist()
+            flips = (torch.rand(len(samples), generator=generator) < 0.5).tolist()
+            while len(self._shards) > 1:  # a batch may contain images of two shards
                 del self._shards[next(iter(self._shards))]
             self._shards[key] = [
-                _Sample(
-                    name=samples[index].name,
-                    data=samples[index].data,
-                    label=samples[index].label,
-                    is_flipped=is_flipped,
-                )
+                replace(samples[index], is_flipped=self._dataset.is_mirrored and is_flipped)
                 for index, is_flipped in zip(order, flips, strict=True)
             ]
         return self._shards[key]
@@ -180,11 +196,11 @@ class ShardStream:
 
 @dataclass(frozen=True, kw_only=True)
 class _Epoch:
-    """What a process reads in an epoch.
+    """What a rank reads in an epoch.
 
     Attributes:
         shards: their numbers, in order.
-        ends: the place after each one's last image, over all epochs.
+        ends: for each shard, the position after its last image, counted over all epochs.
     """
 
     shards: list[int]
@@ -194,53 +210,54 @@ class _Epoch:
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
     name: str
-    data: bytes
+    png: bytes
     label: Label | None = None
     is_flipped: bool = False
 
 
-def _read_shard(dataset: ShardSet, number: int) -> Iterator[_Sample]:
+def _read_shard(dataset: ShardSet, number: int) -> list[_Sample]:
+    """Read a shard, verify its checksum, and return its images."""
     shard = dataset.index.shards[number]
-    url = f"{dataset.path}/{shard.name}"
-    num = 0
-    webdataset = webdataset_package()
+    address = f"{dataset.path}/{shard.name}"
+    content = read_address(address)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != shard.sha256:
+        raise DataError(
+            f"{address} has sha256 {digest}, not {shard.sha256} as in {INDEX_NAME}",
+            fix="copy the shard again",
+        )
     try:
-        with open_address(url) as stream:
-            tar = webdataset.tariterators.tar_file_expander([{"url": url, "stream": stream}])
-            for sample in webdataset.tariterators.group_by_keys(tar):
-                label = json.loads(sample["json"]) if "json" in sample else None
-                num += 1
+        samples = list(_samples(content, address))
+    except (OSError, ValueError, tarfile.TarError) as error:
+        raise DataError(f"{address} cannot be read ({str(error)[:120]})") from error
+    if len(samples) != shard.num:
+        raise DataError(f"{address} has {len(samples)} images, not {shard.num} as in {INDEX_NAME}")
+    return samples
+
+
+def _samples(content: bytes, address: str) -> Iterator[_Sample]:
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        files = {member.name: archive.extractfile(member) for member in archive}
+        for name, file in files.items():
+            key, _, extension = name.partition(".")
+            if extension == "png" and file is not None:
+                label_file = files.get(f"{key}.json")
+                label = None if label_file is None else json.load(label_file)
                 yield _Sample(
-                    name=f"{sample['__key__']} in {url}",
-                    data=sample["png"],
+                    name=f"{name} in {address}",
+                    png=file.read(),
                     label=tuple(label) if isinstance(label, list) else label,
                 )
-    except (OSError, ValueError, KeyError, tarfile.TarError) as error:
-        raise DataError(
-            f"{url} cannot be read ({str(error)[:120]})",
-            expected="the shard that was written",
-            fix="copy it again, and start the same line",
-        ) from error
-    if num != shard.num:
-        raise DataError(
-            f"{url} with {num} images",
-            expected=f"{shard.num} as {INDEX_NAME} says",
-            fix="copy it again, and start the same line",
-        )
 
 
 def _decoded(sample: _Sample, index: Index) -> Tensor:
     try:
-        pixels = images.from_pil(decode(sample.data).image)
+        pixels = images.from_pil(decode(sample.png).image)
     except DataError as error:
+        raise DataError(f"{sample.name}: {error}") from error
+    shape = [index.num_channels, index.resolution, index.resolution]
+    if list(pixels.shape) != shape:
         raise DataError(
-            f"{sample.name}: {error.found}", expected=error.expected, fix=error.fix
-        ) from error
-    expected = [index.num_channels, index.resolution, index.resolution]
-    if list(pixels.shape) != expected:
-        raise DataError(
-            f"{sample.name} of the shape {list(pixels.shape)}",
-            expected=f"{expected} as {INDEX_NAME} says",
-            fix="make the shards anew by `stylegan data shard`",
+            f"{sample.name} has the shape {list(pixels.shape)}, not {shape} as in {INDEX_NAME}"
         )
     return pixels

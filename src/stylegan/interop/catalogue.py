@@ -3,7 +3,7 @@
 import itertools
 from pathlib import Path
 
-from stylegan import remote
+from stylegan import download
 
 _CDN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2/networks"
 _DRIVE = "https://drive.usercontent.google.com/download?confirm=t&id="
@@ -38,5 +38,5 @@ KNOWN = _known()
 
 def url_of(source: str) -> str | None:
     """Return the URL that a source is or names; None for a path, and for what is there as one."""
-    is_named = remote.is_url(source) or source in KNOWN
+    is_named = download.is_url(source) or source in KNOWN
     return KNOWN.get(source, source) if is_named and not Path(source).exists() else None

@@ -22,7 +22,7 @@ from stylegan.models.base import (
 )
 from stylegan.models.registry import family_of
 from stylegan.models.sizes import channels_at, resolutions_up_to
-from stylegan.remote import Progress
+from stylegan.progress import Counter
 
 Format = Literal["native", "nvidia", "rosinality"]
 _SHOWN_FIELDS = (
@@ -91,7 +91,7 @@ def convert(
     out: str | os.PathLike[str],
     *,
     to: Format = "native",
-    progress: Progress | None = None,
+    progress: Counter | None = None,
 ) -> Conversion:
     """Convert weights, all networks that the source has.
 

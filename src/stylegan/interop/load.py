@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from stylegan import remote
+from stylegan import download
 from stylegan.errors import WeightsError
 from stylegan.files import file_sha256
 from stylegan.interop import (
@@ -21,6 +21,7 @@ from stylegan.interop.tensorflow_pickle import OURS, is_tensorflow_pickle, read_
 from stylegan.interop.torch_file import TorchFile, is_torch_file, open_torch_file
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator, Networks
+from stylegan.progress import Counter
 
 _SNAPSHOTS = "snapshots"
 
@@ -72,7 +73,7 @@ def load_networks(
     return kind_of(path).load(path, only)
 
 
-def local_path(source: str | os.PathLike[str], *, progress: remote.Progress | None = None) -> Path:
+def local_path(source: str | os.PathLike[str], *, progress: Counter | None = None) -> Path:
     """Return the path of a source, downloaded into the cache if it is a URL or a known name.
 
     Args:
@@ -80,15 +81,13 @@ def local_path(source: str | os.PathLike[str], *, progress: remote.Progress | No
         progress: told of each piece of a download.
 
     Raises:
-        WeightsError: as `remote.fetch`.
+        WeightsError: as `download.fetch`.
     """
     url = catalogue.url_of(source) if isinstance(source, str) else None
-    return Path(source) if url is None else remote.fetch(url, progress=progress)
+    return Path(source) if url is None else download.fetch(url, progress=progress)
 
 
-def weights_path(
-    source: str | os.PathLike[str], *, progress: remote.Progress | None = None
-) -> Path:
+def weights_path(source: str | os.PathLike[str], *, progress: Counter | None = None) -> Path:
     """Return the file or folder with the weights of a source; of a run, the newest snapshot.
 
     Args:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from stylegan import distributed, remote
+from stylegan import distributed, download
 from stylegan.data.readers import Progress
 from stylegan.errors import DataError
 from stylegan.files import new_array, write_atomic
@@ -84,7 +84,7 @@ def cache_folder(source: AbstractSource, detector: AbstractDetector) -> Path:
         "detector": network_facts(detector),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    return remote.cache_folder() / "statistics" / key
+    return download.cache_folder() / "statistics" / key
 
 
 def writable_folder(folder: Path, wants: Set[Want], *, otherwise: Path) -> Path:

@@ -4,7 +4,7 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ from stylegan.perceptual.networks import (
     load_detector,
     load_distance,
 )
-from stylegan.progress import Progress
+from stylegan.progress import Counter, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def load_dependencies(
     classifiers: Sequence[Classifier] = (),
     weights_dir: Path | None = None,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Counter | None = None,
 ) -> EvaluationDependencies:
     """Load the networks that metrics need, from files that are there or can be had.
 

@@ -14,7 +14,7 @@ from stylegan.perceptual.efficientnet import EfficientNetDistance, EfficientNetL
 from stylegan.perceptual.inception import InceptionV3
 from stylegan.perceptual.torchscript import ScriptedInception, ScriptedLPIPS, ScriptedVGG16
 from stylegan.perceptual.vgg import LPIPS, VGG16
-from stylegan.remote import Progress
+from stylegan.progress import Counter
 
 DETECTORS = ("inception-v3", "vgg16", "efficientnet-lite0")
 CLASSIFYING = ("inception-v3", "efficientnet-lite0")
@@ -29,7 +29,7 @@ def load_detector(
     *,
     weights_dir: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
+    progress: Counter | None = None,
 ) -> AbstractDetector:
     """Make a feature network with its published weights, in eval mode and without gradients.
 
@@ -80,7 +80,7 @@ def load_distance(
     *,
     weights_dir: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
+    progress: Counter | None = None,
 ) -> AbstractDistance:
     """Make a perceptual distance with its published weights, which have no gradients.
 
@@ -120,7 +120,7 @@ def _ready(
     *,
     weights_dir: str | os.PathLike[str] | None,
     device: torch.device | str,
-    progress: Progress | None,
+    progress: Counter | None,
 ) -> Network:
     located = weights.locate(file, weights_dir=weights_dir, progress=progress)
     network = kind(weights.read(located))

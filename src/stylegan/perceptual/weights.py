@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stylegan import remote
+from stylegan import download
 from stylegan.errors import WeightsError
 from stylegan.files import file_sha256
+from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def locate(
     file: WeightFile,
     *,
     weights_dir: str | os.PathLike[str] | None = None,
-    progress: remote.Progress | None = None,
+    progress: Counter | None = None,
 ) -> Located:
     """Return where a file of weights lies, with its checksum proved, downloaded if need be.
 
@@ -105,12 +106,12 @@ def locate(
     if file.package is not None:
         return _proved(file, _in_package(file, file.package))
     url = f"{file.url}#sha256={file.sha256}"
-    if not remote.cached(url).exists():
+    if not download.cached(url).exists():
         logger.info("downloading %s (license: %s)", file.url, file.license)
     try:
-        return Located(remote.fetch(url, progress=progress), file.sha256)
+        return Located(download.fetch(url, progress=progress), file.sha256)
     except WeightsError as error:
-        place = remote.cached(url) if weights_dir is None else Path(weights_dir) / file.name
+        place = download.cached(url) if weights_dir is None else Path(weights_dir) / file.name
         if place.exists():  # in the cache, with another checksum
             raise
         raise WeightsError(

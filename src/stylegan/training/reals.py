@@ -10,8 +10,10 @@ from stylegan.data.loader import Stream
 from stylegan.data.shard_stream import ShardStream
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, DataError
+from stylegan.microbatch import BatchSlice
 from stylegan.models.registry import FAMILIES
-from stylegan.training.config import RunConfig
+from stylegan.training.config import RunConfig, group_of
+from stylegan.training.schedule import stage_at
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +35,24 @@ def open_dataset(config: RunConfig) -> ImageDataset | ShardSet:
 def open_stream(
     dataset: ImageDataset | ShardSet, config: RunConfig, device: torch.device
 ) -> Stream | ShardStream:
-    """Open the stream of a run's batches, of which each process takes its part."""
+    """Open the stream of a run's batches, of which each rank takes its shard."""
+    rank, world_size = distributed.rank(), distributed.world_size()
+
+    def slice_at(nimg: int) -> BatchSlice:
+        batch = stage_at(config, nimg).batch
+        whole = BatchSlice.whole(batch, group_size=group_of(config, batch))
+        return whole.shard(rank, world_size=world_size)
+
     if isinstance(dataset, ShardSet):
         return ShardStream(
             dataset,
             seed=config.seed,
-            process=distributed.rank(),
-            of=distributed.world_size(),
+            rank=rank,
+            world_size=world_size,
             device=device,
             workers=config.runtime.workers,
             labels=config.data.labels,
+            slice_at=None if config.growth is None else slice_at,
         )
     return Stream(
         dataset,
