@@ -46,7 +46,7 @@ FOLDERS = {
         "noise",
         "equalized",
         "compiled",
-        "recompute",
+        "checkpointing",
         "progressive",
         "mapping",
         "modulated",

@@ -62,7 +62,7 @@ def test_every_option_reaches_the_classifier(line, tmp_path):
     [
         (["--attributes", "bald"], "--attributes bald; expected out of 0 Bright_Pixels, 1 top"),
         (["--max-minutes", "-1"], "--max-minutes -1; expected 0 or more"),
-        (["--resolution", "4"], "resolution 4; expected a power of two from 8"),
+        (["--resolution", "4"], "resolution must be a power of two from 8, got 4"),
         (["--resolution", "12"], "resolution 12; expected a power of two"),
         (["--kimg", "0"], "kimg must be more than 0, got 0"),
         (["--data", "nowhere"], "nothing at nowhere"),

@@ -33,9 +33,9 @@ def test_channels_of_the_papers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 48}, "resolution 48; expected a power of two"),
-        ({"resolution": 4}, "resolution 4; expected a power of two"),
-        ({"channel_base": 8}, "channel_base 8; expected at least the resolution, 16"),
+        ({"resolution": 48}, "resolution must be a power of two from 8, got 48"),
+        ({"resolution": 4}, "resolution must be a power of two from 8, got 4"),
+        ({"channel_base": 8}, "channel_base must be at least the resolution, 16"),
         ({"img_channels": 0}, "img_channels must be more than 0, got 0"),
         ({"channel_max": 0}, "channel_max must be more than 0, got 0"),
         ({"c_dim": -1}, "c_dim must be 0 or more, got -1"),
@@ -52,7 +52,7 @@ def test_sizes_that_cannot_work_are_refused(options, message):
     [
         (0, 1, "mbstd_group_size must be more than 0, got 0"),
         (4, 4, "a divisor of the 6"),
-        (4, -1, "num_channels -1"),
+        (4, -1, "at 4x4, got -1"),
     ],
 )
 def test_minibatch_statistics_that_cannot_work_are_refused(group_size, num_channels, message):

@@ -214,13 +214,19 @@ def test_path_lengths_can_be_differentiated():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 48}, "resolution 48"),
+        ({"resolution": 48}, "resolution must be a power of two from 8, got 48"),
         ({"resolution": 16, "z_dim": 0}, "z_dim must be more than 0, got 0"),
         ({"resolution": 16, "w_dim": 0}, "w_dim must be more than 0, got 0"),
         ({"resolution": 16, "mapping_layers": -1}, "mapping_layers must be 0 or more, got -1"),
         ({"resolution": 16, "mapping_width": 0}, "mapping_width must be more than 0, got 0"),
-        ({"resolution": 16, "mapping_layers": 0, "w_dim": 8}, "w_dim 8 with mapping_layers 0"),
-        ({"resolution": 16, "mapping_layers": 0, "c_dim": 2}, "expected 1024, as w is then z"),
+        (
+            {"resolution": 16, "mapping_layers": 0, "w_dim": 8},
+            "w_dim must be 512 with mapping_layers 0",
+        ),
+        (
+            {"resolution": 16, "mapping_layers": 0, "c_dim": 2},
+            "w_dim must be 1024 with mapping_layers 0",
+        ),
         ({"resolution": 16, "styles": False}, "constant_input without styles"),
     ],
 )
@@ -230,5 +236,8 @@ def test_values_that_cannot_work_are_refused(options, message):
 
 
 def test_the_discriminator_checks_its_options():
-    with pytest.raises(ConfigError, match="mbstd_num_channels 5"):
+    with pytest.raises(
+        ConfigError,
+        match="mbstd_num_channels must be 0 or a divisor of the 6 channels at 4x4, got 5",
+    ):
         DiscriminatorConfig(**SMALL, mbstd_num_channels=5)

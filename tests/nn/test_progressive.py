@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
+from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, discriminate
 from stylegan.ops.box import downsample_box
 
 
@@ -29,7 +29,7 @@ def test_separate_operations_average_after_the_activation():
 
 
 def test_blur_needs_joined_operations():
-    with pytest.raises(ValueError, match="only where it is fused"):
+    with pytest.raises(ValueError, match="only together with fused"):
         DiscriminatorBlock(3, 4, 5, blur=True, fused=False)
 
 
@@ -47,7 +47,7 @@ def test_images_enter_at_their_own_resolution(side):
     for resolution in (16, 8):
         if resolution <= side:
             x = tower.get_submodule(f"b{resolution}")(x)
-    torch.testing.assert_close(descend(tower, images), tower.b4(x))
+    torch.testing.assert_close(discriminate(tower, images), tower.b4(x))
 
 
 def test_a_fade_mixes_features_below_the_first_block():
@@ -55,4 +55,4 @@ def test_a_fade_mixes_features_below_the_first_block():
     large = tower.b16(tower.b16.fromrgb(images))
     small = tower.b8.fromrgb(downsample_box(images))
     expected = tower.b4(tower.b8(0.75 * large + 0.25 * small))
-    torch.testing.assert_close(descend(tower, images, weight=0.25), expected)
+    torch.testing.assert_close(discriminate(tower, images, weight=0.25), expected)

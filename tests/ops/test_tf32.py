@@ -50,7 +50,7 @@ def test_no_layer_of_a_network_rounds(name):
     generator = networks.generator
     ws = generator.mapping(torch.randn(4, generator.z_dim))
     networks.discriminator(generator.synthesis(ws))
-    networks.discriminator.logits_and_labels(generator.show(ws))
+    networks.discriminator.logits_and_labels(generator.discriminator_input(ws))
     assert set(seen) == {(False, False)}
     assert settings() == (True, False)
 

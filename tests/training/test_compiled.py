@@ -101,5 +101,5 @@ def test_a_compiler_that_is_missing_is_told_at_the_start(run_config, monkeypatch
 
     monkeypatch.setattr(compiled.torch, "compile", fail)
     runtime = replace(run_config.runtime, compile=True)
-    with pytest.raises(ConfigError, match=r"torch.compile does not work here \(no g\+\+\); exp"):
+    with pytest.raises(ConfigError, match=r"torch.compile does not work here \(no g\+\+\); inst"):
         TrainState(replace(run_config, runtime=runtime), CPU)

@@ -1,6 +1,6 @@
-"""What every generator and discriminator promises, whatever its family.
+"""The interfaces of generators and discriminators, whatever their family.
 
-Abstract or final: a class is one of the interfaces here, or a leaf that nobody subclasses.
+A class is either one of the abstract classes here, or a final one without subclasses.
 """
 
 from abc import ABC, abstractmethod
@@ -11,38 +11,71 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stylegan.models.growth import max_lod
-from stylegan.nn.noise import NoiseMode
+from stylegan.models.growth import max_lod, resolution_at
+from stylegan.models.sizes import SizesConfig, resolutions_up_to
+from stylegan.nn.noise import NoiseMode, check_noise_mode
 from stylegan.rng import Source
 
 Images = Tensor | Sequence[Tensor]
-"""Images [N, C, R, R], or, for networks of mipmaps, those of each resolution, largest first."""
+"""Images [N, C, R, R], or an image pyramid: one tensor for each resolution, largest first."""
 
 
-class GeneratorConfig(Protocol):
-    """What the options of every generator have in common; each family's are a frozen dataclass."""
+class GeneratorConfig(SizesConfig, Protocol):
+    """Options that every generator has; each family's are a frozen dataclass."""
 
-    @property
-    def resolution(self) -> int: ...  # noqa: D102
-    @property
-    def img_channels(self) -> int: ...  # noqa: D102
     @property
     def z_dim(self) -> int: ...  # noqa: D102
-    @property
-    def c_dim(self) -> int: ...  # noqa: D102
 
 
-class DiscriminatorConfig(Protocol):
-    """What the options of every discriminator have in common, likewise."""
+class DiscriminatorConfig(SizesConfig, Protocol):
+    """Options that every discriminator has; each family's are a frozen dataclass."""
 
-    @property
-    def resolution(self) -> int: ...  # noqa: D102
-    @property
-    def img_channels(self) -> int: ...  # noqa: D102
-    @property
-    def c_dim(self) -> int: ...  # noqa: D102
     @property
     def mbstd_group_size(self) -> int | None: ...  # noqa: D102
+
+
+class AbstractSynthesis(nn.Module, ABC):
+    """The part of a generator that makes images from ws.
+
+    Attributes:
+        compute_dtype: dtype of the convolutions.
+        activation_checkpointing: compute blocks again in the backward pass, to save memory.
+        lod: level of detail.
+        resolutions: of the blocks, from 4 up.
+        num_ws: number of style inputs.
+    """
+
+    def __init__(self, resolution: int, *, num_ws: int) -> None:
+        super().__init__()
+        self.compute_dtype = torch.float32
+        self.activation_checkpointing = False
+        self.lod = 0.0
+        self.resolutions = resolutions_up_to(resolution)
+        self.num_ws = num_ws
+
+    @property
+    def current_resolution(self) -> int:
+        """Side of the images at the current level of detail, in pixels."""
+        return resolution_at(self.resolutions[-1], self.lod)
+
+    @abstractmethod
+    def forward(
+        self, ws: Tensor, noise_mode: NoiseMode = "const", generator: Source | None = None
+    ) -> Tensor:
+        """Make images [N, img_channels, R, R] from ws [N, num_ws, w_dim].
+
+        Other arguments as in `AbstractGenerator.forward`. Computes in `compute_dtype`, or in
+        float64 if ws is.
+
+        Raises:
+            ValueError: if ws has another number of styles, or the noise mode is unknown.
+        """
+
+    def check_inputs(self, ws: Tensor, noise_mode: NoiseMode) -> None:
+        """Raise ValueError unless the arguments of `forward` are valid."""
+        if ws.ndim != 3 or ws.shape[1] != self.num_ws:
+            raise ValueError(f"ws must be [N, {self.num_ws}, w_dim], got {list(ws.shape)}")
+        check_noise_mode(noise_mode)
 
 
 class AbstractGenerator(nn.Module, ABC):
@@ -50,47 +83,60 @@ class AbstractGenerator(nn.Module, ABC):
 
     Attributes:
         config: the family's frozen dataclass of options, from which an equal network is built.
+        mapping: module, `(z, c=None, truncation_psi=1, truncation_cutoff=None)` to ws
+            [N, num_ws, w_dim]; holds the mean `w_avg`.
+        synthesis: module, `(ws, noise_mode="const")` to images [N, C, R, R], float32,
+            nominally in [-1, 1]; in a growing network R is `img_resolution / 2**floor(lod)`.
         z_dim: width of z.
         w_dim: width of w.
         c_dim: width of the labels, 0 for none.
         num_ws: number of style inputs.
         img_resolution: side of the images, in pixels.
         img_channels: channels of the images.
-        mapping: module, `(z, c=None, truncation_psi=1, truncation_cutoff=None)` to ws
-            [N, num_ws, w_dim]; holds the mean `w_avg`.
-        synthesis: module, `(ws, noise_mode="const")` to images [N, C, R, R], float32,
-            nominally in [-1, 1]; in a growing network R is `img_resolution / 2**floor(lod)`.
         is_growing: whether the network has a level of detail.
     """
 
     config: Any
-    z_dim: int
-    w_dim: int
-    c_dim: int
-    num_ws: int
-    img_resolution: int
-    img_channels: int
     mapping: nn.Module
-    synthesis: nn.Module
+    synthesis: AbstractSynthesis
     is_growing: bool = False
 
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        *,
+        mapping: nn.Module,
+        synthesis: AbstractSynthesis,
+        w_dim: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.z_dim = config.z_dim
+        self.w_dim = w_dim
+        self.c_dim = config.c_dim
+        self.num_ws = synthesis.num_ws
+        self.img_resolution = config.resolution
+        self.img_channels = config.img_channels
+        self.synthesis = synthesis
+        self.mapping = mapping
+
     @property
-    @abstractmethod
     def compute_dtype(self) -> torch.dtype:
         """Dtype of the convolutions: float32, bfloat16 or float16. Weights stay float32."""
+        return self.synthesis.compute_dtype
 
     @compute_dtype.setter
-    @abstractmethod
-    def compute_dtype(self, dtype: torch.dtype) -> None: ...
+    def compute_dtype(self, dtype: torch.dtype) -> None:
+        self.synthesis.compute_dtype = dtype
 
     @property
-    def recompute(self) -> bool:
-        """Whether blocks keep their inputs only, and compute the rest again for gradients."""
-        return bool(getattr(self.synthesis, "recompute", False))
+    def activation_checkpointing(self) -> bool:
+        """Whether blocks are computed again in the backward pass, to save memory."""
+        return self.synthesis.activation_checkpointing
 
-    @recompute.setter
-    def recompute(self, recompute: bool) -> None:
-        self.synthesis.recompute = recompute  # type: ignore[assignment]
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, is_enabled: bool) -> None:
+        self.synthesis.activation_checkpointing = is_enabled
 
     @property
     def lod(self) -> float:
@@ -98,17 +144,16 @@ class AbstractGenerator(nn.Module, ABC):
 
         Setting it raises ValueError beyond 4x4, or if the network does not grow.
         """
-        return float(getattr(self.synthesis, "lod", 0.0))
+        return self.synthesis.lod
 
     @lod.setter
     def lod(self, lod: float) -> None:
         _check_lod(lod, self.img_resolution, is_growing=self.is_growing)
-        if self.is_growing:
-            self.synthesis.lod = float(lod)  # type: ignore[assignment]  # a plain attribute
+        self.synthesis.lod = float(lod)
 
     @property
     def w_avg(self) -> Tensor | None:
-        """The mean of w, [w_dim], the centre of truncation; None where nothing is mapped."""
+        """The mean of w, [w_dim], the center of truncation; None without a mapping network."""
         return getattr(self.mapping, "w_avg", None)
 
     @abstractmethod
@@ -121,7 +166,7 @@ class AbstractGenerator(nn.Module, ABC):
         noise_mode: NoiseMode = "const",
         generator: Source | None = None,
     ) -> Images:
-        """Synthesize the input of the discriminator from ws: images or an image pyramid.
+        """Make the discriminator's input from ws: images, or an image pyramid.
 
         Arguments as in `forward`.
         """
@@ -141,11 +186,11 @@ class AbstractGenerator(nn.Module, ABC):
 
         Args:
             z: [N, z_dim], standard normal.
-            c: labels, [N, c_dim]; None where the network has none.
+            c: labels, [N, c_dim]; None if the network has none.
             truncation_psi: 1 for full variation, 0 for the mean image.
-            truncation_cutoff: truncate only so many styles, coarsest first; None means all.
-            noise_mode: "const" takes the stored noise, "random" draws it, "none" adds none.
-            generator: source of random noise; None takes torch's global one.
+            truncation_cutoff: number of styles to truncate, coarsest first; None for all.
+            noise_mode: "const" for the stored noise, "random" for new noise, "none" for none.
+            generator: source of random noise; None for torch's global generator.
 
         Returns:
             [N, img_channels, img_resolution, img_resolution], float32, nominally in [-1, 1].
@@ -164,20 +209,25 @@ class AbstractDiscriminator(nn.Module, ABC):
         img_resolution: side of the images, in pixels.
         img_channels: channels of the images.
         compute_dtype: dtype of the convolutions. Weights stay float32.
-        recompute: whether blocks keep their inputs only, and compute the rest again for gradients.
+        activation_checkpointing: compute blocks again in the backward pass, to save memory.
         is_growing: whether the network has a level of detail.
-        guesses_labels: whether it guesses labels, which must be one-hot, and takes none.
+        guesses_labels: whether the network predicts labels, which must be one-hot, instead of
+            taking them as input.
     """
 
     config: Any
-    c_dim: int
-    img_resolution: int
-    img_channels: int
-    compute_dtype: torch.dtype
     is_growing: bool = False
     guesses_labels: bool = False
-    recompute: bool = False
-    _lod: float = 0.0
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.c_dim = config.c_dim
+        self.img_resolution = config.resolution
+        self.img_channels = config.img_channels
+        self.compute_dtype = torch.float32
+        self.activation_checkpointing = False
+        self._lod = 0.0
 
     @property
     def lod(self) -> float:
@@ -189,34 +239,44 @@ class AbstractDiscriminator(nn.Module, ABC):
         _check_lod(lod, self.img_resolution, is_growing=self.is_growing)
         self._lod = float(lod)
 
+    @property
+    def current_resolution(self) -> int:
+        """Side of the images at the current level of detail, in pixels."""
+        return resolution_at(self.img_resolution, self._lod)
+
     @abstractmethod
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
         """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
 
-        With a level of detail, R is `img_resolution / 2**floor(lod)`. A network of mipmaps
-        takes the images of each resolution, largest first, or makes them of the largest.
+        With a level of detail, R is `img_resolution / 2**floor(lod)`. A network that takes image
+        pyramids also takes the largest images alone, and computes the rest.
         """
 
     def logits_and_labels(
         self, images: Images, c: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Map images and labels to logits [N, 1] and, if it guesses labels, theirs [N, c_dim].
+        """Map images and labels to logits [N, 1] and, if it predicts them, labels [N, c_dim].
 
         Arguments as in `forward`.
         """
         return self(images, c), None
 
 
+def dtype_for(x: Tensor, compute_dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which a network computes: its own, or float64 for float64 inputs."""
+    return torch.float64 if x.dtype == torch.float64 else compute_dtype
+
+
 @dataclass(kw_only=True)
 class Networks:
-    """The networks of one model; None where a file does not have one."""
+    """The networks of one model; None for those that a file does not have."""
 
     generator: AbstractGenerator | None = None
     generator_ema: AbstractGenerator | None = None
     discriminator: AbstractDiscriminator | None = None
 
     def items(self) -> Iterator[tuple[str, AbstractGenerator | AbstractDiscriminator]]:
-        """Yield name and network of those that are there."""
+        """Yield name and network of those that are not None."""
         for name in ("generator", "generator_ema", "discriminator"):
             network = getattr(self, name)
             if network is not None:
@@ -231,5 +291,5 @@ def _check_lod(lod: float, resolution: int, *, is_growing: bool) -> None:
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Count trainable numbers; buffers such as noise and w_avg are not among them."""
+    """Return the number of parameters, without buffers such as noise and w_avg."""
     return sum(parameter.numel() for parameter in network.parameters())

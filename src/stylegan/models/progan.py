@@ -1,7 +1,7 @@
-"""ProGAN, which is StyleGAN's configuration A.
+"""ProGAN, which is also StyleGAN's configuration A.
 
 Source: Karras et al. 2018, "Progressive Growing of GANs for Improved Quality, Stability, and
-Variation"; table 2 lists the layers, figure 2 shows the fades.
+Variation"; layers from table 2, fades from figure 2.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.errors import check_positive
-from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
-from stylegan.models.growth import fade_weight, resolution_at
+from stylegan.models.base import (
+    AbstractDiscriminator,
+    AbstractGenerator,
+    AbstractSynthesis,
+    Images,
+    dtype_for,
+)
+from stylegan.models.growth import fade_weight
 from stylegan.models.sizes import (
     channels_at,
     check_minibatch_stddev,
@@ -20,12 +26,12 @@ from stylegan.models.sizes import (
     single_images,
 )
 from stylegan.nn.adain import DenseInput
+from stylegan.nn.checkpointing import checkpointed
 from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d, ResampleConv2d
 from stylegan.nn.mapping import checked_input
 from stylegan.nn.noise import NoiseMode
-from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, descend
-from stylegan.nn.recompute import recomputed
-from stylegan.ops.box import upsample_nearest
+from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, discriminate
+from stylegan.ops.box import fade_in
 from stylegan.ops.normalize import pixel_norm
 from stylegan.ops.precision import exact_float32
 from stylegan.rng import Source
@@ -40,8 +46,8 @@ class GeneratorConfig:
         img_channels: channels of the images.
         z_dim: width of z.
         c_dim: width of the labels, 0 for none.
-        channel_base: a block at resolution r has `channel_base / r` channels ...
-        channel_max: ... but no more than this.
+        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_max: but at most this many.
     """
 
     resolution: int
@@ -65,10 +71,10 @@ class DiscriminatorConfig:
         resolution: side of the images, a power of two from 8.
         img_channels: channels of the images.
         c_dim: width of the labels, 0 for none.
-        channel_base: a block at resolution r has `channel_base / r` channels ...
-        channel_max: ... but no more than this.
-        fused_scale: average 2x2 pixels before the activation, within the convolution, and not
-            after it. Weight files of the official code exist for both.
+        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_max: but at most this many.
+        fused_scale: average 2x2 pixels as part of the convolution, before the activation;
+            otherwise after the activation. Official weight files exist for both.
         mbstd_group_size: samples in a group of the minibatch standard deviation; None for the
             whole batch, as in the paper. The official code has 4, and 16 to reproduce the paper.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
@@ -92,7 +98,7 @@ class DiscriminatorConfig:
 
 
 class LatentNormalization(nn.Module):
-    """What stands in the place of a mapping network: z, and the labels behind it, normalized.
+    """Stand-in for a mapping network: normalizes z with the labels appended.
 
     Args:
         z_dim: width of z.
@@ -115,7 +121,7 @@ class LatentNormalization(nn.Module):
 
         Raises:
             ValueError: if z or c is missing or has another width, or if `truncation_psi` is
-                not 1: there is no w, and no mean of it.
+                not 1, as there is no mean of w.
         """
         if truncation_psi != 1:
             raise ValueError(f"ProGAN has no truncation, so psi must be 1, got {truncation_psi}")
@@ -126,10 +132,10 @@ class LatentNormalization(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution of the generator, and the way out to RGB.
+    """One resolution of the generator: two layers, and an RGB layer.
 
     Args:
-        in_channels: channels of the input; at 4x4 the width of the latents.
+        in_channels: channels of the input; at 4x4, the width of the latents.
         config: the generator's options.
         resolution: side of this block, in pixels.
     """
@@ -150,13 +156,16 @@ class SynthesisBlock(nn.Module):
         self.torgb = EqualizedConv2d(channels, config.img_channels, 1)
 
     def forward(self, x: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Map latents [N, in_channels], or features of half the size, to [N, channels, R, R]."""
+        """Map features [N, in_channels, R / 2, R / 2] to [N, channels, R, R].
+
+        At 4x4 the input is the latents, [N, in_channels].
+        """
         if self.is_first:
             return pixel_norm(self.conv(self.dense(None, x, dtype=dtype, noise=None)))
         return pixel_norm(self.conv1(pixel_norm(self.conv0(x))))
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(AbstractSynthesis):
     """Normalized latents to images, at the current level of detail.
 
     Args:
@@ -164,11 +173,7 @@ class SynthesisNetwork(nn.Module):
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.compute_dtype = torch.float32
-        self.recompute = False
-        self.lod = 0.0
-        self.resolutions = resolutions_up_to(config.resolution)
+        super().__init__(config.resolution, num_ws=1)
         in_channels = config.z_dim + config.c_dim
         for resolution in self.resolutions:
             block = SynthesisBlock(in_channels, config=config, resolution=resolution)
@@ -177,45 +182,37 @@ class SynthesisNetwork(nn.Module):
 
     @exact_float32
     def forward(
-        self,
-        ws: Tensor,
-        noise_mode: NoiseMode = "const",
-        generator: Source | None = None,
+        self, ws: Tensor, noise_mode: NoiseMode = "const", generator: Source | None = None
     ) -> Tensor:
         """Make images [N, img_channels, R, R] from ws [N, 1, w_dim].
 
-        R is the resolution of the level of detail. There is no noise to have a mode, nor
-        anything to draw. Computes in `compute_dtype`, or in float64 if ws is.
+        There is no noise, so that `noise_mode` and `generator` have no effect. Computes in
+        `compute_dtype`, or in float64 if ws is.
 
         Raises:
             ValueError: if ws has another number of styles, or the noise mode is unknown.
         """
-        if ws.ndim != 3 or ws.shape[1] != 1:
-            raise ValueError(f"ws must be [N, 1, w_dim], got {list(ws.shape)}")
-        if noise_mode not in ("const", "random", "none"):
-            raise ValueError(f"noise_mode must be const, random or none, got {noise_mode!r}")
-        dtype = torch.float64 if ws.dtype == torch.float64 else self.compute_dtype
-        top, weight = resolution_at(self.resolutions[-1], self.lod), fade_weight(self.lod)
-        image: Tensor | None = None
+        self.check_inputs(ws, noise_mode)
+        dtype = dtype_for(ws, self.compute_dtype)
+        top, weight = self.current_resolution, fade_weight(self.lod)
+        rgbs = []
         x = ws[:, 0]
         for resolution in self.resolutions:
             if resolution > top:
                 break
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SynthesisBlock)
-            x = (recomputed(block) if self.recompute else block)(x, dtype=dtype)
+            x = checkpointed(block, self.activation_checkpointing)(x, dtype=dtype)
             if resolution == top or (weight > 0 and resolution == top // 2):
-                rgb = block.torgb(x).to(ws.dtype)
-                image = rgb if image is None else rgb.lerp(upsample_nearest(image), weight)
-        assert image is not None
-        return image
+                rgbs.append(block.torgb(x).to(ws.dtype))
+        return fade_in(rgbs, weight)
 
 
 class Generator(AbstractGenerator):
     """The generator of ProGAN.
 
-    In the terms of the later networks it has one style input, the normalized latents with the
-    labels behind them, and no truncation.
+    In terms of the later networks it has one style input, the normalized latents with the
+    labels appended, and no truncation.
 
     Args:
         config: its options.
@@ -226,32 +223,19 @@ class Generator(AbstractGenerator):
     is_growing = True
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.z_dim = config.z_dim
-        self.w_dim = config.z_dim + config.c_dim
-        self.c_dim = config.c_dim
-        self.num_ws = 1
-        self.img_resolution = config.resolution
-        self.img_channels = config.img_channels
-        self.mapping = LatentNormalization(z_dim=config.z_dim, c_dim=config.c_dim)
-        self.synthesis = SynthesisNetwork(config)
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """Dtype of the convolutions."""
-        return self.synthesis.compute_dtype
-
-    @compute_dtype.setter
-    def compute_dtype(self, dtype: torch.dtype) -> None:
-        self.synthesis.compute_dtype = dtype
+        super().__init__(
+            config,
+            synthesis=SynthesisNetwork(config),
+            mapping=LatentNormalization(z_dim=config.z_dim, c_dim=config.c_dim),
+            w_dim=config.z_dim + config.c_dim,
+        )
 
     def update_w_avg(self, ws: Tensor, beta: float) -> None:
-        """Do nothing: there is no w to have a mean."""
+        """Do nothing, as there is no mean of w."""
 
 
 class Discriminator(AbstractDiscriminator):
-    """The discriminator of ProGAN. With labels it is an AC-GAN's: it guesses them as well.
+    """The discriminator of ProGAN. With labels it is an AC-GAN's, which also predicts them.
 
     Args:
         config: its options.
@@ -262,12 +246,7 @@ class Discriminator(AbstractDiscriminator):
     guesses_labels = True
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.compute_dtype = torch.float32
-        self.c_dim = config.c_dim
-        self.img_resolution = config.resolution
-        self.img_channels = config.img_channels
+        super().__init__(config)
         for resolution in resolutions_up_to(config.resolution)[:0:-1]:
             block = DiscriminatorBlock(
                 config.img_channels,
@@ -287,8 +266,8 @@ class Discriminator(AbstractDiscriminator):
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
         """Map images [N, C, R, R] in [-1, 1] to logits [N, 1].
 
-        R is the resolution of the level of detail. Labels are ignored: they enter by the loss,
-        from `logits_and_labels`.
+        R is the resolution at the level of detail. Labels have no effect here: the loss takes
+        them from `logits_and_labels`.
 
         Raises:
             ValueError: if the images have another shape.
@@ -297,22 +276,19 @@ class Discriminator(AbstractDiscriminator):
 
     @exact_float32
     def logits_and_labels(self, images: Images, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map images to logits [N, 1] and the logits of their labels [N, c_dim], whatever c is.
+        """Map images to logits [N, 1] and logits of their labels [N, c_dim], whatever c is.
 
         Source: Odena et al. 2017, "Conditional Image Synthesis with Auxiliary Classifier GANs".
 
         Raises:
             ValueError: if the images have another shape.
         """
-        images = single_images(
-            images, self.img_channels, resolution_at(self.img_resolution, self.lod)
-        )
-        dtype = torch.float64 if images.dtype == torch.float64 else self.compute_dtype
-        out = descend(
+        images = single_images(images, self.img_channels, self.current_resolution)
+        out = discriminate(
             self,
             images,
             weight=fade_weight(self.lod),
-            dtype=dtype,
-            recompute=self.recompute,
+            dtype=dtype_for(images, self.compute_dtype),
+            activation_checkpointing=self.activation_checkpointing,
         )
         return out[:, :1], out[:, 1:]

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from stylegan.models.base import (
 class Family:
     """The classes of one model family."""
 
-    generator: type[AbstractGenerator]
+    generator: Callable[[Any], AbstractGenerator]
     generator_config: type[Any]
     discriminator: type[AbstractDiscriminator]
     discriminator_config: type[Any]

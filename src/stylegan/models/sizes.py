@@ -1,4 +1,4 @@
-"""Sizes that all families have in common: resolutions, channels, and what they may be."""
+"""Sizes that all families have in common: resolutions, channels, and their limits."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from stylegan.errors import ConfigError, check_not_negative, check_positive
 
 
 class SizesConfig(Protocol):
-    """The options that sizes follow from; see the families' dataclasses."""
+    """Options that every network has; see the families' dataclasses."""
 
     @property
     def resolution(self) -> int: ...  # noqa: D102
@@ -30,7 +30,7 @@ def channels_at(config: SizesConfig, resolution: int) -> int:
 
 
 def resolutions_up_to(resolution: int) -> list[int]:
-    """List the resolutions of the blocks: 4, 8 and so on up to `resolution`."""
+    """Return the resolutions of the blocks: 4, 8 and so on up to `resolution`."""
     return [2**level for level in range(2, resolution.bit_length())]
 
 
@@ -38,16 +38,11 @@ def check_sizes(config: SizesConfig) -> None:
     """Raise ConfigError unless a network of these sizes can be built."""
     resolution = config.resolution
     if resolution < 8 or resolution & (resolution - 1):
-        raise ConfigError(
-            f"resolution {resolution}",
-            expected="a power of two from 8",
-            fix="choose 8, 16, 32, 64, 128, 256, 512 or 1024",
-        )
+        raise ConfigError(f"resolution must be a power of two from 8, got {resolution}")
     if config.channel_base < resolution:
         raise ConfigError(
-            f"channel_base {config.channel_base}",
-            expected=f"at least the resolution, {resolution}",
-            fix="raise it, so that the last block has a channel",
+            f"channel_base must be at least the resolution, {resolution}, so that the last block "
+            f"has a channel, got {config.channel_base}"
         )
     check_positive("img_channels", config.img_channels)
     check_positive("channel_max", config.channel_max)
@@ -63,32 +58,33 @@ def check_minibatch_stddev(
     channels = channels_at(config, 4)
     if num_channels < 0 or (num_channels and channels % num_channels):
         raise ConfigError(
-            f"mbstd_num_channels {num_channels}",
-            expected=f"0, or a divisor of the {channels} channels at 4x4",
-            fix="use 1",
+            f"mbstd_num_channels must be 0 or a divisor of the {channels} channels at 4x4, "
+            f"got {num_channels}"
         )
 
 
-def single_images(images: Tensor | Sequence[Tensor], channels: int, side: int) -> Tensor:
-    """Return images for a network that takes no mipmap.
+def single_images(images: Tensor | Sequence[Tensor], channels: int, resolution: int) -> Tensor:
+    """Return images for a network that takes no image pyramid.
 
     Raises:
-        ValueError: if they are a mipmap of more than one size, or not [N, channels, side, side].
+        ValueError: if they are a pyramid of more than one level, or not
+            [N, channels, resolution, resolution].
     """
     levels = [images] if isinstance(images, Tensor) else images
     if len(levels) != 1:
         raise ValueError(f"images must be of one size, got {len(levels)}")
-    if list(levels[0].shape[1:]) != [channels, side, side]:
+    if list(levels[0].shape[1:]) != [channels, resolution, resolution]:
         raise ValueError(
-            f"images must be [N, {channels}, {side}, {side}], got {list(levels[0].shape)}"
+            f"images must be [N, {channels}, {resolution}, {resolution}], "
+            f"got {list(levels[0].shape)}"
         )
     return levels[0]
 
 
 HALF_RESOLUTIONS = 4
-"""Resolutions, counted from the largest, that compute in float16 where a network does ..."""
+"""With float16, blocks compute in it at this many of the largest resolutions ..."""
 SMALLEST_HALF = 8
-"""... but none below this."""
+"""... but not below this resolution."""
 
 
 def dtype_at(resolution: int, *, full: int, dtype: torch.dtype) -> torch.dtype:
@@ -99,8 +95,8 @@ def dtype_at(resolution: int, *, full: int, dtype: torch.dtype) -> torch.dtype:
 
     Args:
         resolution: of the block.
-        full: of the network.
-        dtype: its `compute_dtype`.
+        full: resolution of the network.
+        dtype: the network's `compute_dtype`.
     """
     is_wide = resolution < max(full >> (HALF_RESOLUTIONS - 1), SMALLEST_HALF)
     return torch.float32 if dtype == torch.float16 and is_wide else dtype

@@ -1,11 +1,10 @@
-"""StyleGAN2: configurations B to F, in the nine pairs of the paper's Table 2, and MSG-style.
+"""StyleGAN2: configurations B to F, the nine pairs of architectures of table 2, and MSG-style.
 
 Five architectures share the layers and differ in where RGB leaves the generator and enters the
-discriminator. Parameters carry the names of the official PyTorch weight files, with the same
-storage scales.
+discriminator. Parameters have the names and storage scales of the official PyTorch weight files.
 
 Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN"; figure 7
-shows all but the growing one, which is that of configurations B to D.
+shows all architectures but "growing", which is that of configurations B to D.
 """
 
 import math
@@ -17,8 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive
-from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
-from stylegan.models.growth import fade_weight, resolution_at
+from stylegan.models.base import (
+    AbstractDiscriminator,
+    AbstractGenerator,
+    AbstractSynthesis,
+    Images,
+    dtype_for,
+)
+from stylegan.models.growth import fade_weight
 from stylegan.models.sizes import (
     channels_at,
     check_minibatch_stddev,
@@ -26,12 +31,12 @@ from stylegan.models.sizes import (
     dtype_at,
     resolutions_up_to,
 )
+from stylegan.nn.checkpointing import checkpointed
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
 from stylegan.nn.mapping import LabelNorm, MappingNetwork
 from stylegan.nn.modulated import ConvForm, SynthesisLayer, ToRGB
 from stylegan.nn.noise import NoiseMode, layer_noise
-from stylegan.nn.recompute import recomputed
-from stylegan.ops.box import downsample_box, mipmap, upsample_nearest
+from stylegan.ops.box import downsample_box, fade_in, image_pyramid
 from stylegan.ops.fir import RESAMPLE_TAPS, downsample2d, fir_kernel, upsample2d
 from stylegan.ops.normalize import minibatch_stddev
 from stylegan.ops.precision import exact_float32
@@ -53,14 +58,14 @@ class GeneratorConfig:
         w_dim: width of w.
         c_dim: width of the labels, 0 for none.
         mapping_layers: depth of the mapping network.
-        mapping_width: of its layers but the last; None for `w_dim`.
-        label_norm: "separate" normalizes z and the embedded labels each, as ADA does; "joint"
-            both together, as StyleGAN and StyleGAN2 in TensorFlow do.
+        mapping_width: width of its hidden layers; None for `w_dim`.
+        label_norm: "separate" normalizes z and the embedded labels separately, as in ADA; "joint"
+            normalizes both together, as in StyleGAN and StyleGAN2 in TensorFlow.
         architecture: "orig" makes RGB at the end; "skip" sums RGB over resolutions;
             "resnet" has residual blocks; "growing" makes RGB at the current resolution, with
-            fades; "mipmap" gives an image at each resolution.
-        channel_base: a block at resolution r has `channel_base / r` channels ...
-        channel_max: ... but no more than this.
+            fades; "mipmap" makes an image pyramid.
+        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_max: but at most this many.
         conv_clamp: bound on the magnitude of the output of each synthesis layer and RGB layer, in
             every precision; None for none. Official files of ADA and StyleGAN3 have 256.
     """
@@ -98,11 +103,11 @@ class DiscriminatorConfig:
         c_dim: width of the labels, 0 for none.
         architecture: "orig" reads RGB at the start; "skip" reads it at each resolution;
             "resnet" has residual blocks; "growing" reads it at the current resolution, with
-            fades; "mipmap" reads an image of its own at each resolution.
-        channel_base: a block at resolution r has `channel_base / r` channels ...
-        channel_max: ... but no more than this.
+            fades; "mipmap" reads an image pyramid.
+        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_max: but at most this many.
         label_head: how labels enter: "projection" of the features on their embedding, as in
-            ADA, or "select": one output for each class, as StyleGAN2 in TensorFlow does.
+            ADA, or "select": one output for each class, as in StyleGAN2 in TensorFlow.
         mapping_layers: depth of the mapping network of the labels, for "projection".
         mbstd_group_size: samples in a group of the minibatch standard deviation; None for the
             whole batch.
@@ -135,10 +140,10 @@ class DiscriminatorConfig:
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution of the generator: one or two layers, RGB, and a residual branch.
+    """One resolution of the generator: one or two layers, an RGB layer, a residual branch.
 
     Args:
-        in_channels: channels of the input; 0 for the first block, which starts from a constant.
+        in_channels: channels of the input; 0 for the first block, whose input is a constant.
         config: the generator's options.
         resolution: side of this block, in pixels.
     """
@@ -185,7 +190,7 @@ class SynthesisBlock(nn.Module):
             x: [N, in_channels, R / 2, R / 2]; None for the first block.
             ws: one style for each convolution, [N, num_convs, w_dim].
             dtype: of the convolutions.
-            noise: of each convolution, from `noise_inputs`.
+            noise: for each convolution, from `noise_inputs`.
 
         Returns:
             Features [N, channels, R, R] in `dtype`.
@@ -206,12 +211,12 @@ class SynthesisBlock(nn.Module):
     def noise_inputs(
         self, num: int, mode: NoiseMode, generator: Source | None
     ) -> list[Tensor | None]:
-        """Return the noise of each convolution for so many images, in their order."""
+        """Return the noise of each convolution for `num` images, in the order of the layers."""
         layers = [self.conv1] if self.is_first else [self.conv0, self.conv1]
         return [layer_noise(layer.noise_const, num, mode, generator) for layer in layers]
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(AbstractSynthesis):
     """The synthesis network g: ws to images.
 
     Args:
@@ -221,25 +226,18 @@ class SynthesisNetwork(nn.Module):
     kernel: Tensor
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.compute_dtype = torch.float32
-        self.recompute = False
-        self.lod = 0.0
+        # One style for each convolution, the first block having one of them, and for the last RGB.
+        super().__init__(config.resolution, num_ws=2 * len(resolutions_up_to(config.resolution)))
         self.architecture = config.architecture
-        self.resolutions = resolutions_up_to(config.resolution)
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         in_channels = 0
         for resolution in self.resolutions:
             block = SynthesisBlock(in_channels, config=config, resolution=resolution)
             self.add_module(f"b{resolution}", block)
             in_channels = channels_at(config, resolution)
-        self.num_ws = 2 * len(self.resolutions)  # one for each convolution, one for the last RGB
 
     def forward(
-        self,
-        ws: Tensor,
-        noise_mode: NoiseMode = "const",
-        generator: Source | None = None,
+        self, ws: Tensor, noise_mode: NoiseMode = "const", generator: Source | None = None
     ) -> Tensor:
         """Make images [N, img_channels, R, R] from ws [N, num_ws, w_dim].
 
@@ -252,22 +250,16 @@ class SynthesisNetwork(nn.Module):
 
     @exact_float32
     def images(
-        self,
-        ws: Tensor,
-        noise_mode: NoiseMode = "const",
-        generator: Source | None = None,
+        self, ws: Tensor, noise_mode: NoiseMode = "const", generator: Source | None = None
     ) -> list[Tensor]:
-        """Make the images of each resolution that the architecture gives, largest first.
+        """Make the image pyramid of "mipmap", largest first; one image in other architectures.
 
-        One but for "mipmap". Arguments and errors as in `forward`.
+        Arguments and errors as in `forward`.
         """
-        if ws.ndim != 3 or ws.shape[1] != self.num_ws:
-            raise ValueError(f"ws must be [N, {self.num_ws}, w_dim], got {list(ws.shape)}")
-        if noise_mode not in ("const", "random", "none"):
-            raise ValueError(f"noise_mode must be const, random or none, got {noise_mode!r}")
-        dtype = torch.float64 if ws.dtype == torch.float64 else self.compute_dtype
-        ws = ws.contiguous()  # one layout, for which blocks are compiled once
-        top = resolution_at(self.resolutions[-1], self.lod)
+        self.check_inputs(ws, noise_mode)
+        dtype = dtype_for(ws, self.compute_dtype)
+        ws = ws.contiguous()  # one layout, so that blocks are compiled once
+        top = self.current_resolution
         with_rgb = self._resolutions_with_rgb(top)
         x: Tensor | None = None
         rgbs: list[Tensor] = []
@@ -278,19 +270,18 @@ class SynthesisNetwork(nn.Module):
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SynthesisBlock)
             end = start + block.num_convs
-            own = dtype_at(resolution, full=self.resolutions[-1], dtype=dtype)
-            run = recomputed(block) if self.recompute else block
-            x = run(
+            block_dtype = dtype_at(resolution, full=self.resolutions[-1], dtype=dtype)
+            x = checkpointed(block, self.activation_checkpointing)(
                 ws=ws[:, start:end],
-                x=None if x is None else x.to(own),
-                dtype=own,
+                x=None if x is None else x.to(block_dtype),
+                dtype=block_dtype,
                 noise=block.noise_inputs(len(ws), noise_mode, generator),
             )
             if resolution in with_rgb:
                 # RGB shares its style with the first layer of the next block.
                 rgbs.append(block.torgb(x, ws[:, end]).to(ws.dtype))
             start = end
-        return self._joined(rgbs)
+        return self._combine(rgbs)
 
     def _resolutions_with_rgb(self, top: int) -> list[int]:
         if self.architecture in ("skip", "mipmap"):
@@ -298,16 +289,15 @@ class SynthesisNetwork(nn.Module):
         is_fading = self.architecture == "growing" and fade_weight(self.lod) > 0
         return [top // 2, top] if is_fading else [top]
 
-    def _joined(self, rgbs: list[Tensor]) -> list[Tensor]:
-        """Make of the RGB of each resolution, smallest first, what the architecture gives."""
+    def _combine(self, rgbs: list[Tensor]) -> list[Tensor]:
+        """Make the output of the architecture from the RGB of each resolution, smallest first."""
         if self.architecture == "mipmap":
             return rgbs[::-1]
+        if self.architecture == "growing":
+            return [fade_in(rgbs, fade_weight(self.lod))]
         image = rgbs[0]
         for rgb in rgbs[1:]:
-            if self.architecture == "growing":
-                image = rgb.lerp(upsample_nearest(image), fade_weight(self.lod))
-            else:
-                image = upsample2d(image, self.kernel) + rgb
+            image = upsample2d(image, self.kernel) + rgb
         return [image]
 
 
@@ -322,34 +312,18 @@ class Generator(AbstractGenerator):
     synthesis: SynthesisNetwork
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.z_dim = config.z_dim
-        self.w_dim = config.w_dim
-        self.c_dim = config.c_dim
-        self.img_resolution = config.resolution
-        self.img_channels = config.img_channels
-        self.is_growing = config.architecture == "growing"
-        self.synthesis = SynthesisNetwork(config)
-        self.num_ws = self.synthesis.num_ws
-        self.mapping = MappingNetwork(
+        synthesis = SynthesisNetwork(config)
+        mapping = MappingNetwork(
             z_dim=config.z_dim,
             w_dim=config.w_dim,
             c_dim=config.c_dim,
             num_layers=config.mapping_layers,
-            num_ws=self.num_ws,
+            num_ws=synthesis.num_ws,
             hidden_dim=config.mapping_width,
             label_norm=config.label_norm,
         )
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """Dtype of the convolutions."""
-        return self.synthesis.compute_dtype
-
-    @compute_dtype.setter
-    def compute_dtype(self, dtype: torch.dtype) -> None:
-        self.synthesis.compute_dtype = dtype
+        super().__init__(config, mapping=mapping, synthesis=synthesis, w_dim=config.w_dim)
+        self.is_growing = config.architecture == "growing"
 
     def update_w_avg(self, ws: Tensor, beta: float) -> None:
         """Move the mean of w towards that of ws."""
@@ -444,12 +418,7 @@ class Discriminator(AbstractDiscriminator):
     kernel: Tensor
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.compute_dtype = torch.float32
-        self.c_dim = config.c_dim
-        self.img_resolution = config.resolution
-        self.img_channels = config.img_channels
+        super().__init__(config)
         self.architecture = config.architecture
         self.is_growing = config.architecture == "growing"
         self.resolutions = resolutions_up_to(config.resolution)[:0:-1]  # largest first, without 4
@@ -476,22 +445,24 @@ class Discriminator(AbstractDiscriminator):
         Raises:
             ValueError: if images or labels have another shape.
         """
-        shown = self._shown(images)
-        top = max(shown)
-        dtype = torch.float64 if shown[top].dtype == torch.float64 else self.compute_dtype
+        levels = self._levels(images)
+        top = max(levels)
+        dtype = dtype_for(levels[top], self.compute_dtype)
         x: Tensor | None = None
         for resolution in self.resolutions:
             if resolution > top:
                 continue
-            own = dtype_at(resolution, full=self.img_resolution, dtype=dtype)
-            x = self._with_rgb(x, shown.get(resolution), resolution, own)
+            block_dtype = dtype_at(resolution, full=self.img_resolution, dtype=dtype)
+            x = self._add_rgb(x, levels.get(resolution), resolution, block_dtype)
             block = self.get_submodule(f"b{resolution}")
-            x = (recomputed(block) if self.recompute else block)(x)
+            x = checkpointed(block, self.activation_checkpointing)(x)
             if self.is_growing and resolution == top and fade_weight(self.lod) > 0:
-                small = self._with_rgb(None, downsample_box(shown[top]), resolution // 2, own)
+                small = downsample_box(levels[top])
+                small = self._add_rgb(None, small, resolution // 2, block_dtype)
                 x = x.lerp(small, fade_weight(self.lod))
-        x = self._with_rgb(x, shown.get(4), 4, dtype_at(4, full=self.img_resolution, dtype=dtype))
-        out: Tensor = self.b4(x.to(shown[top].dtype))  # the head decides in full precision
+        block_dtype = dtype_at(4, full=self.img_resolution, dtype=dtype)
+        x = self._add_rgb(x, levels.get(4), 4, block_dtype)
+        out: Tensor = self.b4(x.to(levels[top].dtype))  # the last block in full precision
         if self.c_dim == 0:
             return out
         if self.label_dim > 0:
@@ -502,10 +473,10 @@ class Discriminator(AbstractDiscriminator):
             raise ValueError(f"c must be {list(out.shape)}, got {found}")
         return (out * c).sum(dim=1, keepdim=True)
 
-    def _with_rgb(
+    def _add_rgb(
         self, x: Tensor | None, image: Tensor | None, resolution: int, dtype: torch.dtype
     ) -> Tensor:
-        """Join what the image of a resolution says to the features that arrive there."""
+        """Combine the features that arrive at a resolution with those of its image, if any."""
         x = None if x is None else x.to(dtype)
         if image is None:
             assert x is not None
@@ -516,17 +487,16 @@ class Discriminator(AbstractDiscriminator):
             return rgb
         return torch.cat([x, rgb], dim=1) if self.architecture == "mipmap" else x + rgb
 
-    def _shown(self, images: Images) -> dict[int, Tensor]:
-        """Return the image that each resolution reads; those that read none are left out."""
+    def _levels(self, images: Images) -> dict[int, Tensor]:
+        """Return the image of each resolution that has an RGB layer."""
         levels = [images] if isinstance(images, Tensor) else list(images)
-        side = resolution_at(self.img_resolution, self.lod)
-        sides = [side >> level for level in range(len(levels))]
-        for image, expected in zip(levels, sides, strict=True):
-            shape = [self.img_channels, expected, expected]
+        resolution = self.current_resolution
+        for level, image in enumerate(levels):
+            shape = [self.img_channels, resolution >> level, resolution >> level]
             if list(image.shape[1:]) != shape:
                 raise ValueError(f"images must be {['N', *shape]}, got {list(image.shape)}")
         if self.architecture == "mipmap":
-            levels = mipmap(levels[0]) if len(levels) == 1 else levels
+            levels = image_pyramid(levels[0]) if len(levels) == 1 else levels
             if len(levels) != len(self.resolutions) + 1:
                 raise ValueError(
                     f"images must be of 1 or {len(self.resolutions) + 1} sizes, got {len(levels)}"
@@ -536,7 +506,7 @@ class Discriminator(AbstractDiscriminator):
         elif self.architecture == "skip":
             for _ in self.resolutions:
                 levels.append(downsample2d(levels[-1], self.kernel))
-        return {side >> level: image for level, image in enumerate(levels)}
+        return {resolution >> level: image for level, image in enumerate(levels)}
 
 
 def set_conv_form(generator: Generator, form: ConvForm) -> None:
@@ -555,6 +525,4 @@ def _check_common(config: GeneratorConfig | DiscriminatorConfig) -> None:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(
-            f"{name} {value!r}", expected="one of " + ", ".join(choices), fix="choose one of these"
-        )
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

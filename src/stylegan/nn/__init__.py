@@ -1,1 +1,1 @@
-"""Layers with parameters, one idea per class."""
+"""Layers with parameters."""

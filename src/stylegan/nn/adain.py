@@ -1,7 +1,7 @@
 """The layers of StyleGAN's synthesis network.
 
-A layer is a linear part (the learned constant, a dense layer, a convolution) and what follows
-each of them: noise, bias, leaky ReLU, and a normalization with style.
+A layer has a linear part (the learned constant, a dense layer or a convolution), followed by
+noise, bias, leaky ReLU, and a normalization with a style.
 
 Source: Karras et al. 2019 (StyleGAN), section 2 and figure 1b.
 """
@@ -21,14 +21,14 @@ from stylegan.ops.resample_conv import conv2d_nearest_up
 
 
 class AbstractStyleLayer(nn.Module, ABC):
-    """What every layer has, whatever its linear part.
+    """The common parts of all layers.
 
     Args:
         channels: channels of the output.
         w_dim: width of w.
         resolution: side of the output, in pixels.
-        styles: normalize by AdaIN with a style made of w; otherwise by pixel norm.
-        noise: add noise, scaled by a learned strength for each channel, zero at first.
+        styles: normalize by AdaIN with a style from w; otherwise by pixel norm.
+        noise: add noise, scaled by a learned strength for each channel, initially zero.
     """
 
     noise_const: Tensor
@@ -41,7 +41,7 @@ class AbstractStyleLayer(nn.Module, ABC):
         self.styles = styles
         self.noise = noise
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.features = nn.Identity()  # a name for what is seen before it is normalized
+        self.features = nn.Identity()  # lets hooks observe the features before normalization
         if styles:
             self.affine = EqualizedLinear(w_dim, 2 * channels)
         if noise:
@@ -63,10 +63,10 @@ class AbstractStyleLayer(nn.Module, ABC):
         """Compute the layer.
 
         Args:
-            x: features of the layer before, [N, in_channels, H, W]; None for an input layer.
+            x: features of the previous layer, [N, in_channels, H, W]; None for an input layer.
             w: [N, w_dim].
-            dtype: of the result and of the linear part; statistics stay in float32 at least.
-            noise: [R, R], or [N, 1, R, R], or None; None for a layer that has none.
+            dtype: of the linear part and the result; statistics stay in float32 at least.
+            noise: [R, R], or [N, 1, R, R], or None for no noise.
 
         Returns:
             [N, channels, R, R].
@@ -86,14 +86,14 @@ class AbstractStyleLayer(nn.Module, ABC):
         return adain(x, scale + 1, shift)
 
     def extra_repr(self) -> str:
-        """Show in `print(model)` what the parts do not tell."""
+        """Show resolution, normalization and noise in `print(model)`."""
         normalization = "AdaIN" if self.styles else "pixel norm"
         noise = ", noise" if self.noise else ""
         return f"{self.resolution}x{self.resolution}, {normalization}{noise}"
 
 
 class ConstantInput(AbstractStyleLayer):
-    """The learned 4x4 constant, ones at first, of configurations D to F."""
+    """The learned 4x4 constant of configurations D to F, initially ones."""
 
     def __init__(
         self, channels: int, *, w_dim: int, resolution: int, styles: bool, noise: bool
@@ -108,7 +108,7 @@ class ConstantInput(AbstractStyleLayer):
 
 
 class DenseInput(AbstractStyleLayer):
-    """The traditional input of configurations B and C: w itself, through a dense layer."""
+    """The traditional input of configurations B and C: a dense layer of w."""
 
     def __init__(
         self, channels: int, *, w_dim: int, resolution: int, styles: bool, noise: bool
@@ -126,7 +126,7 @@ class DenseInput(AbstractStyleLayer):
 
 
 class StyledConv2d(AbstractStyleLayer):
-    """3x3 convolution; `up` doubles the size, by repeated pixels before it and a blur after.
+    """3x3 convolution, optionally with nearest-neighbor upsampling before it and a blur after it.
 
     Args:
         in_channels: channels of the input.

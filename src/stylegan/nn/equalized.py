@@ -4,9 +4,8 @@ The stored weight has unit variance (divided by the learning-rate multiplier), a
 multiplies it by `lr_multiplier / sqrt(fan_in)`. Adam normalizes gradient magnitude, so layers
 of any width then move at the same relative speed.
 
-He's sqrt(2) stands in one of two places. In StyleGAN2 it is the gain of the activation, so it
-scales the bias as well; in ProGAN and StyleGAN it is a gain of the weight alone. The argument
-`weight_gain` asks for the latter.
+He's gain of sqrt(2) belongs to the activation in StyleGAN2, where it scales the bias as well. In
+ProGAN and StyleGAN it belongs to the weight alone, as with the argument `weight_gain` here.
 
 Source: Karras et al. 2018 (ProGAN), section 4.1.
 """
@@ -37,7 +36,7 @@ class EqualizedLinear(nn.Module):
         bias: add one learned offset per output.
         bias_init: initial value of the offsets.
         lr_multiplier: factor on the effective learning rate of weight and bias.
-        weight_gain: of the weight alone; None takes the activation's gain, for the bias too.
+        weight_gain: gain of the weight alone; None for the activation's gain, on the bias too.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class EqualizedLinear(nn.Module):
         return bias_act(x, act=self.act, gain=1, inplace=True)
 
     def extra_repr(self) -> str:
-        """Show in `print(model)` what the weight's shape does not tell."""
+        """Show shape and options in `print(model)`."""
         return f"{list(self.weight.shape)}, {self.act}, scale={self.scale:.4g}"
 
 
@@ -80,9 +79,9 @@ class EqualizedConv2d(nn.Module):
         out_channels: channels of the output.
         kernel_size: side of the square kernel, odd, in pixels.
         act: "linear" or "lrelu".
-        bias: add one learned offset per output channel, zero at first.
+        bias: add one learned offset per output channel, initially zero.
         down: halve the size, filtering with [1, 3, 3, 1] first.
-        weight_gain: of the weight alone; None takes the activation's gain, for the bias too.
+        weight_gain: gain of the weight alone; None for the activation's gain, on the bias too.
         clamp: bound on the magnitude of the output, before `gain` of `forward`; None for none.
 
     Raises:
@@ -121,7 +120,7 @@ class EqualizedConv2d(nn.Module):
         """Map [N, in_channels, H, W] to [N, out_channels, H', W'], times `gain`."""
         weight = (self.weight * (self.scale * gain)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * (self.bias_scale * gain)).to(x.dtype)
-        later = bias if is_fused(x) else None  # a kernel adds it as it activates
+        later = bias if is_fused(x) else None  # the activation's kernel adds it
         bias = None if later is not None else bias
         if self.down:
             x = conv2d_down(x, weight, self.kernel, bias=bias)
@@ -131,7 +130,7 @@ class EqualizedConv2d(nn.Module):
         return bias_act(x, later, act=self.act, gain=1, clamp=clamp, inplace=True)
 
     def extra_repr(self) -> str:
-        """Show in `print(model)` what the weight's shape does not tell."""
+        """Show shape and options in `print(model)`."""
         down = ", down" if self.down else ""
         return f"{list(self.weight.shape)}, {self.act}, scale={self.scale:.4g}{down}"
 
@@ -139,17 +138,17 @@ class EqualizedConv2d(nn.Module):
 class ResampleConv2d(nn.Module):
     """3x3 convolution of ProGAN and StyleGAN that doubles or halves the size, and a leaky ReLU.
 
-    Pixels are repeated before the convolution, or averaged after it. He's sqrt(2) is in the
-    weight.
+    Pixels are repeated before the convolution, or averaged after it. He's gain of sqrt(2) belongs
+    to the weight.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         resample: "up" or "down".
-        blur: filter with [1, 2, 1] before going down, as StyleGAN does from configuration B on.
+        blur: filter with [1, 2, 1] before downsampling, as in StyleGAN from configuration B on.
 
     Raises:
-        ValueError: if it blurs on the way up, where noise comes between blur and bias.
+        ValueError: if `blur` is set with "up", where noise comes between blur and bias.
     """
 
     kernel: Tensor
@@ -164,7 +163,7 @@ class ResampleConv2d(nn.Module):
     ) -> None:
         super().__init__()
         if blur and resample == "up":
-            raise ValueError("ResampleConv2d blurs on the way down only")
+            raise ValueError("ResampleConv2d takes blur only with resample down")
         self.resample = resample
         self.blur = blur
         self.scale = HE_GAIN / math.sqrt(in_channels * 9)
@@ -184,13 +183,13 @@ class ResampleConv2d(nn.Module):
         return bias_act(conv2d_box_down(x, weight, bias=bias), act="lrelu", gain=1, inplace=True)
 
     def extra_repr(self) -> str:
-        """Show in `print(model)` what the weight's shape does not tell."""
+        """Show shape and options in `print(model)`."""
         blur = ", blur" if self.blur else ""
         return f"{list(self.weight.shape)}, {self.resample}, scale={self.scale:.4g}{blur}"
 
 
 def _gains(act: Activation, weight_gain: float | None) -> tuple[float, float]:
-    """Return the gains of weight and bias; that of the activation is then 1."""
+    """Return the gains of weight and bias, so that the activation needs none."""
     if weight_gain is None:
         return ACTIVATION_GAIN[act], ACTIVATION_GAIN[act]
     return weight_gain, 1.0

@@ -19,7 +19,7 @@ LR_MULTIPLIER = 0.01
 class MappingNetwork(nn.Module):
     """Map latents z, and labels c if there are any, to styles ws.
 
-    `w_avg` is the running mean of w, the centre of truncation; only `update_w_avg` moves it.
+    `w_avg` is the running mean of w, the center of truncation; only `update_w_avg` changes it.
 
     Source: Karras et al. 2019 (StyleGAN), section 2. "separate" labels follow StyleGAN2-ADA,
     "joint" ones the official code of StyleGAN and StyleGAN2.
@@ -28,14 +28,14 @@ class MappingNetwork(nn.Module):
         z_dim: width of z; 0 for a network of labels alone, as in a conditional discriminator.
         w_dim: width of w.
         c_dim: width of the labels; 0 for none.
-        num_layers: number of fully connected layers; 0 makes the normalized z itself w.
-        num_ws: style inputs to repeat w for; None returns w itself and keeps no mean.
-        hidden_dim: width of the layers but the last; None for `w_dim`.
+        num_layers: number of fully connected layers; with 0, w is the normalized z.
+        num_ws: number of style inputs to repeat w for; None returns w itself and keeps no mean.
+        hidden_dim: width of all layers but the last; None for `w_dim`.
         lr_multiplier: factor on the learning rate of the layers.
-        weight_gain: of each layer's weight alone; None for StyleGAN2's, as `EqualizedLinear`.
-        label_norm: "separate" embeds labels in w_dim numbers with an equalized layer and
-            normalizes them apart from z; "joint" takes z_dim numbers, neither equalized nor
-            offset, and normalizes both as one vector.
+        weight_gain: gain of each layer's weight alone; None for that of StyleGAN2.
+        label_norm: "separate" embeds labels in w_dim numbers by an equalized layer and normalizes
+            them separately from z; "joint" embeds them in z_dim numbers, without equalization or
+            bias, and normalizes both as one vector.
 
     Raises:
         ValueError: if there is no layer and w would not have w_dim numbers.
@@ -92,9 +92,9 @@ class MappingNetwork(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """Map z [N, z_dim] and c [N, c_dim] to ws [N, num_ws, w_dim], or w where num_ws is None.
+        """Map z [N, z_dim] and c [N, c_dim] to ws [N, num_ws, w_dim], or to w if num_ws is None.
 
-        `truncation_psi` pulls the first `truncation_cutoff` styles (None: all) towards `w_avg`.
+        Truncation moves the first `truncation_cutoff` styles (None: all) towards `w_avg`.
 
         Raises:
             ValueError: if z or c is missing or has another width.
@@ -116,7 +116,7 @@ class MappingNetwork(nn.Module):
 
     @torch.no_grad()
     def update_w_avg(self, ws: Tensor, beta: float) -> None:
-        """Move `w_avg` towards the batch mean of un-mixed ws: `lerp(mean, w_avg, beta)`."""
+        """Update `w_avg` to `lerp(mean, w_avg, beta)`, with the batch mean of ws before mixing."""
         self.w_avg.copy_(ws[:, 0].mean(dim=0).lerp(self.w_avg, beta))
 
 

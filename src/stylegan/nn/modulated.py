@@ -48,7 +48,7 @@ class SynthesisLayer(nn.Module):
         self.up = up
         self.form: ConvForm = "scaled"
         self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
-        # Demodulation cancels any scale, so the weight is used as it is stored.
+        # Demodulation cancels any scale, so the stored weight needs none.
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
@@ -82,7 +82,7 @@ class SynthesisLayer(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Show in `print(model)` what the weight's shape does not tell."""
+        """Show shape and options in `print(model)`."""
         up = ", up" if self.up else ""
         return f"{list(self.weight.shape)}, {self.resolution}x{self.resolution}{up}"
 
@@ -122,5 +122,5 @@ class ToRGB(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        """Show in `print(model)` what the weight's shape does not tell."""
+        """Show shape and options in `print(model)`."""
         return f"{list(self.weight.shape)}"

@@ -1,6 +1,6 @@
-"""The noise inputs of layers: drawn before a layer computes, so that it only computes."""
+"""The noise inputs of layers, drawn in advance so that compiled layers draw no random numbers."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -9,14 +9,20 @@ from stylegan.rng import Source, randn_rows
 NoiseMode = Literal["const", "random", "none"]
 
 
+def check_noise_mode(mode: NoiseMode) -> None:
+    """Raise ValueError if there is no such mode."""
+    if mode not in get_args(NoiseMode):
+        raise ValueError(f"noise_mode must be const, random or none, got {mode!r}")
+
+
 def layer_noise(stored: Tensor, num: int, mode: NoiseMode, source: Source | None) -> Tensor | None:
     """Return the noise of a layer, before its learned strength.
 
     Args:
-        stored: of the layer, [R, R].
+        stored: the layer's stored noise, [R, R].
         num: images in the batch.
-        mode: "const" takes what is stored, "random" draws, "none" adds none.
-        source: of random noise; None takes torch's global stream.
+        mode: "const" for the stored noise, "random" for new noise, "none" for none.
+        source: source of random noise; None for torch's global generator.
 
     Returns:
         [R, R], or [N, 1, R, R], or None.

@@ -1,4 +1,4 @@
-"""The blocks of ProGAN's discriminator, which StyleGAN keeps.
+"""The discriminator of ProGAN, which StyleGAN keeps.
 
 Source: Karras et al. 2018 (ProGAN), table 2; Karras et al. 2019 (StyleGAN), appendix C.
 """
@@ -6,25 +6,25 @@ Source: Karras et al. 2018 (ProGAN), table 2; Karras et al. 2019 (StyleGAN), app
 import torch
 from torch import Tensor, nn
 
+from stylegan.nn.checkpointing import checkpointed
 from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d, EqualizedLinear, ResampleConv2d
-from stylegan.nn.recompute import recomputed
 from stylegan.ops.box import downsample_box
 from stylegan.ops.normalize import minibatch_stddev
 
 
 class DiscriminatorBlock(nn.Module):
-    """One resolution: two convolutions, the second halves the size; and the way in from RGB.
+    """One resolution: two convolutions, of which the second halves the size, and an RGB layer.
 
     Args:
         img_channels: channels of the images.
         channels: channels at this resolution.
-        out_channels: channels at half of it.
-        blur: filter before going down, as StyleGAN does.
-        fused: average before the activation, as the joined convolution of the official code
-            does; otherwise after it, as its separate operations did in ProGAN.
+        out_channels: channels at half the resolution.
+        blur: filter before downsampling, as in StyleGAN.
+        fused: average 2x2 pixels before the activation, as the joined convolution of the official
+            code does; otherwise after it, as ProGAN's separate operations do.
 
     Raises:
-        ValueError: if it blurs and is not fused, which no network does.
+        ValueError: if `blur` is set without `fused`, which no network has.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DiscriminatorBlock(nn.Module):
     ) -> None:
         super().__init__()
         if blur and not fused:
-            raise ValueError("DiscriminatorBlock blurs only where it is fused")
+            raise ValueError("DiscriminatorBlock takes blur only together with fused")
         self.fused = fused
         self.fromrgb = from_rgb(img_channels, channels)
         self.conv0 = EqualizedConv2d(channels, channels, 3, act="lrelu", weight_gain=HE_GAIN)
@@ -62,7 +62,7 @@ class DiscriminatorHead(nn.Module):
     Args:
         img_channels: channels of the images.
         channels: channels at 4x4.
-        out_features: numbers that come out.
+        out_features: width of the output.
         mbstd_group_size: samples in a group of the minibatch standard deviation; None for all.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
     """
@@ -98,47 +98,47 @@ class DiscriminatorHead(nn.Module):
 
 
 def from_rgb(img_channels: int, channels: int) -> EqualizedConv2d:
-    """Make the 1x1 convolution that turns images into features."""
+    """Return the 1x1 convolution that turns images into features."""
     return EqualizedConv2d(img_channels, channels, 1, act="lrelu", weight_gain=HE_GAIN)
 
 
-def descend(
+def discriminate(
     network: nn.Module,
     images: Tensor,
     *,
     weight: float = 0.0,
     dtype: torch.dtype = torch.float32,
-    recompute: bool = False,
+    activation_checkpointing: bool = False,
 ) -> Tensor:
-    """Take images down through the blocks of a discriminator.
+    """Run the blocks of a discriminator on images.
 
     Args:
-        network: has a `DiscriminatorBlock` for each resolution from the images' own down to
-            8x8, called `b8` and so on, and a `DiscriminatorHead` called `b4`.
+        network: has a `DiscriminatorBlock` called `b8`, `b16` and so on for each resolution up to
+            that of the images, and a `DiscriminatorHead` called `b4`.
         images: [N, img_channels, R, R].
-        weight: of the way past the first block, through RGB of half the resolution; 0 goes
-            through the first block alone. Source: Karras et al. 2018, figure 2.
-        dtype: of the blocks' convolutions; the head computes in that of the images.
-        recompute: keep only the blocks' inputs for the backward pass.
+        weight: weight of the path that skips the first block, by the RGB layer of half the
+            resolution; 0 uses the first block alone. Source: Karras et al. 2018, figure 2.
+        dtype: of the blocks' convolutions; the head computes in the dtype of the images.
+        activation_checkpointing: store only the inputs of blocks for the backward pass.
 
     Returns:
         [N, out_features].
     """
     first = images.shape[-1]
-    x = _from_rgb(network, first, images, dtype)
+    x = _features(network, first, images, dtype)
     resolution = first
     while resolution > 4:
         block = network.get_submodule(f"b{resolution}")
-        x = (recomputed(block) if recompute else block)(x)
+        x = checkpointed(block, activation_checkpointing)(x)
         resolution //= 2
         if weight > 0 and resolution == first // 2:
-            small = _from_rgb(network, resolution, downsample_box(images), dtype)
-            x = x.lerp(small, weight)
+            x = x.lerp(_features(network, resolution, downsample_box(images), dtype), weight)
     out: Tensor = network.get_submodule("b4")(x.to(images.dtype))
     return out
 
 
-def _from_rgb(network: nn.Module, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
+def _features(network: nn.Module, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Compute the RGB layer of a resolution."""
     images = images.to(dtype, memory_format=torch.channels_last)
     features: Tensor = network.get_submodule(f"b{resolution}.fromrgb")(images)
     return features

@@ -1,1 +1,1 @@
-"""Tensor functions without parameters: a public function, and its plain-PyTorch reference."""
+"""Functions on tensors, without parameters."""

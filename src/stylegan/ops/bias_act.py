@@ -14,7 +14,7 @@ Activation = Literal["linear", "lrelu"]
 
 LRELU_SLOPE = 0.2
 ACTIVATION_GAIN: dict[Activation, float] = {"linear": 1.0, "lrelu": math.sqrt(2.0)}
-"""Gains that keep the variance: StyleGAN2 carries He's sqrt(2) in the activation."""
+"""Gains that keep the variance: in StyleGAN2 He's sqrt(2) belongs to the activation."""
 
 HALF_CLAMP = 256.0
 """Bound on activations in float16, whose range ends at 65504 (Karras et al. 2020, ADA)."""
@@ -46,11 +46,11 @@ def bias_act(
 
     Args:
         x: [N, C, ...].
-        bias: [C]; None adds nothing.
+        bias: [C], or None.
         act: "linear", or "lrelu" with slope 0.2.
-        gain: not negative; None takes the activation's own, 1 or sqrt(2).
-        clamp: bound on the magnitude of the result; None means none.
-        inplace: the activation may overwrite `x`, which the caller needs no more.
+        gain: not negative; None for the gain of the activation, 1 or sqrt(2).
+        clamp: bound on the magnitude of the result, or None.
+        inplace: allow the activation to overwrite `x`.
 
     Returns:
         The shape and dtype of `x`. Differentiable twice; the second derivative of the
@@ -59,7 +59,7 @@ def bias_act(
     gain = ACTIVATION_GAIN[act] if gain is None else gain
     if bias is None and act == "linear" and gain == 1 and clamp is None:
         return x
-    if x.ndim == 4 and is_fused(x):  # a positive gain passes through the activation
+    if x.ndim == 4 and is_fused(x):  # the activation commutes with a positive gain
         slope = LRELU_SLOPE if act == "lrelu" else 1.0
         scaled = None if gain == 1 else x.new_full([1, 1], gain).expand(x.shape[0], x.shape[1])
         return epilogue(

@@ -1,4 +1,6 @@
-"""Resampling without a filter: nearest neighbours up, 2x2 means down, and the fade of growing.
+"""Resampling without a filter, and the fades of progressive growing.
+
+Upsampling repeats the nearest pixel, downsampling takes means of 2x2 pixels.
 
 Source: Karras et al. 2018 (ProGAN), section 2 and figure 2.
 """
@@ -13,23 +15,36 @@ def upsample_nearest(x: Tensor, *, factor: int = 2) -> Tensor:
 
 
 def downsample_box(x: Tensor, *, factor: int = 2) -> Tensor:
-    """Replace blocks of factor x factor pixels of [N, C, H, W] by their mean."""
+    """Replace squares of factor x factor pixels of [N, C, H, W] by their mean."""
     return x if factor == 1 else F.avg_pool2d(x, factor)
 
 
 def fade(images: Tensor, weight: float) -> Tensor:
-    """Mix images [N, C, H, W] with their own half resolution, as real images are while growing.
+    """Mix real images [N, C, H, W] with their own half resolution, as in progressive growing.
 
     Args:
         images: at the larger of the two resolutions.
-        weight: of the smaller one; 0 changes nothing.
+        weight: weight of the smaller resolution; 0 changes nothing.
     """
     if weight == 0:
         return images
     return images.lerp(upsample_nearest(downsample_box(images)), weight)
 
 
-def mipmap(images: Tensor, *, smallest: int = 4) -> list[Tensor]:
+def fade_in(rgbs: list[Tensor], weight: float) -> Tensor:
+    """Mix the generated RGB of two resolutions, smaller first; a single one stays as it is.
+
+    Args:
+        rgbs: one or two images [N, C, R, R].
+        weight: weight of the smaller resolution.
+    """
+    image = rgbs[0]
+    for rgb in rgbs[1:]:
+        image = rgb.lerp(upsample_nearest(image), weight)
+    return image
+
+
+def image_pyramid(images: Tensor, *, smallest: int = 4) -> list[Tensor]:
     """Return images [N, C, R, R] at every resolution from R down to `smallest`, box-filtered.
 
     Source: Karnewar and Wang 2020 (MSG-GAN), section 3.

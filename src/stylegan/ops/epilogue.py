@@ -1,4 +1,4 @@
-"""What follows a convolution, in one pass over memory: scale, noise, bias, leaky ReLU, clamp.
+"""The operations after a convolution, fused: scale, noise, bias, leaky ReLU, clamp.
 
 Source: Karras et al. 2020 (StyleGAN2), figure 2d, for the order.
 """
@@ -30,12 +30,12 @@ def epilogue(
     again, for float32 copies of the features.
 
     Args:
-        x: [N, C, H, W], which the caller needs no more.
+        x: [N, C, H, W].
         scale: [N, C], or None.
-        noise: [H, W], or [N, 1, H, W] for each sample its own, or None.
+        noise: [H, W] for all samples, or [N, 1, H, W], or None.
         bias: [C], or None.
-        slope: of the leaky ReLU below 0; 1 for none.
-        clamp: bound on the magnitude; None for none.
+        slope: slope of the leaky ReLU below 0; 1 for no activation.
+        clamp: bound on the magnitude, or None.
 
     Returns:
         The shape and dtype of `x`. Differentiable any number of times; the second derivative of
@@ -57,15 +57,15 @@ def _reference(
     slope: float,
     clamp: float | None,
 ) -> Tensor:
-    """Compute it in plain PyTorch, with as few passes over `x` as that allows."""
-    shift, own_noise = _shift(noise, bias, x.dtype)
+    """Compute `epilogue` in plain PyTorch, with as few passes over `x` as possible."""
+    shift, sample_noise = _shift(noise, bias, x.dtype)
     if scale is not None:
         factor = scale.to(x.dtype)[:, :, None, None]
         x = x * factor if shift is None else torch.addcmul(shift, x, factor)
     elif shift is not None:
         x = x + shift
-    if own_noise is not None:
-        x = x + own_noise
+    if sample_noise is not None:
+        x = x + sample_noise
     if slope != 1:
         x = F.leaky_relu(x, slope, inplace=True)
     return x if clamp is None else x.clamp(-clamp, clamp)
@@ -74,16 +74,16 @@ def _reference(
 def _shift(
     noise: Tensor | None, bias: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return what all samples add, [C, 1, 1] or [C, H, W], and what each adds of its own."""
+    """Return the sum of bias and shared noise, [C, 1, 1] or [C, H, W], and the remaining noise."""
     if bias is None:
         return None, None if noise is None else noise.to(dtype)
-    if noise is not None and noise.ndim == 2:  # stored noise: one pass over the features less
+    if noise is not None and noise.ndim == 2:  # saves one pass over the features
         return (noise[:, :, None] + bias).to(dtype).permute(2, 0, 1), None
     return bias.to(dtype)[:, None, None], None if noise is None else noise.to(dtype)
 
 
 class _Epilogue(torch.autograd.Function):
-    """The kernel; its gradient is again made of a kernel, `_Slope`, and sums."""
+    """The kernel. Its gradient consists of another kernel, `_Slope`, and sums."""
 
     @staticmethod
     def forward(
@@ -100,7 +100,7 @@ class _Epilogue(torch.autograd.Function):
         y = kernels.epilogue(x, scale, noise, bias, slope=slope, clamp=clamp)
         ctx.save_for_backward(x if scale is not None else None, scale, y)
         ctx.slope, ctx.clamp = slope, clamp
-        ctx.dtypes = [None if each is None else each.dtype for each in (scale, noise, bias)]
+        ctx.dtypes = [None if t is None else t.dtype for t in (scale, noise, bias)]
         ctx.shares_noise = noise is not None and len(noise) == 1
         return y
 
@@ -132,7 +132,7 @@ class _Epilogue(torch.autograd.Function):
 
 
 class _Slope(torch.autograd.Function):
-    """Multiplication by the slope where the epilogue gave y: linear, and its own adjoint."""
+    """Multiplication by the epilogue's derivative at y: linear and self-adjoint."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, y: Tensor, slope: float, clamp: float | None) -> Tensor:

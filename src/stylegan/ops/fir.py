@@ -1,7 +1,7 @@
-"""FIR filtering with up- and downsampling: the specification in plain PyTorch, or a kernel.
+"""FIR filtering with up- and downsampling, in plain PyTorch or by a kernel.
 
-Every function works in any float dtype, on any device and memory format, and differentiates
-any number of times with respect to the image; filters are constants.
+Every function works in any float dtype, on any device and memory format, and can be differentiated
+any number of times with respect to the image. Filters are constants.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial low-pass filter of StyleGAN2 (Karras et al. 2020, appendix B)."""
 
 BLUR_TAPS = (1.0, 2.0, 1.0)
-"""That of StyleGAN (Karras et al. 2019, appendix C)."""
+"""The low-pass filter of StyleGAN (Karras et al. 2019, appendix C)."""
 
 
 def fir_kernel(taps: Sequence[float] | Tensor) -> Tensor:
-    """Make a 2D kernel that sums to 1, float32 [T, T] or as given.
+    """Return a float32 2D kernel that sums to 1.
 
     Args:
-        taps: [T], which stands for its outer product with itself, or [T_y, T_x].
+        taps: [T_y, T_x], or [T] for the outer product of `taps` with itself.
 
     Raises:
         ValueError: if `taps` has another number of dimensions.
@@ -47,12 +47,12 @@ def upfirdn2d(
     flip: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """Upsample with zeros, pad, filter, downsample: in this order, each channel alone.
+    """Upsample with zeros, pad, filter and downsample each channel, in this order.
 
-    1. Insert `up - 1` zeros after each sample, the last one included.
+    1. Insert `up - 1` zeros after each sample, including the last one.
     2. Pad with zeros; a negative number crops.
-    3. Convolve with `kernel`, valid positions only. (Convolution mirrors the kernel.)
-    4. Keep every `down`-th sample, the first one included.
+    3. Convolve with `kernel` at valid positions only. (Convolution mirrors the kernel.)
+    4. Keep every `down`-th sample, starting with the first one.
 
     Args:
         x: [N, C, H, W].
@@ -60,7 +60,7 @@ def upfirdn2d(
         up: integer upsampling factor.
         down: integer downsampling factor.
         padding: samples added left, right, top, bottom, counted after upsampling.
-        flip: correlate instead, that is, mirror the kernel once more.
+        flip: correlate instead of convolving.
         gain: factor on the result.
 
     Returns:
@@ -83,7 +83,7 @@ def _upfirdn2d(
     flip: bool,
     gain: float,
 ) -> Tensor:
-    """Compute `upfirdn2d`, by the kernel or the reference, whose gradient has a form of its own."""
+    """Compute `upfirdn2d` without its custom gradient."""
     if not is_fused(x):
         return _reference(x, kernel, up, down, padding, flip, gain)
     from stylegan.ops import kernels
@@ -111,7 +111,7 @@ def _reference(
     is_even = left == right and top == bottom
     if min(padding) < 0 or (down > 1 and not is_even):
         return F.conv2d(F.pad(x, padding), weight, stride=down, groups=channels)
-    # Let the convolution pad, which saves a copy: alike on both sides, then drop the excess.
+    # Padding within the convolution saves a copy, but is symmetric: crop the excess after it.
     pad_y, pad_x = max(top, bottom), max(left, right)
     y = F.conv2d(x, weight, stride=down, padding=(pad_y, pad_x), groups=channels)
     if is_even:
@@ -121,10 +121,10 @@ def _reference(
 
 
 class _UpFirDn2d(torch.autograd.Function):
-    """Its own gradient: the same operation with up and down exchanged and the kernel mirrored.
+    """A custom gradient: the same operation with up and down exchanged and a mirrored kernel.
 
-    Autograd through the convolution would be right too, but oneDNN's backward pass of a
-    strided depthwise convolution is ten times slower than this.
+    Autograd through the convolution would be correct too, but oneDNN's backward pass of a
+    strided depthwise convolution is ten times slower.
     """
 
     @staticmethod
@@ -163,21 +163,21 @@ class _UpFirDn2d(torch.autograd.Function):
 
 
 def filter2d(x: Tensor, kernel: Tensor) -> Tensor:
-    """Filter [N, C, H, W] without changing its size; zeros beyond the border."""
+    """Filter [N, C, H, W] at the same size, with zeros outside the border."""
     taps_y, taps_x = kernel.shape
     padding = (taps_x // 2, (taps_x - 1) // 2, taps_y // 2, (taps_y - 1) // 2)
     return upfirdn2d(x, kernel, padding=padding)
 
 
 def upsample2d(x: Tensor, kernel: Tensor) -> Tensor:
-    """Double the size of [N, C, H, W]; a constant keeps its value away from the border."""
+    """Double the size of [N, C, H, W]. A constant keeps its value, but for the border."""
     taps_y, taps_x = kernel.shape
     padding = ((taps_x + 1) // 2, (taps_x - 2) // 2, (taps_y + 1) // 2, (taps_y - 2) // 2)
     return upfirdn2d(x, kernel, up=2, padding=padding, gain=4)
 
 
 def downsample2d(x: Tensor, kernel: Tensor) -> Tensor:
-    """Halve the size of [N, C, H, W]; a constant keeps its value away from the border."""
+    """Halve the size of [N, C, H, W]. A constant keeps its value, but for the border."""
     taps_y, taps_x = kernel.shape
     padding = ((taps_x - 1) // 2, (taps_x - 2) // 2, (taps_y - 1) // 2, (taps_y - 2) // 2)
     return upfirdn2d(x, kernel, down=2, padding=padding)

@@ -1,8 +1,8 @@
-"""Triton kernels of the ops that are bound by memory. Imported on first use only.
+"""Triton kernels of memory-bound ops, imported on first use only.
 
-Each is what its reference is, in one pass over memory: `epilogue` stands for
-`ops/epilogue.py`, `upfirdn` for `ops/fir.py`. Sums are in float32, or in float64 if the tensors
-are. Tensors are [N, C, H, W], contiguous or channels_last; results have the layout of the input.
+Each computes its reference in one pass over memory: `epilogue` that of `ops/epilogue.py`, `upfirdn`
+that of `ops/fir.py`. They compute in float32, or in float64 for float64 tensors, and round the
+result once. Tensors are [N, C, H, W], contiguous or channels_last; results keep the layout.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 1024
-# said, because Triton's default changes from version to version, with a warning
+# Explicit, because Triton's default changes between versions, with a warning.
 _OPTIONS = {"enable_fp_fusion": True}
 
 
@@ -90,7 +90,7 @@ def _slope_kernel(
     grad = tl.load(grad_ptr + index, mask=mask, other=0.0).to(dtype)
     y = tl.load(y_ptr + index, mask=mask, other=0.0).to(dtype)
     grad = tl.where(y > 0, grad, grad * slope)
-    if has_clamp:  # y was rounded to its type, and so is the bound at which it stays
+    if has_clamp:  # y was rounded to its type, so the bound must be, too
         bound = tl.full([block], clamp, dtype).to(y_ptr.dtype.element_ty).to(dtype)
         grad = tl.where(tl.abs(y) < bound, grad, 0.0)
     if has_scale:
@@ -121,7 +121,7 @@ def _upfirdn_kernel(
     is_wide: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Each output sample is the sum of taps on the input samples between which zeros lie."""
+    """Y = the sum over taps of the zero-upsampled, padded input, at every `down`-th position."""
     index = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     mask = index < numel
     if is_last:
@@ -142,13 +142,13 @@ def _upfirdn_kernel(
             spread_y = out_y * down + tap_y - top
             spread_x = out_x * down + tap_x - left
             in_y, in_x = spread_y // up, spread_x // up
-            is_there = mask & (spread_y >= 0) & (spread_x >= 0) & (in_y < height) & (in_x < width)
-            is_there = is_there & (spread_y % up == 0) & (spread_x % up == 0)
+            is_inside = mask & (spread_y >= 0) & (spread_x >= 0) & (in_y < height) & (in_x < width)
+            is_inside = is_inside & (spread_y % up == 0) & (spread_x % up == 0)
             if is_last:
                 offset = ((row * height + in_y) * width + in_x) * channels + channel
             else:
                 offset = ((row * channels + channel) * height + in_y) * width + in_x
-            value = tl.load(x_ptr + offset, mask=is_there, other=0.0).to(dtype)
+            value = tl.load(x_ptr + offset, mask=is_inside, other=0.0).to(dtype)
             total += value * tl.load(taps_ptr + tap_y * taps_x + tap_x).to(dtype)
     tl.store(y_ptr + index, total.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -169,8 +169,8 @@ def epilogue(
         scale: [N, C].
         noise: [1 or N, 1, H, W].
         bias: [C].
-        slope: of the leaky ReLU below 0; 1 for none.
-        clamp: bound on the magnitude; None for none.
+        slope: slope of the leaky ReLU below 0; 1 for no activation.
+        clamp: bound on the magnitude, or None.
     """
     x, is_last = _laid_out(x)
     y = torch.empty_like(x)
@@ -202,14 +202,14 @@ def epilogue(
 def epilogue_slope(
     grad: Tensor, y: Tensor, scale: Tensor | None, *, slope: float, clamp: float | None
 ) -> Tensor:
-    """Multiply a gradient by the derivative of `epilogue` where it gave `y`, without a graph.
+    """Multiply a gradient by the derivative of `epilogue`, without a graph.
 
     Args:
         grad: [N, C, H, W].
-        y: likewise.
-        scale: a further factor, [N, C]; None for none.
-        slope: as of `epilogue`.
-        clamp: likewise.
+        y: the result of `epilogue`, [N, C, H, W].
+        scale: an additional factor, [N, C], or None.
+        slope: as for `epilogue`.
+        clamp: as for `epilogue`.
     """
     y, is_last = _laid_out(y)
     layout = torch.channels_last if is_last else torch.contiguous_format
@@ -242,7 +242,7 @@ def upfirdn(
 
     Args:
         x: [N, C, H, W].
-        taps: [T_y, T_x], as a correlation, with its gain.
+        taps: [T_y, T_x], to correlate with, including the gain.
         up: integer upsampling factor.
         down: integer downsampling factor.
         padding: left, right, top, bottom; negative numbers crop.
@@ -363,14 +363,14 @@ def _comparisons(
 
 
 def _laid_out(x: Tensor) -> tuple[Tensor, bool]:
-    """Return a tensor in one of the two layouts, and whether it is channels_last."""
+    """Return `x` contiguous or channels_last, and whether it is channels_last."""
     if x.is_contiguous():
         return x, False
     return x.contiguous(memory_format=torch.channels_last), True
 
 
 def _launch(kernel: Any, out: Tensor, *args: Any, **constants: Any) -> None:
-    """Run a kernel, a program for each block of `out`, on the device where that is."""
+    """Run a kernel on the device of `out`, one program for each of its blocks."""
     grid = (triton.cdiv(out.numel(), BLOCK),)
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
         kernel[grid](*args, **constants, block=BLOCK, **_OPTIONS)

@@ -1,4 +1,4 @@
-"""Convolution whose weights are scaled by a style and normalized back."""
+"""Convolution with weights that are modulated by a style and demodulated."""
 
 from typing import Literal
 
@@ -32,9 +32,9 @@ def modulated_conv2d(
     Modulation scales the input channels, `W' = s_i W`; demodulation brings each output
     channel back to unit norm, `W'' = W' / sqrt(sum(W'^2) + 1e-8)`.
 
-    The two forms give equal results. "grouped" builds the N weights and is the
-    specification. "scaled" multiplies the activations before and after one convolution that
-    all samples share: no copies of the weights, and the fast kernels of the platform.
+    The two forms give equal results. "grouped" builds the N weights, as in the equations.
+    "scaled" multiplies the activations before and after one convolution that all samples share,
+    which needs no copies of the weights and uses the platform's fast kernels.
 
     Source: Karras et al. 2020 (StyleGAN2), section 2.2, equations 1 and 3.
 
@@ -42,14 +42,14 @@ def modulated_conv2d(
         x: [N, I, H, W].
         weight: [O, I, k, k]. With demodulation its scale does not matter.
         styles: [N, I], about 1.
-        demodulate: False for the layers that make RGB.
-        up_kernel: FIR filter [T, T]; doubles the size as in `conv2d_up`. None keeps the size.
-        noise: [H', W'], or [N, 1, H', W'] for noise of each sample; added after demodulation.
+        demodulate: False for RGB layers.
+        up_kernel: FIR filter [T, T] to double the size, as in `conv2d_up`; None keeps the size.
+        noise: [H', W'] for all samples, or [N, 1, H', W']; added after demodulation.
         bias: [O].
         act: "linear", or "lrelu" with slope 0.2.
-        gain: factor on the result, not negative: it is applied before the activation, which lets it
-            pass.
-        clamp: bound on the magnitude of the result; None means none.
+        gain: factor on the result, not negative. It is applied before the activation, which
+            commutes with it.
+        clamp: bound on the magnitude of the result, or None.
         form: "scaled" or "grouped".
 
     Returns:
@@ -76,11 +76,11 @@ def _scaled(
     up_kernel: Tensor | None,
     gain: float,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the convolution of scaled features, and what each output channel is scaled with."""
+    """Return the convolution of scaled features, and the scale of each output channel."""
     x = x * styles.to(x.dtype)[:, :, None, None]
     if not demodulate:
         return _convolve(x, (weight * gain).to(x.dtype), up_kernel, groups=1), None
-    # sum over I, k, k of (s W)^2 is a matrix product: N weights are never built
+    # The sum over I, k, k of (s W)^2 is a matrix product, without building N weights.
     squares = weight.square().sum(dim=(2, 3)).to(styles.dtype)  # [O, I]
     energy = styles.square() @ squares.t()  # [N, O]
     return _convolve(x, weight.to(x.dtype), up_kernel, groups=1), (energy + EPS).rsqrt() * gain
@@ -94,7 +94,7 @@ def _grouped(
     up_kernel: Tensor | None,
     gain: float,
 ) -> tuple[Tensor, None]:
-    """Return the convolution of each sample with its own weights."""
+    """Return the convolution of each sample with separate weights, already scaled."""
     num = x.shape[0]
     weights = weight * styles[:, None, :, None, None]  # [N, O, I, k, k]
     if demodulate:

@@ -10,12 +10,12 @@ from torch import Tensor
 def pixel_norm(x: Tensor, *, eps: float = 1e-8) -> Tensor:
     """Scale [N, C, ...] to unit second moment over C: `x / sqrt(mean(x^2) + eps)`.
 
-    On latents it projects to a sphere of radius sqrt(C). The mean is summed in float32 at least.
+    Latents are projected to a sphere of radius sqrt(C). The mean is computed in float32 at least.
 
     Source: Karras et al. 2018 (ProGAN), section 4.2.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    # Squares stay in the dtype of x: a wider copy would be kept for the backward pass.
+    # Squares stay in the dtype of x: the backward pass would store a wider copy.
     mean = x.square().mean(dim=1, keepdim=True, dtype=wide)
     return x * (mean + eps).rsqrt().to(x.dtype)
 
@@ -31,7 +31,7 @@ def adain(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float = 1e-8) -> Tens
     Args:
         x: [N, C, H, W].
         scale: the style's y_s, [N, C], float32 or wider.
-        shift: the style's y_b, [N, C], likewise.
+        shift: the style's y_b, [N, C], float32 or wider.
         eps: added to the variance.
 
     Returns:
@@ -45,7 +45,7 @@ def adain(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float = 1e-8) -> Tens
 
 
 def _adain(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the result, and the mean and inverse deviation of x, [N, C, 1, 1] each."""
+    """Return the result, and the mean and the inverse std of x, [N, C, 1, 1] each."""
     y = x.to(torch.promote_types(x.dtype, torch.float32))
     mean = y.mean(dim=(2, 3), keepdim=True)
     rstd = ((y - mean).square().mean(dim=(2, 3), keepdim=True) + eps).rsqrt()
@@ -54,7 +54,7 @@ def _adain(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor,
 
 
 class _AdaIN(torch.autograd.Function):
-    """Its gradient in closed form, a third of the time of autograd's through the statistics."""
+    """AdaIN with a gradient in closed form, which takes a third of autograd's time."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
@@ -66,7 +66,7 @@ class _AdaIN(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, shift, mean, rstd = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient that is differentiated in turn
+        if torch.is_grad_enabled():  # the gradient will be differentiated again
             y = _adain(x, scale, shift, ctx.eps)[0]
             inputs = [t for t in (x, scale, shift) if t.requires_grad]
             grads = iter(torch.autograd.grad(y, inputs, grad, create_graph=True))
@@ -74,7 +74,7 @@ class _AdaIN(torch.autograd.Function):
         y, grad = x.to(mean.dtype), grad.to(mean.dtype)
         shift_grad = grad.sum(dim=(2, 3), keepdim=True)
         scale_grad = ((grad * y).sum(dim=(2, 3), keepdim=True) - mean * shift_grad) * rstd
-        # What remains of the gradient once it cannot move the mean and the variance.
+        # The gradient's projection orthogonal to changes of mean and variance.
         gain, num = rstd * scale, x.shape[2] * x.shape[3]
         slope = -gain * rstd * scale_grad / num
         x_grad = torch.addcmul(-gain * shift_grad / num - mean * slope, grad, gain)
@@ -97,7 +97,7 @@ def minibatch_stddev(x: Tensor, *, group_size: int | None, num_channels: int = 1
     Args:
         x: [N, C, H, W].
         group_size: samples in a group; N where N is smaller, and for None.
-        num_channels: number of statistics F; each averages over its share C / F of the channels.
+        num_channels: number of statistics F; each averages over C / F of the channels.
 
     Returns:
         [N, C + F, H, W].

@@ -1,9 +1,9 @@
-"""Convolution joined with up- or downsampling by 2, in the order that the papers use.
+"""Convolution combined with up- or downsampling by 2.
 
 `conv2d_up` and `conv2d_down` are StyleGAN2's: the filter follows a transposed convolution and
-precedes a strided one. Padding is done once, so the border differs from resampling and
-convolving one after the other. `conv2d_nearest_up` and `conv2d_box_down` are ProGAN's and
-StyleGAN's: no filter, and equal to resampling and convolving one after the other.
+precedes a strided one. Padding is done once, so that the border differs from that of separate
+operations. `conv2d_nearest_up` and `conv2d_box_down` are ProGAN's and StyleGAN's, without a
+filter, and equal to separate operations.
 
 Source: Karras et al. 2020 (StyleGAN2), appendix B; Karras et al. 2018 (ProGAN), section 2.
 """
@@ -19,8 +19,8 @@ def conv2d_up(x: Tensor, weight: Tensor, kernel: Tensor, *, groups: int = 1) -> 
 
     Args:
         x: [N, I, H, W].
-        weight: [O, I / groups, k, k] with k 1 or 3. It acts as a true convolution, as in
-            the official PyTorch weight files: mirrored against `conv2d_down`.
+        weight: [O, I / groups, k, k] with k 1 or 3, a true convolution as in the official PyTorch
+            weight files, and so mirrored compared with `conv2d_down`.
         kernel: the FIR filter, [T, T], from `fir_kernel`.
         groups: as in `torch.nn.functional.conv2d`.
     """
@@ -30,10 +30,9 @@ def conv2d_up(x: Tensor, weight: Tensor, kernel: Tensor, *, groups: int = 1) -> 
     out_channels, in_channels = weight.shape[0] // groups, weight.shape[1]
     weight = weight.reshape(groups, out_channels, in_channels, size, size).transpose(1, 2)
     weight = weight.reshape(groups * in_channels, out_channels, size, size)
-    # The full transposed convolution has 2H + 1 samples, an odd size for which oneDNN's
-    # kernels are five times slower than for an even one. One zero in front of the input and
-    # one sample of output padding give 2H + 2 samples, of which the first is zero: the same
-    # signal with one sample of the filter's padding already there.
+    # The full transposed convolution has 2H + 1 samples, an odd size for which oneDNN's kernels
+    # are five times slower. One zero before the input and one sample of output padding give
+    # 2H + 2 samples, of which the first is zero: it replaces one sample of the filter's padding.
     x = F.pad(x, (1, 0, 1, 0))
     x = F.conv_transpose2d(x, weight, stride=2, padding=1, output_padding=1, groups=groups)
     extra = (kernel.shape[-1] - 2) - (size - 1)
@@ -59,14 +58,14 @@ def conv2d_down(x: Tensor, weight: Tensor, kernel: Tensor, *, bias: Tensor | Non
 
 
 def conv2d_nearest_up(x: Tensor, weight: Tensor, *, bias: Tensor | None = None) -> Tensor:
-    """Repeat each pixel twice along both axes, then correlate with zeros beyond the border.
+    """Repeat each pixel twice along both axes, then correlate with zeros outside the border.
 
-    Done as one transposed convolution: equal neighbours are added in the kernel instead of
-    multiplied twice, which takes 16 multiplications per input pixel in place of 36.
+    Computed as one transposed convolution: weights of equal pixels are added in the kernel, which
+    takes 16 multiplications per input pixel instead of 36.
 
     Args:
         x: [N, I, H, W].
-        weight: [O, I, 3, 3], a correlation on the enlarged image.
+        weight: [O, I, 3, 3], a correlation on the upsampled image.
         bias: [O].
 
     Returns:
@@ -77,10 +76,9 @@ def conv2d_nearest_up(x: Tensor, weight: Tensor, *, bias: Tensor | None = None) 
 
 
 def conv2d_box_down(x: Tensor, weight: Tensor, *, bias: Tensor | None = None) -> Tensor:
-    """Correlate with zeros beyond the border, then take the mean of 2x2 pixels.
+    """Correlate with zeros outside the border, then take the mean of 2x2 pixels.
 
-    Done as one strided convolution, as `conv2d_nearest_up`, of which it is the adjoint but
-    for a factor.
+    Computed as one strided convolution, the adjoint of `conv2d_nearest_up` up to a factor.
 
     Args:
         x: [N, I, H, W], H and W even.
@@ -94,7 +92,7 @@ def conv2d_box_down(x: Tensor, weight: Tensor, *, bias: Tensor | None = None) ->
 
 
 def _sum_of_shifts(weight: Tensor) -> Tensor:
-    """Add the four shifts by 0 or 1 pixel of kernels [O, I, 3, 3], as [O, I, 4, 4]."""
+    """Return the sum of the four shifts of [O, I, 3, 3] by 0 or 1 pixel, [O, I, 4, 4]."""
     w = F.pad(weight, (1, 1, 1, 1))
     w = w[..., 1:, :] + w[..., :-1, :]
     return w[..., 1:] + w[..., :-1]

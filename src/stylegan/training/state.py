@@ -64,7 +64,7 @@ class TrainState:
         self.generator.compute_dtype = DTYPES[decided(config.precision, "precision")]
         self.discriminator.compute_dtype = DTYPES[decided(config.precision, "precision")]
         for network in (self.generator, self.discriminator):
-            network.recompute = config.runtime.activation_checkpointing
+            network.activation_checkpointing = config.runtime.activation_checkpointing
         if config.runtime.compile:
             check_compiler(device)
             compile_blocks(self.generator.synthesis)

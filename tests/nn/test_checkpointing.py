@@ -55,7 +55,8 @@ def gradients(networks):
 def test_gradients_are_the_same_with_noise_and_of_second_order(preset):
     networks = make(preset)
     expected = gradients(networks)
-    networks.generator.recompute = networks.discriminator.recompute = True
+    for _, network in networks.items():
+        network.activation_checkpointing = True
     found = gradients(networks)
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
@@ -68,8 +69,9 @@ def test_gradients_are_the_same_with_noise_and_of_second_order(preset):
 def test_less_is_kept_for_the_backward_pass(preset):
     networks = make(preset, 64)
     kept = []
-    for recompute in (False, True):
-        networks.generator.recompute = networks.discriminator.recompute = recompute
+    for is_enabled in (False, True):
+        for _, network in networks.items():
+            network.activation_checkpointing = is_enabled
         sizes = {}
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, sizes=sizes: sizes.setdefault(t.data_ptr(), t) is None or t, lambda t: t
