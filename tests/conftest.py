@@ -1,5 +1,6 @@
 """What all tests share: fixed seeds, tiny networks, the GPU marker."""
 
+import functools
 import json
 import os
 from dataclasses import replace
@@ -13,6 +14,7 @@ from fsspec.registry import _registry as fsspec_registry
 from stylegan import images
 from stylegan.losses.objective import LossConfig
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
+from stylegan.profiling import roofline, speed
 from stylegan.training.config import (
     DataConfig,
     EmaConfig,
@@ -37,7 +39,7 @@ def fixed_seed():
     torch.backends.cudnn.allow_tf32 = False  # as the commands do
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def generator_config():
     """Tiny options: 16x16, three blocks."""
     return GeneratorConfig(
@@ -45,7 +47,7 @@ def generator_config():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def discriminator_config():
     return DiscriminatorConfig(resolution=16, channel_base=64, channel_max=6)
 
@@ -70,7 +72,7 @@ def image_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_config(generator_config, discriminator_config, image_folder):
     """A run of 20 iterations of tiny networks; a step takes milliseconds."""
     return RunConfig(
@@ -93,7 +95,7 @@ def run_config(generator_config, discriminator_config, image_folder):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def growing_config(run_config):
     """The same run, growing from 4x4: fades from image 16 to 40 and from 56 to 80."""
     return replace(
@@ -108,6 +110,18 @@ def growing_config(run_config):
             lrs={"8": 0.001},
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def machine_measured_once():
+    """Measure the rates of the machine once for all benchmarks: each takes a second."""
+    product_rate = functools.cache(speed.product_rate)
+    memory_rate = functools.cache(speed.memory_rate)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (roofline, speed):
+            patch.setattr(module, "product_rate", product_rate)
+            patch.setattr(module, "memory_rate", memory_rate)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -286,3 +286,9 @@ def test_the_library_never_prints():
         for node in ast.walk(ast.parse(path.read_text())):
             is_print = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
             assert not is_print, f"{path}:{node.lineno} prints"
+
+
+def test_names_of_test_files_are_unique():
+    """Pytest imports them as modules without a package."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -1,4 +1,7 @@
+import contextlib
 import json
+from io import StringIO
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,25 +60,29 @@ def run(*paths, network, **options):
     assert main(words) == 0
 
 
+@pytest.fixture(scope="module")
+def calibration(network, other, reals, tmp_path_factory):
+    """Calibrate both networks; return the output of the first one, its folder and its text."""
+    folder, text = tmp_path_factory.mktemp("calibration"), StringIO()
+    with contextlib.redirect_stdout(text):
+        run(network=network, calibrate=True, data=reals, num=8, out=folder / "first")
+    run(network=other, calibrate=True, data=reals, num=8, out=folder / "second")
+    return folder / "first", text.getvalue()
+
+
 @pytest.fixture
-def calibrated(network, other, reals, tmp_path):
-    for name in (network, other):
-        out = tmp_path / "calibration"
-        run(network=name, calibrate=True, data=reals, num=8, out=out / name.replace("/", "_"))
+def calibrated(calibration, network, other):
     return [network, other]
 
 
-def test_a_calibration_is_stored_beside_the_network(calibrated, tmp_path, capsys):
-    network, _ = calibrated
-    from pathlib import Path
-
+def test_a_calibration_is_stored_beside_the_network(calibration, network):
+    out, text = calibration
     record = json.loads((Path(network) / "attribution.json").read_text())
     assert len(record["own"]) == len(record["real"]) == 8
     assert record["network"]["path"] == network
     assert record["options"]["num_steps"] == STEPS
     assert record["distance"]["name"] == "discriminator"
     assert record["area_under_curve"] > 0.9
-    out = tmp_path / "calibration" / network.replace("/", "_")
     assert sorted(path.name for path in out.iterdir()) == [
         "histograms.png",
         "own",
@@ -83,7 +90,7 @@ def test_a_calibration_is_stored_beside_the_network(calibrated, tmp_path, capsys
         "roc.png",
     ]
     assert len(list((out / "own").iterdir())) == 8
-    assert "AUC 0.9" in capsys.readouterr().out or record["area_under_curve"] == 1
+    assert "AUC 0.9" in text or record["area_under_curve"] == 1
 
 
 def test_own_images_are_told_from_real_ones_and_from_those_of_another(
@@ -143,8 +150,6 @@ def test_a_stopped_calibration_goes_on(network, reals, tmp_path, monkeypatch):
 
 
 def test_a_calibration_of_something_else_is_refused(network, other, calibrated, reals, tmp_path):
-    from pathlib import Path
-
     place = Path(network) / "attribution.json"
     with pytest.raises(DataError, match="another options"):
         run(reals / "1.png", network=network, out=tmp_path / "o", steps=STEPS + 1)

@@ -9,6 +9,7 @@ from stylegan.errors import ConfigError
 from stylegan.profiling.roofline import measure_layers
 from stylegan.profiling.speed import measure
 
+pytestmark = pytest.mark.usefixtures("machine_measured_once")
 WORKFLOW = "stylegan.workflows.bench"
 BOUNDS = {"products", "memory", "neither"}
 TINY = [

@@ -4,10 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stylegan.profiling import roofline
 from stylegan.profiling.roofline import measure_layers
 from stylegan.profiling.speed import Operations, memory_rate
-from stylegan.training import roofline
 from stylegan.training.state import TrainState
+
+pytestmark = pytest.mark.usefixtures("machine_measured_once")
 
 
 @pytest.fixture
@@ -15,8 +17,14 @@ def state(run_config):
     return TrainState(run_config, torch.device("cpu"))
 
 
-def test_layers_of_both_networks_come_in_their_order(state):
-    layers, rate = measure_layers(state, rounds=1)
+@pytest.fixture(scope="module")
+def measured(run_config):
+    """The layers of the tiny run and the rate of memory, measured once."""
+    return measure_layers(TrainState(run_config, torch.device("cpu")), rounds=1)
+
+
+def test_layers_of_both_networks_come_in_their_order(state, measured):
+    layers, rate = measured
     names = [f"{layer.network} {layer.name}" for layer in layers]
     assert names[:3] == ["G b4.conv1", "G b4.torgb", "G b8.conv0"]
     assert names[-1] == "D b4.conv"
@@ -28,12 +36,12 @@ def test_layers_of_both_networks_come_in_their_order(state):
             assert each.share == each.roof_s / each.seconds
 
 
-def test_operations_add_up_to_those_of_synthesis(state):
+def test_operations_add_up_to_those_of_synthesis(state, measured):
     generator = state.generator
     ws = torch.zeros(state.config.batch, generator.num_ws, generator.w_dim)
     with Operations() as counter, torch.no_grad():
         generator.synthesis(ws)
-    layers, _ = measure_layers(state, rounds=1)
+    layers, _ = measured
     of_g = [layer for layer in layers if layer.network == "G"]
     # the filters of the sum of RGB stand between layers
     assert 0.85 * counter.total < sum(layer.forward.flops for layer in of_g) < counter.total
@@ -41,8 +49,8 @@ def test_operations_add_up_to_those_of_synthesis(state):
         assert layer.backward.flops >= 1.5 * layer.forward.flops
 
 
-def test_least_traffic_is_that_of_input_weights_and_output(state):
-    layers, _ = measure_layers(state, rounds=1)
+def test_least_traffic_is_that_of_input_weights_and_output(measured):
+    layers, _ = measured
     conv = next(layer for layer in layers if layer.network == "D" and layer.name == "b16.conv0")
     num, channels, side, _ = conv.shape
     features = num * channels * side**2 * 4

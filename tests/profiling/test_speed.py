@@ -8,8 +8,10 @@ from stylegan.models.registry import build_generator, configs_for
 from stylegan.profiling.speed import Bench, Operations, measure, product_rate
 from stylegan.training.state import TrainState
 
+pytestmark = pytest.mark.usefixtures("machine_measured_once")
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def speed(run_config):
     return measure(run_config, rounds=1)
 
