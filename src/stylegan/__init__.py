@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from stylegan.models.io import save
     from stylegan.models.registry import create
     from stylegan.progress import ProgressBar
-    from stylegan.training.loop import train
     from stylegan.workflows import generate
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
     from stylegan.workflows.data import check, info, prepare, shard
     from stylegan.workflows.evaluate import compare, evaluate, watch
     from stylegan.workflows.project import project
+    from stylegan.workflows.train import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -55,7 +55,7 @@ _HOMES = {
     "project": "stylegan.workflows.project",
     "save": "stylegan.models.io",
     "shard": "stylegan.workflows.data",
-    "train": "stylegan.training.loop",
+    "train": "stylegan.workflows.train",
     "watch": "stylegan.workflows.evaluate",
 }
 

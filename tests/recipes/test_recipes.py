@@ -1,16 +1,16 @@
 """Every recipe is the command that its header shows, and is understood by the real one."""
 
 import re
-import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
-import tyro
 
-from stylegan.cli.train import ImageSizes, Initial, Train, resolve, with_recipe
+from stylegan.cli.train import understand
+from stylegan.training.configure import configure, deviations, published_run
 from stylegan.training.presets import PRESETS
 from stylegan.training.schedule import stage_at
+from stylegan.workflows.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -26,11 +26,11 @@ def header(path):
 
 def config_of(path):
     """Do what the command does with a recipe, on a set that has no images."""
-    arguments = with_recipe(["--recipe", str(path), "--device", "cpu"])
-    command = tyro.cli(Train, args=arguments)
-    assert command.resolution is not None
-    config, reasons = resolve(command, ImageSizes(resolution=command.resolution), Initial())
-    return command, config, reasons
+    recipe = load_recipe(path)
+    options = recipe.options | {"device": "cpu"}
+    resolution = recipe.arguments["resolution"]
+    config, _ = configure(recipe.arguments["preset"], options, resolution=resolution)
+    return recipe, config
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -38,17 +38,16 @@ def test_every_recipe_is_a_command_with_its_story(path):
     told = header(path)
     assert tuple(told) == HEADER
     assert told["command"] == f"stylegan train --recipe recipes/{path.name}"
-    command, config, _ = config_of(path)
-    assert command.out == Path("runs", path.stem)
-    assert path.stem.endswith(command.preset)
-    assert command.data.endswith(".zip")
-    assert config.data.path == command.data
-    assert config.output.total_kimg == command.total_kimg
+    recipe, config = config_of(path)
+    assert recipe.arguments["out"] == f"runs/{path.stem}"
+    assert path.stem.endswith(recipe.arguments["preset"])
+    assert config.data.path.endswith(".zip")
+    assert config.output.total_kimg == recipe.options["output.total_kimg"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_reaches_its_full_resolution(path):
-    _, config, _ = config_of(path)
+    _, config = config_of(path)
     last = stage_at(config, round(config.output.total_kimg * 1000) - config.batch)
     assert (last.lod, last.resolution) == (0, config.generator.resolution)
     assert last.batch == config.batch
@@ -96,10 +95,72 @@ def test_every_family_has_a_recipe():
     assert presets >= PRESETS.keys() - {"stylegan2-small"}
 
 
-def test_the_line_wins_over_the_recipe(tmp_path):
-    path = RECIPES[0]
-    line = ["--recipe", str(path), "--out", "elsewhere", "--no-mirror", "--set", "ema.rampup=0.5"]
-    command = tyro.cli(Train, args=with_recipe(line))
-    assert (command.out, command.mirror) == (Path("elsewhere"), False)
-    assert command.set[-1] == "ema.rampup=0.5"
-    assert shlex.join(with_recipe(["--batch", "4"])) == "--batch 4"
+def test_the_line_wins_over_the_recipe():
+    line = ["--out", "elsewhere", "--no-mirror", "--set", "ema.rampup=0.5", "--kimg", "7"]
+    call, options, _ = understand(["--recipe", str(RECIPES[0]), *line])
+    assert (call["out"], call["preset"], call["data"]) == ("elsewhere", None, None)
+    assert options == {
+        "mirror": False,
+        "total_kimg": 7,
+        "ema.rampup": "0.5",
+    }
+
+
+PUBLISHED = [path for path in RECIPES if not path.stem.startswith("emoji")]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_recipes_of_published_runs_mean_these_runs(path):  # issue 16, section 7, fault 10
+    recipe, config = config_of(path)
+    assert recipe.source.startswith("Karras et al. ")
+    assert config.precision == "fp32"
+    if config.family != "progan":
+        assert config.ema.w_avg_beta == 0.995
+    for network in (config.generator, config.discriminator):
+        assert getattr(network, "conv_clamp", None) is None
+    if path.stem.startswith("lsun"):
+        assert recipe.options["loss.gamma"] == config.loss.gamma
+
+
+def test_the_small_recipes_say_that_they_are_not_the_published_runs():
+    recipe, config = config_of(ROOT / "recipes" / "emoji-stylegan2-f.toml")
+    assert recipe.source is None
+    told = deviations(config, published_run("stylegan2-f"))
+    assert "batch = 8 (published: 32)" in told
+    assert "ema.w_avg_beta = 0.998 (published: 0.995)" in told
+
+
+def test_recipes_of_version_0_1_are_read(tmp_path):
+    old = tmp_path / "old.toml"
+    old.write_text(
+        """
+        preset = "stylegan2-d"
+        total-kimg = 5
+        on-bad = "fail"
+        metrics-share = 0.1
+        set = ["growth.batches=8:16", "ema.beta=none", "output.workers=0", "optim.beta2=0.9"]
+        """
+    )
+    new = tmp_path / "new.toml"
+    new.write_text(
+        """
+        preset = "stylegan2-d"
+        total_kimg = 5
+        on_bad = "fail"
+        metrics_fraction = 0.1
+        [growth]
+        batches = { 8 = 16 }
+        [ema]
+        beta = "none"
+        [runtime]
+        workers = 0
+        [optim]
+        beta2 = 0.9
+        """
+    )
+    recipes = [load_recipe(path) for path in (old, new)]
+    assert recipes[0].arguments == recipes[1].arguments
+    configs = [configure("stylegan2-d", recipe.options, resolution=64)[0] for recipe in recipes]
+    assert configs[0] == configs[1]
+    assert configs[0].growth.batches == {"8": 16}
+    assert configs[0].runtime.workers == 0

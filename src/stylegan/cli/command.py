@@ -132,8 +132,20 @@ def summary(command: Command) -> str:
     )
 
 
-def parse(command: Command, arguments: Sequence[str], *, prog: str) -> dict[str, Any]:
+def parse(
+    command: Command,
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    more: Sequence[tuple[str, Any, Any]] = (),
+) -> dict[str, Any]:
     """Return the function's and the display's options from a command line.
+
+    Args:
+        command: whose options to parse.
+        arguments: of the command line, without the command's name.
+        prog: the name of the command in messages.
+        more: options beside those of the function's signature: name, type and dataclass field.
 
     Raises:
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
@@ -168,6 +180,7 @@ def parse(command: Command, arguments: Sequence[str], *, prog: str) -> dict[str,
                 dataclasses.field() if is_required else dataclasses.field(default=default),
             )
         )
+    fields += more
     option_class = dataclasses.make_dataclass("Options", fields, kw_only=True)
     parts = [text.short_description, text.long_description, f"Example: {command.example}"]
     values: Any = tyro.cli(
@@ -176,7 +189,7 @@ def parse(command: Command, arguments: Sequence[str], *, prog: str) -> dict[str,
         description="\n\n".join(part for part in parts if part),
         args=list(arguments),
     )
-    return {name: getattr(values, name) for name in options}
+    return {name: getattr(values, name) for name, *_ in fields}
 
 
 def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stylegan import __version__, images
 from stylegan.cli import options
-from stylegan.cli.train import LiveLine
+from stylegan.cli.live import LiveLine
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, DataError, decided
 from stylegan.files import write_atomic

@@ -35,7 +35,7 @@ Reasons = dict[str, str]
 
 
 def configure(
-    preset: str,
+    preset: str | RunConfig,
     options: Mapping[str, Any] | None = None,
     *,
     resolution: int,
@@ -47,7 +47,7 @@ def configure(
     """Return the options of a run from a preset, initial weights and a user's options.
 
     Args:
-        preset: a key of `PRESETS`.
+        preset: a key of `PRESETS`, or the config to start from.
         options: what the user gave, as `RunConfig.with_options` takes it. It replaces the preset's
             options and those of the initial networks.
         resolution: side of the images, in pixels.
@@ -64,7 +64,7 @@ def configure(
     Raises:
         ConfigError: if a name is unknown or a value cannot work.
     """
-    start = find_preset(preset).start
+    start = preset if isinstance(preset, RunConfig) else find_preset(preset).start
     reasons: Reasons = {}
     if initial is not None:
         start, reasons = _adopted(start, initial, label_dim)

@@ -1,4 +1,4 @@
-"""What a run starts from, by `--init-from`."""
+"""The initial weights of a run."""
 
 import dataclasses
 import json
@@ -17,42 +17,43 @@ from stylegan.training.checkpoint import list_checkpoints, read_config
 
 @dataclass(frozen=True, kw_only=True)
 class Initial:
-    """What `--init-from` names.
+    """The networks that a run starts from.
 
     Attributes:
-        networks: None for a run that has started from them, and needs them no more; and in
-            processes that do not read them.
-        architectures: their options; None without `--init-from`.
-        grown_to: the side that they have grown to; None where they do not grow.
+        networks: None on ranks above 0, and for a run that has a checkpoint of its own already.
+        architectures: options of the networks; None for a run from random weights.
+        grown_to: the side that the networks have grown to; None if they do not grow.
     """
 
     networks: Networks | None = None
     architectures: list[Any] | None = None
     grown_to: int | None = None
 
-    def describe(self) -> dict[str, Any]:
-        """Return all but the networks as plain JSON data."""
+    def to_json(self) -> dict[str, Any]:
+        """Return everything except the networks as plain JSON data."""
         kinds = {kind: name for name, kind in _kinds().items()}
         architectures = [
-            {"kind": kinds[type(each)], "options": dataclasses.asdict(each)}
-            for each in self.architectures or []
+            {"kind": kinds[type(options)], "options": dataclasses.asdict(options)}
+            for options in self.architectures or []
         ]
         return {"architectures": architectures, "grown_to": self.grown_to}
 
     @classmethod
-    def described(cls, data: dict[str, Any]) -> "Initial":
-        """Make one from what `describe` returned."""
-        kinds, found = _kinds(), data["architectures"]
-        architectures = [kinds[each["kind"]](**each["options"]) for each in found]
+    def from_json(cls, data: dict[str, Any]) -> "Initial":
+        """Make an equal object, without networks, from what `to_json` returned."""
+        kinds = _kinds()
+        architectures = [
+            kinds[entry["kind"]](**entry["options"]) for entry in data["architectures"]
+        ]
         return cls(architectures=architectures, grown_to=data["grown_to"])
 
 
 def _kinds() -> dict[str, type[Any]]:
-    """Name the kinds of networks' options."""
+    """Return the classes of networks' options by name."""
     return {
-        f"{name}/{part}": kind
+        f"{name}/{network}": kind
         for name, family in FAMILIES.items()
-        for part, kind in (
+        for network, kind in (
             ("generator", family.generator_config),
             ("discriminator", family.discriminator_config),
         )
@@ -60,33 +61,30 @@ def _kinds() -> dict[str, type[Any]]:
 
 
 def find_initial(source: str | None, run_dir: Path) -> Initial:
-    """Return what `--init-from` names. The leader alone reads it, and has the networks.
+    """Load the networks that a run starts from; only rank 0 reads them.
 
     Args:
-        source: what the option says; None without it.
+        source: the option `init_from`.
         run_dir: folder of the run.
     """
     if source is None:
         return Initial()
     with distributed.keep_others_waiting():
         initial = _read(source, run_dir) if distributed.is_main_process() else Initial()
-    described = distributed.broadcast_bytes(json.dumps(initial.describe()).encode())
-    return (
-        initial
-        if distributed.is_main_process()
-        else Initial.described(json.loads(described or b""))
-    )
+    description = distributed.broadcast_bytes(json.dumps(initial.to_json()).encode())
+    if distributed.is_main_process():
+        return initial
+    return Initial.from_json(json.loads(description or b""))
 
 
 def _read(source: str, run_dir: Path) -> Initial:
     """Load the networks to start from.
 
-    A run that has started from them goes on where their source is gone: its own config tells
-    what is needed of them.
+    A run with a checkpoint continues without its source, which may have been deleted: the run's
+    own config has the options of the networks.
     """
     started = read_config(run_dir)
-    is_the_same = started is not None and started.init_from == source
-    if started is not None and is_the_same and list_checkpoints(run_dir):
+    if started is not None and started.init_from == source and list_checkpoints(run_dir):
         growth = started.growth
         return Initial(
             architectures=[started.generator, started.discriminator],
@@ -94,14 +92,14 @@ def _read(source: str, run_dir: Path) -> Initial:
         )
     networks = load_networks(source)
     average = networks.generator_ema or networks.generator
-    found = [network for network in (average, networks.discriminator) if network is not None]
+    loaded = [network for network in (average, networks.discriminator) if network is not None]
     grown = [
         resolution_at(network.img_resolution, math.ceil(network.lod))
-        for network in found
+        for network in loaded
         if network.is_growing
     ]
     return Initial(
         networks=networks,
-        architectures=[network.config for network in found],
+        architectures=[network.config for network in loaded],
         grown_to=min(grown, default=None),
     )

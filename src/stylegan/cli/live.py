@@ -1,0 +1,76 @@
+"""The live line of training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from stylegan.training.loop import Progress
+
+
+class LiveLine:
+    """The state of a run: a live line on a terminal, else a plain line per record of the log.
+
+    Args:
+        out: the console.
+    """
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._live = Live(console=out, refresh_per_second=2) if out.is_terminal else None
+        self._terms = ""
+
+    def __enter__(self) -> "LiveLine":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show the state after an iteration."""
+        if progress.record is not None:
+            self._terms = describe(progress.record)
+        line = (
+            f"kimg {progress.nimg / 1000:.1f}/{progress.total_nimg / 1000:g}  "
+            f"{progress.images_per_second:.1f} img/s  left {_duration(progress.seconds_left)}"
+        )
+        if self._live is not None:
+            self._live.update(Text(f"{line}\n{self._terms}"))
+        elif progress.record is not None:
+            self._out.print(f"{line}  {self._terms}", markup=False)
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """Return a line for a record of the log: level, losses, regularizers, norms, times."""
+    terms, shares = record["terms"], record["time"]["share"]
+    growth = record.get("growth")
+    where = []
+    if growth is not None:
+        side, batch = growth["resolution"], growth["batch"]
+        where = [f"{side}x{side} lod {growth['lod']:.2f} batch {batch}"]
+    names = {
+        "loss/G": "G",
+        "loss/D": "D",
+        "r1/penalty": "R1",
+        "gradient_penalty": "penalty",
+        "label_loss/real": "labels",
+        "path_length/mean": "path length",
+        "grad_norm/G": "|grad G|",
+        "grad_norm/D": "|grad D|",
+    }
+    values = [f"{label} {terms[name]:.3g}" for name, label in names.items() if name in terms]
+    times = [f"{kind} {100 * share:.0f}%" for kind, share in shares.items()]
+    skipped = [f"skipped {record['skipped']}"] if record["skipped"] else []
+    return "  ".join([*where, *values, *skipped, "| " + " ".join(times)])
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, hours = int(seconds // 60) % 60, int(seconds // 3600)
+    return f"{hours}h{minutes:02d}" if hours else f"{minutes}m{int(seconds) % 60:02d}"
