@@ -21,8 +21,9 @@ import stylegan
 from stylegan.cli.main import COMMANDS
 from stylegan.cli.train import understand
 from stylegan.models.base import num_parameters
-from stylegan.models.registry import build_discriminator, build_generator, configs_for
+from stylegan.models.registry import FAMILIES, build_discriminator, build_generator, configs_for
 from stylegan.profiling.estimate import estimate
+from stylegan.training.config import FROM_IMAGES, option_types
 from stylegan.training.configure import configure
 from stylegan.training.presets import PRESETS
 from stylegan.workflows.recipe import load_recipe
@@ -226,6 +227,18 @@ def preset_rows(section: str) -> dict[str, dict[str, str]]:
         for row in body
         if row[0].startswith("`")
     }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_fields_that_are_named_are_options_of_a_run(document):
+    if document.name == "CHANGELOG.md":
+        return  # it also has names of earlier versions
+    known = {name for family in FAMILIES for name in option_types(family)} | set(FROM_IMAGES)
+    sections = {name.partition(".")[0] for name in known if "." in name} - {"data"}
+    text = document.read_text(encoding="utf-8")
+    for section, field in re.findall(r"[` ](\w+)\.(\w+)[`=]", text):
+        if section in sections and field not in ("pt", "py"):
+            assert f"{section}.{field}" in known
 
 
 @pytest.mark.parametrize("name", PRESETS)
