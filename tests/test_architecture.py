@@ -92,6 +92,9 @@ FOLDERS = {
         "initial",
         "recipe",
         "train",
+        "initial",
+        "recipe",
+        "train",
     ],
     "training": [
         "fields",
@@ -192,6 +195,9 @@ FOLDERS = {
         "project",
         "evaluate",
         "training_metrics",
+        "initial",
+        "recipe",
+        "train",
     ],
     "cli": [
         "options",
