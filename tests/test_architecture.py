@@ -23,7 +23,7 @@ LAYERS = [
     ["models"],
     ["losses", "data", "perceptual"],
     ["training", "metrics", "latent", "analysis", "interop"],
-    ["profiling"],
+    ["profiling", "classifiers"],
     ["workflows"],
     ["cli"],
     ["__main__"],
@@ -116,9 +116,8 @@ FOLDERS = {
         "clock",
         "signals",
         "loop",
-        "attributes",
-        "classifier",
     ],
+    "classifiers": ["attributes", "fit"],
     "profiling": [
         "speed",
         "roofline",
@@ -198,6 +197,7 @@ FOLDERS = {
         "initial",
         "recipe",
         "train",
+        "train_classifier",
     ],
     "cli": [
         "options",

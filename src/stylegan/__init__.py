@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stylegan.workflows.evaluate import compare, evaluate, watch
     from stylegan.workflows.project import project
     from stylegan.workflows.train import train
+    from stylegan.workflows.train_classifier import train_classifier
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "save",
     "shard",
     "train",
+    "train_classifier",
     "watch",
 ]
 
@@ -56,6 +58,7 @@ _HOMES = {
     "save": "stylegan.models.io",
     "shard": "stylegan.workflows.data",
     "train": "stylegan.workflows.train",
+    "train_classifier": "stylegan.workflows.train_classifier",
     "watch": "stylegan.workflows.evaluate",
 }
 

@@ -30,7 +30,8 @@ class Progress(Protocol):
         """Report progress.
 
         Args:
-            description: the kind of work and its unit, such as "images".
+            description: the kind of work and its unit, such as "images". After " | " it may have a
+                detail that changes, such as the present loss.
             completed: how much of it is done.
             total: how much there is; None if that is not known.
         """
@@ -109,7 +110,10 @@ class ProgressBar:
         self._bars.stop()
 
     def __call__(self, description: str, completed: float, total: float | None) -> None:
-        """Move the bar of this description; the first call adds it."""
-        if description not in self._tasks:
-            self._tasks[description] = self._bars.add_task(description, total=total)
-        self._bars.update(self._tasks[description], completed=completed, total=total)
+        """Move the bar of this kind of work; the first call adds it."""
+        kind = description.partition(" | ")[0]
+        if kind not in self._tasks:
+            self._tasks[kind] = self._bars.add_task(description, total=total)
+        self._bars.update(
+            self._tasks[kind], description=description, completed=completed, total=total
+        )

@@ -17,7 +17,7 @@ def line(labeled_folder, tmp_path):
 def test_trains_and_shows_how_good_they_are(line, tmp_path, capsys):
     assert main(line) == 0
     shown = capsys.readouterr()
-    assert "2 attributes of 60 images at 8x8, 0.032 kimg each, on cpu" in shown.out
+    assert "2 attributes of 60 images at 8x8, 0.032 kimg each, on cpu" in shown.err
     for text in ("Bright_Pixels", "50.0 %", "accuracy", "AUC", "2 classifiers, complete"):
         assert text in shown.out
     assert "01-top: accuracy " in shown.err
@@ -31,7 +31,8 @@ def test_trains_and_shows_how_good_they_are(line, tmp_path, capsys):
 def test_the_same_line_goes_on_and_another_is_refused_in_one(line, capsys):
     assert main([*line, "--max-minutes", "0"]) == 0
     assert (
-        "0 of 2 classifiers, time is over, saved; the same line goes on" in capsys.readouterr().out
+        "0 of 2 classifiers, time limit reached, saved; run the same command again"
+        in capsys.readouterr().out
     )
     assert main(line) == 0
     assert "Bright_Pixels: resumed at 8 images" in capsys.readouterr().err
@@ -60,12 +61,15 @@ def test_every_option_reaches_the_classifier(line, tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--attributes", "bald"], "--attributes bald; expected out of 0 Bright_Pixels, 1 top"),
-        (["--max-minutes", "-1"], "--max-minutes -1; expected 0 or more"),
+        (
+            ["--attributes", "bald"],
+            "--attributes bald: there is no such attribute; there are 0 Bright_Pixels, 1 top",
+        ),
+        (["--max-minutes", "-1"], "max_minutes must be 0 or more, got -1"),
         (["--resolution", "4"], "resolution must be a power of two from 8, got 4"),
-        (["--resolution", "12"], "resolution 12; expected a power of two"),
+        (["--resolution", "12"], "the resolution must be a power of two from 4, such as 8, got 12"),
         (["--kimg", "0"], "kimg must be more than 0, got 0"),
-        (["--data", "nowhere"], "nothing at nowhere"),
+        (["--data", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_mistakes_are_told_in_one_line(line, option, message, capsys):

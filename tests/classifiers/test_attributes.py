@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from stylegan import images
-from stylegan.data.dataset import ImageDataset
-from stylegan.errors import ConfigError, DataError, StyleganError
-from stylegan.training.attributes import (
+from stylegan.classifiers.attributes import (
     CELEBA_NAMES,
     Attribute,
     area_under_curve,
     find_attributes,
     split,
 )
+from stylegan.data.dataset import ImageDataset
+from stylegan.errors import ConfigError, DataError, StyleganError
 
 
 @pytest.fixture
@@ -89,14 +89,26 @@ def test_some_are_chosen_by_name_number_and_range(labeled):
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
-        ([[0.5], [1], [0], [1]], {}, "attribute-0 has 0.5 in place 0"),
-        ([[-1], [1], [0], [1]], {}, "attribute-0 has -1 in place 0"),
-        ([[1], [1], [1]], {}, "attribute-0 with 3 images that have it, and 0 that do not"),
-        ([[1], [0], [0]], {"names": "bald"}, "bald with 1 images that have it, and 2"),
-        ([4, 4, 4], {}, "class-4 with 3 images that have it, and 0 that do not"),
-        ([[1, 0], [0, 1]], {"names": "a"}, "--names with 1 names; expected 2, one for each place"),
-        ([[1, 0], [0, 1]], {"names": "a,a"}, "two attributes of the name 'a'"),
-        ([[1], [0]], {"names": "celeba"}, "--names with 40 names; expected 1"),
+        (
+            [[0.5], [1], [0], [1]],
+            {},
+            "the attribute attribute-0, must be 0 and 1, or -1 and 1, got 0.5",
+        ),
+        (
+            [[-1], [1], [0], [1]],
+            {},
+            "the attribute attribute-0, must be 0 and 1, or -1 and 1, got -1",
+        ),
+        ([[1], [1], [1]], {}, "the attribute attribute-0 needs at least two images"),
+        ([[1], [0], [0]], {"names": "bald"}, "two that do not, got 1 and 2"),
+        ([4, 4, 4], {}, "two that do not, got 3 and 0"),
+        ([[1, 0], [0, 1]], {"names": "a"}, "--names must have 2 names, one for each position"),
+        ([[1, 0], [0, 1]], {"names": "a,a"}, "two attributes have the name 'a'"),
+        (
+            [[1], [0]],
+            {"names": "celeba"},
+            "--names must have 1 names, one for each position of the labels, got 40",
+        ),
     ],
 )
 def test_labels_and_names_that_do_not_do_are_refused(labeled, labels, options, message):
@@ -162,5 +174,5 @@ def test_the_area_under_the_curve_counts_pairs():
     pairs = scores[has][:, None] - scores[~has][None]
     expected = ((pairs > 0).double() + 0.5 * (pairs == 0).double()).mean().item()
     assert area_under_curve(scores, has) == pytest.approx(expected, abs=1e-12)
-    with pytest.raises(ValueError, match="both kinds"):
+    with pytest.raises(ValueError, match="with and without the attribute"):
         area_under_curve(torch.zeros(2), torch.ones(2, dtype=torch.bool))

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from stylegan import images
+from stylegan.classifiers import fit
+from stylegan.classifiers.attributes import find_attributes, split
+from stylegan.classifiers.fit import ClassifierConfig, train_classifiers
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
 from stylegan.models import io
-from stylegan.training import classifier
-from stylegan.training.attributes import find_attributes, split
 from stylegan.training.checkpoint import lock_run_folder
-from stylegan.training.classifier import ClassifierConfig, train_classifiers
 
 CONFIG = ClassifierConfig(resolution=8, kimg=0.8, lr=3e-3, channel_base=64, channel_max=8)
 SHORT = replace(CONFIG, kimg=0.032)
@@ -47,12 +47,12 @@ def test_what_pixels_decide_is_learned(train, tmp_path):
     assert outcome.is_complete
     assert outcome.signal is None
     assert names(tmp_path / "out") == ["00-bright-pixels", "01-top"]
-    for tested, name in zip(outcome.tested, ["Bright_Pixels", "top"], strict=True):
-        assert (tested.name, tested.num_images, tested.num_with) == (name, 60, 30)
-        assert (tested.accuracy, tested.auc, tested.num_held_out) == (1, 1, 6)
-        metadata = io.read_metadata(tested.folder)
+    for result, name in zip(outcome.results, ["Bright_Pixels", "top"], strict=True):
+        assert (result.name, result.num_images, result.num_with) == (name, 60, 30)
+        assert (result.accuracy, result.auc, result.num_held_out) == (1, 1, 6)
+        metadata = io.read_metadata(result.folder)
         assert metadata["kind"] == "classifier"
-        assert (metadata["attribute"], metadata["index"]) == (name, tested.index)
+        assert (metadata["attribute"], metadata["index"]) == (name, result.index)
         assert (metadata["accuracy"], metadata["auc"], metadata["held_out"]) == (1, 1, 6)
         assert metadata["made_with"]["kimg"] == 0.8
         assert len(metadata["made_with"]["data"]) == 64
@@ -63,8 +63,8 @@ def test_what_pixels_decide_is_learned(train, tmp_path):
 
 
 def test_a_verdict_does_not_depend_on_the_images_beside_it(train, tmp_path):
-    (tested,) = train(wanted="top").tested
-    network = io.load(tested.folder).discriminator
+    (result,) = train(wanted="top").results
+    network = io.load(result.folder).discriminator
     batch = torch.randn(8, 3, 8, 8)
     torch.testing.assert_close(network(batch)[:1], network(batch[:1]))
 
@@ -86,7 +86,7 @@ def test_stopped_after_every_step_it_ends_as_if_never_stopped(train, tmp_path, m
     num_starts = 0
     while not (outcome := train(config, wanted="top", max_minutes=0)).is_complete:
         num_starts += 1
-        assert outcome.tested == ()
+        assert outcome.results == ()
         assert names(tmp_path / "out") == ["unfinished"]
     assert num_starts == 3
     assert names(tmp_path / "out") == ["01-top"]
@@ -112,12 +112,12 @@ def test_finished_ones_are_left_alone_whatever_else_is_asked_for(train, tmp_path
     time = (tmp_path / "out" / "01-top" / "model.json").stat().st_mtime_ns
     seen = []
     outcome = train(observe=seen.append)
-    assert [tested.index for tested in outcome.tested] == [0, 1]
+    assert [result.index for result in outcome.results] == [0, 1]
     assert {fitting.attribute.index for fitting in seen} == {0}
     assert (tmp_path / "out" / "01-top" / "model.json").stat().st_mtime_ns == time
     again = train(wanted="top", max_minutes=0)  # nothing to do takes no time
     assert again.is_complete
-    assert again.tested == outcome.tested[1:]
+    assert again.results == outcome.results[1:]
 
 
 def test_other_options_are_refused_by_name_for_finished_and_unfinished_ones(train, tmp_path):
@@ -128,7 +128,7 @@ def test_other_options_are_refused_by_name_for_finished_and_unfinished_ones(trai
             train(replace(SHORT, lr=1e-3, batch=4), wanted=wanted)
         assert "batch: 8 -> 4; lr: 0.003 -> 0.001" in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(CheckpointError, match=r"01-top is in the place of 01-bottom"):
+    with pytest.raises(CheckpointError, match=r"01-top has the index of 01-bottom"):
         train(wanted="1", names="bright,bottom")
 
 
@@ -143,18 +143,18 @@ def test_other_images_are_refused(train, labeled_folder, tmp_path):
 def test_what_else_is_in_its_place_is_refused_before_any_training(train, tmp_path):
     seen = []
     (tmp_path / "out" / "01-top").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="01-top is no classifier"):
+    with pytest.raises(CheckpointError, match="01-top is not a classifier"):
         train(observe=seen.append)
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="file is a file"):
         train(out="file", observe=seen.append)
-    tested = train(wanted="0", out="shared").tested[0]
-    io.save(io.load(tested.folder), tmp_path / "bare" / "00-bright-pixels")
+    result = train(wanted="0", out="shared").results[0]
+    io.save(io.load(result.folder), tmp_path / "bare" / "00-bright-pixels")
     with pytest.raises(CheckpointError, match="attribute: None -> Bright_Pixels"):
         train(out="bare", observe=seen.append)
-    metadata = {"made_with": io.read_metadata(tested.folder)["made_with"]}
-    io.save(io.load(tested.folder), tmp_path / "bare" / "00-bright-pixels", metadata=metadata)
-    with pytest.raises(CheckpointError, match="does not say how good the classifier is"):
+    metadata = {"made_with": io.read_metadata(result.folder)["made_with"]}
+    io.save(io.load(result.folder), tmp_path / "bare" / "00-bright-pixels", metadata=metadata)
+    with pytest.raises(CheckpointError, match="does not state the accuracy of the classifier"):
         train(out="bare", observe=seen.append)
     assert seen == []
 
@@ -164,7 +164,7 @@ def test_checkpoints_that_cannot_be_read_say_what_to_remove(train, tmp_path):
     unfinished = tmp_path / "out" / "unfinished" / "01-top"
     for path in (unfinished / "checkpoints").iterdir():
         path.write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match=f"remove {unfinished}: this attribute then"):
+    with pytest.raises(CheckpointError, match=f"remove {unfinished} to train this attribute"):
         train(wanted="top")
 
 
@@ -179,12 +179,12 @@ def test_two_processes_may_share_a_folder_but_not_an_attribute(train, tmp_path):
 
 def test_what_another_process_finishes_meanwhile_is_not_done_again(train, monkeypatch):
     def finish_first(folder):
-        monkeypatch.setattr(classifier, "lock_run_folder", lock_run_folder)
+        monkeypatch.setattr(fit, "lock_run_folder", lock_run_folder)
         assert train(wanted="top").is_complete
         return lock_run_folder(folder)
 
     seen = []
-    monkeypatch.setattr(classifier, "lock_run_folder", finish_first)
+    monkeypatch.setattr(fit, "lock_run_folder", finish_first)
     assert train(wanted="top", observe=seen.append).is_complete
     assert seen == []
 
@@ -241,9 +241,9 @@ def test_images_are_reduced_to_the_resolution(train, labeled_folder, tmp_path):
 
 def test_options_that_cannot_work_are_refused(train):
     for field in ("kimg", "batch", "lr"):
-        with pytest.raises(ConfigError, match=f"{field} 0"):
+        with pytest.raises(ConfigError, match=f"{field} must be more than 0, got 0"):
             replace(SHORT, **{field: 0})
     with pytest.raises(ConfigError, match="channel_base 4"):
         train(replace(SHORT, channel_base=4))
-    with pytest.raises(ValueError, match="mirrored as the config says"):
+    with pytest.raises(ValueError, match="differ in mirror"):
         train_classifiers([], ImageDataset("demo/emoji64.zip"), "out", replace(SHORT, mirror=True))

@@ -1,4 +1,4 @@
-"""Attributes: yes-or-no questions about images, read off labels, and how well one is answered."""
+"""Binary attributes of images, derived from the labels of a set."""
 
 import hashlib
 import re
@@ -56,22 +56,22 @@ CELEBA_NAMES = (
     "wearing-necktie",
     "young",
 )
-"""CelebA's attributes in the order of its annotations. The official classifiers have the same
-names and count them otherwise, so forty numbers alone do not tell which is which.
+"""CelebA's attributes in the order of its annotations. The official classifiers use the same names
+in another order, so forty numbers alone do not identify the attributes.
 
 Source: Liu et al. 2015, "Deep Learning Face Attributes in the Wild"."""
-HELD_OUT = 10  # one image of so many is kept from training
+HELD_OUT = 10  # one of this number of images is held out
 _MAX_SLUG = 40
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attribute:
-    """A question about each image of a set.
+    """A binary attribute of each image of a set.
 
     Args:
-        index: place in lists of numbers, or class.
+        index: position in lists of numbers, or class.
         name: such as "wavy-hair".
-        has: bool [N], of each image without mirrored ones, in the set's order.
+        has: bool [N], whether each image has it, in the set's order, without mirrored images.
     """
 
     index: int
@@ -88,32 +88,33 @@ class Attribute:
 def find_attributes(
     dataset: ImageDataset, *, path: str, names: str | None = None, wanted: str | None = None
 ) -> list[Attribute]:
-    """Read attributes off the labels of a set.
+    """Return the attributes that the labels of a set define.
 
-    In lists of numbers each place is one, with 0 and 1 or -1 and 1 for no and yes. Of classes each
-    is one, against all the rest; of two classes the second alone, as the first is its opposite.
+    If labels are lists of numbers, each position is an attribute, with 0 and 1, or -1 and 1, for no
+    and yes. If labels are classes, each class is an attribute, against all others; of two classes
+    only the second, as the first is its opposite.
 
     Args:
         dataset: the images.
-        path: where they come from: `dataset.json` may name the places in a list "attributes",
-            and the record of `stylegan data prepare --labels-from folders` names classes.
-        names: of all places or classes, separated by commas, or "celeba"; None takes those of the
-            set, or numbers.
-        wanted: which attributes: names, indices and ranges of them such as 0-9, separated by
-            commas; None takes all.
+        path: of the images: `dataset.json` may name the positions in a list "attributes", and
+            `prepare.json`, written with `--labels-from folders`, names classes.
+        names: of all positions or classes, separated by commas, or "celeba". None: those of the
+            set, else numbers.
+        wanted: which attributes: names, indices and ranges such as 0-9, separated by commas. None:
+            all.
 
     Raises:
-        ConfigError: if there are more or fewer names than attributes, a name twice, or none of
-            the name or index that is wanted.
-        DataError: if an image has no label, labels do not go together, a place holds other
-            numbers, or an attribute has fewer than two images of either kind.
+        ConfigError: if the number of names differs from that of attributes, a name occurs twice, or
+            a name or index in `wanted` does not exist.
+        DataError: if an image has no label, labels are inconsistent, a position holds other
+            numbers, or fewer than two images have, or do not have, an attribute.
     """
     table = dataset.label_table
     if table is None:
         raise DataError(
             f"{path} has no labels to learn attributes from",
-            expected="a class, or a list of 0 and 1, of each image in dataset.json",
-            fix="write them, or `stylegan data prepare --labels-from folders`",
+            fix="write dataset.json with a class, or a list of 0 and 1, for each image; or run "
+            "`stylegan data prepare --labels-from folders`",
         )
     named = _names(path, table, names)
     # classes as numbers: a million images times a thousand classes would be large
@@ -122,32 +123,30 @@ def find_attributes(
     if table.has_classes:
         indices = sorted(set(values.tolist()))
         indices = indices[1:] if len(indices) == 2 else indices
-    found = []
+    attributes = []
     for index in indices if wanted is None else _choose(wanted, indices, named):
         name = named[index]
         has = values == index if table.has_classes else _yes(values[:, index], index, name)
         if min(num_with := int(has.sum()), len(has) - num_with) < 2:
             raise DataError(
-                f"the attribute {name} with {num_with} images that have it, "
-                f"and {len(has) - num_with} that do not",
-                expected="two of each, to train on one and test on the other",
-                fix="leave it out by --attributes, or add images",
+                f"the attribute {name} needs at least two images that have it and two that do "
+                f"not, got {num_with} and {len(has) - num_with}; leave it out with --attributes"
             )
-        found.append(Attribute(index=index, name=name, has=has))
-    return found
+        attributes.append(Attribute(index=index, name=name, has=has))
+    return attributes
 
 
 def split(
     attribute: Attribute, image_names: Sequence[str], *, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Choose which images to train on and which to test on.
+    """Split a set into images to train on and held-out images.
 
-    Of the images that have the attribute a tenth is held out, and of the others as well; at least
-    one of each. It depends on the images' names and the seed alone, so it is nearly the same for
-    all attributes.
+    A tenth of the images that have the attribute is held out, and a tenth of the others; at least
+    one of each. The split depends only on the images' names and the seed, so it is similar for all
+    attributes.
 
     Returns:
-        Indices to train on, in the set's order, and indices held out.
+        Indices to train on, in the set's order, and held-out indices.
     """
 
     def key(index: int) -> bytes:
@@ -163,63 +162,62 @@ def split(
 
 
 def area_under_curve(scores: Tensor, has: Tensor) -> float:
-    """Return the share of pairs in which the image that has it scores higher; ties count half.
+    """Return the area under the ROC curve: the fraction of pairs that the scores order correctly.
+
+    A pair is an image that has the attribute and one that does not. Ties count half. (scikit-learn
+    would do, but training classifiers works without that extra.)
 
     Source: Mann and Whitney 1947, "On a Test of Whether one of Two Random Variables is
-    Stochastically Larger than the Other": the statistic U, as a share of its largest value.
+    Stochastically Larger than the Other": the statistic U, divided by its maximum.
 
     Args:
         scores: [N], finite.
         has: bool [N].
 
     Raises:
-        ValueError: if all have it, or none.
+        ValueError: if all images have the attribute, or none.
     """
     num_with, num_without = int(has.sum()), int((~has).sum())
     if num_with == 0 or num_without == 0:
-        raise ValueError("area_under_curve needs images of both kinds")
+        raise ValueError("area_under_curve needs images with and without the attribute")
     _, place, counts = torch.unique(scores.double(), return_inverse=True, return_counts=True)
-    ranks = counts.cumsum(0) - (counts.double() - 1) / 2  # of equal scores the mean of their ranks
+    ranks = counts.cumsum(0) - (counts.double() - 1) / 2  # ties get their mean rank
     u = ranks[place[has]].sum() - num_with * (num_with + 1) / 2
     return float(u / (num_with * num_without))
 
 
 def _yes(values: Tensor, index: int, name: str) -> Tensor:
-    """Turn the numbers of a place to bool, or refuse them."""
+    """Return the numbers of a position as bool."""
     if not bool(((values == 0) | (values == 1)).all() | (values.abs() == 1).all()):
         other = values[(values != 0) & (values != 1)][0].item()
         raise DataError(
-            f"the attribute {name} has {other:g} in place {index} of a label",
-            expected="0 and 1, or -1 and 1, for no and yes",
-            fix="correct dataset.json, or leave it out by --attributes",
+            f"position {index} of the labels, the attribute {name}, must be 0 and 1, or -1 and 1, "
+            f"got {other:g}; leave it out with --attributes"
         )
     return values > 0
 
 
 def _names(path: str, table: LabelTable, given: str | None) -> list[str]:
-    """Return the name of each place or class."""
+    """Return the name of each position or class."""
     if given is not None:
         names = list(CELEBA_NAMES) if given == CELEBA else [n.strip() for n in given.split(",")]
-        origin = f"--names with {len(names)} names"
+        origin = "--names"
     else:
         names = _names_of_set(path, table)
-        origin = f"{LABELS_NAME} in {path} with {len(names)} names of attributes"
+        origin = f"{LABELS_NAME} in {path}"
     if len(names) != table.dim:
         raise ConfigError(
-            origin,
-            expected=f"{table.dim}, one for each {'class' if table.has_classes else 'place'}",
-            fix="name all, in the order of the labels",
+            f"{origin} must have {table.dim} names, one for each "
+            f"{'class' if table.has_classes else 'position of the labels'}, got {len(names)}"
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(
-            f"two attributes of the name {twice[0]!r}", expected="a name each", fix="rename one"
-        )
+        raise ConfigError(f"two attributes have the name {twice[0]!r}")
     return names
 
 
 def _names_of_set(path: str, table: LabelTable) -> list[str]:
-    """Return the names that a set gives its attributes or classes, else numbers."""
+    """Return the names of attributes or classes in the files of a set, else numbers."""
     source = open_source(path)
     content = source.read_json(LABELS_NAME)
     names = content.get("attributes") if isinstance(content, dict) else None
@@ -234,7 +232,7 @@ def _names_of_set(path: str, table: LabelTable) -> list[str]:
 
 
 def _choose(wanted: str, indices: Sequence[int], names: Sequence[str]) -> list[int]:
-    """Return the indices that a text of names, indices and ranges means, each once, in order."""
+    """Return the sorted indices for a text of names, indices and ranges."""
     by_name = {names[index]: index for index in indices}
     chosen: set[int] = set()
     for word in filter(None, (word.strip() for word in wanted.split(","))):
@@ -256,7 +254,5 @@ def _choose(wanted: str, indices: Sequence[int], names: Sequence[str]) -> list[i
 
 def _unknown(word: str, indices: Sequence[int], names: Sequence[str]) -> ConfigError:
     known = [f"{index} {names[index]}" for index in indices]
-    shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-    return ConfigError(
-        f"--attributes {word}", expected=f"out of {shown}", fix="check names and numbers"
-    )
+    listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    return ConfigError(f"--attributes {word}: there is no such attribute; there are {listed}")

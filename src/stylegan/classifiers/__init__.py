@@ -1,0 +1,1 @@
+"""Training of attribute classifiers, for the metric of linear separability."""
