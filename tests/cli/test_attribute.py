@@ -127,7 +127,7 @@ def test_a_stopped_calibration_goes_on(network, reals, tmp_path, monkeypatch):
     from stylegan.latent.project import Projector
     from stylegan.latent.projection_folder import ProjectionFolder
 
-    options = {"network": network, "calibrate": True, "data": reals, "num": 5}
+    options = {"network": network, "calibrate": True, "data": reals, "num": 5, "steps": 10}
     files = {name: tmp_path / f"{name}.json" for name in ("whole", "stopped")}
     run(**options, out=tmp_path / "whole", calibration=files["whole"])
     finish = ProjectionFolder.finish

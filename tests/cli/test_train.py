@@ -309,7 +309,10 @@ def test_bad_images_fail_only_when_asked(line, image_folder, tmp_path, capsys):
     assert "broken.png" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_signals_save_and_set_the_exit_status(line, tmp_path, number, status):
     line[line.index("0.016")] = "1000"
     process = subprocess.Popen(
