@@ -10,18 +10,20 @@ if TYPE_CHECKING:
     from stylegan.models.io import save
     from stylegan.models.registry import create
     from stylegan.progress import ProgressBar
-    from stylegan.workflows import generate
+    from stylegan.workflows import analyze, generate
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
     from stylegan.workflows.data import check, info, prepare, shard
     from stylegan.workflows.evaluate import compare, evaluate, watch
     from stylegan.workflows.project import project
+    from stylegan.workflows.report import report
     from stylegan.workflows.train import train
     from stylegan.workflows.train_classifier import train_classifier
 
 __version__ = "0.1.0"
 __all__ = [
     "ProgressBar",
+    "analyze",
     "bench",
     "check",
     "compare",
@@ -34,6 +36,7 @@ __all__ = [
     "load_networks",
     "prepare",
     "project",
+    "report",
     "save",
     "shard",
     "train",
@@ -43,6 +46,7 @@ __all__ = [
 
 _HOMES = {
     "ProgressBar": "stylegan.progress",
+    "analyze": "stylegan.workflows",
     "bench": "stylegan.workflows.bench",
     "check": "stylegan.workflows.data",
     "compare": "stylegan.workflows.evaluate",
@@ -55,6 +59,7 @@ _HOMES = {
     "load_networks": "stylegan.interop.load",
     "prepare": "stylegan.workflows.data",
     "project": "stylegan.workflows.project",
+    "report": "stylegan.workflows.report",
     "save": "stylegan.models.io",
     "shard": "stylegan.workflows.data",
     "train": "stylegan.workflows.train",

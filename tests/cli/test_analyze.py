@@ -159,12 +159,12 @@ def test_every_figure_of_a_large_network(preset, tmp_path):
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        ("droplets", {"num": 0}, "--num 0"),
-        ("phase", {"frames": 1}, "--frames 1"),
-        ("noise", {"realizations": 1}, "--realizations 1"),
+        ("droplets", {"num": 0}, "--num must be 1"),
+        ("phase", {"frames": 1}, "--frames must be 2"),
+        ("noise", {"realizations": 1}, "--realizations must be 2"),
         ("usage", {"psi": "nan"}, "psi must be a finite number, got nan"),
         ("spectra", {"class": 3}, "--class 3"),
-        ("path-length", {"perceptual": "discriminator"}, "of path lengths"),
+        ("path-length", {"perceptual": "discriminator"}, "path lengths"),
     ],
 )
 def test_a_mistake_is_told(network, tmp_path, command, options, message):
@@ -173,12 +173,34 @@ def test_a_mistake_is_told(network, tmp_path, command, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_matplotlib_curves_are_left_out(network, tmp_path, capsys, monkeypatch):
+def test_without_matplotlib_curves_are_left_out(network, tmp_path, caplog, monkeypatch):
     def missing(what):
         raise ConfigError(what, expected="it", fix="pip install 'stylegan[plot]'")
 
-    monkeypatch.setattr("stylegan.cli.analyze.import_matplotlib", missing)
+    monkeypatch.setattr("stylegan.plotting.import_matplotlib", missing)
     run("spectra", network, num=2, out=tmp_path)
     assert not (tmp_path / "spectra-radial.png").exists()
     assert (tmp_path / "spectra.json").exists()
-    assert "stylegan[plot]" in capsys.readouterr().out
+    assert "spectra-radial.png is not drawn" in caplog.text
+    assert "stylegan[plot]" in caplog.text
+
+
+def test_python_takes_loaded_networks_and_writes_no_file(network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generator, reports = stylegan.load(network), []
+    by_path = stylegan.analyze.droplets([network], num=3, device="cpu")
+    loaded = stylegan.analyze.droplets(
+        [generator, generator], num=3, progress=lambda *report: reports.append(report)
+    )
+    scores = by_path.numbers[network]["layers"]
+    assert loaded.numbers["network (1)"]["layers"] == scores
+    assert loaded.numbers["network (2)"]["layers"] == scores
+    assert reports[0] == ("images of network (1)", 3, 3)
+    assert loaded.record["networks"]["network (1)"]["path"] is None
+    assert "<iframe" in loaded._repr_html_()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_network_is_an_error():
+    with pytest.raises(ConfigError, match="no --network"):
+        stylegan.analyze.droplets([])

@@ -155,6 +155,7 @@ def test_an_unknown_option_is_wrong_usage(capsys):
         (str | Sequence[int], str),
         (Sequence[str], Sequence[str]),
         (tuple[Path, ...], tuple[Path, ...]),
+        (Sequence[str | torch.Tensor] | torch.Tensor, Sequence[str]),
         (Sequence[torch.Tensor], None),
         (torch.Tensor | None, None),
         (Progress | None, None),

@@ -295,8 +295,11 @@ def offline(*_, **__):
 def test_weights_that_cannot_be_had_are_told_of_before_data_is_read(capsys, network):
     start_s = time.monotonic()
     words = ["--network", network, "--data", "no-such-folder", "--metrics", "fid50k_full"]
-    complaint = refused(capsys, *words)
-    assert "pt_inception-2015-12-05-6726825d.pth" in complaint
+    status, _, messages = run(capsys, *words)
+    announced, complaint = messages.splitlines()
+    assert status == 1
+    assert announced.startswith("downloading https://")
+    assert "pt_inception-2015-12-05-6726825d.pth is not there" in complaint
     assert time.monotonic() - start_s < 5
 
 

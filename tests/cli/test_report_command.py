@@ -7,11 +7,11 @@ import torch
 
 import stylegan
 from stylegan import images
-from stylegan.cli import report
 from stylegan.cli.report import main
 from stylegan.errors import ConfigError
 from stylegan.models import io
 from stylegan.models.base import Networks
+from stylegan.workflows import report
 
 SECTIONS = [
     "Network", "Samples", "Truncation", "Style mixing", "Interpolation", "Noise", "Directions",
@@ -97,13 +97,30 @@ def test_a_figure_that_fails_costs_no_other(tmp_path, monkeypatch, caplog):
     def fails(*arguments, **options):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("stylegan.cli.figures.analyze_droplets", fails)
+    monkeypatch.setattr("stylegan.workflows.figures.analyze_droplets", fails)
     network = save(tmp_path / "n", "stylegan2-e")
     run(network, out=tmp_path / "page.html")
     found, _ = sections(tmp_path / "page.html")
     assert "Failed: out of memory" in found["Droplets"]
     assert "data:image/png" in found["Details that stick to pixels"]
     assert "Droplets failed (out of memory)" in caplog.text
+
+
+def test_python_takes_a_loaded_network_and_may_write_no_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generator = stylegan.create("stylegan2-e", 16, channel_base=64, channel_max=8).generator_ema
+    done = []
+    result = stylegan.report(
+        generator,
+        out=None,
+        num=8,
+        perceptual="discriminator",
+        progress=lambda *report: done.append(report),
+    )
+    assert [section.title for section in result.sections] == SECTIONS
+    assert done[-1] == ("sections", 15, 15)
+    assert "<iframe" in result._repr_html_()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -121,9 +138,9 @@ def test_large_pictures_are_reduced(tmp_path):
     ("options", "message"),
     [
         ({"out": "page.txt"}, "ends in .html"),
-        ({"num": 7}, "--num 7"),
-        ({"projections": -1}, "--projections -1"),
-        ({"steps": 0}, "--steps 0"),
+        ({"num": 7}, "--num must be 8"),
+        ({"projections": -1}, "--projections must be 0"),
+        ({"steps": 0}, "--steps must be 1"),
     ],
 )
 def test_a_mistake_is_told(tmp_path, options, message):

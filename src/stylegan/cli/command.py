@@ -218,6 +218,6 @@ def command_line_type(hint: Any) -> Any:
     if origin is Literal or hint in _PLAIN:
         return hint
     if origin in (tuple, list, Sequence):
-        items = [each for each in inner if each is not Ellipsis]
-        return hint if all(command_line_type(each) is not None for each in items) else None
+        items = [each if each is Ellipsis else command_line_type(each) for each in inner]
+        return None if None in items else origin[tuple(items)]
     return None

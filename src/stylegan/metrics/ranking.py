@@ -1,4 +1,4 @@
-"""Images sorted by their path length: short ones look better than long ones, as a rule."""
+"""Images sorted by path length; those with short paths tend to look better."""
 
 import io
 from pathlib import Path
@@ -22,10 +22,10 @@ COLUMNS = 8
 def save_ranking(
     folder: Path, result: Result, protocol: PathLengthProtocol, target: NetworkTarget
 ) -> list[Path]:
-    """Write the values of all pairs, and sheets of the images with the least and the greatest.
+    """Write the values of all pairs, and grids of the images with the least and the greatest.
 
     METRIC.npz has `values` in the order in which pairs were drawn, and `order`, which sorts them.
-    The sheets METRIC-shortest.png and METRIC-longest.png begin with the extreme ones.
+    The grids METRIC-shortest.png and METRIC-longest.png begin with the extreme values.
 
     Returns:
         The files.
@@ -37,13 +37,13 @@ def save_ranking(
     np.savez(buffer, values=values.numpy(), order=values.argsort(stable=True).numpy())
     paths = [folder / f"{name}.npz"]
     write_atomic(paths[0], buffer.getvalue())
-    for which, sheet in ranking_sheets(result, protocol, target).items():
+    for which, grid in ranking_grids(result, protocol, target).items():
         paths.append(folder / f"{name}-{which}.png")
-        images.write(sheet, paths[-1])
+        images.write(grid, paths[-1])
     return paths
 
 
-def ranking_sheets(
+def ranking_grids(
     result: Result, protocol: PathLengthProtocol, target: NetworkTarget
 ) -> dict[str, Tensor]:
     """Draw the images with the shortest and with the longest paths, uint8 [C, H, W].
@@ -54,7 +54,7 @@ def ranking_sheets(
     assert values is not None
     order = values.argsort(stable=True)
     source = target.source(protocol.num_fake)
-    sheets = {}
+    grids = {}
     for which, places in (("shortest", order[:SHOWN]), ("longest", order.flip(0)[:SHOWN])):
         shown = []
         for place in places.tolist():
@@ -69,5 +69,5 @@ def ranking_sheets(
                 labels=source.draw(index).c,
             )
             shown.append(images.to_uint8(image))
-        sheets[which] = images.grid(torch.stack(shown), columns=COLUMNS)
-    return sheets
+        grids[which] = images.grid(torch.stack(shown), columns=COLUMNS)
+    return grids

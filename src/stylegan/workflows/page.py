@@ -11,11 +11,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import jinja2
 from PIL import Image
+from torch import Tensor
 
 from stylegan.files import write_atomic
+from stylegan.images import png_bytes
 
 ROW_WIDTH = 240
 """Width of a figure in a row, in pixels, below which the row is scrolled and not shrunk further."""
@@ -63,6 +66,11 @@ class Figure:
     data: bytes
     caption: str
     scale: int = 1
+
+    @classmethod
+    def of(cls, image: Tensor, *, caption: str, scale: int = 1) -> Self:
+        """Return a figure of an image, uint8 [C, H, W]."""
+        return cls(data=png_bytes(image), caption=caption, scale=scale)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,8 +1,9 @@
-"""The papers' analyses as numbers, pictures and curves, for `analyze` and `report`."""
+"""The papers' analyses of networks as numbers, pictures and curves."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,31 +31,33 @@ from stylegan.analysis.variation import (
     with_noise_of,
 )
 from stylegan.data.dataset import ImageDataset
-from stylegan.images import from_uint8, grid, png_bytes, to_uint8
+from stylegan.images import from_uint8, grid, to_uint8
 from stylegan.latent.render import map_latents
 from stylegan.latents import lerp
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
+from stylegan.progress import Progress
 from stylegan.rng import generator_for
-from stylegan.workflows.page import Block, Chart, Figure, Table
+from stylegan.workflows.page import Block, Chart, Figure, Section, Table, Text, frame
 
-PATH_FRAMES = 33  # of a path whose details are watched
-SCORED_SIDE = 256  # pixels, to which larger frames are reduced
-HEAT_TOP = 2 * THRESHOLD  # a magnitude that is shown in full brightness
-SHOWN_PIXELS = 256  # to which small pictures are enlarged on a page
-MARK = 3  # pixels from a spike to its mark
+PATH_FRAMES = 33  # frames of a path between two latents
+SCORED_SIDE = 256  # pixels; larger frames are reduced
+HEAT_TOP = 2 * THRESHOLD  # magnitude at full brightness
+MIN_SHOWN_SIDE = 256  # pixels; smaller pictures are enlarged on a page
+MARK = 3  # pixels from a peak to the box around it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A network and how its images are drawn.
+class Sampler:
+    """A network, and how its images are sampled.
 
     Attributes:
-        name: what to call it.
+        name: the network's name in results.
         generator: in eval mode, on its device.
-        label: [c_dim]; None where it takes none.
+        label: [c_dim]; None for an unconditional generator.
         psi: truncation.
-        seed: of the latents.
+        seed: seed of the latents.
+        progress: called after each batch of latents.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Drawing:
     label: Tensor | None = None
     psi: float = 1.0
     seed: int = 0
+    progress: Progress | None = None
 
     @property
     def side(self) -> int:
@@ -70,11 +74,11 @@ class Drawing:
 
     @property
     def batch(self) -> int:
-        """Images at once, such that the memory of features is about the same at any size."""
+        """Batch size: features take about the same memory at any resolution."""
         return max(1, min(32, 1024 // self.side))
 
     def styles(self, num: int, *, first: int = 0, purpose: str = "analysis") -> Tensor:
-        """Draw ws [num, num_ws, w_dim]; each depends on the seed and its number only."""
+        """Sample ws [num, num_ws, w_dim]; each depends only on the seed and its index."""
         rows = [
             torch.randn(
                 self.generator.z_dim, generator=generator_for(purpose, seed=self.seed, nimg=index)
@@ -84,12 +88,19 @@ class Drawing:
         return map_latents(self.generator, torch.stack(rows), c=self.label, psi=self.psi)
 
     def batches(self, num: int) -> Iterator[Tensor]:
-        """Yield ws of `num` images, a batch at a time."""
+        """Yield ws of `num` images in batches."""
         for start in range(0, num, self.batch):
-            yield self.styles(min(self.batch, num - start), first=start)
+            stop = min(start + self.batch, num)
+            yield self.styles(stop - start, first=start)
+            self.report("images", stop, num)
+
+    def report(self, what: str, completed: int, total: int) -> None:
+        """Report progress."""
+        if self.progress is not None:
+            self.progress(f"{what} of {self.name}", completed, total)
 
     def images(self, num: int) -> Iterator[Tensor]:
-        """Yield `num` images, a batch at a time: float [N, C, R, R], with random noise."""
+        """Yield `num` images in batches: float [N, C, R, R], with random noise."""
         for index, ws in enumerate(self.batches(num)):
             stream = generator_for("analysis noise", seed=self.seed, nimg=index)
             with torch.no_grad():
@@ -98,14 +109,16 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What one analysis found.
+    """The result of an analysis. A notebook shows its figures.
 
     Attributes:
-        name: of its files.
-        title: of its section.
-        numbers: as JSON has them.
-        blocks: pictures, curves and tables, by the names of their files.
-        summary: a line.
+        name: name of its files.
+        title: title of its section in a report.
+        numbers: the results as JSON-like values.
+        blocks: figures, charts and tables, by the names of their files.
+        summary: the results in one line.
+        record: what is written as JSON: the numbers with everything that they depend on.
+        folder: the folder of its files; None if none were written.
     """
 
     name: str
@@ -113,16 +126,25 @@ class Analysis:
     numbers: Mapping[str, Any]
     blocks: Mapping[str, Block]
     summary: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def __str__(self) -> str:
+        return self.summary
+
+    def _repr_html_(self) -> str:
+        blocks = [Text(text=self.summary), *self.blocks.values()]
+        return frame(self.title, sections=[Section(title=self.title, blocks=blocks)])
 
 
-def analyze_droplets(drawings: Sequence[Drawing], *, num: int, num_shown: int = 8) -> Analysis:
+def analyze_droplets(samplers: Sequence[Sampler], *, num: int, num_shown: int = 8) -> Analysis:
     """Look for droplets in each network; show the images that are most like it."""
-    found = {each.name: find_droplets(each.generator, each.batches(num)) for each in drawings}
+    found = {each.name: find_droplets(each.generator, each.batches(num)) for each in samplers}
     blocks: dict[str, Block] = {}
-    for index, (drawing, droplets) in enumerate(zip(drawings, found.values(), strict=True)):
-        suffix = f"-{index + 1}" if len(drawings) > 1 else ""
-        blocks[f"droplets{suffix}"] = _droplet_sheet(drawing, droplets, num, num_shown)
-        blocks[f"droplets-layers{suffix}"] = _droplet_table(drawing, droplets)
+    for index, (sampler, droplets) in enumerate(zip(samplers, found.values(), strict=True)):
+        suffix = f"-{index + 1}" if len(samplers) > 1 else ""
+        blocks[f"droplets{suffix}"] = _droplet_sheet(sampler, droplets, num, num_shown)
+        blocks[f"droplets-layers{suffix}"] = _droplet_table(sampler, droplets)
     summary = "; ".join(
         f"{name}: droplets in {each.share:.1%} of {each.num_images} images"
         for name, each in found.items()
@@ -143,25 +165,26 @@ def analyze_droplets(drawings: Sequence[Drawing], *, num: int, num_shown: int = 
 
 
 def analyze_phase(
-    drawings: Sequence[Drawing], *, num: int, num_frames: int = PATH_FRAMES
+    samplers: Sequence[Sampler], *, num: int, num_frames: int = PATH_FRAMES
 ) -> Analysis:
     """Score whether details stick to pixels along paths between random latents."""
     found: dict[str, Sticking] = {}
     blocks: dict[str, Block] = {}
-    for index, drawing in enumerate(drawings):
+    for index, sampler in enumerate(samplers):
         scores: list[float | None] = []
         kept: tuple[float, Tensor] | None = None
         for path in range(num):
-            frames = _path_frames(drawing, path, num_frames)
+            frames = _path_frames(sampler, path, num_frames)
             score = stick_score(from_uint8(frames))
             scores.append(score)
+            sampler.report("paths", path + 1, num)
             if score is not None and (kept is None or score > kept[0]):
                 kept = score, frames
-        found[drawing.name] = mean_sticking(scores)
+        found[sampler.name] = mean_sticking(scores)
         if kept is None:
             kept = math.nan, frames
-        suffix = f"-{index + 1}" if len(drawings) > 1 else ""
-        blocks[f"phase{suffix}"] = _phase_sheet(drawing, kept[1], kept[0])
+        suffix = f"-{index + 1}" if len(samplers) > 1 else ""
+        blocks[f"phase{suffix}"] = _phase_sheet(sampler, kept[1], kept[0])
     numbers = {name: asdict(each) for name, each in found.items()}
     rows = [
         [
@@ -189,17 +212,17 @@ def analyze_phase(
 
 
 def analyze_usage(
-    drawing: Drawing, *, num: int, history: Sequence[tuple[float, Drawing]] = ()
+    sampler: Sampler, *, num: int, history: Sequence[tuple[float, Sampler]] = ()
 ) -> Analysis:
     """Measure what each resolution adds, and over training where there are snapshots.
 
     Args:
-        drawing: the network.
+        sampler: the network.
         num: images.
         history: of a run: thousands of images shown, and the network then, oldest first.
     """
-    check_usage(drawing.generator, drawing.name)
-    now = resolution_usage(drawing.generator, drawing.batches(num))
+    check_usage(sampler.generator, sampler.name)
+    now = resolution_usage(sampler.generator, sampler.batches(num))
     rows = [
         [f"{side}x{side}", f"{now.deviations[side]:.4f}", f"{100 * share:.1f}"]
         for side, share in now.shares.items()
@@ -243,11 +266,11 @@ def analyze_usage(
     )
 
 
-def analyze_spectra(drawing: Drawing, *, num: int, reals: ImageDataset | None = None) -> Analysis:
+def analyze_spectra(sampler: Sampler, *, num: int, reals: ImageDataset | None = None) -> Analysis:
     """Compare the mean power spectra of generated and of real images."""
-    found = {"generated": mean_spectrum(drawing.images(num))}
+    found = {"generated": mean_spectrum(sampler.images(num))}
     if reals is not None:
-        found["real"] = mean_spectrum(_real_batches(reals, num, drawing.batch))
+        found["real"] = mean_spectrum(_real_batches(reals, num, sampler.batch))
     series = {
         name: [
             (float(frequency), 10 * math.log10(max(power, 1e-12)))
@@ -284,14 +307,14 @@ def analyze_spectra(drawing: Drawing, *, num: int, reals: ImageDataset | None = 
     )
 
 
-def analyze_noise(drawing: Drawing, *, num: int, num_realizations: int = 100) -> Analysis:
+def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) -> Analysis:
     """Show what noise does, in all, no, fine and coarse layers."""
-    generator, side = drawing.generator, drawing.generator.img_resolution
+    generator, side = sampler.generator, sampler.generator.img_resolution
     layers_of(generator, "all")
     cells: list[Tensor] = []
     deviations: dict[str, list[float]] = {group: [] for group in GROUPS}
     for index in range(num):
-        ws = drawing.styles(1, first=index)
+        ws = sampler.styles(1, first=index)
         cells += [to_uint8(with_noise_of(generator, ws, group)).cpu()[0] for group in GROUPS]
         deviations["none"].append(0.0)
         for group in GROUPS:
@@ -302,14 +325,15 @@ def analyze_noise(drawing: Drawing, *, num: int, num_realizations: int = 100) ->
                 ws,
                 num=num_realizations,
                 group=group,
-                seed=drawing.seed,
-                batch=drawing.batch,
+                seed=sampler.seed,
+                batch=sampler.batch,
             )
             deviations[group].append(found.deviation.mean().item())
             if group == "all":
                 shown = (DISPLAY_GAIN * 255 * found.deviation).clamp(0, 255).to(torch.uint8)
                 heat = shown[None].expand(cells[-1].shape[0], -1, -1)
         cells.append(heat)
+        sampler.report("images", index + 1, num)
     means = {group: sum(each) / len(each) for group, each in deviations.items()}
     border = fine_from(side)
     rows = [
@@ -327,8 +351,8 @@ def analyze_noise(drawing: Drawing, *, num: int, num_realizations: int = 100) ->
             "layers": {group: layers_of(generator, group) for group in GROUPS},
         },
         blocks={
-            "noise": Figure(
-                data=png_bytes(sheet),
+            "noise": Figure.of(
+                sheet,
                 caption="From left to right: noise in all layers, in none, in the fine ones "
                 f"(from {border}x{border}), in the coarse ones; and the deviation over "
                 f"{num_realizations} realizations, times {DISPLAY_GAIN}.",
@@ -345,14 +369,14 @@ def analyze_noise(drawing: Drawing, *, num: int, num_realizations: int = 100) ->
     )
 
 
-def _droplet_sheet(drawing: Drawing, droplets: Droplets, num: int, num_shown: int) -> Figure:
+def _droplet_sheet(sampler: Sampler, droplets: Droplets, num: int, num_shown: int) -> Figure:
     """Show images above what the layer in which spikes are highest shows of them, peaks marked."""
     layer = max(droplets.layers, key=lambda each: (each.share, each.median_score)).layer
     ranked = [index for index, place in enumerate(droplets.places) if place is not None]
     ranked += [index for index in range(num) if index not in ranked]
     columns: list[Tensor] = []
     for index in ranked[:num_shown]:
-        pictures, spikes = magnitude_maps(drawing.generator, drawing.styles(1, first=index), layer)
+        pictures, spikes = magnitude_maps(sampler.generator, sampler.styles(1, first=index), layer)
         picture = to_uint8(pictures).cpu()[0].expand(3, -1, -1)
         heat = _heat(spikes.magnitude[0] / spikes.magnitude[0].median() / HEAT_TOP)
         heat = F.interpolate(heat[None].float(), size=picture.shape[-2:])[0].to(torch.uint8)
@@ -361,15 +385,15 @@ def _droplet_sheet(drawing: Drawing, droplets: Droplets, num: int, num_shown: in
             heat = _marked(heat, share * heat.shape[-1])
         columns.append(torch.cat([picture, heat], dim=1))
     sheet = grid(torch.stack(columns), columns=len(columns), padding=2)
-    return Figure(
-        data=png_bytes(sheet),
-        caption=f"{drawing.name}: images, and below each the magnitude of its features in "
+    return Figure.of(
+        sheet,
+        caption=f"{sampler.name}: images, and below each the magnitude of its features in "
         f"{layer}, white at {HEAT_TOP:g} times the median; droplets are boxed.",
         scale=scale_of(sheet, columns=len(columns)),
     )
 
 
-def _droplet_table(drawing: Drawing, droplets: Droplets) -> Table:
+def _droplet_table(sampler: Sampler, droplets: Droplets) -> Table:
     return Table(
         header=["layer", "channels", "median score", "highest", "images with a droplet, %"],
         rows=[
@@ -384,26 +408,26 @@ def _droplet_table(drawing: Drawing, droplets: Droplets) -> Table:
             ]
             for each in droplets.layers
         ],
-        caption=f"{drawing.name}: peak of the features over their median; a droplet is a peak "
+        caption=f"{sampler.name}: peak of the features over their median; a droplet is a peak "
         f"above {THRESHOLD:g} that is compact, and shared by most channels.",
     )
 
 
-def _path_frames(drawing: Drawing, path: int, num_frames: int) -> Tensor:
+def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
     """Walk from one latent to another without noise: uint8 [T, C, R, R], R at most 256."""
-    ends = drawing.styles(2, first=2 * path, purpose="path")
+    ends = sampler.styles(2, first=2 * path, purpose="path")
     frames = []
     for index in range(num_frames):
         ws = lerp(ends[:1], ends[1:], index / (num_frames - 1))
         with torch.no_grad():
-            image = drawing.generator.synthesis(ws, noise_mode="none")
+            image = sampler.generator.synthesis(ws, noise_mode="none")
         if image.shape[-1] > SCORED_SIDE:
             image = F.avg_pool2d(image, image.shape[-1] // SCORED_SIDE)
         frames.append(to_uint8(image).cpu())
     return torch.cat(frames)
 
 
-def _phase_sheet(drawing: Drawing, frames: Tensor, score: float) -> Figure:
+def _phase_sheet(sampler: Sampler, frames: Tensor, score: float) -> Figure:
     """Show frames of a path above the strip of one of their rows."""
     picture, row = strip(frames)
     side = frames.shape[-1]
@@ -412,9 +436,9 @@ def _phase_sheet(drawing: Drawing, frames: Tensor, score: float) -> Figure:
     wide = F.interpolate(picture[None].float(), size=(2 * side, 6 * side))[0].to(torch.uint8)
     sheet = torch.cat([grid(shown, columns=6), wide], dim=1)
     told = "no path moves enough" if math.isnan(score) else f"sticking {score:.2f}"
-    return Figure(
-        data=png_bytes(sheet),
-        caption=f"{drawing.name}: a path through w ({told}), and below row {row} of all its "
+    return Figure.of(
+        sheet,
+        caption=f"{sampler.name}: a path through w ({told}), and below row {row} of all its "
         f"{len(frames)} frames from top to bottom. What sticks to pixels makes vertical lines.",
         scale=scale_of(sheet, columns=6),
     )
@@ -430,8 +454,8 @@ def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
         for each in maps
     ]
     sheet = grid(torch.stack(cells), columns=len(cells), padding=2)
-    return Figure(
-        data=png_bytes(sheet),
+    return Figure.of(
+        sheet,
         caption=f"Mean power of {' and '.join(found)} images, frequency zero in the middle; "
         f"black is {low:.0f} dB, white {high:.0f} dB.",
         scale=scale_of(sheet, columns=len(cells)),
@@ -473,4 +497,4 @@ def _marked(picture: Tensor, place: Tensor) -> Tensor:
 def scale_of(sheet: Tensor, *, columns: int) -> int:
     """Return by how much to enlarge a sheet on a page, so that its pictures can be seen."""
     side = sheet.shape[-1] / columns
-    return max(1, round(min(SHOWN_PIXELS / side, 900 / sheet.shape[-1], 4)))
+    return max(1, round(min(MIN_SHOWN_SIDE / side, 900 / sheet.shape[-1], 4)))
