@@ -1,38 +1,44 @@
 """Errors that a user can cause, each reported in one line."""
 
 from functools import partial
-from typing import TypeVar
+from typing import Self, TypeVar
 
 T = TypeVar("T")
 
 
 class StyleganError(Exception):
-    """A failure reported to the user in one line.
+    """A failure that is reported to the user in one line.
 
     Args:
-        found: what is wrong, with the name of the file or option.
-        expected: what is allowed, unless `found` says it.
+        message: what is wrong, with the name of the file or option and the value found.
+        expected: what is allowed, unless `message` says it.
         fix: what the user can do, as an imperative; only where it is not obvious.
     """
 
-    def __init__(self, found: str, *, expected: str | None = None, fix: str | None = None) -> None:
-        wanted = None if expected is None else f"expected {expected}"
-        super().__init__("; ".join(part for part in (found, wanted, fix) if part))
-        self.found = found
+    def __init__(
+        self, message: str, *, expected: str | None = None, fix: str | None = None
+    ) -> None:
+        expectation = None if expected is None else f"expected {expected}"
+        super().__init__("; ".join(part for part in (message, expectation, fix) if part))
+        self.message = message
         self.expected = expected
         self.fix = fix
 
     def __reduce__(self) -> tuple[object, ...]:
         """Support pickling, which worker processes of a data loader need."""
-        return partial(type(self), expected=self.expected, fix=self.fix), (self.found,)
+        return partial(type(self), expected=self.expected, fix=self.fix), (self.message,)
+
+    def at(self, place: str) -> Self:
+        """Return the same error, with the file or object that it is about in front."""
+        return type(self)(f"{place}: {self.message}", expected=self.expected, fix=self.fix)
 
 
 class ConfigError(StyleganError):
-    """An option has a value that cannot work, or a changed option would change a running run."""
+    """An option has a value that is not allowed, or differs from that of the run to continue."""
 
 
 class DataError(StyleganError):
-    """Images or labels cannot be used as they are."""
+    """Images or labels cannot be used."""
 
 
 class CheckpointError(StyleganError):
@@ -40,17 +46,17 @@ class CheckpointError(StyleganError):
 
 
 class WeightsError(StyleganError):
-    """A weight file cannot be read, or does not hold what it should."""
+    """A weight file cannot be read, or does not have the expected content."""
 
 
 class PeerError(StyleganError):
-    """This process stopped because another one did, which has told why."""
+    """This rank stopped because another one failed, which reports the reason."""
 
 
 class Stopped(BaseException):
-    """Raised in the midst of work that a signal ends.
+    """Raised by a signal to end work early.
 
-    No Exception, as KeyboardInterrupt is none: what handles errors is not to take it for one.
+    It is not an Exception, like KeyboardInterrupt, so that handlers of errors do not catch it.
     """
 
 
@@ -73,10 +79,10 @@ def check_fraction(name: str, value: float) -> None:
 
 
 def decided(value: T | None, name: str) -> T:
-    """Return the value of an option that may be left to a rule by None.
+    """Return the value of an option for which None means "decided by a rule".
 
     Raises:
-        ConfigError: if it is None, that is, no rule has decided it yet.
+        ConfigError: if it is still None.
     """
     if value is None:
         raise ConfigError(f"{name} must be decided first, by `training.configure.resolve`")

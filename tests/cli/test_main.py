@@ -28,10 +28,12 @@ def test_an_unknown_command_is_wrong_usage(capsys):
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help_with_an_example(name, capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        cli.main([name, "--help"])
-    assert exit_info.value.code == 0
-    assert f"stylegan {name}" in capsys.readouterr().out
+    try:
+        status = cli.main([name, "--help"])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 0
+    assert f"Example: stylegan {name}" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -72,11 +74,14 @@ def test_sigterm_cleans_up_and_exits_with_143(monkeypatch, capsys):
     ("error", "message"),
     [
         (OSError(28, "No space left on device", "out/a.png"), "out/a.png: No space left on device"),
-        (RuntimeError("CUDA out of memory. Tried to allocate"), "lower --batch, the widths"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate"),
+            "lower --batch, the number of channels",
+        ),
         (MemoryError(), "this machine has not enough memory"),
     ],
 )
-def test_a_full_disk_or_device_is_told_in_one_line(monkeypatch, capsys, error, message):
+def test_a_full_disk_or_device_is_reported_in_one_line(monkeypatch, capsys, error, message):
     def fail(arguments):
         raise error
 
@@ -85,10 +90,15 @@ def test_a_full_disk_or_device_is_told_in_one_line(monkeypatch, capsys, error, m
     assert message in capsys.readouterr().err
 
 
-def test_our_own_mistakes_keep_their_traceback(monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ConnectionResetError("a bug")])
+def test_an_unexpected_error_is_logged_with_its_traceback(monkeypatch, capsys, error):
     def fail(arguments):
-        raise RuntimeError("a bug")
+        raise error
 
     monkeypatch.setattr("stylegan.cli.data.main", fail)
-    with pytest.raises(RuntimeError, match="a bug"):
-        cli.main(["data"])
+    assert cli.main(["data"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "stylegan data: unexpected error, please report it"
+    assert lines[1] == "Traceback (most recent call last):"
+    assert "    raise error" in lines
+    assert lines[-1] == f"{type(error).__name__}: a bug"

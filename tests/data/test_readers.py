@@ -45,7 +45,7 @@ def test_a_damaged_member_of_a_zip_is_told_apart(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"some bytes", b"soma bytes"))
     with pytest.raises(DataError) as caught:
         open_source(path).read("a.png")
-    assert caught.value.found.startswith("truncated or damaged in the zip (Bad CRC-32")
+    assert caught.value.message.startswith("truncated or damaged in the zip (Bad CRC-32")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -140,7 +140,7 @@ def reason_of(data):
     with pytest.raises(DataError) as caught:
         decode(data)
     assert "\n" not in str(caught.value)
-    return caught.value.found
+    return caught.value.message
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff", "bmp"])

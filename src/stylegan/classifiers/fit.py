@@ -342,7 +342,8 @@ class _Training:
             saved = load_newest_checkpoint(self.unfinished)
         except CheckpointError as error:
             raise CheckpointError(
-                error.found, fix=f"remove {self.unfinished} to train this attribute from the start"
+                error.message,
+                fix=f"remove {self.unfinished} to train this attribute from the start",
             ) from error
         if saved is not None:
             self.check_made_with(saved.get("made_with"), self.unfinished)

@@ -108,7 +108,8 @@ def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog
     rows = [f"  {name:{width}}  {summary(commands[name])}\n" for name in commands]
     usage = f"usage: {prog} COMMAND ...   (`{prog} COMMAND --help` explains one)\n\n"
     if name in ("-h", "--help"):
-        sys.stdout.write(usage + "".join(rows))
+        example = next(iter(commands.values())).example
+        sys.stdout.write(f"{usage}{''.join(rows)}\nExample: {example}\n")
         return 0
     problem = f"{prog}: no command {name!r}\n" if name else ""
     sys.stderr.write(problem + usage + "".join(rows))

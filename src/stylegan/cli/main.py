@@ -1,5 +1,6 @@
-"""The command table, exit codes, and the one place that turns our errors into one line."""
+"""The table of commands, exit statuses, and the reporting of errors."""
 
+import errno
 import importlib
 import logging
 import signal
@@ -12,28 +13,31 @@ from typing import Any
 import stylegan
 from stylegan.errors import PeerError, StyleganError
 
+logger = logging.getLogger(__name__)
+
 COMMANDS = {
-    "data": ("stylegan.cli.data", "make, check and describe image sets"),
-    "train": ("stylegan.cli.train", "start a run, and with the same line go on with it"),
-    "train-classifier": ("stylegan.cli.train_classifier", "fit attribute classifiers to labels"),
-    "evaluate": ("stylegan.cli.evaluate", "measure networks and images by the papers' metrics"),
-    "generate": ("stylegan.cli.generate", "make images, mixing sheets and videos"),
-    "directions": ("stylegan.cli.directions", "find and apply directions of change in w"),
-    "project": ("stylegan.cli.project", "find the latents of pictures"),
-    "attribute": ("stylegan.cli.attribute", "say which network made an image, if any"),
-    "analyze": ("stylegan.cli.analyze", "see in a network what the papers saw in theirs"),
-    "report": ("stylegan.cli.report", "show all that can be seen of a network on one page"),
-    "convert": ("stylegan.cli.convert", "turn weight files of other programs into ours, and back"),
-    "bench": ("stylegan.cli.bench", "measure how fast this machine samples and trains"),
-    "demo": ("stylegan.cli.demo", "train a small network for minutes and show what came of it"),
+    "data": ("stylegan.cli.data", "prepare, check, describe and shard image sets"),
+    "train": ("stylegan.cli.train", "train a generator, or continue a run"),
+    "train-classifier": ("stylegan.cli.train_classifier", "train attribute classifiers"),
+    "evaluate": ("stylegan.cli.evaluate", "compute the papers' metrics"),
+    "generate": ("stylegan.cli.generate", "generate images, style mixing grids and videos"),
+    "directions": ("stylegan.cli.directions", "find and apply directions in latent space"),
+    "project": ("stylegan.cli.project", "find latents that reproduce given images"),
+    "attribute": ("stylegan.cli.attribute", "decide whether a network generated an image"),
+    "analyze": ("stylegan.cli.analyze", "run the papers' analyses on a network"),
+    "report": ("stylegan.cli.report", "write one page with all results for a network"),
+    "convert": ("stylegan.cli.convert", "convert weight files from and to other formats"),
+    "bench": ("stylegan.cli.bench", "measure the speed of sampling and training"),
+    "demo": ("stylegan.cli.demo", "train a small network for a few minutes"),
 }
-"""Each command's module, imported when it is run; its `main` takes the arguments after it."""
+"""Each command's module, imported when it is run, and one line of help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
 
-    0: done. 1: a failure, told in one line. 2: wrong usage. 130: interrupted, 143: terminated.
+    0: done. 1: an error, reported in one line if a user can cause it, else with its traceback.
+    2: wrong usage. 130: interrupted. 143: terminated.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["--version"]:
@@ -50,45 +54,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = _on_sigterm(_terminate)
     try:
         status: int = importlib.import_module(COMMANDS[name][0]).main(rest)
-    except PeerError as error:
-        sys.stderr.write(f"stylegan {name}: stopped with the others; {error.found}\n")
-        return 1
-    except StyleganError as error:
-        sys.stderr.write(f"stylegan {name}: {' '.join(str(error).split())}\n")
-        return 1
+        return status
     except KeyboardInterrupt:
         sys.stderr.write(f"stylegan {name}: interrupted\n")
         return 130
     except _TerminatedError:
         sys.stderr.write(f"stylegan {name}: terminated\n")
         return 143
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         return 1
-    except OSError as error:  # the disk is full, a folder is not writable
-        where = "" if error.filename is None else f"{error.filename}: "
-        sys.stderr.write(f"stylegan {name}: {where}{error.strerror or error}\n")
-        return 1
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "not enough memory" not in str(error):
-            raise
-        sys.stderr.write(
-            f"stylegan {name}: the device has not enough memory; expected room for the batch; "
-            "lower --batch, the widths or the resolution\n"
-        )
-        return 1
-    except MemoryError:
-        sys.stderr.write(
-            f"stylegan {name}: this machine has not enough memory; expected room for the data and "
-            "networks; close other programs, or use smaller ones\n"
-        )
+    except Exception as error:
+        message = _explain(error)
+        if message is None:
+            logger.exception("stylegan %s: unexpected error, please report it", name)
+        else:
+            sys.stderr.write(f"stylegan {name}: {message}\n")
         return 1
     finally:
         _on_sigterm(before)
-    return status
+
+
+def _explain(error: Exception) -> str | None:
+    """Return one line for an error that a user can cause; None for all others."""
+    match error:
+        case PeerError():
+            return f"stopped, as another rank failed; {error.message}"
+        case StyleganError():
+            return " ".join(str(error).split())
+        case OSError(filename=name) if name is not None:  # such as a folder that is not writable
+            return f"{name}: {error.strerror or error}"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return str(error.strerror)
+        case MemoryError():
+            return "this machine has not enough memory; close other programs, or use less data"
+        case RuntimeError() if "out of memory" in str(error) or "enough memory" in str(error):
+            return (
+                "the device has not enough memory; lower --batch, the number of channels or the "
+                "resolution"
+            )
+    return None
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM, raised like Ctrl-C so that what is half done is cleaned up."""
+    """Raised on SIGTERM, so that unfinished work is cleaned up as on Ctrl-C."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -112,7 +120,7 @@ def _usage() -> str:
 
 
 class _StandardError(logging.Handler):
-    """Writes to standard error as it is at that moment: a live line may have replaced it."""
+    """Write to the present sys.stderr, which a live progress display may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""

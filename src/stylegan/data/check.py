@@ -103,7 +103,7 @@ def _examine_one(source: AbstractSource, name: str) -> Entry:
         num_bytes, crc32 = len(data), zlib.crc32(data)
         decoded = decode(data)
     except DataError as error:
-        return Entry(name=name, num_bytes=num_bytes, crc32=crc32, reason=error.found)
+        return Entry(name=name, num_bytes=num_bytes, crc32=crc32, reason=error.message)
     return Entry(
         name=name,
         num_bytes=num_bytes,

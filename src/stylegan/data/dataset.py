@@ -255,8 +255,7 @@ class ImageDataset(Dataset[Tensor]):
                     fix="leave the set alone while it is used",
                 )
         except DataError as error:
-            found = f"{name} in {self._source.path}: {error.found}"
-            raise DataError(found, expected=error.expected, fix=error.fix) from error
+            raise error.at(f"{name} in {self._source.path}") from error
         pixels = images.from_pil(image if image.mode == self._mode else image.convert(self._mode))
         return reduce(pixels, self._side // self._resolution)
 

@@ -193,7 +193,7 @@ class _Failure:
     """A DataError on its way out of a worker; torch would lose its type and wrap a traceback."""
 
     def __init__(self, error: DataError) -> None:
-        self.found, self.expected, self.fix = error.found, error.expected, error.fix
+        self.found, self.expected, self.fix = error.message, error.expected, error.fix
 
     def as_error(self) -> DataError:
         return DataError(self.found, expected=self.expected, fix=self.fix)

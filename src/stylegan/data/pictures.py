@@ -76,5 +76,4 @@ class Pictures:
         try:
             return images.from_pil(decode(self._source.read(name)).image)
         except DataError as error:
-            found = f"{name} in {self.path}: {error.found}"
-            raise DataError(found, expected=error.expected, fix=error.fix) from error
+            raise error.at(f"{name} in {self.path}") from error

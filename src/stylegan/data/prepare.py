@@ -177,7 +177,7 @@ def prepare(
         try:
             return _convert(opened.read(name), options=options, mode=mode)
         except DataError as error:
-            return error.found
+            return error.message
 
     records: list[dict[str, object]] = []
     new_labels: list[tuple[str, Label]] = []

@@ -254,7 +254,7 @@ def _decoded(sample: _Sample, index: Index) -> Tensor:
     try:
         pixels = images.from_pil(decode(sample.png).image)
     except DataError as error:
-        raise DataError(f"{sample.name}: {error}") from error
+        raise error.at(sample.name) from error
     shape = [index.num_channels, index.resolution, index.resolution]
     if list(pixels.shape) != shape:
         raise DataError(

@@ -88,7 +88,7 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
             else:
                 build = partial(Generator, _generator_config(module, place))
         except ConfigError as error:
-            raise refusal(f"{place}: {error.found}", error.expected) from error
+            raise refusal(f"{place}: {error.message}", error.expected) from error
         setattr(networks, OURS[key], fill(build, tensors, origin=place))
     return networks
 

@@ -72,7 +72,7 @@ def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Network
                 continue
             generator = _generator(tensors, file, place)
         except ConfigError as error:
-            raise refusal(f"{place}: {error.found}", error.expected) from error
+            raise refusal(f"{place}: {error.message}", error.expected) from error
         setattr(networks, name, generator)
     return networks
 

@@ -98,7 +98,7 @@ def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
                 tensors = names.read(network.variables, origin=place)
                 built = fill(partial(Generator, config), tensors, origin=place)
         except ConfigError as error:
-            raise refusal(f"{place}: {error.found}", error.expected) from error
+            raise refusal(f"{place}: {error.message}", error.expected) from error
         if built.is_growing:
             built.lod = _lod(network.variables, built.img_resolution, place)
         setattr(networks, OURS[key], built)

@@ -85,9 +85,9 @@ def read_targets(
             except DataError as error:
                 if path.suffix.lower() in image_extensions():
                     raise DataError(
-                        f"{name}: {error.found}", expected=error.expected, fix=error.fix
+                        f"{name}: {error.message}", expected=error.expected, fix=error.fix
                     ) from error
-                logger.warning("skipped %s: %s", name, error.found)
+                logger.warning("skipped %s: %s", name, error.message)
                 continue
             targets.append(
                 Target(

@@ -115,7 +115,7 @@ def locate(
         if place.exists():  # in the cache, with another checksum
             raise
         raise WeightsError(
-            f"{place} is not there, and {error.found}",
+            f"{place} is not there, and {error.message}",
             expected=error.expected,
             fix=f"download it from {file.url} elsewhere and put it there, or into a folder for "
             "--weights-dir; efficientnet-lite0 needs no download",

@@ -94,7 +94,7 @@ def load_perceptual(
     except WeightsError as error:
         fixes = [error.fix, "--perceptual discriminator needs no other file"]
         raise WeightsError(
-            error.found, expected=error.expected, fix="; ".join(filter(None, fixes))
+            error.message, expected=error.expected, fix="; ".join(filter(None, fixes))
         ) from error
 
 
