@@ -30,7 +30,7 @@ import stylegan
 from stylegan import images
 from stylegan.latent.attribution import Calibration, histogram_edges, roc_curve
 from stylegan.latent.seeds import latents_from_seeds
-from stylegan.plotting import OWN, REAL, import_matplotlib
+from stylegan.plotting import GENERATED, REAL, import_matplotlib
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "demo" / "emoji64.zip"
@@ -75,12 +75,12 @@ def calibrate(folder, name):
         out = ["--out", place.parent, "--calibration", place]
         command("attribute", "--calibrate", *where, *out, *PERCEPTUAL)
     found = Calibration.from_json(json.loads(place.read_text()))
-    fitted = Calibration(own=found.own[::2], real=found.real[::2], facts={})
-    own, real = found.own[1::2], found.real[1::2]
+    fitted = Calibration(generated=found.generated[::2], real=found.real[::2], facts={})
+    own, real = found.generated[1::2], found.real[1::2]
     right = [fitted.probability(value) > 0.5 for value in own]
     right += [fitted.probability(value) < 0.5 for value in real]
     return found, {
-        "own": {"median": statistics.median(found.own), "largest": max(found.own)},
+        "own": {"median": statistics.median(found.generated), "largest": max(found.generated)},
         "real": {"median": statistics.median(found.real), "smallest": min(found.real)},
         "area_under_curve": found.area,
         "area_error": found.area_error,
@@ -161,19 +161,19 @@ def draw(found, folder):
 
     figure, rows = pyplot.subplots(2, 2, figsize=(8, 5.6), dpi=90, layout="constrained")
     edges = histogram_edges(
-        [value for each in found.values() for value in each.own],
+        [value for each in found.values() for value in each.generated],
         [value for each in found.values() for value in each.real],
     )
     for (name, each), top, bottom in zip(found.items(), rows[0], rows[1], strict=True):
-        for values, label, color in ((each.own, "own", OWN), (each.real, "real", REAL)):
+        for values, label, color in ((each.generated, "own", GENERATED), (each.real, "real", REAL)):
             top.hist(values, edges, alpha=0.7, color=color, label=f"{len(values)} {label}")
         top.set_xscale("log")
         top.set_title(NETWORKS[name], fontsize="medium")
         top.set_xlabel("distance after projection")
         top.set_ylabel("images")
         top.legend(frameon=False, fontsize="small")
-        false, true = roc_curve(each.own, each.real)
-        bottom.plot(false, true, color=OWN, drawstyle="steps-post")
+        false, true = roc_curve(each.generated, each.real)
+        bottom.plot(false, true, color=GENERATED, drawstyle="steps-post")
         bottom.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle="--")
         bottom.set_xlabel("real images taken for own")
         bottom.set_ylabel("own images found")

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1] / "src" / "stylegan"
 # Bottom first; a row holds strangers, a module or a folder each.
 LAYERS = [
     ["errors"],
+    ["extras"],
     ["files"],
     ["rng", "progress", "plotting"],
     ["distributed", "download", "microbatch"],
@@ -192,6 +193,8 @@ FOLDERS = {
         "networks",
         "generate",
         "project",
+        "attribute",
+        "directions",
         "evaluate",
         "training_metrics",
         "initial",

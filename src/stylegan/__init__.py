@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stylegan.models.registry import create
     from stylegan.progress import ProgressBar
     from stylegan.workflows import analyze, generate
+    from stylegan.workflows.attribute import attribute
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
     from stylegan.workflows.data import check, info, prepare, shard
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ProgressBar",
     "analyze",
+    "attribute",
     "bench",
     "check",
     "compare",
@@ -47,6 +49,7 @@ __all__ = [
 _HOMES = {
     "ProgressBar": "stylegan.progress",
     "analyze": "stylegan.workflows",
+    "attribute": "stylegan.workflows.attribute",
     "bench": "stylegan.workflows.bench",
     "check": "stylegan.workflows.data",
     "compare": "stylegan.workflows.evaluate",

@@ -1,4 +1,4 @@
-"""Curves and bars as PNG files, by matplotlib, which is an extra."""
+"""Plots as PNG files, by matplotlib of the extra [plot]."""
 
 import io
 from collections.abc import Callable
@@ -6,42 +6,34 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from stylegan.errors import ConfigError
+from stylegan.extras import import_extra
 from stylegan.files import write_atomic
 
 WIDTH, HEIGHT = 6.4, 4.0  # inches
 DPI = 110
-OWN, REAL = "#2a6fdb", "#d9822b"  # told apart by the color-blind, and in grey
+GENERATED, REAL = "#2a6fdb", "#d9822b"  # differ for the color-blind, and in grey
 
 
 def import_matplotlib(what: str) -> ModuleType:
     """Import matplotlib for drawing into files.
 
     Args:
-        what: is to be drawn, for the error.
+        what: name of the plot, for the error.
 
     Raises:
         ConfigError: if it is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ConfigError(
-            f"{what}: matplotlib is not installed",
-            expected="the extra [plot], which draws curves",
-            fix="pip install 'stylegan[plot]'",
-        ) from None
+    matplotlib = import_extra("matplotlib", extra="plot", purpose=what)
     matplotlib.use("Agg")
-    module: ModuleType = matplotlib
-    return module
+    return matplotlib
 
 
 def plot_bytes(draw: Callable[[Any], None], *, what: str, width: float = WIDTH) -> bytes:
-    """Draw on the axes of a new figure, and return it as PNG.
+    """Draw a figure, and return it as PNG.
 
     Args:
-        draw: takes matplotlib's `Axes`.
-        what: for the error, if matplotlib is missing.
+        draw: draws on matplotlib's `Axes`.
+        what: name of the plot, for the error if matplotlib is missing.
         width: in inches.
     """
     import_matplotlib(what)
@@ -60,5 +52,5 @@ def plot_bytes(draw: Callable[[Any], None], *, what: str, width: float = WIDTH) 
 
 
 def write_plot(draw: Callable[[Any], None], path: Path, *, what: str) -> None:
-    """Write a figure of `plot_bytes` as a PNG file, whole or not at all."""
+    """Write a figure of `plot_bytes` as a PNG file, atomically."""
     write_atomic(path, plot_bytes(draw, what=what))

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from stylegan import images
 from stylegan.cli.attribute import main
 from stylegan.errors import ConfigError, DataError
 from stylegan.images import to_uint8
-from stylegan.latent.attribution import own_image
+from stylegan.latent.attribution import Calibration, image_with_seeded_noise
 from stylegan.models import io
 
 STEPS = 30
@@ -97,7 +98,7 @@ def test_own_images_are_told_from_real_ones_and_from_those_of_another(
     calibrated, reals, tmp_path, capsys
 ):
     for index, network in enumerate(calibrated):
-        image, _ = own_image(stylegan.load(network), 5)
+        image, _ = image_with_seeded_noise(stylegan.load(network), 5)
         images.write(to_uint8(image)[0], tmp_path / "asked" / f"own{index}.png")
     capsys.readouterr()
     run(tmp_path / "asked", reals / "3.png", network=calibrated, out=tmp_path / "verdict")
@@ -115,7 +116,7 @@ def test_own_images_are_told_from_real_ones_and_from_those_of_another(
 
 def test_one_network_says_whether_it_made_an_image(calibrated, reals, tmp_path):
     network, _ = calibrated
-    image, _ = own_image(stylegan.load(network), 5)
+    image, _ = image_with_seeded_noise(stylegan.load(network), 5)
     images.write(to_uint8(image)[0], tmp_path / "own.png")
     run(tmp_path / "own.png", reals / "3.png", network=network, out=tmp_path / "verdict")
     rows = json.loads((tmp_path / "verdict" / "verdict.json").read_text())["images"]
@@ -156,7 +157,7 @@ def test_a_calibration_of_something_else_is_refused(network, other, calibrated, 
     with pytest.raises(DataError, match="another network"):
         run(reals / "1.png", network=other, calibration=place, out=tmp_path / "o")
     (tmp_path / "c.json").write_text("{}")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not a readable calibration"):
         run(reals / "1.png", network=network, calibration=tmp_path / "c.json", out=tmp_path / "o")
     with pytest.raises(DataError, match=r"no calibration at.*--calibrate --network"):
         run(reals / "1.png", network=network, calibration=tmp_path / "n.json", out=tmp_path / "o")
@@ -169,7 +170,7 @@ def test_a_picture_beyond_all_real_ones_is_warned_of(calibrated, tmp_path, caplo
     with caplog.at_level("WARNING", "stylegan"):
         run(tmp_path / "noise.png", network=calibrated[0], out=tmp_path / "o")
     row = json.loads((tmp_path / "o" / "verdict.json").read_text())["images"][0]
-    warned = "lies further than every real image" in caplog.text
+    warned = "larger distance than every real image" in caplog.text
     assert warned == row["networks"][0]["is_further_than_all_real"]
     assert row["made_by"] is None
 
@@ -177,11 +178,11 @@ def test_a_picture_beyond_all_real_ones_is_warned_of(calibrated, tmp_path, caplo
 @pytest.mark.parametrize(
     ("paths", "options", "message"),
     [
-        ([], {"calibrate": True}, "--calibrate without --data"),
-        (["x.png"], {"calibrate": True, "data": "d"}, "--calibrate with IMAGE"),
-        ([], {"calibrate": True, "data": "d", "num": 4}, "--num 4"),
-        (["x.png"], {"num": 9}, "without --calibrate"),
-        ([], {}, "no IMAGE"),
+        ([], {"calibrate": True}, "calibrate needs --data"),
+        (["x.png"], {"calibrate": True, "data": "d"}, "calibrate takes real images by --data"),
+        ([], {"calibrate": True, "data": "d", "num": 4}, "num must be 5 or more, got 4"),
+        (["x.png"], {"num": 9}, "options of --calibrate"),
+        ([], {}, "needs an image"),
         (["x.png"], {"batch": 0}, "batch must be 1 or more"),
         (["x.png"], {"steps": 0}, "num_steps must be more than 0"),
     ],
@@ -189,5 +190,38 @@ def test_a_picture_beyond_all_real_ones_is_warned_of(calibrated, tmp_path, caplo
 def test_a_mistake_is_told(network, tmp_path, paths, options, message):
     with pytest.raises(ConfigError, match=message):
         run(*paths, network=network, out=tmp_path / "o", **options)
-    with pytest.raises(ConfigError, match="1 --calibration for 2 networks"):
+    with pytest.raises(ConfigError, match="1 calibrations were given for 2 networks"):
         run("x.png", network=[network, network], calibration="c.json", out=tmp_path / "o")
+
+
+def test_python_attributes_without_files(calibrated, reals, tmp_path):
+    options = {"perceptual": "discriminator", "steps": STEPS, "device": "cpu"}
+    image, _ = image_with_seeded_noise(stylegan.load(calibrated[0]), 5)
+    result = stylegan.attribute(to_uint8(image), calibrated, **options)
+    assert result.folder is None
+    assert [image.made_by for image in result.images] == [calibrated[0]]
+    assert str(result).splitlines()[1].startswith("image0")
+    assert "made by" in result._repr_html_()
+    shown = result.picture().pixels
+    assert torch.equal(shown[:, :16, :16], to_uint8(image)[0])
+    assert torch.equal(shown[:, :16, 18:34], result.images[0].projections[0])
+    again = stylegan.attribute(to_uint8(image), calibrated, out=tmp_path, **options)
+    assert again.images[0].probabilities == pytest.approx(result.images[0].probabilities)
+
+
+def test_python_returns_the_calibration_that_it_stores(network, reals, tmp_path):
+    options = {"perceptual": "discriminator", "steps": 2, "num": 5, "device": "cpu"}
+    path = tmp_path / "c.json"
+    result = stylegan.attribute(
+        networks=network, calibrate=True, data=reals, calibrations=[path], **options
+    )
+    (stored,) = result.calibrations
+    assert stored.path == path
+    assert Calibration.from_json(json.loads(path.read_text())) == stored.calibration
+    assert str(result).startswith(f"{path}: 5 own and 5 real images; AUC ")
+
+
+def test_scikit_learn_is_missed_before_the_work(network, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ConfigError, match=r"sklearn is not installed; pip install .*\[metrics\]"):
+        run(tmp_path / "x.png", network=network, out=tmp_path / "o")

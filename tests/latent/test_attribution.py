@@ -13,7 +13,7 @@ from stylegan.latent.attribution import (
     area_under_curve,
     decide,
     histogram_edges,
-    own_image,
+    image_with_seeded_noise,
     roc_curve,
 )
 from stylegan.models.noise import noise_maps
@@ -24,7 +24,7 @@ def lognormal(num, mean, *, seed):
 
 
 def calibration(own, real):
-    return Calibration(own=own, real=real, facts={"network": {"sha256": "a"}})
+    return Calibration(generated=own, real=real, facts={"network": {"sha256": "a"}})
 
 
 def test_area_of_cases_counted_by_hand():
@@ -103,9 +103,9 @@ def test_threshold_lets_through_as_many_real_images_as_asked():
     assert found.threshold(1.0) == math.inf
 
 
-def test_what_lies_beyond_all_real_images_is_unlike():
+def test_what_lies_beyond_all_real_images_exceeds_real():
     found = calibration([0.1] * 5, [1.0, 2, 3, 4, 5])
-    assert [found.is_unlike(distance) for distance in (0.1, 5.0, 5.1)] == [False, False, True]
+    assert [found.exceeds_real(distance) for distance in (0.1, 5.0, 5.1)] == [False, False, True]
 
 
 def test_networks_are_weighed_against_each_other_and_against_none():
@@ -122,7 +122,7 @@ def test_networks_are_weighed_against_each_other_and_against_none():
 
 
 def test_own_images_draw_noise_after_z_from_the_same_stream(generator):
-    image, noise = own_image(generator, 7)
+    image, noise = image_with_seeded_noise(generator, 7)
     stream = np.random.RandomState(7)
     z = stream.randn(1, generator.z_dim)
     for layer, stored in noise_maps(generator).items():
@@ -130,12 +130,12 @@ def test_own_images_draw_noise_after_z_from_the_same_stream(generator):
     with_stored = generator(torch.from_numpy(z).float())
     assert image.shape == with_stored.shape
     assert not torch.allclose(image, with_stored)
-    assert torch.equal(image, own_image(generator, 7)[0])
+    assert torch.equal(image, image_with_seeded_noise(generator, 7)[0])
 
 
 def test_own_images_of_a_network_without_noise():
     network = stylegan.create("progan", 16, channel_base=64).generator.eval()
-    image, noise = own_image(network, 3)
+    image, noise = image_with_seeded_noise(network, 3)
     assert noise == {}
     assert image.shape == (1, 3, 16, 16)
 

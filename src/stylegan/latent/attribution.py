@@ -1,4 +1,4 @@
-"""Whether a network made an image: how near its projection comes, against what is known.
+"""Attribution: whether a network generated an image, by the distance after projection.
 
 Source: Karras et al. 2020 (StyleGAN2), section 5 and figure 9.
 """
@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,96 +15,94 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stylegan.errors import DataError
-from stylegan.latent.render import map_latents
+from stylegan.extras import import_extra
+from stylegan.latent.render import device_of, map_latents
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps, synthesize
 
 VERSION = 1
-FEWEST = 5  # of either side; with less there is no curve to speak of
-_SMALLEST = 1e-8  # distances below it are as good as 0
+MIN_IMAGES = 5  # of either kind
+_MIN_DISTANCE = 1e-8  # smaller distances count as this one, as a logarithm is taken
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Distances of a network's own images and of real ones after projection.
+    """Distances after projection of a network's own images and of real ones.
 
     Attributes:
-        own: of images that the network made.
-        real: of real images.
+        generated: distances of images that the network generated.
+        real: distances of real images.
         facts: what they depend on: network, distance, options, class, seed, data; JSON.
 
     Raises:
-        DataError: if a side has too few, or a distance is negative or not finite.
+        DataError: if there are fewer than `MIN_IMAGES` of either kind, or a distance is negative or
+            not finite.
     """
 
-    own: Sequence[float]
+    generated: Sequence[float]
     real: Sequence[float]
     facts: Mapping[str, object]
 
     def __post_init__(self) -> None:
-        for name, values in (("own", self.own), ("real", self.real)):
-            if len(values) < FEWEST:
+        for name, values in (("generated", self.generated), ("real", self.real)):
+            if len(values) < MIN_IMAGES:
                 raise DataError(
-                    f"{len(values)} distances of {name} images",
-                    expected=f"at least {FEWEST}",
-                    fix="calibrate with more images",
+                    f"a calibration needs at least {MIN_IMAGES} {name} images, got {len(values)}"
                 )
             if not all(math.isfinite(value) and value >= 0 for value in values):
-                raise DataError(
-                    f"a distance of {name} images that is negative or not finite",
-                    expected="distances",
-                    fix="calibrate again",
-                )
+                raise DataError(f"a distance of {name} images is negative or not finite")
 
     @property
     def area(self) -> float:
-        """Area under the ROC curve: how often an own image is nearer than a real one."""
-        return area_under_curve(self.own, self.real)
+        """Area under the ROC curve; see `area_under_curve`."""
+        return area_under_curve(self.generated, self.real)
 
     @property
     def area_error(self) -> float:
         """Standard error of the area; see `area_error`."""
-        return area_error(self.own, self.real)
+        return area_error(self.generated, self.real)
 
     @property
     def overlap(self) -> float:
-        """Common area of the two histograms, each of area 1: 0 apart, 1 alike."""
-        edges = histogram_edges(self.own, self.real)
-        own, real = (np.histogram(side, edges)[0] / len(side) for side in (self.own, self.real))
-        return float(np.minimum(own, real).sum())
+        """Common area of the two normalized histograms: 0 if disjoint, 1 if equal."""
+        edges = histogram_edges(self.generated, self.real)
+        generated, real = (
+            np.histogram(values, edges)[0] / len(values) for values in (self.generated, self.real)
+        )
+        return float(np.minimum(generated, real).sum())
 
     @cached_property
-    def _line(self) -> tuple[float, float]:
-        return _logistic_line(_logs(self.own), _logs(self.real))
+    def _regression(self) -> tuple[float, float]:
+        return _fit_logistic(_logs(self.generated), _logs(self.real))
 
     def probability(self, distance: float) -> float:
-        """Return the probability that the network made an image, both sides as likely before.
+        """Return the probability that the network generated an image, with equal priors.
 
-        A logistic regression on the logarithm of the distance, with Platt's targets, which keep
-        it from being certain after a few images that are apart, and each side weighing the same.
+        A logistic regression on the logarithm of the distance, in which both kinds have equal
+        weight. Platt's soft targets prevent certainty after a few images that are separable.
 
         Source: Platt 1999, "Probabilistic Outputs for Support Vector Machines", section 2.2.
         """
-        slope, offset = self._line
-        exponent = slope * math.log(max(distance, _SMALLEST)) + offset
+        slope, intercept = self._regression
+        exponent = slope * math.log(max(distance, _MIN_DISTANCE)) + intercept
         return 1 / (1 + math.exp(-max(-700.0, min(700.0, exponent))))
 
     def threshold(self, false_positive_rate: float) -> float:
-        """Return the distance below which at most such a share of the real images lies."""
+        """Return the distance below which at most this fraction of the real images lies."""
         ordered = sorted(self.real)
         index = math.floor(false_positive_rate * len(ordered) + 1e-9)
         return ordered[index] if index < len(ordered) else math.inf
 
-    def is_unlike(self, distance: float) -> bool:
-        """Tell whether an image lies further than all of the real ones."""
+    def exceeds_real(self, distance: float) -> bool:
+        """Return whether a distance is larger than that of every real image."""
         return distance > max(self.real)
 
     def to_json(self) -> dict[str, object]:
-        """Return what `from_json` reads."""
+        """Return JSON for `from_json`."""
         return {
             "version": VERSION,
             **self.facts,
-            "own": list(self.own),
+            "own": list(self.generated),
             "real": list(self.real),
             "area_under_curve": self.area,
             "area_error": self.area_error,
@@ -112,34 +111,32 @@ class Calibration:
 
     @classmethod
     def from_json(cls, content: object) -> "Calibration":
-        """Read what `to_json` gave.
+        """Read the JSON of `to_json`.
 
         Raises:
-            DataError: if it is none.
+            DataError: if it is something else.
         """
         match content:
-            case {"version": 1, "own": [*own], "real": [*real], **facts} if all(
-                isinstance(value, float | int) for value in [*own, *real]
+            case {"version": 1, "own": [*generated], "real": [*real], **others} if all(
+                isinstance(value, float | int) for value in [*generated, *real]
             ):
-                for derived in ("area_under_curve", "area_error", "overlap"):
-                    facts.pop(derived, None)
-                return cls(own=own, real=real, facts={str(k): v for k, v in facts.items()})
+                derived = ("area_under_curve", "area_error", "overlap")
+                facts = {str(key): value for key, value in others.items() if key not in derived}
+                return cls(generated=generated, real=real, facts=facts)
         raise DataError(
-            "no calibration",
-            expected=f"version {VERSION}, with distances of own and real images",
-            fix="calibrate again",
+            f"not a calibration of version {VERSION} with distances of own and real images"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Which of several networks made an image.
+    """Which of several networks generated an image.
 
     Attributes:
-        probabilities: of each network, in their order, that it made the image.
+        probabilities: that each network generated the image, in the networks' order.
         none: probability that none of them did.
-        best: index of the likeliest network; None where none is likelier than all of them.
-        is_certain: whether the likeliest case has more than 95 %.
+        best: index of the most likely network; None if "none of them" is more likely.
+        is_certain: whether the most likely case has more than 95 %.
     """
 
     probabilities: Sequence[float]
@@ -149,31 +146,32 @@ class Verdict:
 
 
 def decide(probabilities: Sequence[float]) -> Verdict:
-    """Weigh networks against each other and against none of them.
+    """Combine the probabilities of several networks.
 
-    Each case is as likely beforehand, and an image looks real to all networks but its own.
+    The cases "generated by network i" and "by none of them" have equal priors. An image is
+    assumed to look real to every network that did not generate it.
 
     Args:
-        probabilities: of each network against real images, by `Calibration.probability`.
+        probabilities: of each network alone, from `Calibration.probability`.
     """
     # log(1 - p) from p itself would be lost near 1
     odds = [p / max(1 - p, 1e-15) for p in probabilities]
     total = 1 + sum(odds)
-    shares = [each / total for each in odds]
-    cases = [*shares, 1 / total]
+    posterior = [value / total for value in odds]
+    cases = [*posterior, 1 / total]
     best = max(range(len(cases)), key=cases.__getitem__)
     return Verdict(
-        probabilities=shares,
+        probabilities=posterior,
         none=1 / total,
-        best=None if best == len(shares) else best,
+        best=None if best == len(posterior) else best,
         is_certain=cases[best] > 0.95,
     )
 
 
-def own_image(
+def image_with_seeded_noise(
     generator: AbstractGenerator, seed: int, *, c: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Make an image whose noise is drawn from its seed, too, as those of figure 9.
+    """Generate an image whose noise also depends on the seed, as for figure 9.
 
     Source: the official projector: `RandomState(seed)` gives z, then each layer's noise, in order
     of the layers.
@@ -181,13 +179,13 @@ def own_image(
     Args:
         generator: in eval mode.
         seed: in 0..2**32 - 1.
-        c: label, [c_dim]; None where the generator takes none.
+        c: label, [c_dim]; None for a generator without labels.
 
     Returns:
         The image [1, C, R, R], nominally in [-1, 1], and its noise by layer, [r, r].
     """
     stream = np.random.RandomState(seed)
-    device = next(generator.parameters()).device
+    device = device_of(generator)
     z = torch.from_numpy(stream.randn(1, generator.z_dim)).to(torch.float32)
     noise = {
         layer: torch.from_numpy(stream.randn(*stored.shape)).to(device, torch.float32)
@@ -197,90 +195,83 @@ def own_image(
         return synthesize(generator, map_latents(generator, z, c=c), noise=noise), noise
 
 
-def area_under_curve(own: Sequence[float], real: Sequence[float]) -> float:
-    """Return how often an own image's distance is below a real one's; ties count half.
+def area_under_curve(generated: Sequence[float], real: Sequence[float]) -> float:
+    """Return the area under the ROC curve.
 
-    Source: Mann and Whitney 1947; the area under the ROC curve, exactly.
+    It is the probability that a generated image has a smaller distance than a real one (Mann and
+    Whitney 1947); ties count half.
     """
-    return float(_wins(own, real).mean())
+    return float(_sklearn("metrics").roc_auc_score(*_samples(generated, real)))
 
 
-def area_error(own: Sequence[float], real: Sequence[float]) -> float:
-    """Return the standard error of the area; 0 where the sides are apart, which proves little.
+def area_error(generated: Sequence[float], real: Sequence[float]) -> float:
+    """Return the standard error of the area; 0 if the distances are separable.
 
     Source: DeLong et al. 1988, "Comparing the Areas under Two or More Correlated Receiver
-    Operating Characteristic Curves".
+    Operating Characteristic Curves". scikit-learn has no standard error.
     """
-    wins = _wins(own, real)
-    of_own = wins.mean(axis=1).var(ddof=1) / len(own)
+    a, b = np.asarray(generated, np.float64)[:, None], np.asarray(real, np.float64)[None]
+    wins = (a < b) + 0.5 * (a == b)
+    of_generated = wins.mean(axis=1).var(ddof=1) / len(generated)
     of_real = wins.mean(axis=0).var(ddof=1) / len(real)
-    return math.sqrt(of_own + of_real)
+    return math.sqrt(of_generated + of_real)
 
 
-def roc_curve(own: Sequence[float], real: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Return false and true positive rates as the threshold on the distance rises, from (0, 0)."""
-    thresholds = np.unique(np.concatenate([own, real]))
-    false, true = (
-        np.searchsorted(np.sort(side), thresholds, side="right") / len(side) for side in (real, own)
+def roc_curve(generated: Sequence[float], real: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return false and true positive rates for rising thresholds of the distance, from (0, 0)."""
+    false, true, _ = _sklearn("metrics").roc_curve(
+        *_samples(generated, real), drop_intermediate=False
     )
-    return [0.0, *false.tolist()], [0.0, *true.tolist()]
+    return false.tolist(), true.tolist()
 
 
 def histogram_edges(
-    own: Sequence[float], real: Sequence[float], *, num: int = 30
+    generated: Sequence[float], real: Sequence[float], *, num: int = 30
 ) -> NDArray[np.float64]:
-    """Return edges of bins over both sides, of equal width in the logarithm of the distance."""
-    both = np.concatenate([_logs(own), _logs(real)])
+    """Return `num + 1` edges over all distances, at equal intervals of their logarithm."""
+    both = np.concatenate([_logs(generated), _logs(real)])
     low, high = both.min(), both.max()
     margin = max(1e-3, 1e-3 * (high - low))
     edges: NDArray[np.float64] = np.exp(np.linspace(low - margin, high + margin, num + 1))
     return edges
 
 
-def _wins(own: Sequence[float], real: Sequence[float]) -> NDArray[np.float64]:
-    """Return for each pair 1 where the own image is nearer, 1/2 for a tie, [own, real]."""
-    a, b = np.asarray(own, np.float64)[:, None], np.asarray(real, np.float64)[None]
-    wins: NDArray[np.float64] = (a < b) + 0.5 * (a == b)
-    return wins
+def _samples(
+    generated: Sequence[float], real: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return targets, 1 for generated, and scores that are high for small distances."""
+    targets = np.concatenate([np.ones(len(generated)), np.zeros(len(real))])
+    return targets, -np.concatenate([generated, real])
 
 
 def _logs(values: Sequence[float]) -> NDArray[np.float64]:
-    logs: NDArray[np.float64] = np.log(np.maximum(np.asarray(values, np.float64), _SMALLEST))
+    logs: NDArray[np.float64] = np.log(np.maximum(np.asarray(values, np.float64), _MIN_DISTANCE))
     return logs
 
 
-def _logistic_line(own: NDArray[np.float64], real: NDArray[np.float64]) -> tuple[float, float]:
-    """Fit the log odds of being own as a line in x, by Newton's method."""
-    x = np.concatenate([own, real])
-    mean, scale = x.mean(), max(x.std(), 1e-6)
-    x = (x - mean) / scale
-    # Platt's targets, (N + 1) / (N + 2) and 1 / (N + 2), with the N of each side
-    wanted = np.concatenate(
+def _fit_logistic(generated: NDArray[np.float64], real: NDArray[np.float64]) -> tuple[float, float]:
+    """Return slope and intercept of the log odds of being generated."""
+    x = np.concatenate([generated, real])
+    mean, std = x.mean(), max(x.std(), 1e-6)
+    x = ((x - mean) / std)[:, None]
+    # Platt's targets are (N + 1) / (N + 2) and 1 / (N + 2), with the N of each kind. A soft target
+    # is a sample of each class, with the target and its complement as weights.
+    target = np.concatenate(
         [
-            np.full(len(own), (len(own) + 1) / (len(own) + 2)),
+            np.full(len(generated), (len(generated) + 1) / (len(generated) + 2)),
             np.full(len(real), 1 / (len(real) + 2)),
         ]
     )
-    weight = np.concatenate(
-        [np.full(len(own), 0.5 / len(own)), np.full(len(real), 0.5 / len(real))]
+    weight = np.concatenate([np.full(len(kind), 0.5 / len(kind)) for kind in (generated, real)])
+    model = _sklearn("linear_model").LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000)
+    model.fit(
+        np.concatenate([x, x]),
+        np.repeat([1, 0], len(x)),
+        sample_weight=np.concatenate([weight * target, weight * (1 - target)]),
     )
-    design = np.stack([x, np.ones_like(x)], axis=1)
-    line = np.zeros(2)
+    slope = float(model.coef_[0, 0]) / std
+    return float(slope), float(model.intercept_[0] - slope * mean)
 
-    def loss(candidate: NDArray[np.float64]) -> float:
-        z = design @ candidate
-        return float((weight * (np.logaddexp(0, z) - wanted * z)).sum())
 
-    for _ in range(100):
-        p = 1 / (1 + np.exp(-(design @ line)))
-        gradient = design.T @ (weight * (p - wanted))
-        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + 1e-9 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        size = 1.0
-        while loss(line - size * step) > loss(line) and size > 1e-6:
-            size /= 2
-        line = line - size * step
-        if np.abs(size * step).max() < 1e-10:
-            break
-    slope = line[0] / scale
-    return float(slope), float(line[1] - slope * mean)
+def _sklearn(module: str) -> Any:
+    return import_extra(f"sklearn.{module}", extra="metrics", purpose="attribution")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.errors import ConfigError
+from stylegan.extras import import_extra
 from stylegan.files import atomic_path
 from stylegan.notebook import picture_html
 
@@ -154,13 +155,4 @@ def _even(frame: Tensor) -> Tensor:
 
 
 def _import_av(path: Path) -> ModuleType:
-    try:
-        import av
-    except ImportError:
-        raise ConfigError(
-            f"--out {path}: PyAV is not installed",
-            expected=f"the extra [video], which encodes {' and '.join(ENCODED_SUFFIXES)}",
-            fix="pip install 'stylegan[video]', or write a .gif or a folder of frames",
-        ) from None
-    module: ModuleType = av
-    return module
+    return import_extra("av", extra="video", purpose=f"--out {path} (.gif and folders need none)")

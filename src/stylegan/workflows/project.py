@@ -191,7 +191,7 @@ def project(
         seed=seed,
         progress=progress,
     )
-    targets = _targets(images, projector)
+    targets = targets_for(images, projector)
     if folder is None:
         return _in_memory(targets, projector, batch, progress)
     folders = projector.project_to_folders(
@@ -248,7 +248,8 @@ def open_projector(
     return projector, path
 
 
-def _targets(images: Images, projector: BatchProjector) -> list[Target]:
+def targets_for(images: Images, projector: BatchProjector) -> list[Target]:
+    """Read images in the size and channels of a projector's network."""
     options = {"side": projector.side, "num_channels": projector.generator.img_channels}
     if isinstance(images, Tensor):
         return targets_of(images, **options)

@@ -35,6 +35,7 @@ from stylegan.progress import Progress, counter
 from stylegan.training.log import read_log
 from stylegan.workflows import figures
 from stylegan.workflows.analyze import path_length_protocol, rank_by_path_length
+from stylegan.workflows.attribute import calibration_path
 from stylegan.workflows.curves import charts, evenly, metric_charts
 from stylegan.workflows.figures import Analysis, Sampler
 from stylegan.workflows.networks import (
@@ -423,15 +424,15 @@ class ReportBuilder:
 
     def attribution(self) -> list[Block]:
         """Show a stored calibration."""
-        place = None if self.path is None else _calibration_path(self.path)
+        place = None if self.path is None else calibration_path(self.path)
         if place is None or not place.exists():
             raise ConfigError(
                 f"no calibration at {place}; `stylegan attribute --calibrate` makes one"
             )
         found = Calibration.from_json(json.loads(place.read_text(encoding="utf-8")))
-        false, true = roc_curve(found.own, found.real)
+        false, true = roc_curve(found.generated, found.real)
         rows = [
-            ["own, real images", f"{len(found.own)}, {len(found.real)}"],
+            ["own, real images", f"{len(found.generated)}, {len(found.real)}"],
             ["area under the curve", f"{found.area:.4f} ± {found.area_error:.4f}"],
             ["overlap of the histograms", f"{found.overlap:.2f}"],
         ]
@@ -496,8 +497,3 @@ def _figure(sheet: Tensor, caption: str, *, columns: int) -> Figure:
         caption=caption,
         scale=figures.scale_of(sheet, columns=columns),
     )
-
-
-def _calibration_path(path: Path) -> Path:
-    name = "attribution.json"
-    return path / name if path.is_dir() else path.with_name(f"{path.name}.{name}")
