@@ -56,7 +56,8 @@ class EqualizedLinear(nn.Module):
         weight_gain, bias_gain = _gains(act, weight_gain)
         self.scale = weight_gain * lr_multiplier / math.sqrt(in_features)
         self.bias_scale = bias_gain * lr_multiplier
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        # in place for the meta device, as in `fir_kernel`
+        self.weight = nn.Parameter(torch.randn(out_features, in_features).div_(lr_multiplier))
         self.bias = nn.Parameter(torch.full([out_features], bias_init)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,10 +31,12 @@ def fir_kernel(taps: Sequence[float] | Tensor) -> Tensor:
     """
     kernel = torch.as_tensor(taps, dtype=torch.float32)
     if kernel.ndim == 1:
-        kernel = torch.outer(kernel, kernel)
+        kernel = kernel[:, None] @ kernel[None]
     if kernel.ndim != 2:
         raise ValueError(f"taps must be 1D or 2D, got {list(kernel.shape)}")
-    return kernel / kernel.sum()
+    # In place: on the meta device, where weights are checked before they are read, torch imports
+    # its compiler for `/`, which takes two seconds.
+    return kernel.clone().div_(kernel.sum())
 
 
 def upfirdn2d(
