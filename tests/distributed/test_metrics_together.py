@@ -45,7 +45,7 @@ def test_a_metric_that_fails_in_one_process_fails_in_all_and_the_next_has_its_tu
     found, _, log = run(tmp_path / "run", data, case)
     assert [(each["metric"], each["value"]) for each in found] == [("first", 3.0), ("third", 3.0)]
     reason = "singular matrix" if "own" in case else "out of memory"
-    assert "metrics at 100 images: second failed\nTraceback" in log
+    assert f"metrics at 100 images: second failed ({reason})\nTraceback" in log
     assert f"RuntimeError: {reason}" in log
     assert f"second failed (rank {case[-1]} failed)" in log
 

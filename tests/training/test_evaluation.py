@@ -216,7 +216,7 @@ def test_results_go_into_both_logs_and_events(watch, make, generator, tmp_path, 
         (TypeError("wrong"), "wrong"),
     ],
 )
-def test_a_failure_is_one_line_and_leaves_no_record(
+def test_a_failure_leaves_no_record_and_an_unexpected_one_is_logged_with_its_traceback(
     make, generator, tmp_path, caplog, failure, told
 ):
     def evaluate(generator, nimg):
@@ -224,8 +224,12 @@ def test_a_failure_is_one_line_and_leaves_no_record(
 
     evaluation = make(evaluate)
     run(evaluation, generator, tmp_path)
-    (line,) = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    (entry,) = [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    line = entry.getMessage()
     assert line.startswith("metrics at 100 images: swd2k failed (")
+    is_expected = isinstance(failure, DataError | OSError)
+    assert (entry.exc_info is None) == is_expected
+    assert ("raise failure" in caplog.text) != is_expected
     assert told in line
     assert "\n" not in line
     assert read_log(tmp_path) == read_metrics(tmp_path) == []

@@ -18,8 +18,9 @@ from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.config import OutputConfig
 from stylegan.training.evaluation import Evaluator
 from stylegan.training.log import read_log, read_metrics
-from stylegan.training.loop import adopt, train
+from stylegan.training.loop import train
 from stylegan.training.state import TrainState
+from stylegan.training.transfer import copy_matching_weights
 
 
 def names(folder):
@@ -180,7 +181,7 @@ def test_init_from_starts_with_the_weights_that_fit(run_config, tmp_path, caplog
     )
     train(larger, tmp_path / "run", initial=initial)
     state = TrainState(run_config, torch.device("cpu"))
-    adopt(state, initial)
+    copy_matching_weights(state, initial)
     for key in ("mapping.fc0.weight", "synthesis.b4.const", "synthesis.b16.conv0.weight"):
         assert torch.equal(state.generator.state_dict()[key], other.state_dict()[key])
         assert torch.equal(state.generator_ema.state_dict()[key], other.state_dict()[key])
@@ -199,7 +200,7 @@ def test_init_from_weights_that_fit_nowhere_is_refused(run_config, tmp_path):
             module, _, leaf = name.rpartition(".")
             delattr(other.get_submodule(module), leaf)
     with pytest.raises(ConfigError, match="no weight that fits the generator"):
-        adopt(state, Networks(generator=other))
+        copy_matching_weights(state, Networks(generator=other))
 
 
 def test_grey_images_need_grey_networks(run_config, tmp_path, image_folder):

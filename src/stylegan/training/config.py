@@ -203,6 +203,8 @@ class RuntimeConfig:
             pass and recompute the rest; this takes less memory and more time.
         compile: compile the networks' blocks with torch.compile, for passes without second
             derivatives. Compiling takes minutes at the start.
+        threads: CPU threads of each process. None: one less than there are cores, or
+            OMP_NUM_THREADS. A run resumed with another number may round differently.
     """
 
     device: str | None = "cpu"
@@ -211,11 +213,13 @@ class RuntimeConfig:
     batch_gpu: int | None = None
     activation_checkpointing: bool = False
     compile: bool = False
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         """Check every value."""
-        if self.batch_gpu is not None:
-            check_positive("runtime.batch_gpu", self.batch_gpu)
+        for name in ("batch_gpu", "threads"):
+            if getattr(self, name) is not None:
+                check_positive(f"runtime.{name}", getattr(self, name))
         for name in ("workers", "cache_gb"):
             check_not_negative(f"runtime.{name}", getattr(self, name))
 
@@ -241,6 +245,7 @@ SHORT_NAMES = {
     "device": ("runtime.device",),
     "workers": ("runtime.workers",),
     "batch_gpu": ("runtime.batch_gpu",),
+    "threads": ("runtime.threads",),
 }
 """Short names of options; some set two fields."""
 

@@ -22,6 +22,7 @@ from stylegan.training.config import (
     RunConfig,
 )
 from stylegan.training.presets import PRESETS, find_preset
+from stylegan.training.threads import default_threads
 
 MIN_TICKS = 200
 """A run has at least this number of lines in its log ..."""
@@ -115,6 +116,9 @@ def resolve(
     gamma, gamma_reason = _gamma(config, row.run)
     precision, precision_reason = _precision(config, row.run, device)
     reasons = {"loss.gamma": gamma_reason, "precision": precision_reason}
+    threads = config.runtime.threads
+    if threads is None:
+        threads, reasons["runtime.threads"] = default_threads()
     if config.growth is not None:
         if config.growth.initial_resolution is None:
             reasons["growth.initial_resolution"] = "so far the initial weights have grown"
@@ -127,7 +131,7 @@ def resolve(
         precision=precision,
         ema=_ema(config, row.run),
         output=_output(config, row.run),
-        runtime=replace(config.runtime, device=device),
+        runtime=replace(config.runtime, device=device, threads=threads),
     )
     config.check()
     return config, reasons

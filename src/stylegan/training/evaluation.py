@@ -253,17 +253,27 @@ def _results(
             raise
         except Exception as error:  # a failed metric must not abort training
             results = None
-            _log_failure(error, f"metrics at {nimg} images: {name} failed")
+            _log_failure(error, name, nimg)
         if record is not None:
             yield record
 
 
-def _log_failure(error: Exception, message: str) -> None:
-    """Log an expected error in one line, and any other with its traceback."""
-    if isinstance(error, StyleganError | distributed.RankFailedError):
-        logger.warning("%s (%s)", message, _one_line(error))
-    else:
-        logger.error("%s", message, exc_info=error)
+def _log_failure(error: Exception, name: str, nimg: int) -> None:
+    """Log an expected error in one line, and any other with its traceback.
+
+    Ranks other than 0 show errors only, so they log their own failure as one.
+    """
+    is_from_other_rank = isinstance(error, distributed.RankFailedError)
+    is_own = not is_from_other_rank and not distributed.is_main_process()
+    is_expected = is_from_other_rank or isinstance(error, StyleganError | OSError)
+    logger.log(
+        logging.ERROR if is_own else logging.WARNING,
+        "metrics at %d images: %s failed (%s)",
+        nimg,
+        name,
+        _one_line(error),
+        exc_info=None if is_expected else error,
+    )
 
 
 def _is_finite(record: Record) -> bool:

@@ -130,6 +130,11 @@ class TrainState:
         return whole.shard(distributed.rank(), world_size=distributed.world_size())
 
     @property
+    def num_skipped_in_row(self) -> int:
+        """Steps of a phase that were skipped for non-finite gradients, up to the last one."""
+        return max((int(num) for num in self.skipped_in_row.values()), default=0)
+
+    @property
     def networks(self) -> Networks:
         """The networks of a snapshot."""
         return Networks(
