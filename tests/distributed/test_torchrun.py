@@ -199,12 +199,12 @@ def test_gpus_starts_processes_on_this_machine(data, tmp_path):
     assert weights(out)[0] == "000000080"
 
 
-def test_a_mistake_is_told_once(data, tmp_path):
+def test_a_mistake_is_reported_in_one_line(data, tmp_path):
     words = [sys.executable, *line(data, tmp_path / "run", kimg=0.08), "--gpus", "2"]
     words[words.index("--batch") + 1] = "4"
     done = subprocess.run(words, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
-    assert "batch 4 in groups of 4 (discriminator.mbstd_group_size) for 2 processes" in done.stderr
+    assert "batch 4 in groups of 4 (discriminator.mbstd_group_size) cannot be split" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
