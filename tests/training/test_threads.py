@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+import stylegan
+from stylegan.training.checkpoint import write_config
 from stylegan.training.configure import resolve
 from stylegan.training.loop import train
 from stylegan.training.presets import find_preset
@@ -50,3 +52,23 @@ def test_the_default_is_recorded_with_the_run(monkeypatch):
     config, reasons = resolve(find_preset("stylegan2-small").run, resolution=16)
     assert config.runtime.threads == 2
     assert reasons["runtime.threads"] == "as OMP_NUM_THREADS says"
+
+
+def test_a_resumed_run_keeps_its_threads_unless_there_are_fewer(
+    monkeypatch, run_config, tmp_path, image_folder
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    started = find_preset("stylegan2-small").start
+    config, _ = resolve(started.with_options({"data": str(image_folder)}), resolution=16)
+    write_config(tmp_path, config, fingerprint="")
+
+    def threads(**options):
+        plan = stylegan.train(
+            image_folder, tmp_path, preset="stylegan2-small", dry_run=True, device="cpu", **options
+        ).plan
+        return plan.config.runtime.threads
+
+    assert threads() == 4
+    assert threads(threads=3) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert threads() == 2

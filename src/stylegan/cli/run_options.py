@@ -25,7 +25,7 @@ from stylegan.training.config import (
 _COMMON = (
     *("mirror", "cond", "batch", "total_kimg", "gamma", "channel_base", "channel_max"),
     *("precision", "seed", "init_from", "snapshot_kimg", "checkpoint_kimg", "on_bad"),
-    *("device", "workers", "batch_gpu"),
+    *("device", "workers", "batch_gpu", "threads"),
 )
 """Options that the help lists first, under their short names."""
 _SET = "Option under its full name; the form of version 0.1. May be repeated."

@@ -12,15 +12,21 @@ from contextlib import contextmanager
 import torch
 
 
+def available_threads() -> int:
+    """Return the number of threads that OMP_NUM_THREADS allows, or else that of the cores."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return max(int(value) if value.isdecimal() else torch.get_num_threads(), 1)
+
+
 def default_threads() -> tuple[int, str]:
     """Return the number of threads of each rank, and the reason for it.
 
     All cores but one, divided among the ranks of this machine, or OMP_NUM_THREADS.
     """
     if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
-        return max(int(os.environ["OMP_NUM_THREADS"]), 1), "as OMP_NUM_THREADS says"
+        return available_threads(), "as OMP_NUM_THREADS says"
     num_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    num = max((torch.get_num_threads() - 1) // num_ranks, 1)
+    num = max((available_threads() - 1) // num_ranks, 1)
     return num, "all cores but one, so that another process does not slow down training"
 
 

@@ -23,6 +23,7 @@ from stylegan.training.evaluation import Evaluator
 from stylegan.training.log import read_log, read_metrics
 from stylegan.training.loop import Outcome
 from stylegan.training.presets import PRESETS, find_preset
+from stylegan.training.threads import available_threads
 from stylegan.workflows.initial import find_initial
 from stylegan.workflows.recipe import Recipe, load_recipe
 from stylegan.workflows.training_metrics import evaluator_for
@@ -258,8 +259,17 @@ def _kept_options(run_dir: Path, start: RunConfig, options: Mapping[str, Any]) -
     recorded = read_config(run_dir)
     if recorded is None or recorded.preset != start.preset:
         return {}
-    kept = {"precision": recorded.precision, "ema.w_avg_beta": recorded.ema.w_avg_beta}
-    defaults = {"precision": start.precision, "ema.w_avg_beta": start.ema.w_avg_beta}
+    kept: dict[str, Any] = {
+        "precision": recorded.precision,
+        "ema.w_avg_beta": recorded.ema.w_avg_beta,
+    }
+    defaults: dict[str, Any] = {
+        "precision": start.precision,
+        "ema.w_avg_beta": start.ema.w_avg_beta,
+    }
+    threads = recorded.runtime.threads
+    if threads is not None and threads <= available_threads():
+        kept["runtime.threads"], defaults["runtime.threads"] = threads, None
     return {
         name: value
         for name, value in kept.items()
