@@ -125,7 +125,7 @@ def test_images_without_labels_are_refused(labeled, image_folder):
     path = labeled([1, 0, 1])
     pairs = [["000.png", 1], ["002.png", 0]]
     (Path(path) / "dataset.json").write_text(json.dumps({"labels": pairs}))
-    with pytest.raises(DataError, match=r"1 of 3 images without a label, the first 001\.png"):
+    with pytest.raises(DataError, match=r"1 of 3 images have no label, the first is 001\.png"):
         found(path)
 
 

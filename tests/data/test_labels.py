@@ -29,13 +29,16 @@ def test_lists_of_numbers_are_taken_verbatim():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, None, None], "2 of 3 images without a label, the first b.png"),
-        ([0, -1, 1], "b.png with the label -1, which is no class"),
-        ([0, 1, 65536], "c.png with the label 65536, which is no class"),
-        ([(0.5,), 1, (0.5,)], r"a.png with the label \(0.5,\), among classes"),
-        ([(0.5,), (1, 2), (1,)], "b.png with the label .* of 2 numbers where the first has 1"),
-        ([(), (), ()], "a.png with the label .* of 0 numbers where the first has 0"),
-        ([(0.5,), (math.nan,), (1,)], "b.png with the label .* which is not finite"),
+        ([0, None, None], "2 of 3 images have no label, the first is b.png"),
+        ([0, -1, 1], "b.png has the label -1, which is not a class"),
+        ([0, 1, 65536], "c.png has the label 65536, which is not a class"),
+        ([(0.5,), 1, (0.5,)], r"a.png has the label \(0.5,\), while others are classes"),
+        (
+            [(0.5,), (1, 2), (1,)],
+            "b.png has the label .* which has 2 numbers, while the first has 1",
+        ),
+        ([(), (), ()], "a.png has the label .* which has 0 numbers, while the first has 0"),
+        ([(0.5,), (math.nan,), (1,)], "b.png has the label .* which is not finite"),
     ],
 )
 def test_labels_that_do_not_go_together_are_refused_and_named(labels, message):
@@ -63,7 +66,7 @@ def test_a_set_has_the_vectors_of_its_labels_mirrored_ones_included(folder):
 def test_missing_labels_matter_only_to_who_asks_for_vectors(folder):
     (folder / "dataset.json").write_text(json.dumps({"labels": [["000.png", 0]]}))
     dataset = ImageDataset(folder)  # the warning has a test of its own
-    with pytest.raises(DataError, match=r"6 of 7 images without a label, the first 001.png"):
+    with pytest.raises(DataError, match=r"6 of 7 images have no label, the first is 001.png"):
         _ = dataset.label_dim
 
 

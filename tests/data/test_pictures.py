@@ -51,7 +51,7 @@ def test_what_cannot_be_decoded_is_left_out_by_name(tmp_path, caplog):
     assert pictures.side == 4
     assert "skipped b.png: not an image" in caplog.text
     (tmp_path / "a.png").unlink()
-    with pytest.raises(DataError, match="no usable image among the 1"):
+    with pytest.raises(DataError, match="has no image that Pillow can decode"):
         Pictures(tmp_path)
 
 

@@ -146,7 +146,7 @@ def test_a_run_trains_from_shards_and_goes_on(shards, tmp_path, capsys):
     assert train_main([*line, "--total-kimg", "0.016"]) == 0
     assert train_main([*line, "--total-kimg", "0.032"]) == 0
     assert "0.0 kimg, complete" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="--metrics fid50k with a set in shards"):
+    with pytest.raises(ConfigError, match="fid50k cannot be computed with a data set in shards"):
         train_main([*line, "--total-kimg", "0.032", "--metrics", "fid50k"])
 
 

@@ -57,7 +57,7 @@ def test_labels_of_another_width_are_refused(run_config, folder, labels):
 def test_missing_labels_are_counted_and_the_first_is_named(run_config, folder):
     label(folder, [0, 1, 1])
     config = config_with(run_config, folder, c_dim=2)
-    with pytest.raises(DataError, match=r"9 of 12 images without a label, the first 03.png"):
+    with pytest.raises(DataError, match=r"9 of 12 images have no label, the first is 03.png"):
         check_dataset(open_dataset(config), config)
 
 

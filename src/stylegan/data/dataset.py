@@ -1,4 +1,4 @@
-"""Random access to a training set: an index gives an image."""
+"""Random access to the images and labels of a training set."""
 
 import copy
 import logging
@@ -29,27 +29,27 @@ logger = logging.getLogger(__name__)
 
 
 class ImageDataset(Dataset[Tensor]):
-    """The images of a folder (recursively) or of a zip in the official layout.
+    """The images of a folder, searched recursively, or of a zip in the official layout.
 
-    Every image is decoded once at construction, so the list is fixed from then on: it is the
-    same at each start, cached or not. A zip that `stylegan data prepare` made opens at once, as
-    its record vouches for it. Each file that is left out is named in a warning.
+    Every image is decoded once at construction, so the list of usable images is fixed from then on.
+    A zip that `stylegan data prepare` made opens without decoding, as its record lists the images.
+    Each file that is left out is named in a warning.
 
-    Images are in the order of their names. Transparency is composed on white, EXIF rotation is
-    applied, grey images of a color set become RGB. An object can be pickled, without its cache.
+    Images are sorted by name. Transparent pixels are composed on white, EXIF rotation is applied,
+    and grey images of a color set are converted to RGB. Objects are pickled without their cache.
 
     Args:
         path: a folder or a zip.
-        resolution: side of the images that it gives, in pixels. Larger ones, by a power of two,
-            are reduced by box means, rounded once, to nearest. None takes the images as they are.
-        mirror: double the set; the second half is the first, flipped left to right.
+        resolution: side of the images in pixels. Larger images, by a power of two, are reduced with
+            a box filter and rounded once. None: the images' own size.
+        mirror: double the set; the second half is the first, flipped horizontally.
         on_bad: "skip" leaves out files that cannot be used; "fail" raises an error instead.
-        workers: threads for the first decoding; None takes one per processor core.
+        workers: threads that decode at construction; None uses one per processor core.
         progress: called with the number of images decoded and their total.
 
     Raises:
         ConfigError: if `resolution` is not a power of two from 4.
-        DataError: if there is no usable image at `path`, or with on_bad="fail" a bad one.
+        DataError: if there is no usable image, or, with on_bad="fail", a file cannot be used.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ImageDataset(Dataset[Tensor]):
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether the second half of the set is the first, flipped left to right."""
+        """Whether the second half of the set is the first, flipped horizontally."""
         return self._mirror
 
     @property
@@ -110,18 +110,18 @@ class ImageDataset(Dataset[Tensor]):
 
     @property
     def labels(self) -> tuple[Label | None, ...] | None:
-        """The label of each of `image_names` as `dataset.json` has it; None if it has none.
+        """The label of each of `image_names` from `dataset.json`; None if there are no labels.
 
-        The label of an image that it forgets is None.
+        The label of an image that is missing there is None.
         """
         return self._labels
 
     @property
     def label_table(self) -> LabelTable | None:
-        """The labels as vectors, made on first use; None if `dataset.json` has none.
+        """The labels as vectors, created on first use; None if there are no labels.
 
         Raises:
-            DataError: if an image has no label, or labels do not go together.
+            DataError: if an image has no label, or labels are inconsistent.
         """
         if self._table is None and self._labels is not None:
             self._table = LabelTable(self._labels, self.image_names)
@@ -129,14 +129,14 @@ class ImageDataset(Dataset[Tensor]):
 
     @property
     def label_dim(self) -> int:
-        """Width of the labels as vectors, 0 for none; raises as `label_table`."""
+        """Width of the labels as vectors, 0 without labels. Raises as `label_table` does."""
         return 0 if self.label_table is None else self.label_table.dim
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names, sizes, checksums and labels of the images, in hexadecimal.
 
-        It does not depend on where the set lies, whether in a folder or a zip, nor on
+        It is the same for a folder and a zip of the same images, anywhere, and does not depend on
         `resolution` and `mirror`.
         """
         return self._fingerprint
@@ -148,12 +148,12 @@ class ImageDataset(Dataset[Tensor]):
 
     @property
     def preparation(self) -> dict[str, object] | None:
-        """Crop, filter and background by which `stylegan data prepare` made the set, else None."""
+        """Crop, filter and background used by `stylegan data prepare`; None for other sets."""
         return preparation(self._source)
 
     def without_mirror(self) -> "ImageDataset":
-        """Return the same set, cache included, without a mirrored half."""
-        plain = copy.copy(self)  # by `__getstate__`, so without the cache
+        """Return the same set without mirrored images. It shares the cache."""
+        plain = copy.copy(self)  # without the cache, see `__getstate__`
         plain._cache = self._cache
         plain._mirror = False
         return plain
@@ -184,16 +184,16 @@ class ImageDataset(Dataset[Tensor]):
         """Return images as uint8 [N, C, R, R]; see `__getitem__` for what it raises.
 
         Args:
-            indices: which.
-            resolution: R; below that of the set, box means of its images, rounded once. None
-                for that of the set.
+            indices: of the images.
+            resolution: R. Below that of the set, images are reduced with a box filter and rounded
+                once. None: that of the set.
         """
         factor = 1 if resolution is None else self._resolution // resolution
-        # one by one: a large batch of a low level would be much larger at full size
+        # one by one, as a large batch needs much more memory at full size
         return torch.stack([reduce(self[index], factor) for index in indices])
 
     def gather_labels(self, indices: Sequence[int]) -> Tensor:
-        """Return labels of images as float32 [N, label_dim], mirrored ones included.
+        """Return the labels of images by their indices, float32 [N, label_dim].
 
         Raises:
             DataError: as `label_table`.
@@ -206,13 +206,11 @@ class ImageDataset(Dataset[Tensor]):
     def preload(
         self, budget_bytes: int, workers: int | None = None, *, progress: Counter | None = None
     ) -> bool:
-        """Decode the whole set into memory if it fits, and tell whether it did.
-
-        This changes how fast an image comes, never which.
+        """Decode the whole set into memory if it fits, and return whether it does.
 
         Args:
-            budget_bytes: how much memory the decoded images may take.
-            workers: threads; None takes one per processor core.
+            budget_bytes: memory that the decoded images may take.
+            workers: threads; None uses one per processor core.
             progress: called with the number of images decoded and their total.
 
         Raises:
@@ -241,7 +239,7 @@ class ImageDataset(Dataset[Tensor]):
         return True
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out the cache, which other processes do not need."""
+        """Leave out the cache, to keep pickles small."""
         return self.__dict__ | {"_cache": None}
 
     def _decode(self, index: int) -> Tensor:
@@ -250,9 +248,8 @@ class ImageDataset(Dataset[Tensor]):
             image = decode(self._source.read(name)).image
             if image.size != (self._side, self._side):
                 raise DataError(
-                    "wrong size {}x{}".format(*image.size),
-                    expected=f"{self._side}x{self._side} as at the start",
-                    fix="leave the set alone while it is used",
+                    f"the size is {image.width}x{image.height} now, and was "
+                    f"{self._side}x{self._side} when the set was opened"
                 )
         except DataError as error:
             raise error.at(f"{name} in {self._source.path}") from error
@@ -261,9 +258,9 @@ class ImageDataset(Dataset[Tensor]):
 
 
 def reduce(pixels: Tensor, factor: int) -> Tensor:
-    """Replace blocks of factor x factor pixels of uint8 [..., H, W] by their mean.
+    """Reduce uint8 [..., H, W] by an integer factor with a box filter.
 
-    The mean is rounded once, to nearest, halves upwards.
+    Means are rounded once, to nearest, halves upwards.
     """
     if factor == 1:
         return pixels
@@ -276,14 +273,12 @@ def reduce(pixels: Tensor, factor: int) -> Tensor:
 def _report(
     source: AbstractSource, selection: Selection, *, on_bad: Literal["skip", "fail"]
 ) -> None:
-    """Name what is left out, or refuse it."""
-    what_to_do = f"see `stylegan data check {source.path}`"
+    """Warn of the files that are left out; raise if there are any and `on_bad` is "fail"."""
     if on_bad == "fail" and selection.bad:
         name, reason = selection.bad[0]
         raise DataError(
-            f"{len(selection.bad)} unusable files in {source.path}, the first {name}: {reason}",
-            expected="usable images only",
-            fix=f"{what_to_do}, or skip them",
+            f"{source.path} has {len(selection.bad)} unusable files, the first is {name}: {reason}",
+            fix=f"see `stylegan data check {source.path}`, or pass --on-bad skip",
         )
     for name, reason in selection.bad if distributed.is_main_process() else ():
         logger.warning("skipped %s: %s", name, reason)
@@ -293,9 +288,9 @@ def _report(
         )
     if not selection.usable:
         raise DataError(
-            f"no usable image among the {len(selection.bad)} files of {source.path}",
-            expected="square images of one size, a power of two and not below the resolution",
-            fix=f"{what_to_do}, or make a set by `stylegan data prepare`",
+            f"{source.path} has no usable image among {len(selection.bad)} files; images must be "
+            "square and of one size, a power of two that is not below the resolution",
+            fix=f"see `stylegan data check {source.path}`, or run `stylegan data prepare`",
         )
     num_grey = sum(entry.mode == "L" for entry in selection.usable)
     if selection.mode == "RGB" and num_grey and distributed.is_main_process():
@@ -305,7 +300,7 @@ def _report(
 def _aligned(
     by_name: Mapping[str, Label] | None, entries: tuple[Entry, ...]
 ) -> tuple[Label | None, ...] | None:
-    """Put the labels in the order of the images."""
+    """Return the labels in the order of the images."""
     if by_name is None:
         return None
     labels = tuple(by_name.get(entry.name) for entry in entries)

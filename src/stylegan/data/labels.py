@@ -1,4 +1,4 @@
-"""From the labels of a set to the vectors that networks take."""
+"""Labels of a set as vectors for networks."""
 
 import math
 from collections.abc import Sequence
@@ -10,34 +10,33 @@ from torch.nn import functional as F
 from stylegan.data.readers import Label
 from stylegan.errors import DataError
 
-MAX_CLASSES = 65536  # a label beyond is somebody's number and no class
+MAX_CLASSES = 65536  # larger numbers are not taken for classes
 
 
 class LabelTable:
-    """The label of each image as a vector: one-hot for classes, verbatim for lists of numbers.
+    """The label of each image as a vector: one-hot for classes, else the list of numbers.
 
-    Source: the official layout of data sets; one-hot vectors have as many numbers as the largest
-    class, from 0, demands.
+    Source: the official layout of data sets. One-hot vectors are as long as the largest class
+    plus 1.
 
     Args:
-        labels: of each image; None where it has none.
-        names: of the images, for the errors.
+        labels: of each image; None for an image without one.
+        names: of the images, for error messages.
 
     Attributes:
         dim: width of a vector.
-        has_classes: whether the labels are classes, and so the vectors one-hot.
+        has_classes: whether the labels are classes, so that the vectors are one-hot.
 
     Raises:
-        DataError: if an image has no label, if classes and lists meet, if a class is negative or
-            beyond 65535, or if lists are empty, of several lengths or not finite.
+        DataError: if an image has no label, there are both classes and lists, a class is negative
+            or above 65535, or lists are empty, of several lengths or not finite.
     """
 
     def __init__(self, labels: Sequence[Label | None], names: Sequence[str]) -> None:
         missing = [name for name, label in zip(names, labels, strict=True) if label is None]
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(names)} images without a label, the first {missing[0]}",
-                expected="a label of each image",
+                f"{len(missing)} of {len(names)} images have no label, the first is {missing[0]}",
                 fix="complete dataset.json, or remove these images",
             )
         classes = [label for label in labels if isinstance(label, int)]
@@ -47,20 +46,19 @@ class LabelTable:
             problem = self._problem(label)
             if problem is not None:
                 raise DataError(
-                    f"{name} with the label {str(label)[:80]}, {problem}",
-                    expected=f"classes from 0 to {MAX_CLASSES - 1}, or lists of one length",
-                    fix="correct dataset.json",
+                    f"{name} has the label {str(label)[:80]}, {problem}; labels must be classes "
+                    f"from 0 to {MAX_CLASSES - 1}, or lists of one length"
                 )
-        # classes stay numbers until a batch needs them: a million times a thousand would be large
+        # one-hot vectors are made per batch, as a million images of a thousand classes need 4 GB
         self._values = torch.tensor(labels, dtype=torch.int64 if classes else torch.float32)
 
     def _problem(self, label: Label | None) -> str | None:
         if isinstance(label, int):
-            return None if 0 <= label < MAX_CLASSES else "which is no class"
+            return None if 0 <= label < MAX_CLASSES else "which is not a class"
         if self.has_classes:
-            return "among classes"
+            return "while others are classes"
         if _length(label) == 0 or _length(label) != self.dim:
-            return f"of {_length(label)} numbers where the first has {self.dim}"
+            return f"which has {_length(label)} numbers, while the first has {self.dim}"
         is_finite = label is not None and all(math.isfinite(value) for value in label)
         return None if is_finite else "which is not finite"
 
@@ -69,14 +67,11 @@ class LabelTable:
         return self.as_vectors(self._values[indices])
 
     def as_vectors(self, values: Tensor) -> Tensor:
-        """Return labels, classes [N] or lists [N, dim], as float32 [N, dim]."""
+        """Return classes [N] or lists [N, dim] as float32 vectors [N, dim]."""
         return F.one_hot(values, self.dim).to(torch.float32) if self.has_classes else values
 
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
-        """Return the labels of `num` images drawn at random, with replacement: [num, dim].
-
-        Labels come as often as in the set, in the combinations that the set has.
-        """
+        """Return the labels of `num` images drawn at random with replacement, [num, dim]."""
         return self.gather(torch.randint(len(self._values), [num], generator=generator))
 
 

@@ -1,4 +1,4 @@
-"""From a set and a position to an endless stream of batches on a device."""
+"""Infinite streams of batches on a device, which can be entered at any position."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ class Batch:
 
     Attributes:
         images: float32 [N, C, R, R] in [-1, 1].
-        labels: float32 [N, label_dim]; None unless they were asked for.
+        labels: float32 [N, label_dim]; None unless they were requested.
     """
 
     images: Tensor
@@ -43,29 +43,30 @@ def batches(
     labels: bool = False,
     rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches without end.
+    """Yield batches forever.
 
-    They depend on the set, `batch_size`, `seed`, `start` and `resolution` only: `workers` and
-    the set's cache change how fast they come. Nothing is drawn from torch's global generator.
-    Close the iterator to end the worker processes.
+    They depend only on the set, `batch_size`, `seed`, `start` and `resolution`, not on `workers` or
+    the set's cache. Nothing is drawn from torch's global generator. Close the iterator to end the
+    worker processes.
 
     Args:
-        dataset: where the images come from.
-        batch_size: N. A batch may reach over the end of an epoch.
+        dataset: the images.
+        batch_size: N. A batch may contain the end of one epoch and the start of the next.
         seed: the run's seed.
         start: images drawn before, over all epochs.
-        resolution: R, a power of two up to the set's, which None takes; see `ImageDataset.gather`.
-        device: where the batches go; pinned memory and asynchronous copies serve CUDA.
-        workers: processes that decode ahead; 0, or a cached set, decodes in this process.
-        labels: whether the batches have labels; which changes nothing of their images.
-        rows: of each batch, which to give, in this order: the others are another process's. None
-            for all.
+        resolution: R, a power of two up to that of the set; None: that of the set. See
+            `ImageDataset.gather`.
+        device: of the batches. Copies to CUDA are asynchronous, from pinned memory.
+        workers: processes that decode in advance; 0, or a cached set, decodes in this process.
+        labels: whether the batches have labels. It does not change the images.
+        rows: rows of each batch to return, in this order; the others belong to other ranks. None:
+            all.
 
     Raises:
-        ValueError: if `batch_size` is not positive, or the set has no such resolution, or no
-            labels where they are asked for.
-        DataError: if labels are asked for and do not go together; while iterating, if an image
-            can no longer be read; it is named.
+        ValueError: if `batch_size` is not positive, `resolution` does not divide that of the set,
+            or labels are requested and the set has none.
+        DataError: if labels are requested and inconsistent; while iterating, if an image can no
+            longer be read. The message names it.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
@@ -81,16 +82,16 @@ def batches(
 
 
 class Stream:
-    """Batches of a run whose batch size and resolution change with the images shown.
+    """The batches of a run, whose batch size and resolution may change.
 
-    A batch depends on its place and size only, so a stream that is opened later goes on exactly.
-    Used as a context manager, it ends its worker processes on leaving.
+    A batch depends only on its position and size, so a stream that is opened later continues
+    exactly. As a context manager, it ends its worker processes at the end.
 
     Args:
-        dataset: where the images come from.
+        dataset: the images.
         seed: the run's seed.
-        device: where the batches go.
-        workers: processes that decode ahead, as in `batches`.
+        device: of the batches.
+        workers: processes that decode in advance, as in `batches`.
         labels: whether the batches have labels.
     """
 
@@ -111,35 +112,35 @@ class Stream:
         self._next: tuple[int, BatchSlice, int] | None = None
         self._batches: Iterator[Batch] | None = None
 
-    def take(self, part: BatchSlice, *, start: int, resolution: int) -> Batch:
-        """Return a part of the batch at a place.
+    def take(self, rows: BatchSlice, *, start: int, resolution: int) -> Batch:
+        """Return this rank's rows of a batch.
 
-        One that follows on the last, in its size, comes from the workers' work ahead; another
-        size or place starts them anew.
+        If it follows the previous batch and has the same size, the workers have decoded it in
+        advance; otherwise they are restarted.
 
         Args:
-            part: which rows, and of how many.
+            rows: the rows, and the size of the batch.
             start: images drawn before, over all epochs.
             resolution: R.
 
         Raises:
             ValueError: as `batches`.
-            DataError: if an image can no longer be read; it is named.
+            DataError: if an image can no longer be read. The message names it.
         """
-        if self._batches is None or self._next != (start, part, resolution):
+        if self._batches is None or self._next != (start, rows, resolution):
             self.close()
             self._batches = batches(
                 self._dataset,
-                batch_size=part.batch_size,
+                batch_size=rows.batch_size,
                 seed=self._seed,
                 start=start,
                 resolution=resolution,
                 device=self._device,
                 workers=self._workers,
                 labels=self._labels,
-                rows=part.rows,
+                rows=rows.rows,
             )
-        self._next = (start + part.batch_size, part, resolution)
+        self._next = (start + rows.batch_size, rows, resolution)
         return next(self._batches)
 
     def close(self) -> None:
@@ -177,30 +178,27 @@ def _batches(
     )
     for batch in loader:
         if isinstance(batch, _Failure):
-            raise batch.as_error()
+            raise batch.error
         images, labels = (
-            None if part is None else part.to(device, non_blocking=is_cuda) for part in batch
+            None if tensor is None else tensor.to(device, non_blocking=is_cuda) for tensor in batch
         )
         assert images is not None
         yield Batch(images=from_uint8(images), labels=labels)
 
 
 _Decoded = tuple[Tensor, Tensor | None]
-"""Images, uint8 on the CPU, and labels; a tuple, whose tensors the loader knows how to pin."""
+"""Images, uint8 on the CPU, and labels; a tuple, as the loader can pin tensors in tuples."""
 
 
+@dataclass(frozen=True)
 class _Failure:
-    """A DataError on its way out of a worker; torch would lose its type and wrap a traceback."""
+    """Carries a DataError out of a worker, as torch would replace it by another exception."""
 
-    def __init__(self, error: DataError) -> None:
-        self.found, self.expected, self.fix = error.message, error.expected, error.fix
-
-    def as_error(self) -> DataError:
-        return DataError(self.found, expected=self.expected, fix=self.fix)
+    error: DataError
 
 
 class _Batches(Dataset["_Decoded | _Failure"]):
-    """The set seen by the loader: its keys are lists of indices."""
+    """Adapts the set to torch's loader: its keys are lists of indices."""
 
     def __init__(self, dataset: ImageDataset, resolution: int, *, labels: bool) -> None:
         self.dataset = dataset
@@ -218,7 +216,7 @@ class _Batches(Dataset["_Decoded | _Failure"]):
 
 
 class _Chunks:
-    """The sampler's indices in lists: of each `batch_size`, those at `rows`."""
+    """Lists of the sampler's indices: of each `batch_size`, those at `rows`."""
 
     def __init__(self, sampler: InfiniteSampler, batch_size: int, rows: Sequence[int]) -> None:
         self.sampler, self.batch_size, self.rows = sampler, batch_size, rows
@@ -230,10 +228,12 @@ class _Chunks:
 
 
 def _share(*tensors: Tensor | None) -> None:
-    """Move a worker's tensors to where the parent sees them: later, a failure would be lost.
+    """Move a worker's tensors to shared memory.
+
+    torch would do so later, in a thread where an error is lost.
 
     Raises:
-        DataError: if there is no room.
+        DataError: if there is not enough shared memory.
     """
     workers = torch.utils.data.get_worker_info()
     if workers is None:
@@ -245,9 +245,9 @@ def _share(*tensors: Tensor | None) -> None:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise DataError(
-                f"no shared memory (/dev/shm) for a batch of {tensor.nbytes / 1e6:.1f} MB",
-                expected=f"room for {2 * workers.num_workers} of them",
-                fix="raise it (docker run --shm-size 8g), or take --workers 0",
+                f"not enough shared memory (/dev/shm) for {2 * workers.num_workers} batches of "
+                f"{tensor.nbytes / 1e6:.1f} MB",
+                fix="increase it (docker run --shm-size 8g), or pass --workers 0",
             ) from error
 
 
@@ -256,7 +256,7 @@ def _unchanged(batch: object) -> object:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Let Ctrl-C, and a terminal that closes, reach the parent only; it ends workers by SIGTERM."""
+    """Ignore Ctrl-C and a closing terminal in workers; the parent ends them with SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):  # not on Windows
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

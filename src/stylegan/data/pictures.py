@@ -1,4 +1,4 @@
-"""The images of a folder or zip as they are, of any size: what a metric compares."""
+"""The images of a folder or zip, each of its own size, for metrics."""
 
 import logging
 import os
@@ -15,23 +15,25 @@ logger = logging.getLogger(__name__)
 
 
 class Pictures:
-    """Images in the order of their names, each of its own size, upright and without alpha.
+    """The images of a folder or zip, sorted by name, each of its own size.
 
-    Every image is decoded once at construction, and what cannot be is left out with a warning.
+    Every image is decoded once at construction; files that cannot be decoded are left out with a
+    warning. EXIF rotation is applied, and transparent pixels are composed on white.
 
     Args:
         path: a folder (searched recursively) or a zip.
         progress: called with the number of images decoded and their total.
 
     Attributes:
-        path: as text.
+        path: of the folder or zip.
         fingerprint: as of an `ImageDataset`.
         num_channels: 1 if all are grey, 3 if all are RGB, else None.
         sizes: the different (width, height) of the images, in pixels, sorted.
-        preparation: how `stylegan data prepare` made them; None where it did not.
+        preparation: crop, filter and background used by `stylegan data prepare`; None for other
+            sets.
 
     Raises:
-        DataError: if there is no image that can be decoded.
+        DataError: if no image can be decoded.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, progress: Counter | None = None) -> None:
@@ -43,11 +45,7 @@ class Pictures:
                 logger.warning("skipped %s: %s", entry.name, entry.reason)
         usable = [entry for entry in entries if entry.reason is None]
         if not usable:
-            raise DataError(
-                f"no usable image among the {len(entries)} of {path}",
-                expected="images that Pillow can decode",
-                fix="check the path",
-            )
+            raise DataError(f"{path} has no image that Pillow can decode; check the path")
         self._names = [entry.name for entry in usable]
         self.fingerprint = fingerprint(usable, self._source.read_labels())
         modes = {entry.mode for entry in usable}
@@ -61,7 +59,7 @@ class Pictures:
 
     @property
     def side(self) -> int | None:
-        """Side of the images in pixels, if all are squares of one size."""
+        """Side of the images in pixels if all are square and of one size, else None."""
         (width, height), *others = self.sizes
         return width if width == height and not others else None
 

@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
 from stylegan.errors import ConfigError, DataError
-from stylegan.progress import Counter
 
 LABELS_NAME = "dataset.json"
 RECORD_NAME = "prepare.json"
@@ -49,8 +48,6 @@ _COLOR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCb
 Color = tuple[int, int, int]
 Label = int | tuple[float, ...]
 Mode = Literal["L", "RGB"]
-Progress = Counter
-
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 

@@ -1,4 +1,4 @@
-"""The order in which images are shown: a function of seed and epoch, entered at any position."""
+"""The order in which images are shown, which can be entered at any position."""
 
 from collections.abc import Iterator
 
@@ -8,15 +8,15 @@ from stylegan.rng import generator_for
 
 
 class InfiniteSampler(Iterator[int]):
-    """Endless indices of a set, each once per epoch, in an order of its own in each epoch.
+    """Infinite stream of indices: each index once per epoch, in a new random order.
 
-    The order of an epoch depends on `num_items`, `seed` and the epoch's number only. So a
-    sampler started at n goes on exactly as one that was started at 0 and has given n indices.
+    The order of an epoch depends only on `num_items`, `seed` and the number of the epoch. So a
+    sampler that starts at n continues exactly one that has drawn n indices.
 
     Args:
         num_items: size of the set.
         seed: the run's seed.
-        start: how many indices were drawn before, over all epochs.
+        start: number of indices drawn before, over all epochs.
 
     Raises:
         ValueError: if the set is empty or `start` negative.
@@ -34,7 +34,7 @@ class InfiniteSampler(Iterator[int]):
         self._order = torch.empty(0, dtype=torch.int64)
 
     def __next__(self) -> int:
-        """Return the index at the current position, and move on."""
+        """Return the next index."""
         epoch, offset = divmod(self.position, self.num_items)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._permutation(epoch)

@@ -22,12 +22,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from stylegan import distributed, download
-from stylegan.data.readers import Progress
 from stylegan.errors import DataError
 from stylegan.files import new_array, write_atomic
 from stylegan.metrics.moments import Moments
 from stylegan.metrics.sources import AbstractSource, in_turn
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
+from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def extract(
     source: AbstractSource,
     requests: Mapping[str, Request],
     *,
-    progress: Progress | None = None,
+    progress: Counter | None = None,
 ) -> dict[str, Extracted]:
     """Compute what is not there yet, in one pass over the images, and return all of it.
 
@@ -169,7 +169,7 @@ def extract(
 
 
 def _rows(
-    source: AbstractSource, requests: Sequence[Request], progress: Progress | None
+    source: AbstractSource, requests: Sequence[Request], progress: Counter | None
 ) -> Iterator[Tensor]:
     """Yield the features of each chunk, [n, D of the first + D of the second + ...], in order."""
     mine = source.chunks(range(distributed.rank(), source.num_chunks, distributed.world_size()))

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from stylegan import distributed
 from stylegan.data.labels import LabelTable
-from stylegan.data.readers import Progress, map_in_order, num_threads
+from stylegan.data.readers import map_in_order, num_threads
 from stylegan.errors import WeightsError
 from stylegan.images import to_uint8
 from stylegan.models.base import AbstractGenerator
 from stylegan.nn.noise import NoiseMode
+from stylegan.progress import Counter
 from stylegan.rng import generator_for
 
 CHUNK = 64
@@ -261,7 +262,7 @@ def in_turn(
     *,
     shape: Sequence[int],
     dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
+    progress: Counter | None = None,
 ) -> Iterator[Tensor]:
     """Compute something of each chunk, in turn by all processes, and yield it in order.
 
