@@ -171,7 +171,7 @@ FOLDERS = {
     ],
     "interop": [
         "restricted",
-        "sizes",
+        "shapes",
         "naming",
         "arrays",
         "storages",

@@ -47,7 +47,7 @@ def test_names_in_the_new_file_are_shown(tmp_path, capsys, to, names):
 def test_what_cannot_be_said_is_one_line(tmp_path, capsys):
     assert run(PARITY / "stylegan-tf.pkl", tmp_path / "out.pt", "--to", "rosinality") == 1
     error = capsys.readouterr().err
-    assert error.startswith("stylegan convert: generator has family stylegan, which a rosinality")
+    assert error.startswith("stylegan convert: generator has family stylegan, which rosinality")
     assert error.count("\n") == 1
     assert not (tmp_path / "out.pt").exists()
 
@@ -204,18 +204,18 @@ REFUSALS = {
     "billion-storage.pt": "declares a storage of 1000000000 elements over 12 bytes",
     "billion-tensorflow.pkl": "an array of [1000000000] f4 over 8 bytes",
     "billion-view.pt": "declares a tensor of 1000000000 elements",
-    "bomb-data.pt": "a packed member 'data/0'",
-    "bomb.pt": "a packed member 'data.pkl'",
+    "bomb-data.pt": "a compressed member 'data/0'",
+    "bomb.pt": "a compressed member 'data.pkl'",
     "call-in-meta.pkl": "names 'posix.system'",
     "call-tensorflow.pkl": "names '__builtin__.eval'",
     "claimed-bytes.pkl": "one value of 1099511627776 bytes",
-    "empty.pkl": "is of no known kind",
+    "empty.pkl": "is of an unknown kind",
     "eval-in-tuple.pkl": "names 'builtins.eval'",
     "eval.pkl": "names 'builtins.eval'",
-    "folder": "is of no known kind",
+    "folder": "is of an unknown kind",
     "holes-bytearrays.pkl": "would take more than 560 MiB of memory at once",
     "holes-bytes.pkl": "would take more than 560 MiB of memory at once",
-    "holes-description": "is of no known kind",
+    "holes-description": "is of an unknown kind",
     "holes-integer.pkl": "one value of 2147483647 bytes",
     "holes-name.pkl": "no newline found",
     "holes-name.pt": "no newline found",
@@ -225,15 +225,15 @@ REFUSALS = {
     "legacy-eval.pt": "names '__builtin__.eval'",
     "nested.pkl": "holds no network",
     "operations.pkl": "more than 1000000 operations",
-    "page.pkl": "is of no known kind",
-    "picture.pkl": "is of no known kind",
+    "page.pkl": "is of an unknown kind",
+    "picture.pkl": "is of an unknown kind",
     "pipe.pkl": "is neither a file nor a folder",
     "pictures.zip": "is a zip archive without data.pkl",
     "sets.pkl": "would take more than 560 MiB of memory at once",
     "source.pkl": "(G_ema) is a 'Generator' that is not StyleGAN2",
     "system-2.pkl": "names 'posix.system'",
     "system.pkl": "names 'posix.system'",
-    "text.pkl": "is of no known kind",
+    "text.pkl": "is of an unknown kind",
     "text-of-many-arrays.pkl": "declares more data than it holds",
     "trailer.pkl": "bytes after its end",
     "truncated-tf.pkl": "breaks off",

@@ -126,7 +126,7 @@ def test_an_unknown_source_is_told_what_is_known(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.pkl").write_text("not weights")
     (tmp_path / "empty.pkl").touch()
-    found = "does not exist" if name == "missing.pkl" else "is of no known kind"
+    found = "does not exist" if name == "missing.pkl" else "is of an unknown kind"
     with pytest.raises(WeightsError, match=found) as caught:
         load(tmp_path / name)
     for kind in ("native folder", "run folder", "official PyTorch pickle", "rosinality file"):

@@ -83,12 +83,14 @@ def test_a_network_alone_that_reads_no_images_is_refused(write_tensorflow):
 def test_what_is_no_classifier_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="does not exist"):
         load_classifiers(tmp_path / "missing")
-    with pytest.raises(WeightsError, match="holds no classifiers"):
+    with pytest.raises(WeightsError, match="has no classifiers"):
         load_classifiers(tmp_path)
     networks = create("stylegan-f", 8, channel_base=64, channel_max=6)
     io.save(Networks(generator=networks.generator), tmp_path / "generator")
     with pytest.raises(WeightsError, match="generator has no discriminator"):
         load_classifiers(tmp_path / "generator")
     io.save(Networks(discriminator=tiny(c_dim=2)), tmp_path / "labels")
-    with pytest.raises(WeightsError, match=r"labels is no classifier \(a classifier has no labels"):
+    with pytest.raises(
+        WeightsError, match=r"labels is not a classifier \(a classifier has no labels"
+    ):
         load_classifiers(tmp_path / "labels")

@@ -5,7 +5,7 @@ import torch
 
 from stylegan.errors import WeightsError
 from stylegan.interop import naming
-from stylegan.interop.naming import NameMap, Row, boxed, shifted
+from stylegan.interop.naming import NameMap, Row, shifted, with_unit_axes
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ from stylegan.interop.naming import NameMap, Row, boxed, shifted
         (naming.TF_CONV, (3, 3, 4, 5)),
         (naming.TF_FLIPPED_CONV, (3, 3, 4, 5)),
         (shifted(1.0), (4,)),
-        (boxed(5, leading=1), (1, 2, 3, 4, 5)),
-        (boxed(1, leading=1), (1,)),
-        (boxed(4, leading=1, trailing=2), (1, 3, 1, 1)),
+        (with_unit_axes(5, leading=1), (1, 2, 3, 4, 5)),
+        (with_unit_axes(1, leading=1), (1,)),
+        (with_unit_axes(4, leading=1, trailing=2), (1, 3, 1, 1)),
     ],
 )
 def test_writing_undoes_reading(layout, shape):
@@ -32,12 +32,12 @@ def test_layouts_are_what_they_say():
     assert naming.TF_CONV.read(kernel)[3, 1, 0, 1] == 1
     assert naming.TF_FLIPPED_CONV.read(kernel)[3, 1, 2, 1] == 1
     assert naming.TF_DENSE.read(torch.zeros(5, 2)).shape == (2, 5)
-    assert boxed(1, leading=1).read(torch.ones(1)).shape == ()
-    assert boxed(4, leading=1, trailing=2).read(torch.ones(1, 3, 1, 1)).shape == (3,)
+    assert with_unit_axes(1, leading=1).read(torch.ones(1)).shape == ()
+    assert with_unit_axes(4, leading=1, trailing=2).read(torch.ones(1, 3, 1, 1)).shape == (3,)
 
 
 MAP = NameMap(
-    [Row("a/weight", "a.weight", naming.TF_DENSE), Row("b", "c", boxed(2, leading=1))],
+    [Row("a/weight", "a.weight", naming.TF_DENSE), Row("b", "c", with_unit_axes(2, leading=1))],
     constants={"kernel": torch.tensor([1.0, 3.0])},
     ignored=["lod"],
 )

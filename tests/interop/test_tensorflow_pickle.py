@@ -190,7 +190,7 @@ def with_state(**changes: object) -> Network:
     ("network", "message"),
     [
         (with_state(variables={"a": 1}), "where a list should be"),
-        (with_state(variables=[("a",)]), "a variable that is no pair"),
+        (with_state(variables=[("a",)]), "a variable that is not a pair"),
         (with_state(variables=[(1, VALUES["matrix"])]), "1 where a str"),
         (with_state(variables=[("a" * 101, VALUES["matrix"])]), "with too long a name"),
         (with_state(variables=[("a", VALUES["matrix"])] * 2), "variable 'a' twice"),

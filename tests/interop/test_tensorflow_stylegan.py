@@ -162,7 +162,7 @@ def test_families_are_told_apart():
     stylegan["G"].variables["synthesis/ToRGB_lod0/mod_weight"] = torch.zeros(8, 6)
     assert family_of_tensorflow({"G": stylegan["G"]}) is None
     assert family_of_tensorflow({}) is None
-    with pytest.raises(WeightsError, match="file holds no network of theirs"):
+    with pytest.raises(WeightsError, match="file holds no ProGAN or StyleGAN network"):
         networks_of({}, "file")
 
 

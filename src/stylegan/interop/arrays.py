@@ -1,7 +1,7 @@
-"""Stand-ins for numpy's objects in pickles: dtypes, scalars, arrays; no numpy code runs.
+"""Stand-ins for numpy's dtypes, scalars and arrays in pickles.
 
-Both spellings are known: `numpy.core` up to numpy 1, `numpy._core` since numpy 2; and so are
-the byte strings of Python 2, which arrive as latin1 text.
+They support the module names `numpy.core` (numpy 1) and `numpy._core` (numpy 2), and byte strings
+of Python 2, which are read as latin1 text.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.interop.restricted import Budget, Name, instance_of, shown
+from stylegan.interop.restricted import Budget, Name, instance_of, quoted
 
 _DTYPES = {
     "b1": torch.bool,
@@ -36,11 +36,11 @@ class Dtype:
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
         self.code = instance_of(code, str)
         if not re.fullmatch(r"b1|[fiu][1248]", self.code):
-            raise ValueError(f"numpy dtype {shown(code)}")
+            raise ValueError(f"numpy dtype {quoted(code)}")
         self.itemsize = int(self.code[1])
 
     def restore(self, state: object) -> None:
-        """Check the byte order, the only part of the state that matters to numbers."""
+        """Check the byte order, the only part of the state that affects numbers."""
         if instance_of(state, tuple)[1] not in ("<", "|"):
             raise ValueError("numbers that are not little-endian")
 
@@ -50,10 +50,10 @@ class Dtype:
 
 
 class Array:
-    """A stand-in for `numpy.ndarray`: the bytes of the file, made a tensor when it is needed.
+    """A stand-in for `numpy.ndarray`: bytes of the file, converted to a tensor on demand.
 
     Args:
-        budget: pays for the copy of data that is text.
+        budget: charged for copies of data that is stored as text.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -65,28 +65,28 @@ class Array:
         self._tensor: Tensor | None = None
 
     def restore(self, state: object) -> None:
-        """Take (version, shape, dtype, is_fortran, data); old numpy has no version."""
+        """Set the state (version, shape, dtype, is_fortran, data); old numpy has no version."""
         shape, dtype, is_fortran, data = instance_of(state, tuple)[-4:]
         self.fill(data, shape, dtype, order="F" if is_fortran else "C")
 
     def fill(
         self, data: object, shape: object, dtype: object, *, order: object, axes: object = None
     ) -> None:
-        """Take the data, which must be as much as shape and dtype say.
+        """Set the data, whose size must agree with shape and dtype.
 
         Args:
-            data: bytes, or the text that Python 2's became; kept as it is until `tensor`, as a
-                file may give one text to many arrays.
-            shape: of the array; with order "K", of the data before `axes` are exchanged.
+            data: bytes, or text for byte strings of Python 2. Text is kept until `tensor`, as a
+                file may use one text for many arrays.
+            shape: shape of the array; with order "K", of the data before axes are permuted.
             dtype: a `Dtype`.
-            order: "C" if the last axis is the closest in memory, "F" if the first, "K" if
-                `axes` say.
-            axes: for "K", which axes of `shape` the array's are.
+            order: "C" if the last axis is contiguous in memory, "F" if the first axis is, "K" if
+                `axes` defines the order.
+            axes: for "K", the axis of `shape` for each axis of the array.
         """
         raw = data if isinstance(data, str | bytearray) else instance_of(data, bytes)
         sizes = [instance_of(size, int) for size in instance_of(shape, tuple)]
         kind = instance_of(dtype, Dtype)
-        text = f"[{', '.join(shown(size) for size in sizes[:_MAX_DIMENSIONS])}] {kind.code}"
+        text = f"[{', '.join(quoted(size) for size in sizes[:_MAX_DIMENSIONS])}] {kind.code}"
         if len(sizes) > _MAX_DIMENSIONS or any(not 0 <= size < 1 << 48 for size in sizes):
             raise ValueError(f"an array of {text}")
         if kind.code not in _DTYPES or math.prod(sizes) * kind.itemsize != len(raw):
@@ -103,14 +103,14 @@ class Array:
         self._raw, self._dtype, self._sizes = raw, _DTYPES[kind.code], sizes
 
     def tensor(self) -> Tensor:
-        """Return the data as a tensor, not to be written to; ValueError if the file gave none."""
+        """Return the data as a read-only tensor; ValueError if the file has none."""
         if self._tensor is None:
             if self._raw is None:
                 raise ValueError("an array without data")
             if isinstance(self._raw, str):
                 self._budget.charge(len(self._raw))
-                # The copy takes the text's place, unless something else keeps the text: more
-                # references than the attribute's and the argument's.
+                # The copy replaces the text, unless there are other references to the text than
+                # the attribute's and the argument's.
                 if sys.getrefcount(self._raw) > 2:
                     self._budget.hold(len(self._raw))
                 self._raw = as_bytes(self._raw)
@@ -121,7 +121,7 @@ class Array:
 
 
 def array_calls(budget: Budget) -> dict[str, Callable[..., object]]:
-    """Return what stands in for each name that a pickled number or array needs."""
+    """Return the stand-ins for the names that pickled numbers and arrays need."""
 
     def reconstruct(kind: object, shape: object, code: object) -> Array:
         if instance_of(kind, Name).name != "numpy.ndarray" or shape != (0,):
@@ -141,9 +141,9 @@ def array_calls(budget: Budget) -> dict[str, Callable[..., object]]:
         return b""
 
     def encode(text: object, encoding: object) -> str:
-        # How protocol 2 says bytes. They stay the text that they are until they are needed.
+        # Protocol 2 stores bytes like this. They stay text until they are needed.
         if encoding not in ("latin1", "latin-1"):
-            raise ValueError(f"text to encode as {shown(encoding)}")
+            raise ValueError(f"text to encode as {quoted(encoding)}")
         return instance_of(text, str)
 
     def scalar(dtype: object, data: object) -> object:
@@ -159,7 +159,7 @@ def array_calls(budget: Budget) -> dict[str, Callable[..., object]]:
         "numpy.dtype": Dtype,
         "numpy.ndarray": no_call,
         "_codecs.encode": encode,
-        "__builtin__.bytes": empty_bytes,  # how protocol 2 says b""
+        "__builtin__.bytes": empty_bytes,  # protocol 2 stores b"" like this
     }
     for core in ("numpy.core", "numpy._core"):
         calls[f"{core}.multiarray.scalar"] = scalar
@@ -169,18 +169,18 @@ def array_calls(budget: Budget) -> dict[str, Callable[..., object]]:
 
 
 def as_bytes(data: object) -> bytes | bytearray:
-    """Return bytes as they are, and the text that Python 2's became as bytes again."""
+    """Return bytes unchanged, and text of Python 2's byte strings as bytes."""
     if isinstance(data, bytearray):
         return data
-    # A character beyond latin1 raises UnicodeEncodeError, a ValueError, which names the file.
+    # Other characters raise UnicodeEncodeError, a ValueError, which callers report.
     return data.encode("latin1") if isinstance(data, str) else instance_of(data, bytes)
 
 
 def flat_tensor(data: bytes | bytearray | memoryview, dtype: torch.dtype) -> Tensor:
-    """Return the numbers in `data` as a tensor [n] over the same memory, not to be written to."""
+    """Return the numbers in `data` as a read-only tensor [n] that shares its memory."""
     if len(data) == 0:
         return torch.empty(0, dtype=dtype)
     with warnings.catch_warnings():
-        # Nothing writes to it: networks copy their tensors when they are filled.
+        # Nothing writes to it: networks copy the tensors that they load.
         warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
         return torch.frombuffer(data, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Where the official networks lie: names to URLs, as their READMEs give them."""
+"""URLs of the official networks by name, from their READMEs."""
 
 import itertools
 from pathlib import Path
@@ -10,7 +10,7 @@ _DRIVE = "https://drive.usercontent.google.com/download?confirm=t&id="
 
 
 def _known() -> dict[str, str]:
-    """List the official files, by their names without suffix."""
+    """Return the URLs of the official files by their names without suffix."""
     names = [f"stylegan2-{d}-config-{x}" for d in ("ffhq", "car") for x in "abcdef"]
     names += [f"stylegan2-{d}-config-{x}" for d in ("cat", "church", "horse") for x in "af"]
     architectures = ("orig", "skip", "resnet")
@@ -37,6 +37,6 @@ KNOWN = _known()
 
 
 def url_of(source: str) -> str | None:
-    """Return the URL that a source is or names; None for a path, and for what is there as one."""
+    """Return the URL that a source is or names; None for a path, also if a file has that name."""
     is_named = download.is_url(source) or source in KNOWN
     return KNOWN.get(source, source) if is_named and not Path(source).exists() else None

@@ -1,4 +1,4 @@
-"""Attribute classifiers of every kind: ours, a run's discriminator, official pickles."""
+"""Loading of attribute classifiers: ours, a run's discriminator, official pickles."""
 
 import os
 import re
@@ -20,14 +20,15 @@ def load_classifiers(
     """Load attribute classifiers for use: in eval mode, without gradients for their parameters.
 
     Args:
-        source: a folder of native folders or official pickles, as `stylegan train-classifier`
-            makes and as NVIDIA publishes them; or one classifier, in all that `load_networks`
-            takes. Of networks the discriminator counts.
-        device: where the networks go.
+        source: a folder of classifiers, either native folders from `stylegan train-classifier` or
+            official pickles; or one classifier in any form that `load_networks` takes, of which
+            the discriminator is used.
+        device: device of the networks.
 
     Returns:
-        By index, then by name. Name and index are those that training wrote, else those in a name
-        such as 03-wavy-hair or celebahq-classifier-03-wavy-hair.pkl, else the file's name and 0.
+        Sorted by index, then by name. Name and index are those that training wrote, or those in a
+        file name such as 03-wavy-hair or celebahq-classifier-03-wavy-hair.pkl, or the file's name
+        and 0.
 
     Raises:
         WeightsError: if there is no classifier, or one cannot be read, has labels, or is still
@@ -39,12 +40,11 @@ def load_classifiers(
         paths = [child for child in sorted(path.iterdir()) if _is_classifier(child)]
         if not paths:
             raise WeightsError(
-                f"{path} holds no classifiers",
-                expected="native folders, as of `stylegan train-classifier`, or official pickles",
-                fix="check the path",
+                f"{path} has no classifiers, which are native folders of `stylegan "
+                "train-classifier` or official pickles"
             )
-    found = [_load(path, device) for path in paths]
-    return sorted(found, key=lambda classifier: (classifier.index, classifier.name))
+    classifiers = [_load(path, device) for path in paths]
+    return sorted(classifiers, key=lambda classifier: (classifier.index, classifier.name))
 
 
 def _is_classifier(path: Path) -> bool:
@@ -56,14 +56,12 @@ def _load(path: Path, device: torch.device | str) -> Classifier:
     folder = newest_snapshot(path) if path.is_dir() and is_run(path) else path
     network = load_networks(folder, only=["discriminator"]).discriminator
     if network is None:
-        raise WeightsError(
-            f"{path} has no discriminator", expected="a classifier", fix="pass another source"
-        )
+        raise WeightsError(f"{path} has no discriminator, so it is not a classifier")
     name, index = _name_of(path)
     if folder.is_dir():
-        told = io.read_metadata(folder)
-        if isinstance(told.get("attribute"), str) and isinstance(told.get("index"), int):
-            name, index = str(told["attribute"]), int(str(told["index"]))
+        metadata = io.read_metadata(folder)
+        if isinstance(metadata.get("attribute"), str) and isinstance(metadata.get("index"), int):
+            name, index = str(metadata["attribute"]), int(str(metadata["index"]))
     try:
         return Classifier(
             name=name,
@@ -73,14 +71,13 @@ def _load(path: Path, device: torch.device | str) -> Classifier:
         )
     except ValueError as error:
         raise WeightsError(
-            f"{path} is no classifier ({error})",
+            f"{path} is not a classifier ({error})",
             expected="a discriminator without labels, at its full resolution",
-            fix="pass another source",
         ) from error
 
 
 def _name_of(path: Path) -> tuple[str, int]:
-    """Read name and index off a file's name."""
+    """Read name and index from a file's name."""
     stem = path.stem if path.is_file() else path.name
     match = re.fullmatch(r"(?:.*?-)?([0-9]{2,6})-(.+)", stem)
     return (stem, 0) if match is None else (match[2], int(match[1]))

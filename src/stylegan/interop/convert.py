@@ -1,4 +1,4 @@
-"""From a source of any kind to a folder or file that other programs read."""
+"""Conversion of weights of any kind to our format or those of other programs."""
 
 import dataclasses
 import os
@@ -25,7 +25,7 @@ from stylegan.models.sizes import channels_at, resolutions_up_to
 from stylegan.progress import Counter
 
 Format = Literal["native", "nvidia", "rosinality"]
-_SHOWN_FIELDS = (
+_SUMMARIZED_FIELDS = (
     "resolution",
     "img_channels",
     "z_dim",
@@ -40,19 +40,19 @@ _SHOWN_FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a network is, in words for a table.
+    """Description of a network for a table.
 
     Args:
-        name: ours, such as "generator_ema".
+        name: our name, such as "generator_ema".
         becomes: its name in the file that is written.
         family: such as "stylegan2".
-        architecture: where RGB leaves or enters; "growing" with the level of detail.
-        images: their size and channels.
-        widths: channels of the blocks, by resolution.
+        architecture: where RGB leaves or enters; for "growing" with the level of detail.
+        images: size and channels of the images.
+        widths: channels of the blocks by resolution.
         latents: width of z and w, and depth of the mapping network; empty for a discriminator.
-        labels: their number, 0 for none.
-        others: options that are not as in the family's default.
-        parameters: how many numbers are trained.
+        labels: width of the labels, 0 for none.
+        others: further options that differ from the family's defaults.
+        parameters: number of trainable parameters.
     """
 
     name: str
@@ -69,14 +69,14 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What `convert` found and wrote.
+    """Result of `convert`.
 
     Args:
-        kind: of the source, with its article.
-        path: of the source here, in the cache if it was a URL.
-        to: the format that was written.
-        out: what was written.
-        networks: what each network is.
+        kind: kind of the source, with its article.
+        path: path of the source, in the cache if it was a URL.
+        to: format that was written.
+        out: file or folder that was written.
+        networks: description of each network.
     """
 
     kind: str
@@ -93,38 +93,32 @@ def convert(
     to: Format = "native",
     progress: Counter | None = None,
 ) -> Conversion:
-    """Convert weights, all networks that the source has.
+    """Convert all networks of a source.
 
     Args:
         source: as for `load.load_networks`.
-        out: a folder for "native", else a file; whole or not at all.
+        out: a folder for "native", else a file. It is written atomically.
         to: "native"; "nvidia", a file of state dicts that the official PyTorch classes load; or
             "rosinality". The two latter are for `torch.load(..., weights_only=True)`.
-        progress: told of each piece of a download.
+        progress: progress of a download.
 
     Raises:
         ValueError: if `to` is another format.
-        WeightsError: if the source cannot be read, its networks cannot be said in the format, or
-            `out` is there: a file, or a folder that is not a native one.
+        WeightsError: if the source cannot be read, the format cannot hold its networks, or `out`
+            exists and is not a native folder.
     """
     if to not in get_args(Format):
         raise ValueError(f"to must be one of {get_args(Format)}, got {to!r}")
     out = Path(out)
     if to != "native" and (out.exists() or out.is_symlink()):
-        raise WeightsError(
-            f"{out} exists", expected="a new file", fix="choose another name, or remove it"
-        )
+        raise WeightsError(f"{out} exists", fix="choose another name, or remove it")
     if to == "native" and out.is_file():
-        raise WeightsError(
-            f"{out} is a file", expected="a new or native folder", fix="choose another name"
-        )
+        raise WeightsError(f"{out} is a file, but --to native writes a folder")
     path = local_path(source, progress=progress)
     kind = kind_of(path)
     networks = kind.load(path, None)
     if not list(networks.items()):
-        raise WeightsError(
-            f"{path} has no network", expected="one at least", fix="pass another source"
-        )
+        raise WeightsError(f"{path} has no network")
     if to == "native":
         io.save(networks, out, metadata=_metadata(kind, path))
     else:
@@ -136,7 +130,7 @@ def convert(
 
 
 def summarize(networks: Networks, *, to: Format = "native") -> tuple[Summary, ...]:
-    """Say of each network what it is, and what it is called in a format."""
+    """Return the description of each network, with its name in a format."""
     return tuple(
         _summary(name, network, _NAMES[to].get(name, name)) for name, network in networks.items()
     )
@@ -148,13 +142,13 @@ _CONTENTS: dict[str, Callable[[Networks], dict[str, object]]] = {
 }
 _NAMES: dict[str, dict[str, str]] = {
     "native": {},
-    "nvidia": {ours: theirs for theirs, ours in nvidia.OURS.items()},
-    "rosinality": {ours: theirs for theirs, ours in rosinality.OURS.items()},
+    "nvidia": {ours: theirs for theirs, ours in nvidia.NETWORK_NAMES.items()},
+    "rosinality": {ours: theirs for theirs, ours in rosinality.NETWORK_NAMES.items()},
 }
 
 
 def _metadata(kind: Kind, path: Path) -> dict[str, object]:
-    """Keep a native folder's own metadata; else say where the weights came from."""
+    """Return a native folder's metadata, or the origin of weights of another kind."""
     if io.is_native(path):
         return io.read_metadata(path)
     return {"converted_from": {"name": path.name, "kind": kind.name}}
@@ -170,9 +164,9 @@ def _summary(
         latents = f"z {network.z_dim}, w {network.w_dim}, {depth} mapping layers"
     shape = getattr(config, "architecture", "growing" if network.is_growing else "")
     others = [
-        f"{field.name} {_shown(getattr(config, field.name))}"
+        f"{field.name} {_format(getattr(config, field.name))}"
         for field in dataclasses.fields(config)
-        if field.name not in _SHOWN_FIELDS and getattr(config, field.name) != field.default
+        if field.name not in _SUMMARIZED_FIELDS and getattr(config, field.name) != field.default
     ]
     side = network.img_resolution
     return Summary(
@@ -189,12 +183,12 @@ def _summary(
     )
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _widths(widths: dict[int, int]) -> str:
-    """Say how many channels each resolution has, equal ones together."""
+    """Format channels by resolution, with one entry for equal neighbors."""
     spans: list[tuple[int, int, int]] = []
     for resolution, width in widths.items():
         if spans and spans[-1][2] == width:

@@ -1,4 +1,4 @@
-"""One door for weights of every kind: what a source is, its content says, not its suffix."""
+"""Loading of weights. The format of a file is detected from its contents, not from its suffix."""
 
 import os
 from collections.abc import Callable, Collection
@@ -15,9 +15,13 @@ from stylegan.interop import (
     tensorflow_stylegan,
     tensorflow_stylegan2,
 )
-from stylegan.interop.restricted import shown
-from stylegan.interop.sizes import refusal
-from stylegan.interop.tensorflow_pickle import OURS, is_tensorflow_pickle, read_tensorflow_pickle
+from stylegan.interop.restricted import quoted
+from stylegan.interop.shapes import refusal
+from stylegan.interop.tensorflow_pickle import (
+    NETWORK_NAMES,
+    is_tensorflow_pickle,
+    read_tensorflow_pickle,
+)
 from stylegan.interop.torch_file import TorchFile, is_torch_file, open_torch_file
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator, Networks
@@ -29,13 +33,13 @@ _SNAPSHOTS = "snapshots"
 def load(source: str | os.PathLike[str]) -> AbstractGenerator:
     """Load a generator for use: in eval mode, without gradients for its parameters.
 
-    Only it is built, and only it is read where the file allows that.
+    Other networks are not built, and not read if the format allows it.
 
     Args:
         source: as for `load_networks`.
 
     Returns:
-        The running average of the generator where the source has it, else the generator.
+        The running average of the generator if the source has it, else the generator.
 
     Raises:
         WeightsError: as `load_networks`; or if the source has no generator.
@@ -45,11 +49,7 @@ def load(source: str | os.PathLike[str]) -> AbstractGenerator:
         generator: AbstractGenerator | None = getattr(networks, name)
         if generator is not None:
             return generator.eval().requires_grad_(False)
-    raise WeightsError(
-        f"{source} has no generator",
-        expected="a generator_ema or a generator",
-        fix="pass another source",
-    )
+    raise WeightsError(f"{source} has no generator")
 
 
 def load_networks(
@@ -60,14 +60,14 @@ def load_networks(
     Args:
         source: a native folder, a run folder (its newest complete snapshot), a file of any kind
             in `KINDS`, a URL of such a file, or a name in `catalogue.KNOWN`.
-        only: names out of "generator_ema", "generator" and "discriminator", to build no others;
-            None builds all.
+        only: the networks to build, out of "generator_ema", "generator" and "discriminator"; None
+            for all.
 
     Returns:
-        On the CPU, in float32; None for what the source does not have.
+        Networks on the CPU, in float32; None for those that the source does not have.
 
     Raises:
-        WeightsError: if the source is missing, of no known kind, or damaged.
+        WeightsError: if the source is missing, of an unknown kind, or damaged.
     """
     path = local_path(source)
     return kind_of(path).load(path, only)
@@ -78,7 +78,7 @@ def local_path(source: str | os.PathLike[str], *, progress: Counter | None = Non
 
     Args:
         source: as for `load_networks`.
-        progress: told of each piece of a download.
+        progress: progress of a download.
 
     Raises:
         WeightsError: as `download.fetch`.
@@ -110,24 +110,24 @@ def origin_of(path: Path) -> dict[str, object]:
 
 
 def newest_snapshot(run_dir: Path) -> Path:
-    """Return the newest snapshot of a run folder, itself a native folder.
+    """Return the newest snapshot of a run folder, which is a native folder.
 
     Raises:
-        WeightsError: if the run has none yet.
+        WeightsError: if the run has no snapshot yet.
     """
     if snapshots := complete_snapshots(run_dir):
         return snapshots[-1]
     raise WeightsError(
         f"{run_dir / _SNAPSHOTS} has no complete snapshot",
         expected="a folder named by nimg with model.safetensors and model.json",
-        fix="wait for the run's first snapshot, or pass another source",
+        fix="wait for the run's first snapshot",
     )
 
 
 def complete_snapshots(run_dir: Path) -> list[Path]:
-    """Return the folders of a run's snapshots, oldest first; the name of each is its nimg.
+    """Return the folders of a run's snapshots, oldest first, each named by its nimg.
 
-    One that was being written when the run died is passed over.
+    Incomplete snapshots, of a run that was killed while writing one, are left out.
     """
     folders = (run_dir / _SNAPSHOTS).glob("*")
     complete = [folder for folder in folders if _is_nimg(folder.name) and io.is_native(folder)]
@@ -139,9 +139,9 @@ class Kind:
     """A kind of source.
 
     Args:
-        name: what to call it, with its article.
-        recognizes: look at a path that exists; must be quick, and raise nothing.
-        load: read it, or raise WeightsError; the second argument is `only` of `load_networks`.
+        name: description for messages, with its article.
+        recognizes: returns whether an existing path is of this kind; fast, and never raises.
+        load: reads it, or raises WeightsError; the second argument is `only` of `load_networks`.
     """
 
     name: str
@@ -150,14 +150,14 @@ class Kind:
 
 
 def kind_of(path: Path) -> Kind:
-    """Say what a source is.
+    """Return the kind of a source.
 
     Raises:
-        WeightsError: if it is missing, or of no known kind.
+        WeightsError: if it is missing, or of an unknown kind.
     """
     is_there = path.exists()
     if is_there and not path.is_file() and not path.is_dir():
-        # Reading a pipe or a device would wait, or never end.
+        # Reading a pipe or a device could block or never end.
         raise WeightsError(
             f"{path} is neither a file nor a folder",
             expected="weights that can be read more than once",
@@ -167,14 +167,14 @@ def kind_of(path: Path) -> Kind:
         if is_there and kind.recognizes(path):
             return kind
     raise WeightsError(
-        f"{path} is of no known kind" if is_there else f"{path} does not exist",
+        f"{path} is of an unknown kind" if is_there else f"{path} does not exist",
         expected=" or ".join(kind.name for kind in KINDS if kind.load is not _refuse_torch_file),
         fix="check the path, or pass a URL",
     )
 
 
 def _is_pickle(path: Path) -> bool:
-    """Look for the protocol mark that every pickle since 2003 starts with."""
+    """Return whether a file starts with the protocol mark of pickles since 2003."""
     if not path.is_file():
         return False
     try:
@@ -186,12 +186,12 @@ def _is_pickle(path: Path) -> bool:
 
 
 def is_run(path: Path) -> bool:
-    """Tell whether a folder is a run's."""
+    """Return whether a folder is a run folder."""
     return (path / _SNAPSHOTS).is_dir()
 
 
 def _is_nimg(name: str) -> bool:
-    """Tell whether a folder is named by a count of images; `isdigit` takes a superscript too."""
+    """Return whether a name is a count of images; `isdigit` would accept superscripts."""
     return name.isascii() and name.isdecimal()
 
 
@@ -204,14 +204,16 @@ def _load_run(path: Path, only: Collection[str] | None) -> Networks:
 
 
 def _load_tensorflow(path: Path, only: Collection[str] | None) -> Networks:
-    keys = [key for key, name in OURS.items() if only is None or name in only]
-    # The generator says what the discriminator, whose names are the same, belongs to.
-    found = read_tensorflow_pickle(path, only=[*keys, "Gs"] if "D" in keys else keys)
-    if not found:
+    keys = [key for key, name in NETWORK_NAMES.items() if only is None or name in only]
+    # The family of a discriminator follows from the generator: names alone are ambiguous.
+    tensorflow_networks = read_tensorflow_pickle(path, only=[*keys, "Gs"] if "D" in keys else keys)
+    if not tensorflow_networks:
         return Networks()
-    is_styled2 = any(tensorflow_stylegan2.is_stylegan2(network) for network in found.values())
-    build = tensorflow_stylegan2.networks_of if is_styled2 else tensorflow_stylegan.networks_of
-    networks = build(found, str(path))
+    is_stylegan2 = any(
+        tensorflow_stylegan2.is_stylegan2(network) for network in tensorflow_networks.values()
+    )
+    build = tensorflow_stylegan2.networks_of if is_stylegan2 else tensorflow_stylegan.networks_of
+    networks = build(tensorflow_networks, str(path))
     if "Gs" not in keys:
         networks.generator_ema = None
     return networks
@@ -222,7 +224,7 @@ def _load_official(path: Path, only: Collection[str] | None) -> Networks:
 
 
 def _is_torch_file_of(path: Path, holds: Callable[[TorchFile], bool]) -> bool:
-    """Tell what a file of torch.save holds; one that cannot be read holds nothing."""
+    """Return whether a file of torch.save is readable and satisfies `holds`."""
     if not is_torch_file(path):
         return False
     try:
@@ -251,21 +253,21 @@ def _load_rosinality(path: Path, only: Collection[str] | None) -> Networks:
 
 
 def _refuse_torch_file(path: Path, only: Collection[str] | None) -> Networks:
-    """Say why a file of torch.save, or another zip archive, is not read."""
+    """Raise the reason why a file of torch.save, or another zip archive, cannot be loaded."""
     with open_torch_file(path) as file:
         raise refusal(
-            f"{path} {_stranger(file)}",
+            f"{path} {_contents(file)}",
             "official state dicts (G, D, G_ema) or rosinality's (g, d, g_ema)",
         )
 
 
-def _stranger(file: TorchFile) -> str:
-    """Say what a file of torch.save is that we do not convert."""
+def _contents(file: TorchFile) -> str:
+    """Describe a file of torch.save that is not supported."""
     if file.has_tensors("GAN"):
-        return "is a file of lucidrains' stylegan2-pytorch, whose networks compute something else"
+        return "is a file of lucidrains' stylegan2-pytorch, whose architecture differs"
     if file.has_tensors("state_dict"):
         return "is a checkpoint of another program, perhaps MMGeneration"
-    keys = [shown(key) for key in list(file.root)[:5]]
+    keys = [quoted(key) for key in list(file.root)[:5]]
     return f"holds {', '.join(keys) or 'nothing'}"
 
 
@@ -275,8 +277,8 @@ KINDS = (
     Kind("an official TensorFlow pickle (.pkl)", is_tensorflow_pickle, _load_tensorflow),
     Kind("a torch.save file of official state dicts (.pt)", _is_state_dicts, _load_state_dicts),
     Kind("a rosinality file (.pt)", _is_rosinality, _load_rosinality),
-    # One that holds neither, or is damaged, must not pass for a pickle.
+    # Other and damaged files of torch.save must not be taken for pickles.
     Kind("another torch.save file", is_torch_file, _refuse_torch_file),
     Kind("an official PyTorch pickle (.pkl)", _is_pickle, _load_official),
 )
-"""Every kind of source we read; the first that recognizes a path loads it."""
+"""All supported kinds of sources; the first one that recognizes a path loads it."""

@@ -1,4 +1,4 @@
-"""Other programs' tensors and ours: a row for each, with both names and the file's layout."""
+"""Names and layouts of tensors in other programs' files, with ours: one row for each tensor."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from stylegan.interop.restricted import shown
-from stylegan.interop.sizes import refusal
+from stylegan.interop.restricted import quoted
+from stylegan.interop.shapes import refusal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a tensor stands in a file, as a way to our layout and back.
+    """Layout of a tensor in a file, as a conversion to our layout and back.
 
     Args:
-        ndim: number of axes in the file; None where any number will do.
-        read: from the file's layout to ours; may return a view.
-        write: the inverse.
+        ndim: number of axes in the file; None for any number.
+        read: converts the file's layout to ours; may return a view.
+        write: the inverse of `read`.
     """
 
     ndim: int | None
@@ -27,12 +27,12 @@ class Layout:
 
 
 def shifted(by: float) -> Layout:
-    """Return the layout of a vector that lacks an addend which ours contains."""
+    """Return the layout of a vector to which ours adds `by`."""
     return Layout(ndim=1, read=lambda x: x + by, write=lambda x: x - by)
 
 
 def multiplied(layout: Layout, by: float) -> Layout:
-    """Return the layout of a tensor that ours contains `by` times."""
+    """Return the layout of a tensor that ours multiplies by `by`."""
     if by == 1:
         return layout
     return Layout(
@@ -42,8 +42,14 @@ def multiplied(layout: Layout, by: float) -> Layout:
     )
 
 
-def boxed(ndim: int, *, leading: int, trailing: int = 0) -> Layout:
-    """Return the layout of a tensor of `ndim` axes, the outer ones of which are 1 and not ours."""
+def with_unit_axes(ndim: int, *, leading: int, trailing: int = 0) -> Layout:
+    """Return the layout of a tensor with `ndim` axes, of which ours drops outer axes of size 1.
+
+    Args:
+        ndim: number of axes in the file.
+        leading: number of axes to drop at the start.
+        trailing: number of axes to drop at the end.
+    """
 
     def read(x: Tensor) -> Tensor:
         end = x.ndim - trailing
@@ -72,7 +78,7 @@ TF_FLIPPED_CONV = Layout(
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor under both names."""
+    """The name of a tensor in the file and in our network, and its layout in the file."""
 
     theirs: str
     ours: str
@@ -82,31 +88,31 @@ class Row:
 def pair(
     theirs: str, ours: str, layout: Layout = SAME, *, bias: Layout = SAME, separator: str = "."
 ) -> Iterator[Row]:
-    """Give the rows of a layer's weight and bias.
+    """Yield the rows of a layer's weight and bias.
 
     Args:
-        theirs: the layer in the file.
-        ours: the layer in our network.
-        layout: of the weight.
+        theirs: name of the layer in the file.
+        ours: name of the layer in our network.
+        layout: layout of the weight.
         bias: layout of the bias.
-        separator: between a layer and its tensors in the file.
+        separator: character between the layer's and the tensor's name in the file.
     """
     yield Row(f"{theirs}{separator}weight", f"{ours}.weight", layout)
     yield Row(f"{theirs}{separator}bias", f"{ours}.bias", bias)
 
 
 tf_pair = partial(pair, separator="/")
-"""The same in TensorFlow's names."""
+"""`pair` for TensorFlow's names."""
 
 
 class NameMap:
-    """All tensors of a network, as a file has them and as we have them.
+    """The tensors of a network in a file and in our network.
 
     Args:
         rows: one for each tensor that both have.
-        constants: tensors that a file has and our networks hold fixed, by their names there.
-            They must have these values, if they are there; writing adds them.
-        ignored: tensors that a file may have and that say nothing.
+        constants: tensors of the file that are constants in our networks, by their names in the
+            file. If a file has them, it must have these values; writing adds them.
+        ignored: names of tensors that a file may have and that are not needed.
     """
 
     def __init__(
@@ -124,8 +130,8 @@ class NameMap:
         """Return a file's tensors under our names and in our layout.
 
         Raises:
-            WeightsError: if one is missing, left over, of another number of axes, or a constant
-                with another value; it names them as the file does.
+            WeightsError: if a tensor is missing, left over, or has another number of axes, or if a
+                constant has another value; the message has the names in the file.
         """
         expected = {row.theirs for row in self.rows}
         if missing := sorted(expected - tensors.keys()):
@@ -134,10 +140,10 @@ class NameMap:
         if extra := sorted(tensors.keys() - known):
             raise refusal(f"{origin} has tensors of no layer, {_few(extra)}", "no others")
         for name, value in self.constants.items():
-            found = tensors.get(name, value)
-            if found.shape != value.shape or not torch.allclose(found.float(), value, atol=1e-5):
+            tensor = tensors.get(name, value)
+            if tensor.shape != value.shape or not torch.allclose(tensor.float(), value, atol=1e-5):
                 raise refusal(
-                    f"{origin} has another filter at {shown(name)}", "the filter [1, 3, 3, 1]"
+                    f"{origin} has another filter at {quoted(name)}", "the filter [1, 3, 3, 1]"
                 )
         return {row.ours: _read(row, tensors[row.theirs], origin) for row in self.rows}
 
@@ -145,12 +151,12 @@ class NameMap:
         """Return our tensors under the file's names and in its layout, with the constants.
 
         Raises:
-            ValueError: if a tensor of ours has no row, or a row no tensor.
+            ValueError: if a tensor has no row, or a row no tensor.
         """
         ours = {row.ours for row in self.rows}
         if difference := ours ^ tensors.keys():
             raise ValueError(f"the map and the network differ in {_few(sorted(difference))}")
-        # contiguous copies: a saved file must not hold what a view does not show
+        # Contiguous copies, as a view would save its whole storage.
         written = {
             row.theirs: row.layout.write(tensors[row.ours].detach())
             .to("cpu")
@@ -161,22 +167,22 @@ class NameMap:
 
 
 def _read(row: Row, tensor: Tensor, origin: str) -> Tensor:
-    """Turn one tensor to our layout."""
+    """Convert one tensor to our layout."""
     ndim = row.layout.ndim
     if ndim is not None and tensor.ndim != ndim:
         raise refusal(
-            f"{origin} has {shown(row.theirs)} of {tensor.ndim} axes", f"{ndim} axes there"
+            f"{origin} has {quoted(row.theirs)} of {tensor.ndim} axes", f"{ndim} axes there"
         )
     try:
         return row.layout.read(tensor)
     except (RuntimeError, ValueError) as error:
         raise refusal(
-            f"{origin} has {shown(row.theirs)} of shape {list(tensor.shape)}",
+            f"{origin} has {quoted(row.theirs)} of shape {list(tensor.shape)}",
             "the shape of such a network",
         ) from error
 
 
 def _few(names: list[str], num: int = 3) -> str:
-    """Name the first few of many."""
+    """Join the first few names."""
     rest = f" and {len(names) - num} more" if len(names) > num else ""
-    return ", ".join(shown(name).strip("'") for name in names[:num]) + rest
+    return ", ".join(quoted(name).strip("'") for name in names[:num]) + rest

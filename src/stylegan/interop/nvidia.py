@@ -1,10 +1,11 @@
-"""The official PyTorch networks (StyleGAN2-ADA, and StyleGAN2 of StyleGAN3's code), and ours.
+"""Official PyTorch networks: StyleGAN2-ADA, and StyleGAN2 of StyleGAN3's repository.
 
-Our StyleGAN2 carries the official names, so nothing is renamed. Resampling filters, which are
-buffers there and constants here, are checked and left out, and written again.
+Our StyleGAN2 uses the official names, so nothing is renamed. Resampling filters are buffers in the
+official networks and constants in ours: they are checked and dropped on reading, and added on
+writing.
 
-Two files hold these networks: the official pickles, which we read, and dictionaries of state
-dicts, which we read and write.
+Official pickles are read. Dictionaries of state dicts, for the official classes, are read and
+written.
 """
 
 import os
@@ -15,16 +16,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from stylegan.errors import ConfigError, WeightsError
+from stylegan.errors import WeightsError
 from stylegan.interop.official_pickle import OfficialModule, read_official_pickle
-from stylegan.interop.restricted import shown
-from stylegan.interop.sizes import (
-    agree,
+from stylegan.interop.restricted import quoted
+from stylegan.interop.shapes import (
     architecture_of,
     channels_of,
-    count,
+    check_agreement,
+    count_layers,
     lr_ratio,
     refusal,
+    refusing_impossible_configs,
     resolutions_of,
     shapes_of,
     size_of,
@@ -41,8 +43,8 @@ from stylegan.models.stylegan2 import (
 )
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 
-OURS = {"G": "generator", "D": "discriminator", "G_ema": "generator_ema"}
-"""Our names of the networks by the official ones."""
+NETWORK_NAMES = {"G": "generator", "D": "discriminator", "G_ema": "generator_ema"}
+"""Our names of the networks, by the official names."""
 _FILTERED = ("fromrgb", "conv", "conv0", "conv1", "skip")
 
 
@@ -53,12 +55,12 @@ def load_official_pickle(
 
     Args:
         path: the file.
-        only: our names of the networks to build; None builds all.
+        only: our names of the networks to build; None for all.
 
     Raises:
         WeightsError: as `read_official_pickle` and `networks_of`.
     """
-    keys = [key for key, name in OURS.items() if only is None or name in only]
+    keys = [key for key, name in NETWORK_NAMES.items() if only is None or name in only]
     return networks_of(read_official_pickle(path, only=keys), str(path))
 
 
@@ -70,7 +72,8 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
     other than 0.01 are rescaled to 0.01: they compute the same, but train at another speed.
 
     Args:
-        modules: by their official names; emptied, so that each can be freed once it is built.
+        modules: by their official names. The dictionary is emptied, so that each module can be
+            freed once its network is built.
         origin: the file, for errors.
 
     Raises:
@@ -82,40 +85,38 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
         module, place = modules.pop(key), f"{origin} ({key})"
         tensors = _with_usual_multiplier(_without_filters(module.state_dict, place), module, place)
         build: Callable[[], Generator | Discriminator]
-        try:
+        with refusing_impossible_configs(place):
             if key == "D":
                 build = partial(Discriminator, _discriminator_config(module, place))
             else:
                 build = partial(Generator, _generator_config(module, place))
-        except ConfigError as error:
-            raise refusal(f"{place}: {error.message}", error.expected) from error
-        setattr(networks, OURS[key], fill(build, tensors, origin=place))
+        setattr(networks, NETWORK_NAMES[key], fill(build, tensors, origin=place))
     return networks
 
 
 def is_state_dicts(file: TorchFile) -> bool:
-    """Tell whether a file of torch.save holds official networks as state dicts."""
-    return any(file.has_tensors(key) for key in OURS)
+    """Return whether a file of torch.save holds official networks as state dicts."""
+    return any(file.has_tensors(key) for key in NETWORK_NAMES)
 
 
 def networks_of_state_dicts(file: TorchFile, only: Collection[str] | None = None) -> Networks:
-    """Build our networks from an open file of official state dicts, as `state_dicts_of` makes.
+    """Build our networks from an open file of official state dicts, as from `state_dicts_of`.
 
-    Arguments beside them, under `G_kwargs` and so on, may be missing; what only they say, the
-    group of the minibatch standard deviation, then is as in the official code.
+    The arguments `G_kwargs` and so on may be missing. Options that no tensor shows then have the
+    defaults of the official code (minibatch groups of 4) or are off (`conv_clamp`).
 
     Raises:
         WeightsError: as `networks_of`.
     """
     networks = Networks()
-    for key, name in OURS.items():
+    for key, name in NETWORK_NAMES.items():
         if file.root.get(key) is None or (only is not None and name not in only):
             continue
-        said = file.root.get(f"{key}_kwargs")
+        arguments = file.root.get(f"{key}_kwargs")
         module = OfficialModule(
             class_name="Discriminator" if key == "D" else "Generator",
             init_args=(),
-            init_kwargs=said if isinstance(said, dict) else {},
+            init_kwargs=arguments if isinstance(arguments, dict) else {},
             attributes={},
             state_dict=file.tensors(key),
         )
@@ -124,18 +125,18 @@ def networks_of_state_dicts(file: TorchFile, only: Collection[str] | None = None
 
 
 def state_dicts_of(networks: Networks) -> dict[str, object]:
-    """Return what a file of official state dicts holds, for torch.save.
+    """Return the content of a file of official state dicts, for torch.save.
 
     Returns:
-        Under "G", "D" and "G_ema" state dicts that the official classes load with `strict=True`,
-        filters included, and under "G_kwargs" and so on what to make these classes with. The
-        arguments are spelled as in StyleGAN3's repository, and ask for float32.
+        Under "G", "D" and "G_ema", state dicts that the official classes load with `strict=True`,
+        including filters; under "G_kwargs" and so on, the arguments for these classes. They have
+        the names of StyleGAN3's repository, and select float32.
 
     Raises:
-        WeightsError: if a network is one that the official PyTorch code cannot express.
+        WeightsError: if the official PyTorch code has no such network.
     """
     content: dict[str, object] = {}
-    for key, name in OURS.items():
+    for key, name in NETWORK_NAMES.items():
         network = getattr(networks, name)
         if network is None:
             continue
@@ -151,7 +152,7 @@ def state_dicts_of(networks: Networks) -> dict[str, object]:
 
 
 def _generator_arguments(config: GeneratorConfig, name: str) -> dict[str, object]:
-    """Say in the official words what a generator's options say."""
+    """Return a generator's options as official arguments."""
     if config.c_dim > 0 and config.label_norm != "separate":
         raise _inexpressible(name, f"label_norm {config.label_norm}", "separate")
     if config.mapping_width not in (None, config.w_dim):
@@ -165,7 +166,7 @@ def _generator_arguments(config: GeneratorConfig, name: str) -> dict[str, object
 
 
 def _discriminator_arguments(config: DiscriminatorConfig, name: str) -> dict[str, object]:
-    """Say in the official words what a discriminator's options say."""
+    """Return a discriminator's options as official arguments."""
     if config.c_dim > 0 and config.label_head != "projection":
         raise _inexpressible(name, f"label_head {config.label_head}", "projection")
     epilogue = {
@@ -195,11 +196,11 @@ def _common_arguments(
 
 
 def _with_filters(tensors: Mapping[str, Tensor], *, is_generator: bool) -> dict[str, Tensor]:
-    """Add the filters that the official modules hold: blocks, but D's last, and convolutions."""
+    """Add the filters of the official modules: convolutions, and blocks but the last one of D."""
     kernel = fir_kernel(RESAMPLE_TAPS)
     written: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        # copies: a saved file must not hold what a view does not show
+        # A copy, as a view would save its whole storage.
         written[name] = tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         block, _, layer = name.removesuffix(".weight").rpartition(".")
         if name.endswith(".weight") and layer in _FILTERED:
@@ -211,7 +212,7 @@ def _with_filters(tensors: Mapping[str, Tensor], *, is_generator: bool) -> dict[
 
 def _inexpressible(name: str, found: str, expected: str) -> WeightsError:
     return WeightsError(
-        f"{name} has {found}, which the official PyTorch code cannot say",
+        f"{name} has {found}, which the official PyTorch code does not support",
         expected=expected,
         fix="convert to native",
     )
@@ -222,18 +223,18 @@ _DISCRIMINATOR_NAMES = ("c_dim", "img_resolution", "img_channels")
 
 
 def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
-    """Read a generator's sizes off its tensors, and compare them with what the file says."""
+    """Read a generator's options from its tensors, and compare them with its arguments."""
     shapes = shapes_of(module.state_dict)
     if any(name.startswith("synthesis.input.") for name in shapes):
         raise refusal(f"{origin} is an alias-free StyleGAN3 generator", "a StyleGAN2 network")
     if "synthesis.b4.const" not in shapes:
         raise refusal(
-            f"{origin} is a {shown(module.class_name)} that is not StyleGAN2",
+            f"{origin} is a {quoted(module.class_name)} that is not StyleGAN2",
             "a StyleGAN2 generator",
         )
     resolutions = resolutions_of(shapes, r"synthesis\.b(\d{1,6})\.", origin)
     top = f"synthesis.b{resolutions[-1]}"
-    num_layers = count(shapes, "mapping.fc", ".weight")
+    num_layers = count_layers(shapes, "mapping.fc", ".weight")
     is_conditional = "mapping.embed.weight" in shapes
     z_dim = size_of(shapes, "mapping.fc0.weight", 1, origin)
     if is_conditional:
@@ -242,8 +243,8 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
     c_dim = size_of(shapes, "mapping.embed.weight", 1, origin) if is_conditional else 0
     img_channels = size_of(shapes, f"{top}.torgb.weight", 0, origin)
     architecture = architecture_of(shapes, "synthesis.b4.torgb.weight", f"{top}.skip.weight")
-    said = _said(module, _NAMES, ("mapping_kwargs", "synthesis_kwargs", "block_kwargs"))
-    found = {
+    recorded = _recorded(module, _NAMES, ("mapping_kwargs", "synthesis_kwargs", "block_kwargs"))
+    values = {
         "z_dim": z_dim,
         "c_dim": c_dim,
         "w_dim": w_dim,
@@ -252,10 +253,10 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
         "num_layers": num_layers,
         "architecture": architecture,
     }
-    agree(found, said, origin)
-    _usual_layers(module, origin)
+    check_agreement(values, recorded, origin)
+    _check_layers(module, origin)
     widths = {r: size_of(shapes, f"synthesis.b{r}.conv1.weight", 0, origin) for r in resolutions}
-    channel_base, channel_max = channels_of(widths, said, origin)
+    channel_base, channel_max = channels_of(widths, recorded, origin)
     return GeneratorConfig(
         resolution=resolutions[-1],
         img_channels=img_channels,
@@ -266,16 +267,16 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
         architecture=architecture,
         channel_base=channel_base,
         channel_max=channel_max,
-        conv_clamp=_conv_clamp(module, said, origin),
+        conv_clamp=_conv_clamp(module, recorded, origin),
     )
 
 
 def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorConfig:
-    """Read a discriminator's sizes off its tensors, and compare them with what the file says."""
+    """Read a discriminator's options from its tensors, and compare them with its arguments."""
     shapes = shapes_of(module.state_dict)
     if "b4.out.weight" not in shapes:
         raise refusal(
-            f"{origin} is a {shown(module.class_name)} that is not StyleGAN2",
+            f"{origin} is a {quoted(module.class_name)} that is not StyleGAN2",
             "a StyleGAN2 discriminator",
         )
     resolutions = resolutions_of(shapes, r"b(\d{1,6})\.", origin)
@@ -284,22 +285,24 @@ def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorC
     c_dim = size_of(shapes, "mapping.embed.weight", 1, origin) if is_conditional else 0
     img_channels = size_of(shapes, f"{top}.fromrgb.weight", 1, origin)
     architecture = architecture_of(shapes, "b4.fromrgb.weight", f"{top}.skip.weight")
-    said = _said(module, _DISCRIMINATOR_NAMES, ("epilogue_kwargs", "block_kwargs"))
-    found = {
+    recorded = _recorded(module, _DISCRIMINATOR_NAMES, ("epilogue_kwargs", "block_kwargs"))
+    values = {
         "c_dim": c_dim,
         "img_resolution": resolutions[-1],
         "img_channels": img_channels,
         "architecture": architecture,
     }
-    agree(found, said, origin)
-    _usual_layers(module, origin)
+    check_agreement(values, recorded, origin)
+    _check_layers(module, origin)
     widths = {r: size_of(shapes, f"b{r}.conv0.weight", 0, origin) for r in resolutions[1:]}
     widths[4] = size_of(shapes, "b4.conv.weight", 0, origin)
-    channel_base, channel_max = channels_of(widths, said, origin)
-    group_size = module.attributes.get("b4.mbstd.group_size", said.get("mbstd_group_size", 4))
+    channel_base, channel_max = channels_of(widths, recorded, origin)
+    group_size = module.attributes.get("b4.mbstd.group_size", recorded.get("mbstd_group_size", 4))
     if group_size is not None and not isinstance(group_size, int):
-        raise refusal(f"{origin} has minibatch groups of {shown(group_size)}", "a whole number")
-    default_depth = DiscriminatorConfig.mapping_layers  # without labels there is no mapping network
+        raise refusal(f"{origin} has minibatch groups of {quoted(group_size)}", "a whole number")
+    depth = DiscriminatorConfig.mapping_layers  # has no effect without labels
+    if is_conditional:
+        depth = count_layers(shapes, "mapping.fc", ".weight")
     return DiscriminatorConfig(
         resolution=resolutions[-1],
         img_channels=img_channels,
@@ -307,33 +310,35 @@ def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorC
         architecture=architecture,
         channel_base=channel_base,
         channel_max=channel_max,
-        mapping_layers=count(shapes, "mapping.fc", ".weight") if is_conditional else default_depth,
+        mapping_layers=depth,
         mbstd_group_size=group_size,
         mbstd_num_channels=size_of(shapes, "b4.conv.weight", 1, origin) - widths[4],
-        conv_clamp=_conv_clamp(module, said, origin),
+        conv_clamp=_conv_clamp(module, recorded, origin),
     )
 
 
-def _said(
+def _recorded(
     module: OfficialModule, positional: tuple[str, ...], groups: tuple[str, ...]
 ) -> dict[str, object]:
-    """Flatten the arguments that a network was made with; ADA nests what StyleGAN3 does not."""
-    said = dict(zip(positional, module.init_args, strict=False)) | dict(module.init_kwargs)
+    """Return the recorded arguments of a network without the nesting that ADA has."""
+    recorded = dict(zip(positional, module.init_args, strict=False)) | dict(module.init_kwargs)
     for group in groups:
-        nested = said.pop(group, None)
+        nested = recorded.pop(group, None)
         if isinstance(nested, dict):
-            said |= {str(key): value for key, value in nested.items()}
-    return said
+            recorded |= {str(key): value for key, value in nested.items()}
+    return recorded
 
 
-def _usual_layers(module: OfficialModule, origin: str) -> None:
-    """Refuse layers that have the usual shapes but compute something else."""
+def _check_layers(module: OfficialModule, origin: str) -> None:
+    """Raise WeightsError for layers with the usual shapes and another activation."""
     for name, value in module.attributes.items():
         if name.endswith(".activation") and value not in ("lrelu", "linear"):
-            raise refusal(f"{origin} has {shown(value)} at {shown(name)}", "leaky ReLU")
+            raise refusal(f"{origin} has {quoted(value)} at {quoted(name)}", "leaky ReLU")
 
 
-def _conv_clamp(module: OfficialModule, said: Mapping[str, object], origin: str) -> float | None:
+def _conv_clamp(
+    module: OfficialModule, recorded: Mapping[str, object], origin: str
+) -> float | None:
     """Return the clamp of a network's convolutions.
 
     Every layer records its own. Residual branches and D's RGB layer at 4x4 never have one.
@@ -348,11 +353,11 @@ def _conv_clamp(module: OfficialModule, said: Mapping[str, object], origin: str)
     }
     if len(clamps) > 1:
         raise refusal(f"{origin} has layers with different conv_clamp", "the same in every layer")
-    clamp = clamps.pop() if clamps else said.get("conv_clamp")
+    clamp = clamps.pop() if clamps else recorded.get("conv_clamp")
     if clamp is None:
         return None
     if isinstance(clamp, bool) or not isinstance(clamp, int | float):
-        raise refusal(f"{origin} has conv_clamp {shown(clamp)}", "a number above 0, or None")
+        raise refusal(f"{origin} has conv_clamp {quoted(clamp)}", "a number above 0, or None")
     return float(clamp)
 
 
@@ -369,7 +374,7 @@ def _with_usual_multiplier(
         layer, _, attribute = name.rpartition(".")
         if attribute != "bias_gain" or not re.fullmatch(r"mapping\.fc\d+", layer):
             continue
-        by = lr_ratio(value, f"{origin} at {shown(layer)}")
+        by = lr_ratio(value, f"{origin} at {quoted(layer)}")
         for tensor in (f"{layer}.weight", f"{layer}.bias"):
             if by != 1 and tensor in scaled:
                 scaled[tensor] = scaled[tensor] * by
@@ -377,7 +382,7 @@ def _with_usual_multiplier(
 
 
 def _without_filters(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Drop the resampling filters, which our networks hold fixed, after a look at them."""
+    """Drop the resampling filters, which are constants in our networks, after checking them."""
     kernel = fir_kernel(RESAMPLE_TAPS)
     kept = {}
     for name, tensor in tensors.items():
@@ -385,6 +390,6 @@ def _without_filters(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Te
             kept[name] = tensor
         elif tensor.shape != (4, 4) or not torch.allclose(tensor.float(), kernel):
             raise refusal(
-                f"{origin} has another filter at {shown(name)}", "the filter [1, 3, 3, 1] / 8"
+                f"{origin} has another filter at {quoted(name)}", "the filter [1, 3, 3, 1] / 8"
             )
     return kept

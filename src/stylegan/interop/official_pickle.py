@@ -1,7 +1,7 @@
-"""The official PyTorch pickles (ADA, and StyleGAN2 networks of the StyleGAN3 era).
+"""Reader of official PyTorch pickles: ADA, and StyleGAN2 networks of StyleGAN3's repository.
 
-Only tensors, settings and names are taken. The source text inside is never looked at, no class
-is imported, and a file that names anything outside the list in spec 14.3 is refused.
+Only tensors, settings and names are read. The source code inside is ignored, no class is imported,
+and a file that names anything outside the list in spec 14.3 is refused.
 
 Source: the file layout of Karras et al. 2020 (ADA) and 2021 (StyleGAN3), as observed.
 """
@@ -22,16 +22,16 @@ from stylegan.interop.restricted import (
     Machine,
     instance_of,
     new_record,
-    shown,
+    quoted,
 )
-from stylegan.interop.sizes import refusal
+from stylegan.interop.shapes import refusal
 from stylegan.interop.storages import Storage, StoredTensor, load_all, read_legacy, tensor_calls
 
 KEYS = ("G", "D", "G_ema")
-_MAX_DEPTH = 8  # of modules in modules; the official networks reach 4
-_MAX_NAME = 64  # characters of one part of a dotted name
+_MAX_DEPTH = 8  # nesting of modules; the official networks have 4
+_MAX_NAME = 64  # characters of one component of a dotted name
 _PARTS = ("_parameters", "_buffers", "_modules")
-_OWN_STATE = {*_PARTS, "_init_args", "_init_kwargs"}
+_INTERNAL_STATE = {*_PARTS, "_init_args", "_init_kwargs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class OfficialModule:
 
     Args:
         class_name: such as "Generator".
-        init_args: positional arguments it was made with.
-        init_kwargs: keyword arguments it was made with.
-        attributes: plain values of it and its children, under dotted names such as
+        init_args: positional arguments of its constructor.
+        init_kwargs: keyword arguments of its constructor.
+        attributes: plain attributes of the module and its children, under dotted names such as
             "b4.mbstd.group_size".
         state_dict: parameters and buffers under their official names.
     """
@@ -61,14 +61,14 @@ def read_official_pickle(
 
     Args:
         path: the file.
-        only: keys to read; the tensors of the others are not built.
+        only: keys to read; tensors of other networks are not built.
 
     Returns:
-        Those of "G", "D" and "G_ema" that the file has.
+        The networks "G", "D" and "G_ema", as far as the file has them.
 
     Raises:
         WeightsError: if the file is missing, damaged, of another kind, names anything but
-            tensors and settings, or declares more data than it holds or should hold.
+            tensors and settings, or declares more data than it holds or may hold.
     """
     path = Path(path)
     try:
@@ -85,19 +85,18 @@ def read_official_pickle(
         raise WeightsError(
             f"{path} cannot be read ({error.strerror})",
             expected="an official PyTorch pickle",
-            fix="check the path",
         ) from error
 
 
 @dataclass(frozen=True, eq=False)
 class _Node:
-    """A module as it stands in the file."""
+    """A module in the file."""
 
     class_name: str
     state: dict[object, object]
 
     def part(self, name: str) -> dict[str, object]:
-        """Return a dictionary of its state, such as `_parameters`, with keys checked."""
+        """Return a dictionary of its state, such as `_parameters`, after checking the keys."""
         part = instance_of(self.state.get(name, {}), dict)
         if any(not isinstance(key, str) or len(key) > _MAX_NAME for key in part):
             raise TypeError("a name that is too long, or none")
@@ -105,7 +104,7 @@ class _Node:
 
 
 class _Reader:
-    """What stands in for each allowed name, within one file's budget."""
+    """Stand-ins for the allowed names, with the budget of one file."""
 
     def __init__(self, origin: str, num_bytes: int) -> None:
         self.origin = origin
@@ -146,7 +145,7 @@ class _Reader:
         seen: set[int] = set()
 
         def visit(node: _Node, prefix: str, depth: int) -> None:
-            # What stands in two places could stand in 2**depth.
+            # A module in two places could be expanded 2**depth times.
             parts = [
                 id(node),
                 id(node.state),
@@ -154,15 +153,15 @@ class _Reader:
             ]
             if depth > _MAX_DEPTH or not seen.isdisjoint(parts):
                 raise refusal(
-                    f"{self.origin} has module {shown(prefix)} twice or too deep", "a tree"
+                    f"{self.origin} has module {quoted(prefix)} twice or too deep", "a tree"
                 )
             seen.update(parts)
             for name, value in (node.part("_parameters") | node.part("_buffers")).items():
                 if value is not None:
                     stored[prefix + name] = instance_of(value, StoredTensor)
             for key, value in node.state.items():
-                is_own = key in _OWN_STATE or not isinstance(key, str)
-                if not is_own and isinstance(value, str | int | float | None):
+                is_internal = key in _INTERNAL_STATE or not isinstance(key, str)
+                if not is_internal and isinstance(value, str | int | float | None):
                     attributes[f"{prefix}{str(key)[:_MAX_NAME]}"] = value
             for name, child in node.part("_modules").items():
                 if child is not None:
@@ -180,7 +179,7 @@ class _Reader:
     def _node(self, meta: object) -> _Node:
         meta = instance_of(meta, dict)
         if meta.get("type") != "class":
-            raise ValueError(f"a persistent object of type {shown(meta.get('type'))}")
+            raise ValueError(f"a persistent object of type {quoted(meta.get('type'))}")
         class_name = instance_of(meta.get("class_name"), str)
         return _Node(class_name, instance_of(meta.get("state"), dict))
 
@@ -190,8 +189,8 @@ class _Reader:
         return {instance_of(name, str) for name in names}
 
     def _storage(self, data: object) -> Storage:
-        """Find the one storage in what `torch.save` wrote of it."""
-        if isinstance(data, str):  # as protocol 2 says bytes
+        """Return the single storage in data that `torch.save` wrote."""
+        if isinstance(data, str):  # protocol 2 stores bytes as text
             self.budget.charge(len(data))
             self.budget.hold(len(data))
         data = bytes(as_bytes(data))

@@ -1,9 +1,8 @@
-"""A pickle machine that builds plain data and calls only what its caller lists.
+"""A restricted pickle reader that builds plain data and calls only functions of its caller.
 
-Python's own unpickler imports and calls whatever a file names. This one knows no import:
-a name is looked up in a table, and a name outside the table ends the reading. It also
-allocates no more than the file's own size allows, so a small file cannot fill the memory, and no
-more than `MAX_HELD`, as a file with holes can be as large as it likes and cost its maker nothing.
+Python's unpickler imports and calls whatever a file names. This reader imports nothing: names are
+looked up in a table, and a name outside the table is an error. Memory is limited to the size of the
+file, so that a small file cannot exhaust it, and to `MAX_HELD`, as a sparse file can have any size.
 `pickletools`, the standard library's disassembler, decodes the operations.
 """
 
@@ -45,30 +44,30 @@ _LITERALS = frozenset(
         "BYTEARRAY8",
     }
 )
-# Each operation may leave an object of some hundred bytes. A training checkpoint of 30 million
-# numbers, with the state of both optimizers, has 31,000.
+# Each operation may create an object of some hundred bytes. A training checkpoint with 30 million
+# parameters and the state of both optimizers has 31,000 operations.
 _MAX_OPERATIONS = 1_000_000
 MAX_HELD = 560 << 20
-"""Bytes that a pickle's texts and data may take at once, and the tensors of one network.
+"""Limit in bytes on the strings and data of a pickle, and on the tensors of one network.
 
-The largest official files, three networks of 1024x1024 in configuration F, hold 381 MB. With what
-one value may take beside it while it is read, a hostile file stays below a gigabyte.
+The largest official files, three networks of 1024x1024 in configuration F, have 381 MB. With the
+temporary memory for reading one value, a hostile file stays below a gigabyte.
 """
-# Of one value. The largest tensor of the official networks, D's first dense layer, has 17 MB, and
-# 67 MB if its channels are doubled. Bytes stand twice in memory while they are read, a text that is
-# wider than latin1 up to five times its size in the file.
+# Limits for one value. The largest tensor of the official networks, D's first dense layer, has
+# 17 MB, or 67 MB with doubled channels. While they are read, bytes take twice their size in memory,
+# and text outside latin1 up to five times its size in the file.
 _MAX_BYTES = 68 << 20
 _MAX_TEXT = 28 << 20
 _MAX_INTEGER = 256
-_MAX_LINE = 1024  # of a name
+_MAX_LINE = 1024  # bytes of a name
 _LIMITS: Mapping[str, int] = {
     "BINUNICODE": _MAX_TEXT,
     "BINUNICODE8": _MAX_TEXT,
     "LONG4": _MAX_INTEGER,
 }
-# Of a set: its slot in the table, and the copy that a growing table makes.
+# Bytes of a set's item: its slot in the hash table, and the copy when the table grows.
 _SET_ITEM = 100
-_OBJECT = 500  # bytes of a dictionary of a few items, or of a stand-in, at most
+_OBJECT = 500  # bytes of a small dictionary or a stand-in, at most
 _CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: Mapping[str, Callable[[], object]] = {
     "EMPTY_LIST": list,
@@ -81,24 +80,24 @@ _SHORT_TUPLES: Mapping[str, int] = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 @runtime_checkable
 class Restorable(Protocol):
-    """An object that takes the state which a pickle keeps apart from its arguments."""
+    """An object with state that a pickle stores separately from its arguments."""
 
     def restore(self, state: object) -> None:
-        """Take the state; raise ValueError if it is not of the expected form."""
+        """Set the state; raise ValueError if it does not have the expected form."""
 
 
 class Record(dict[object, object]):
-    """A dictionary of a class of its own: it may bring attributes, which are left out."""
+    """Stand-in for a subclass of dict; its attributes are dropped."""
 
     def restore(self, state: object) -> None:
-        """Drop the attributes beside the items, such as `_metadata` of torch's state dicts."""
+        """Drop attributes, such as `_metadata` of torch's state dicts."""
         instance_of(state, dict)
 
 
 def new_record(items: object = ()) -> Record:
-    """Stand in for a class of dictionaries; ValueError if it is given items.
+    """Return a stand-in for a subclass of dict; ValueError if it gets items.
 
-    Protocol 2 and later fill dictionaries by operations; arguments would be copied.
+    Protocol 2 and later fill dictionaries by operations. Arguments would have to be copied.
     """
     if not isinstance(items, tuple) or items:
         raise ValueError("a dictionary made from arguments")
@@ -107,18 +106,18 @@ def new_record(items: object = ()) -> Record:
 
 @dataclass(frozen=True)
 class Name:
-    """A name from the table, as it stands in a pickle; `call` is what stands in for it."""
+    """A name of the table in a pickle, with the function that stands in for it."""
 
     name: str
     call: Callable[..., object]
 
 
 class Budget:
-    """Bytes that a file may still ask for: at first as many as it has itself.
+    """Limits on the memory for a file.
 
     Args:
-        num_bytes: what may be asked for in all.
-        origin: the file, for the errors.
+        num_bytes: limit on the sum of what is charged, such as the size of the file.
+        origin: the file, for errors.
     """
 
     def __init__(self, num_bytes: int, origin: str) -> None:
@@ -130,7 +129,7 @@ class Budget:
         """Count `num_bytes` as used.
 
         Raises:
-            WeightsError: if the file asks for more than its own size.
+            WeightsError: if the sum exceeds the limit.
         """
         self.left -= num_bytes
         if self.left < 0:
@@ -144,7 +143,7 @@ class Budget:
         """Count `num_bytes` as in memory until the file is closed.
 
         Raises:
-            WeightsError: if that makes more than `MAX_HELD`.
+            WeightsError: if the sum exceeds `MAX_HELD`.
         """
         self.held += num_bytes
         if self.held > MAX_HELD:
@@ -155,15 +154,15 @@ class Budget:
             )
 
     def hold_set(self, num_items: int) -> None:
-        """Count a set made of a list as in memory; WeightsError as `hold`."""
+        """Count a set made from a list as in memory; WeightsError as `hold`."""
         self.hold(_SET_ITEM * num_items)
 
 
 class BoundedFile(io.BufferedReader):
-    """A file whose `read` never allocates more than is left to read.
+    """A file whose `read` never allocates more than the rest of the file.
 
     Raises:
-        OSError: if it cannot be opened, or is no regular file: a pipe would be waited for.
+        OSError: if it cannot be opened, or is not a regular file, as reading a pipe would block.
     """
 
     def __init__(self, path: Path) -> None:
@@ -179,7 +178,7 @@ class BoundedFile(io.BufferedReader):
         return super().read(size)
 
     def check_end(self, origin: str) -> None:
-        """Refuse bytes after a pickle's end; WeightsError if there are any."""
+        """Raise WeightsError if there are bytes after the end of the pickle."""
         if left := self.num_bytes - self.tell():
             raise WeightsError(
                 f"{origin} has {left} bytes after its end",
@@ -189,10 +188,10 @@ class BoundedFile(io.BufferedReader):
 
 
 def first_name(path: Path) -> str | None:
-    """Return the first name that a pickle asks for, such as "collections.OrderedDict".
+    """Return the first name in a pickle, such as "collections.OrderedDict".
 
-    It tells kinds of pickles apart without reading them. None if the file is no pickle, or
-    names nothing early; raises nothing.
+    It identifies kinds of pickles without reading them. None if the file is not a pickle, or has no
+    name near its start. Never raises.
     """
     try:
         with BoundedFile(path) as stream:
@@ -213,8 +212,8 @@ def first_name(path: Path) -> str | None:
     return None
 
 
-def shown(value: object) -> str:
-    """Show a value from a file in an error: one line, ASCII, short."""
+def quoted(value: object) -> str:
+    """Format a value from a file for an error: one line, ASCII, short."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, int):
@@ -226,7 +225,7 @@ def shown(value: object) -> str:
 def instance_of(value: object, kind: type[Value]) -> Value:
     """Return the value; raise TypeError if it is of another type."""
     if not isinstance(value, kind):
-        raise TypeError(f"{shown(value)} where a {kind.__name__} should be")
+        raise TypeError(f"{quoted(value)} where a {kind.__name__} should be")
     return value
 
 
@@ -235,11 +234,11 @@ class Machine:
 
     Args:
         origin: the file, for errors.
-        calls: what each allowed name stands for. The functions get the arguments of the file and
-            raise ValueError or TypeError if these are not as they should be. What they allocate
-            beyond their arguments they must bound themselves, with a `Budget`.
-        budget: holds the texts and data of the pickle.
-        persistent: what to make of a persistent id; None refuses it.
+        calls: the function for each allowed name. It gets the arguments in the file, and raises
+            ValueError or TypeError if they are invalid. It must limit what it allocates beyond
+            its arguments by a `Budget`.
+        budget: charged for the strings and data of the pickle.
+        persistent: resolves persistent ids; None refuses them.
     """
 
     def __init__(
@@ -259,11 +258,11 @@ class Machine:
         self.memo: dict[int, object] = {}
 
     def run(self, stream: IO[bytes]) -> object:
-        """Read up to the end of the pickle, and leave the stream right after it.
+        """Read a pickle, and leave the stream right after its end.
 
         Raises:
-            WeightsError: if the data is no such pickle, wants anything outside `calls`, or more
-                memory than it may have or there is.
+            WeightsError: if the data is not such a pickle, uses anything outside `calls`, or needs
+                more memory than allowed or available.
         """
         try:
             with _quiet():
@@ -348,7 +347,7 @@ class Machine:
             (state,) = self._pop(1)
             target = self.stack[-1]
             if not isinstance(target, Restorable):
-                raise TypeError(f"{shown(target)} takes no state")
+                raise TypeError(f"{quoted(target)} takes no state")
             target.restore(state)
         elif operation == "BINPERSID" and self.persistent is not None:
             (key,) = self._pop(1)
@@ -364,7 +363,7 @@ class Machine:
         """Find an allowed name."""
         if name not in self.calls:
             raise WeightsError(
-                f"{self.origin} names {shown(name)}, which none of these files needs",
+                f"{self.origin} names {quoted(name)}, which none of these files needs",
                 expected="only tensors and settings",
                 fix="do not trust the file; nothing in it was run",
             )
@@ -390,7 +389,7 @@ class Machine:
 
 
 class _Arguments:
-    """A stream as `pickletools` reads arguments from it: so much at once and no more."""
+    """A stream for the argument readers of `pickletools`, with a limit on the size of one value."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
@@ -403,14 +402,14 @@ class _Arguments:
         return self.stream.read(size)
 
     def readline(self) -> bytes:
-        """Read a line, or the start of a long one, which `pickletools` refuses."""
+        """Read a line, or the start of a long line, which `pickletools` refuses."""
         return self.stream.readline(_MAX_LINE)
 
 
 def _operations(stream: IO[bytes], *, max_bytes: int = _MAX_BYTES) -> Iterator[tuple[str, object]]:
-    """Give the operations of a pickle and their arguments, up to STOP.
+    """Yield the operations of a pickle and their arguments, up to STOP.
 
-    `pickletools.genops` would read what an argument declares, whatever its size.
+    `pickletools.genops` would read arguments of any declared size.
     """
     arguments = _Arguments(stream)
     while True:
@@ -427,14 +426,14 @@ def _operations(stream: IO[bytes], *, max_bytes: int = _MAX_BYTES) -> Iterator[t
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep `pickletools` from warning of backslashes in names, which no honest file has."""
+    """Ignore warnings of `pickletools` about backslashes in names, which no valid file has."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
 
 
 def _key(value: object) -> Hashable:
-    """Check a key. Hashing a tuple nested deeply enough would overflow the C stack."""
+    """Check a key. Hashing a deeply nested tuple would overflow the C stack."""
     if not isinstance(value, str | int):
-        raise TypeError(f"{shown(value)} as a key")
+        raise TypeError(f"{quoted(value)} as a key")
     return value

@@ -1,7 +1,7 @@
-"""The StyleGAN2 of Kim Seonghyeon ("rosinality") and ours, both ways.
+"""StyleGAN2 of Kim Seonghyeon ("rosinality"), read and written.
 
-Its networks compute what ours do; weights have the same scales and orientation, and other names.
-Its up-filters hold the gain 4, which ours state apart.
+Its networks compute the same as ours, with weights of the same scales and orientation under other
+names. Its filters for upsampling contain the gain of 4.
 
 Source: the names of the public files, spec section 14.4.
 """
@@ -14,9 +14,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from stylegan.errors import ConfigError, WeightsError
-from stylegan.interop.naming import NameMap, Row, boxed, pair
-from stylegan.interop.sizes import channels_of, count, refusal, shapes_of, size_of
+from stylegan.errors import WeightsError
+from stylegan.interop.naming import NameMap, Row, pair, with_unit_axes
+from stylegan.interop.shapes import (
+    channels_of,
+    count_layers,
+    refusal,
+    refusing_impossible_configs,
+    shapes_of,
+    size_of,
+)
 from stylegan.interop.torch_file import TorchFile
 from stylegan.models.base import Networks
 from stylegan.models.io import fill
@@ -33,58 +40,55 @@ from stylegan.rng import generator_for
 
 logger = logging.getLogger(__name__)
 
-OURS = {"g": "generator", "d": "discriminator", "g_ema": "generator_ema"}
-"""Our names of the networks by theirs."""
-_NUM_LATENTS = 10_000  # the official code's estimate of the mean of w has as many
-_WIDTH = 512  # of all blocks up to 32x32
-_BOXED_CONV = boxed(5, leading=1)
-_BOXED_BIAS = boxed(4, leading=1, trailing=2)
+NETWORK_NAMES = {"g": "generator", "d": "discriminator", "g_ema": "generator_ema"}
+"""Our names of the networks, by the names in the file."""
+_NUM_LATENTS = 10_000  # as in the official code's estimate of the mean of w
+_WIDTH = 512  # channels of all blocks up to 32x32
+_CONV = with_unit_axes(5, leading=1)
+_BIAS = with_unit_axes(4, leading=1, trailing=2)
 
 
 def is_rosinality(file: TorchFile) -> bool:
-    """Tell whether a file of torch.save is of this kind."""
+    """Return whether a file of torch.save is of this kind."""
     return any(file.has_tensors(key) for key in ("g_ema", "g"))
 
 
 def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Networks:
-    """Build our networks from an open file, a converted one or a training checkpoint.
+    """Build our networks from an open file: converted weights, or a training checkpoint.
 
-    A training checkpoint has no mean of w. It is computed from 10,000 latents, the same ones
-    each time, and the log says so.
+    A training checkpoint has no mean of w. It is computed from 10,000 fixed latents, with a line
+    in the log.
 
     Args:
         file: open.
-        only: our names of the networks to build; None builds all.
+        only: our names of the networks to build; None for all.
 
     Raises:
-        WeightsError: if a network is another than the StyleGAN2 of that program, or has tensors
-            missing or left over.
+        WeightsError: if a network is not the StyleGAN2 of that program, or has tensors missing or
+            left over.
     """
     networks = Networks()
-    for key, name in OURS.items():
+    for key, name in NETWORK_NAMES.items():
         if file.root.get(key) is None or (only is not None and name not in only):
             continue
         place = f"{file.origin} ({key})"
         tensors = file.tensors(key)
-        try:
+        with refusing_impossible_configs(place):
             if key == "d":
                 networks.discriminator = _discriminator(tensors, place)
-                continue
-            generator = _generator(tensors, file, place)
-        except ConfigError as error:
-            raise refusal(f"{place}: {error.message}", error.expected) from error
-        setattr(networks, name, generator)
+            else:
+                setattr(networks, name, _generator(tensors, file, place))
     return networks
 
 
 def tensors_of(networks: Networks) -> dict[str, object]:
-    """Return what a file of this kind holds, for torch.save.
+    """Return the content of a file of this kind, for torch.save.
 
     Raises:
-        WeightsError: if a network is one that the program cannot express; the error says why.
+        WeightsError: if the program has no such network.
     """
     content: dict[str, object] = {}
-    theirs = {name: key for key, name in OURS.items()}
+    theirs = {name: key for key, name in NETWORK_NAMES.items()}
     for name, network in networks.items():
         if not isinstance(network, Generator | Discriminator):
             raise _inexpressible(name, f"family {family_of(network)}", "stylegan2")
@@ -127,18 +131,18 @@ def _discriminator(tensors: Mapping[str, Tensor], origin: str) -> Discriminator:
 @torch.no_grad()
 def _estimate_w_avg(generator: Generator) -> None:
     """Set the mean of w to that of a fixed sample."""
-    stream = generator_for("w_avg", seed=0, nimg=0)
-    z = torch.randn(_NUM_LATENTS, generator.z_dim, generator=stream)
-    ws = torch.cat([generator.mapping(part)[:, 0] for part in torch.split(z, 1000)])
+    random = generator_for("w_avg", seed=0, nimg=0)
+    z = torch.randn(_NUM_LATENTS, generator.z_dim, generator=random)
+    ws = torch.cat([generator.mapping(batch)[:, 0] for batch in torch.split(z, 1000)])
     generator.mapping.w_avg.copy_(ws.mean(dim=0))
 
 
 def _generator_config(tensors: Mapping[str, Tensor], origin: str) -> GeneratorConfig:
-    """Read a generator's sizes off its tensors."""
+    """Read a generator's options from its tensors."""
     shapes = shapes_of(tensors)
     if "input.input" not in shapes:
-        raise refusal(f"{origin} is no generator of that program", "input.input, conv1, convs")
-    num = count(shapes, "to_rgbs.", ".conv.weight")
+        raise refusal(f"{origin} is not a generator of that program", "input.input, conv1, convs")
+    num = count_layers(shapes, "to_rgbs.", ".conv.weight")
     widths = {4: size_of(shapes, "conv1.conv.weight", 1, origin)}
     for k in range(num):
         widths[8 << k] = size_of(shapes, f"convs.{2 * k + 1}.conv.weight", 1, origin)
@@ -148,7 +152,7 @@ def _generator_config(tensors: Mapping[str, Tensor], origin: str) -> GeneratorCo
         img_channels=size_of(shapes, "to_rgb1.conv.weight", 1, origin),
         z_dim=size_of(shapes, "style.1.weight", 1, origin),
         w_dim=size_of(shapes, "style.1.weight", 0, origin),
-        mapping_layers=count(shapes, "style.", ".weight", start=1),
+        mapping_layers=count_layers(shapes, "style.", ".weight", start=1),
         architecture="skip",
         channel_base=channel_base,
         channel_max=channel_max,
@@ -156,11 +160,11 @@ def _generator_config(tensors: Mapping[str, Tensor], origin: str) -> GeneratorCo
 
 
 def _discriminator_config(tensors: Mapping[str, Tensor], origin: str) -> DiscriminatorConfig:
-    """Read a discriminator's sizes off its tensors."""
+    """Read a discriminator's options from its tensors."""
     shapes = shapes_of(tensors)
-    num = count(shapes, "convs.", ".skip.1.weight", start=1)
+    num = count_layers(shapes, "convs.", ".skip.1.weight", start=1)
     if "final_conv.0.weight" not in shapes or num == 0:
-        raise refusal(f"{origin} is no discriminator of that program", "convs, final_conv")
+        raise refusal(f"{origin} is not a discriminator of that program", "convs, final_conv")
     widths = {4: size_of(shapes, "final_conv.0.weight", 0, origin)}
     for m in range(1, num + 1):
         widths[(4 << num) >> (m - 1)] = size_of(shapes, f"convs.{m}.conv1.0.weight", 0, origin)
@@ -176,31 +180,31 @@ def _discriminator_config(tensors: Mapping[str, Tensor], origin: str) -> Discrim
 
 
 def _generator_names(config: GeneratorConfig) -> NameMap:
-    """Name every tensor of a generator both ways, but the mean of w, which lies beside it."""
+    """Return the names of all tensors of a generator but the mean of w, a separate item."""
     num = int(math.log2(config.resolution)) - 2
     up_kernel = fir_kernel(RESAMPLE_TAPS) * 4
     constants = {f"to_rgbs.{k}.upsample.kernel": up_kernel for k in range(num)}
     constants |= {f"convs.{2 * k}.conv.blur.kernel": up_kernel for k in range(num)}
 
     def modulated(theirs: str, ours: str) -> Iterator[Row]:
-        yield Row(f"{theirs}.conv.weight", f"{ours}.weight", _BOXED_CONV)
+        yield Row(f"{theirs}.conv.weight", f"{ours}.weight", _CONV)
         yield Row(f"{theirs}.conv.modulation.weight", f"{ours}.affine.weight")
         yield Row(f"{theirs}.conv.modulation.bias", f"{ours}.affine.bias")
 
     def layer(theirs: str, ours: str, noise: int) -> Iterator[Row]:
         yield from modulated(theirs, ours)
-        yield Row(f"{theirs}.noise.weight", f"{ours}.noise_strength", boxed(1, leading=1))
+        yield Row(f"{theirs}.noise.weight", f"{ours}.noise_strength", with_unit_axes(1, leading=1))
         yield Row(f"{theirs}.activate.bias", f"{ours}.bias")
-        yield Row(f"noises.noise_{noise}", f"{ours}.noise_const", boxed(4, leading=2))
+        yield Row(f"noises.noise_{noise}", f"{ours}.noise_const", with_unit_axes(4, leading=2))
 
     def rgb(theirs: str, ours: str) -> Iterator[Row]:
         yield from modulated(theirs, ours)
-        yield Row(f"{theirs}.bias", f"{ours}.bias", _BOXED_BIAS)
+        yield Row(f"{theirs}.bias", f"{ours}.bias", _BIAS)
 
     def rows() -> Iterator[Row]:
         for index in range(config.mapping_layers):
             yield from pair(f"style.{index + 1}", f"mapping.fc{index}")
-        yield Row("input.input", "synthesis.b4.const", boxed(4, leading=1))
+        yield Row("input.input", "synthesis.b4.const", with_unit_axes(4, leading=1))
         yield from layer("conv1", "synthesis.b4.conv1", 0)
         yield from rgb("to_rgb1", "synthesis.b4.torgb")
         for k in range(num):
@@ -213,7 +217,7 @@ def _generator_names(config: GeneratorConfig) -> NameMap:
 
 
 def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
-    """Name every tensor of a discriminator both ways."""
+    """Return the names of all tensors of a discriminator in the file and in our network."""
     num = int(math.log2(config.resolution)) - 2
     kernel = fir_kernel(RESAMPLE_TAPS)
     constants: dict[str, Tensor] = {}
@@ -239,7 +243,7 @@ def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
 
 
 def _check_expressible(config: GeneratorConfig | DiscriminatorConfig, name: str) -> None:
-    """Refuse what that program has no option for."""
+    """Raise WeightsError for options that the program does not have."""
     is_generator = isinstance(config, GeneratorConfig)
     architecture = "skip" if is_generator else "resnet"
     if config.architecture != architecture:
@@ -266,7 +270,7 @@ def _check_expressible(config: GeneratorConfig | DiscriminatorConfig, name: str)
 
 def _inexpressible(name: str, found: str, expected: str) -> WeightsError:
     return WeightsError(
-        f"{name} has {found}, which a rosinality file cannot say",
+        f"{name} has {found}, which rosinality files do not support",
         expected=expected,
         fix="convert to nvidia or native",
     )

@@ -1,7 +1,7 @@
-"""Stand-ins for torch's storages and tensors in pickles: nothing is allocated on a file's word.
+"""Stand-ins for torch's storages and tensors in pickles, which allocate only what a file holds.
 
-`torch.load(weights_only=True)` would read most of these files, but it allocates what a header
-declares before it looks at what is there, and refuses files that name an `argparse.Namespace`.
+`torch.load(weights_only=True)` would read most of these files, but it allocates the sizes that a
+header declares before it reads the data, and refuses files that name an `argparse.Namespace`.
 """
 
 import math
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from stylegan.errors import WeightsError
 from stylegan.interop.arrays import flat_tensor
-from stylegan.interop.restricted import Budget, Machine, Name, instance_of, shown
+from stylegan.interop.restricted import Budget, Machine, Name, instance_of, quoted
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + _MAGIC.to_bytes(10, "little") + b"."
-"""What a file of torch.save starts with, in the form before zip archives."""
+"""Start of a file of torch.save in the format before zip archives."""
 _PROTOCOL = 1001
 _DTYPES = {
     "torch.FloatStorage": torch.float32,
@@ -40,13 +40,14 @@ _CHUNK = 1 << 20
 
 @dataclass(eq=False)
 class Storage:
-    """Numbers that a file holds somewhere, read when they are needed.
+    """Numbers of a file, read when they are needed.
 
     Args:
-        dtype: of the numbers.
-        key: its name in the file.
-        numel: how many the file declares; `read` must give as many.
-        read: returns the bytes, not to be written to; None until the place in the file is known.
+        dtype: dtype of the numbers.
+        key: name of the storage in the file.
+        numel: number of elements that the file declares; `read` must return as many.
+        read: returns the bytes, which must not be written to; None until the position in the file
+            is known.
     """
 
     dtype: torch.dtype
@@ -61,21 +62,21 @@ class Storage:
         return self.numel * self.dtype.itemsize
 
     def forget(self) -> None:
-        """Drop what was read, so that only tensors in use keep their memory."""
+        """Drop the data that was read, so that only tensors in use keep their memory."""
         self._flat = None
 
     def flat(self) -> Tensor:
         """Return all numbers as a tensor [numel], read once until `forget`."""
         if self._flat is None:
             if self.read is None:
-                raise ValueError(f"a storage {shown(self.key)} without data")
+                raise ValueError(f"a storage {quoted(self.key)} without data")
             self._flat = flat_tensor(self.read(), self.dtype)
         return self._flat
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A view of a storage that lies within it and repeats nothing; `load` reads it."""
+    """A view of a storage, checked to lie within it; `load` reads it."""
 
     storage: Storage
     offset: int
@@ -88,7 +89,7 @@ class StoredTensor:
         return math.prod(self.sizes) * self.storage.dtype.itemsize
 
     def load(self) -> Tensor:
-        """Return the tensor, not to be written to: it shares its storage with others."""
+        """Return the tensor. It must not be written to, as it may share its storage."""
         flat = self.storage.flat()
         if math.prod(self.sizes) == 0:
             return flat.new_empty(self.sizes)
@@ -98,15 +99,16 @@ class StoredTensor:
 def load_all(
     stored: Mapping[str, StoredTensor], *, num_bytes: int, origin: str
 ) -> dict[str, Tensor]:
-    """Read tensors; those that shared a storage still do.
+    """Read tensors. Those that share a storage in the file share it in memory, too.
 
     Args:
-        stored: by their names.
-        num_bytes: size of the file, which neither all tensors nor all storages may exceed.
+        stored: tensors by their names.
+        num_bytes: size of the file.
         origin: the file, for errors.
 
     Raises:
-        WeightsError: if they do, or the storages are larger than `restricted.MAX_HELD`.
+        WeightsError: if all tensors or all storages are larger than the file, or the storages
+            larger than `restricted.MAX_HELD`.
         ValueError: if a storage has no data.
     """
     views, held = Budget(num_bytes, origin), Budget(num_bytes, origin)
@@ -123,7 +125,7 @@ def load_all(
 
 
 def tensor_calls(origin: str) -> dict[str, Callable[..., object]]:
-    """Return what stands in for each name that pickled tensors and storages need."""
+    """Return the stand-ins for the names that pickled tensors and storages need."""
 
     def rebuild(
         storage: object, offset: object, size: object, stride: object, *_: object
@@ -140,8 +142,8 @@ def tensor_calls(origin: str) -> dict[str, Callable[..., object]]:
         extent = start + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True)) + 1
         if numel > held.numel or (numel and extent > held.numel):
             raise _refusal(
-                f"{origin} declares a tensor of {shown(numel)} elements, the last at "
-                f"{shown(extent - 1)}, over a storage of {shown(held.numel)}",
+                f"{origin} declares a tensor of {quoted(numel)} elements, the last at "
+                f"{quoted(extent - 1)}, over a storage of {quoted(held.numel)}",
                 "tensors that lie within their storage",
             )
         if numel == 0 and any(n > 1 << 20 for n in sizes):
@@ -164,9 +166,9 @@ def storage_of(identity: object) -> Storage:
     """Return the storage that a persistent id declares, without its data.
 
     Raises:
-        TypeError, ValueError, LookupError: if it is no such id.
+        TypeError, ValueError, LookupError: if it is not such an id.
     """
-    # The form before zip archives has a sixth item, for views; nothing in use writes any.
+    # The format before zip archives has a sixth item for views, which no current version writes.
     kind, name, key, _, numel, *view = instance_of(identity, tuple)
     dtype = _DTYPES[instance_of(name, Name).name]
     if kind != "storage" or view not in ([], [None]):
@@ -185,18 +187,18 @@ def read_legacy(
     budget: Budget,
     data: bytes | None = None,
 ) -> object:
-    """Read what torch.save wrote before it wrote zip archives.
+    """Read a file of torch.save in the format before zip archives.
 
     Args:
         stream: at its start, seekable; storages are read from it when they are needed.
         origin: the file, for errors.
         num_bytes: size of the stream; it must end with the last storage.
-        calls: the allowed names of the main pickle, those of `tensor_calls` among them.
-        budget: of the whole file.
-        data: what the stream reads, if that is in memory; storages are then views of it.
+        calls: the allowed names of the main pickle, including those of `tensor_calls`.
+        budget: budget of the whole file.
+        data: content of the stream, if it is in memory; storages are then views of it.
 
     Returns:
-        The saved object; tensors in it are `StoredTensor`, storages `Storage`.
+        The saved object. Tensors in it are `StoredTensor`, storages `Storage`.
     """
     storages: dict[str, Storage] = {}
 
@@ -222,7 +224,8 @@ def read_legacy(
         left = max(num_bytes - start, 0)
         if numel != storage.numel or storage.nbytes > left:
             raise _refusal(
-                f"{origin} declares a storage of {shown(storage.numel)} elements over {left} bytes",
+                f"{origin} declares a storage of {quoted(storage.numel)} elements over {left} "
+                "bytes",
                 "a storage as large as its data",
             )
         storage.read = (
@@ -240,7 +243,7 @@ def read_legacy(
 
 
 def read_whole(stream: IO[bytes], num_bytes: int) -> bytearray:
-    """Read exactly so many bytes, in pieces; ValueError if the stream has fewer."""
+    """Read exactly `num_bytes` bytes in chunks; ValueError if the stream has fewer."""
     data = bytearray()
     while len(data) < num_bytes:
         piece = stream.read(min(_CHUNK, num_bytes - len(data)))
@@ -260,7 +263,7 @@ def _read_at(stream: IO[bytes], start: int, num_bytes: int) -> bytearray:
 
 
 def _refusal(found: str, expected: str) -> WeightsError:
-    """Say what is wrong with a file that cannot be repaired."""
+    """Return the error for a file that must not be trusted."""
     return WeightsError(
         found, expected=expected, fix="download the file again, and do not trust it"
     )

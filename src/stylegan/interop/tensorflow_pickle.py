@@ -1,8 +1,7 @@
-"""The official TensorFlow pickles, read as data: no TensorFlow, nothing from the file runs.
+"""Reader of official TensorFlow pickles, without TensorFlow and without running code of the file.
 
 ProGAN, StyleGAN, StyleGAN2 and StyleGAN2-ADA share the container: a tuple (G, D, Gs) of
-networks, each with its variables as numpy arrays, its arguments, and source text that is never
-looked at.
+networks, each with its variables as numpy arrays, its arguments, and source code, which is ignored.
 
 Source: the file layout of Karras et al. 2018, 2019, 2020, as observed.
 """
@@ -24,16 +23,16 @@ from stylegan.interop.restricted import (
     first_name,
     instance_of,
     new_record,
-    shown,
+    quoted,
 )
-from stylegan.interop.sizes import refusal
+from stylegan.interop.shapes import refusal
 
 KEYS = ("G", "D", "Gs")
-OURS = {"G": "generator", "D": "discriminator", "Gs": "generator_ema"}
-"""Our names of the networks by the official ones."""
+NETWORK_NAMES = {"G": "generator", "D": "discriminator", "Gs": "generator_ema"}
+"""Our names of the networks, by the official names."""
 _NETWORKS = ("dnnlib.tflib.network.Network", "tfutil.Network")
 _DICTIONARIES = ("dnnlib.util.EasyDict", "config.EasyDict", "collections.OrderedDict")
-_MAX_DEPTH = 3  # of components in components; the official networks reach 1
+_MAX_DEPTH = 3  # nesting of components; the official networks have 1
 _MAX_NAME = 100  # characters of a variable's name
 
 
@@ -42,11 +41,11 @@ class TensorFlowNetwork:
     """One network of an official TensorFlow pickle, as data.
 
     Args:
-        version: of the container: 2 ProGAN, 3 StyleGAN, 4 StyleGAN2; some files say more.
+        version: version of the container: 2 ProGAN, 3 StyleGAN, 4 StyleGAN2; higher in some files.
         name: such as "Gs".
         build_func_name: the function that built it, such as "G_main" or "D_stylegan2".
-        static_kwargs: the arguments it was built with; components' own come first to be
-            replaced by those of the whole.
+        static_kwargs: arguments of that function. Those of components are overridden by those of
+            the whole network.
         variables: in TensorFlow's layout and names; those of the components "mapping" and
             "synthesis" start with "mapping/" and "synthesis/".
     """
@@ -59,7 +58,7 @@ class TensorFlowNetwork:
 
 
 def is_tensorflow_pickle(path: Path) -> bool:
-    """Tell whether a file starts like one of these; raises nothing."""
+    """Return whether a file starts like one of these pickles; never raises."""
     return first_name(path) in _NETWORKS
 
 
@@ -70,12 +69,12 @@ def read_tensorflow_pickle(
 
     Args:
         path: the file.
-        only: keys to return; the arrays of the others are not built.
+        only: keys to return; arrays of other networks are not built.
 
     Returns:
-        Those of "G", "D" and "Gs" that the file has. A file of three networks is taken in the
-        official order; of fewer, by the networks' names. One alone that reads images is "D",
-        whatever its name.
+        The networks "G", "D" and "Gs", as far as the file has them. Three networks are in the
+        official order; fewer are identified by their names. A single network that reads images is
+        "D", whatever its name.
 
     Raises:
         WeightsError: if the file is missing, damaged, of another kind, names anything but
@@ -92,13 +91,12 @@ def read_tensorflow_pickle(
         raise WeightsError(
             f"{path} cannot be read ({error.strerror})",
             expected="an official TensorFlow pickle",
-            fix="check the path",
         ) from error
     networks = {}
     for key, network in _keyed(root, str(path)).items():
         if key not in only:
             continue
-        # For each a budget of its own: G may be Gs, stored once.
+        # One budget for each network: G and Gs may share their arrays.
         views = Budget(num_bytes, str(path))
         try:
             networks[key] = _flattened(network, views)
@@ -109,7 +107,7 @@ def read_tensorflow_pickle(
 
 @dataclass(eq=False)
 class _Network:
-    """A network as it stands in the file."""
+    """A network in the file."""
 
     state: dict[object, object] = field(default_factory=dict)
 
@@ -118,11 +116,11 @@ class _Network:
         self.state = instance_of(state, dict)
 
     def text(self, name: str) -> str:
-        """Return a text of the state; shortened, as it is for errors and choices only."""
+        """Return a string of the state, shortened to what messages and comparisons need."""
         return instance_of(self.state.get(name, ""), str)[:_MAX_NAME]
 
     def part(self, name: str) -> dict[str, object]:
-        """Return a dictionary of the state, with keys checked."""
+        """Return a dictionary of the state, after checking the keys."""
         part = instance_of(self.state.get(name, {}), dict)
         if any(not isinstance(key, str) or len(key) > _MAX_NAME for key in part):
             raise TypeError("a name that is too long, or none")
@@ -130,7 +128,7 @@ class _Network:
 
 
 def _calls(budget: Budget) -> dict[str, Callable[..., object]]:
-    """Return what stands in for each name that these files need."""
+    """Return the stand-ins for the names that these files need."""
     return {
         **dict.fromkeys(_NETWORKS, _Network),
         **dict.fromkeys(_DICTIONARIES, new_record),
@@ -139,30 +137,30 @@ def _calls(budget: Budget) -> dict[str, Callable[..., object]]:
 
 
 def _keyed(root: object, origin: str) -> dict[str, _Network]:
-    """Say which network of the file is which."""
+    """Return the networks of the file by their official names."""
     networks = [root] if isinstance(root, _Network) else root
     if not isinstance(networks, tuple | list) or not 1 <= len(networks) <= len(KEYS):
-        raise refusal(f"{origin} holds {shown(root)}", "one to three networks (G, D, Gs)")
+        raise refusal(f"{origin} holds {quoted(root)}", "one to three networks (G, D, Gs)")
     keyed: dict[str, _Network] = {}
     for index, network in enumerate(networks):
         if not isinstance(network, _Network):
-            raise refusal(f"{origin} holds {shown(network)}", "networks (G, D, Gs) only")
+            raise refusal(f"{origin} holds {quoted(network)}", "networks (G, D, Gs) only")
         try:
             key = KEYS[index] if len(networks) == len(KEYS) else network.text("name")
         except TypeError as error:
             raise refusal(f"{origin} holds {error}", "a network's name") from error
-        # A network alone, as the official classifiers are, has a name of its own.
+        # A single network, such as an official classifier, may have any name.
         if root is network and key not in KEYS and _is_discriminator(network):
             key = "D"
         if key not in KEYS or key in keyed:
             again = "a second " if key in keyed else ""
-            raise refusal(f"{origin} holds {again}network {shown(key)}", "one each of G, D, Gs")
+            raise refusal(f"{origin} holds {again}network {quoted(key)}", "one each of G, D, Gs")
         keyed[key] = network
     return keyed
 
 
 def _is_discriminator(network: _Network) -> bool:
-    """Tell whether a network reads images; what is amiss in it is told when it is built."""
+    """Return whether a network reads images; faults in it are reported when it is built."""
     variables = network.state.get("variables")
     if not isinstance(variables, list):
         return False
@@ -177,20 +175,20 @@ def _flattened(root: _Network, views: Budget) -> TensorFlowNetwork:
     seen: set[int] = set()
 
     def visit(network: _Network, prefix: str, depth: int) -> None:
-        # What stands in two places could stand in 2**depth.
+        # A component in two places could be expanded 2**depth times.
         parts = {id(network), id(network.state), id(network.state.get("variables"))}
         if depth > _MAX_DEPTH or not seen.isdisjoint(parts):
-            raise ValueError(f"component {shown(prefix)} twice or too deep")
+            raise ValueError(f"component {quoted(prefix)} twice or too deep")
         seen.update(parts)
         for name, component in network.part("components").items():
             visit(instance_of(component, _Network), f"{prefix}{name}/", depth + 1)
         for item in instance_of(network.state.get("variables", []), list):
             pair = instance_of(item, tuple)
             if len(pair) != 2:
-                raise ValueError("a variable that is no pair of name and value")
+                raise ValueError("a variable that is not a pair of name and value")
             name, value = pair
             name = prefix + instance_of(name, str)
-            # TensorFlow hands out a variable without axes as a numpy scalar, not as an array.
+            # TensorFlow returns a variable without axes as a numpy scalar, not as an array.
             is_scalar = isinstance(value, int | float) and not isinstance(value, bool)
             tensor = (
                 torch.tensor(value, dtype=torch.float32)
@@ -199,7 +197,7 @@ def _flattened(root: _Network, views: Budget) -> TensorFlowNetwork:
             )
             views.charge(tensor.nbytes)
             if len(name) > _MAX_NAME or name in variables:
-                raise ValueError(f"variable {shown(name)} twice, or with too long a name")
+                raise ValueError(f"variable {quoted(name)} twice, or with too long a name")
             variables[name] = tensor
         arguments.update(network.part("static_kwargs"))
 

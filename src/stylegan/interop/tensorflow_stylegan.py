@@ -1,8 +1,8 @@
-"""ProGAN and StyleGAN out of official TensorFlow pickles.
+"""ProGAN and StyleGAN networks of official TensorFlow pickles.
 
-The architecture is read off the names and shapes of the variables; the arguments that a file
-records must agree. Networks are told apart by what their variables are called, as the version
-numbers in the files do not say what is in them.
+The architecture is read from the names and shapes of the variables, and must agree with the
+arguments that the file records. The family follows from the names of the variables, as the version
+numbers of the files do not identify it.
 
 Source: the variables of Karras et al. 2018 and 2019's weight files, as observed.
 """
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from torch import Tensor
+
 from stylegan.interop.naming import (
     TF_CONV,
     TF_DENSE,
@@ -19,22 +21,22 @@ from stylegan.interop.naming import (
     Layout,
     NameMap,
     Row,
-    boxed,
     tf_pair,
+    with_unit_axes,
 )
-from stylegan.interop.restricted import shown
-from stylegan.interop.sizes import (
+from stylegan.interop.restricted import quoted
+from stylegan.interop.shapes import (
     Shapes,
-    agree,
     channels_of,
-    count,
+    check_agreement,
+    check_supported,
+    count_layers,
     refusal,
     resolutions_of,
     shapes_of,
     size_of,
-    usual,
 )
-from stylegan.interop.tensorflow_pickle import OURS, TensorFlowNetwork
+from stylegan.interop.tensorflow_pickle import NETWORK_NAMES, TensorFlowNetwork
 from stylegan.models import progan, stylegan
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
 from stylegan.models.growth import max_lod
@@ -44,14 +46,15 @@ Family = Literal["progan", "stylegan"]
 Built = TypeVar("Built", bound=AbstractGenerator | AbstractDiscriminator)
 
 _BLOCK = r"(\d{1,6})x\d+/"
-# ProGAN's own code keeps the kernels of joined up-convolutions as [3, 3, out, in].
+# The kernels of joined up-convolutions are [3, 3, out, in] in ProGAN's repository.
 _FLIPPED_OUT_IN = Layout(
     ndim=4,
     read=lambda x: x.permute(2, 3, 0, 1).flip(2, 3),
     write=lambda x: x.flip(2, 3).permute(2, 3, 0, 1),
 )
-_FUSED = {"auto": 128, True: 8, False: math.inf}  # the smallest size of a joined up-convolution
-_LODS = ("synthesis/lod", "lod")  # the first of these that is there counts
+_FUSED = {"auto": 128, True: 8, False: math.inf}  # smallest size of a joined up-convolution
+LODS = ("synthesis/lod", "lod")
+"""Variables that hold the level of detail; the first one that exists counts."""
 _COMMON: dict[str, object] = {"use_wscale": True, "fmap_decay": 1, "normalize_latents": True}
 _PROGAN: dict[str, object] = {
     **_COMMON,
@@ -70,10 +73,10 @@ _STYLEGAN: dict[str, object] = {
 
 
 def family_of_tensorflow(networks: Mapping[str, TensorFlowNetwork]) -> Family | None:
-    """Tell which of the two families the networks of one file are; None for another.
+    """Return the family of the networks of one file; None if it is neither of the two.
 
-    A generator decides, as the discriminators differ in what no variable shows: whether they
-    blur. Without one, the name of the function that built the discriminator does.
+    The generator decides, as discriminators differ only in blurring, which no variable shows.
+    Without a generator, the name of the function that built the discriminator decides.
     """
     for key in ("Gs", "G"):
         if key in networks:
@@ -93,7 +96,8 @@ def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
     """Build our networks from those of a TensorFlow pickle.
 
     Args:
-        found: by their official names; emptied, so that each can be freed once it is built.
+        found: by their official names. The dictionary is emptied, so that each can be freed once
+            its network is built.
         origin: the file, for errors.
 
     Raises:
@@ -101,12 +105,12 @@ def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
     """
     family = family_of_tensorflow(found)
     if family is None:
-        raise refusal(f"{origin} holds no network of theirs", "a ProGAN or StyleGAN file")
+        raise refusal(f"{origin} holds no ProGAN or StyleGAN network", "a ProGAN or StyleGAN file")
     build = {"progan": build_progan, "stylegan": build_stylegan}[family]
     networks = Networks()
     for key in list(found):
         built = build(found.pop(key), origin=f"{origin} ({key})")
-        setattr(networks, OURS[key], built)
+        setattr(networks, NETWORK_NAMES[key], built)
     return networks
 
 
@@ -120,15 +124,15 @@ def build_progan(
         origin: the file and network, for the errors.
 
     Raises:
-        WeightsError: if it is no such network, contradicts itself, asks for what ours do not
-            compute, or has tensors missing or left over.
+        WeightsError: if it is another network, contradicts itself, needs a computation that our
+            networks lack, or has tensors missing or left over.
     """
-    said = network.static_kwargs
-    usual(_PROGAN, said, origin)
+    recorded = network.static_kwargs
+    check_supported(_PROGAN, recorded, origin)
     if "FromRGB_lod0/weight" in network.variables:
-        found = _find_discriminator(network, origin)
+        found = _discriminator_options(network, origin)
         c_dim = found.num_outputs - 1
-        agree({"label_size": c_dim}, said, origin)
+        check_agreement({"label_size": c_dim}, recorded, origin)
         d_config = progan.DiscriminatorConfig
         return _filled(
             network,
@@ -142,16 +146,16 @@ def build_progan(
     blocks = resolutions_of(shapes, _BLOCK, origin)
     widths = _generator_widths(shapes, "", blocks, origin)
     sizes = _sizes(network, widths, "ToRGB_lod0/bias", 0, origin)
-    c_dim = _whole(said, "label_size", 0, origin)
+    c_dim = _whole(recorded, "label_size", 0, origin)
     z_dim = size_of(shapes, "4x4/Dense/weight", 0, origin) - c_dim
-    agree({"latent_size": z_dim}, said, origin)
+    check_agreement({"latent_size": z_dim}, recorded, origin)
 
     def rows() -> Iterator[Row]:
         yield from tf_pair("4x4/Dense", "synthesis.b4.dense", TF_DENSE)
         yield from tf_pair("4x4/Conv", "synthesis.b4.conv", TF_CONV)
         layout = _progan_up(network, widths, origin)
         for r in blocks[1:]:
-            # The name tells whether upsampling and convolution are one operation.
+            # The name shows whether upsampling and convolution are one operation.
             is_fused = f"{r}x{r}/Conv0_up/weight" in shapes
             name = f"{r}x{r}/{'Conv0_up' if is_fused else 'Conv0'}"
             yield from tf_pair(name, f"synthesis.b{r}.conv0", layout if is_fused else TF_CONV)
@@ -161,7 +165,7 @@ def build_progan(
     return _filled(
         network,
         lambda: progan.Generator(progan.GeneratorConfig(**sizes, z_dim=z_dim, c_dim=c_dim)),
-        NameMap(rows(), ignored=_LODS),
+        NameMap(rows(), ignored=LODS),
         origin,
     )
 
@@ -173,17 +177,17 @@ def build_stylegan(
 
     Arguments and errors as `build_progan`.
     """
-    said = network.static_kwargs
-    usual(_STYLEGAN, said, origin)
-    if said.get("blur_filter", 1) is None:  # elsewhere None says nothing; here, no filter
+    recorded = network.static_kwargs
+    check_supported(_STYLEGAN, recorded, origin)
+    if recorded.get("blur_filter", 1) is None:  # None means no filter here
         raise refusal(f"{origin} was made with blur_filter = None", "blur_filter = [1, 2, 1]")
     if "FromRGB_lod0/weight" in network.variables:
-        found = _find_discriminator(network, origin)
-        # One output is that of no labels, or of a single one.
+        found = _discriminator_options(network, origin)
+        # A single output may mean no labels, or labels of one class.
         c_dim = found.num_outputs if found.num_outputs > 1 else 0
-        if c_dim == 0 and _whole(said, "label_size", 0, origin) == 1:
+        if c_dim == 0 and _whole(recorded, "label_size", 0, origin) == 1:
             c_dim = 1
-        agree({"label_size": c_dim}, said, origin)
+        check_agreement({"label_size": c_dim}, recorded, origin)
         return _filled(
             network,
             lambda: stylegan.Discriminator(
@@ -197,12 +201,12 @@ def build_stylegan(
     widths = _generator_widths(shapes, "synthesis/", blocks, origin)
     sizes = _sizes(network, widths, "synthesis/ToRGB_lod0/bias", 0, origin)
     w_dim = size_of(shapes, "dlatent_avg", 0, origin)
-    z_dim, c_dim, num_layers, width = _find_mapping(shapes, w_dim, origin)
+    z_dim, c_dim, num_layers, width = _mapping_sizes(shapes, w_dim, origin)
     constant_input = "synthesis/4x4/Const/const" in shapes
     first = "Const" if constant_input else "Dense"
     styles = f"synthesis/4x4/{first}/StyleMod/weight" in shapes
     noise = "synthesis/noise0" in shapes
-    read = {
+    values = {
         "latent_size": z_dim,
         "label_size": c_dim,
         "dlatent_size": w_dim,
@@ -214,8 +218,8 @@ def build_stylegan(
         "use_pixel_norm": not styles,
         "use_noise": noise,
     }
-    agree(read, said, origin)
-    first_fused = _first_fused(said.get("fused_scale", "auto"), origin)
+    check_agreement(values, recorded, origin)
+    first_fused = _first_fused(recorded.get("fused_scale", "auto"), origin)
 
     def rows() -> Iterator[Row]:
         yield Row("dlatent_avg", "mapping.w_avg")
@@ -230,7 +234,7 @@ def build_stylegan(
             for number, (theirs, ours) in enumerate(layers, start=2 * index):
                 name, own = f"synthesis/{r}x{r}/{theirs}", f"synthesis.b{r}.{ours}"
                 if theirs == "Const":
-                    yield Row(f"{name}/const", f"{own}.const", boxed(4, leading=1))
+                    yield Row(f"{name}/const", f"{own}.const", with_unit_axes(4, leading=1))
                 elif theirs == "Dense":
                     yield Row(f"{name}/weight", f"{own}.weight", TF_DENSE)
                 else:
@@ -243,7 +247,7 @@ def build_stylegan(
                 if noise:
                     yield Row(f"{name}/Noise/weight", f"{own}.noise_strength")
                     stored = f"synthesis/noise{number}"
-                    yield Row(stored, f"{own}.noise_const", boxed(4, leading=2))
+                    yield Row(stored, f"{own}.noise_const", with_unit_axes(4, leading=2))
         yield from _rgb_rows("synthesis/ToRGB_lod", "synthesis.b{}.torgb", blocks)
 
     return _filled(
@@ -261,17 +265,14 @@ def build_stylegan(
                 noise=noise,
             )
         ),
-        NameMap(rows(), ignored=_LODS),
+        NameMap(rows(), ignored=LODS),
         origin,
     )
 
 
-# ---- What both families share
-
-
 @dataclass(frozen=True, kw_only=True)
-class _FoundDiscriminator:
-    """What the variables of a discriminator of either family say."""
+class _DiscriminatorOptions:
+    """Options of a discriminator of either family, read from its variables."""
 
     sizes: dict[str, int]
     mbstd: dict[str, int]
@@ -280,7 +281,7 @@ class _FoundDiscriminator:
     names: NameMap
 
 
-def _find_discriminator(network: TensorFlowNetwork, origin: str) -> _FoundDiscriminator:
+def _discriminator_options(network: TensorFlowNetwork, origin: str) -> _DiscriminatorOptions:
     shapes = shapes_of(network.variables)
     blocks = resolutions_of(shapes, _BLOCK, origin)
     widths = {r: size_of(shapes, f"{r}x{r}/Conv0/weight", -1, origin) for r in blocks[1:]}
@@ -297,10 +298,10 @@ def _find_discriminator(network: TensorFlowNetwork, origin: str) -> _FoundDiscri
         yield from tf_pair("4x4/Dense0", "b4.fc", TF_DENSE)
         yield from tf_pair("4x4/Dense1", "b4.out", TF_DENSE)
 
-    return _FoundDiscriminator(
+    return _DiscriminatorOptions(
         sizes=_sizes(network, widths, "FromRGB_lod0/weight", 2, origin),
         mbstd={
-            # Where files do not say: the preset with separate operations had groups of 16.
+            # Without a record: the preset with separate operations had groups of 16.
             "mbstd_group_size": _whole(
                 network.static_kwargs, "mbstd_group_size", 4 if is_fused else 16, origin
             ),
@@ -308,7 +309,7 @@ def _find_discriminator(network: TensorFlowNetwork, origin: str) -> _FoundDiscri
         },
         num_outputs=size_of(shapes, "4x4/Dense1/bias", 0, origin),
         is_fused=is_fused,
-        names=NameMap(rows(), ignored=_LODS),
+        names=NameMap(rows(), ignored=LODS),
     )
 
 
@@ -323,11 +324,13 @@ def _generator_widths(
 def _sizes(
     network: TensorFlowNetwork, widths: Mapping[int, int], rgb: str, axis: int, origin: str
 ) -> dict[str, int]:
-    """Return the options that every network has; `axis` of variable `rgb` is images' channels."""
+    """Return the options of every network; `axis` of variable `rgb` has the image channels."""
     resolution, img_channels = max(widths), size_of(shapes_of(network.variables), rgb, axis, origin)
-    agree({"resolution": resolution, "num_channels": img_channels}, network.static_kwargs, origin)
-    # fmap_base and fmap_max are not compared: the widths say all, and some files tell another
-    # base than the one that explains them.
+    check_agreement(
+        {"resolution": resolution, "num_channels": img_channels}, network.static_kwargs, origin
+    )
+    # fmap_base and fmap_max are not compared: the widths determine them, and some files record
+    # another base.
     base, top = channels_of(widths, {}, origin)
     return {
         "resolution": resolution,
@@ -337,9 +340,9 @@ def _sizes(
     }
 
 
-def _find_mapping(shapes: Shapes, w_dim: int, origin: str) -> tuple[int, int, int, int | None]:
+def _mapping_sizes(shapes: Shapes, w_dim: int, origin: str) -> tuple[int, int, int, int | None]:
     """Return the widths of z and labels, and the mapping network's depth and inner width."""
-    num_layers = count(shapes, "mapping/Dense", "/weight")
+    num_layers = count_layers(shapes, "mapping/Dense", "/weight")
     width = size_of(shapes, "mapping/Dense0/weight", 0, origin) if num_layers else w_dim
     inner = size_of(shapes, "mapping/Dense0/weight", 1, origin) if num_layers > 1 else w_dim
     c_dim = 0
@@ -352,29 +355,31 @@ def _find_mapping(shapes: Shapes, w_dim: int, origin: str) -> tuple[int, int, in
 def _progan_up(network: TensorFlowNetwork, widths: Mapping[int, int], origin: str) -> Layout:
     """Return the layout of a ProGAN generator's joined up-convolutions.
 
-    ProGAN's own code keeps [3, 3, out, in], the copy in StyleGAN's repository [3, 3, in, out].
-    Shapes tell where widths differ; otherwise the container's version does.
+    They are [3, 3, out, in] in ProGAN's repository, and [3, 3, in, out] in the copy in StyleGAN's.
+    Shapes decide if widths differ; otherwise the container's version does.
     """
     for r in sorted(widths)[1:]:
         name = f"{r}x{r}/Conv0_up/weight"
         if name in network.variables and widths[r] != widths[r // 2]:
-            is_own = size_of(shapes_of(network.variables), name, 2, origin) == widths[r]
-            return _FLIPPED_OUT_IN if is_own else TF_FLIPPED_CONV
+            is_out_in = size_of(shapes_of(network.variables), name, 2, origin) == widths[r]
+            return _FLIPPED_OUT_IN if is_out_in else TF_FLIPPED_CONV
     return _FLIPPED_OUT_IN if network.version <= 2 else TF_FLIPPED_CONV
 
 
-def _first_fused(told: object, origin: str) -> float:
-    """Return from which size on upsampling and convolution are one operation."""
-    if not isinstance(told, str | bool) or told not in _FUSED:
-        raise refusal(f"{origin} was made with fused_scale = {shown(told)}", "auto, true or false")
-    return _FUSED[told]
+def _first_fused(fused_scale: object, origin: str) -> float:
+    """Return the smallest size at which upsampling and convolution are one operation."""
+    if not isinstance(fused_scale, str | bool) or fused_scale not in _FUSED:
+        raise refusal(
+            f"{origin} was made with fused_scale = {quoted(fused_scale)}", "auto, true or false"
+        )
+    return _FUSED[fused_scale]
 
 
-def _whole(said: Mapping[str, object], name: str, default: int, origin: str) -> int:
-    """Return an argument that is a number of something."""
-    value = default if said.get(name) is None else said[name]
+def _whole(recorded: Mapping[str, object], name: str, default: int, origin: str) -> int:
+    """Return an argument that must be a whole number, 0 or more."""
+    value = default if recorded.get(name) is None else recorded[name]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 30:
-        raise refusal(f"{origin} says {name} = {shown(value)}", "a whole number")
+        raise refusal(f"{origin} says {name} = {quoted(value)}", "a whole number")
     return value
 
 
@@ -387,18 +392,31 @@ def _rgb_rows(theirs: str, ours: str, blocks: list[int]) -> Iterator[Row]:
 def _filled(
     network: TensorFlowNetwork, build: Callable[[], Built], names: NameMap, origin: str
 ) -> Built:
-    """Build a network of ours with a file's tensors and level of detail."""
+    """Build one of our networks with a file's tensors and level of detail."""
     built = fill(build, names.read(network.variables, origin=origin), origin=origin)
-    for name in _LODS:
-        if name in network.variables:
-            lod = network.variables[name]
-            try:
-                built.lod = lod.float().item()
-            except (RuntimeError, ValueError) as error:
-                told = f"{lod.item():g}" if lod.numel() == 1 else f"{lod.numel()} numbers"
-                raise refusal(
-                    f"{origin} has {name} = {told}",
-                    f"one number from 0 to {max_lod(built.img_resolution)}",
-                ) from error
-            break
+    set_lod(built, network.variables, origin)
     return built
+
+
+def set_lod(
+    network: AbstractGenerator | AbstractDiscriminator,
+    variables: Mapping[str, Tensor],
+    origin: str,
+) -> None:
+    """Set a growing network to the level of detail that a file holds, if any.
+
+    Raises:
+        WeightsError: if it is not a single number, or out of range.
+    """
+    name = next((name for name in LODS if name in variables), None)
+    if name is None:
+        return
+    lod = variables[name]
+    try:
+        network.lod = lod.float().item()
+    except (RuntimeError, ValueError) as error:
+        value = f"{lod.item():g}" if lod.numel() == 1 else f"{lod.numel()} numbers"
+        raise refusal(
+            f"{origin} has {name} = {value}",
+            f"one number from 0 to {max_lod(network.img_resolution)}",
+        ) from error

@@ -1,17 +1,14 @@
-"""StyleGAN2's TensorFlow networks, configurations B to F and ADA, and ours.
+"""StyleGAN2's TensorFlow networks: configurations B to F, and ADA.
 
-Configuration A is StyleGAN's; `tensorflow_stylegan.py` knows its names.
+Configuration A has StyleGAN's networks, see `tensorflow_stylegan.py`.
 
 Source: the names and layouts of Karras et al. 2020 (StyleGAN2, ADA), as observed.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 
-from torch import Tensor
-
-from stylegan.errors import ConfigError
 from stylegan.interop.naming import (
     SAME,
     TF_CONV,
@@ -20,27 +17,28 @@ from stylegan.interop.naming import (
     Layout,
     NameMap,
     Row,
-    boxed,
     multiplied,
     shifted,
     tf_pair,
+    with_unit_axes,
 )
-from stylegan.interop.sizes import (
+from stylegan.interop.shapes import (
     Shapes,
-    agree,
     architecture_of,
     channels_of,
-    count,
+    check_agreement,
+    check_supported,
+    count_layers,
     lr_ratio,
     refusal,
+    refusing_impossible_configs,
     resolutions_of,
     shapes_of,
     size_of,
-    usual,
 )
-from stylegan.interop.tensorflow_pickle import OURS, TensorFlowNetwork
+from stylegan.interop.tensorflow_pickle import NETWORK_NAMES, TensorFlowNetwork
+from stylegan.interop.tensorflow_stylegan import LODS, set_lod
 from stylegan.models.base import Networks
-from stylegan.models.growth import max_lod
 from stylegan.models.io import fill
 from stylegan.models.stylegan2 import (
     Discriminator,
@@ -50,8 +48,7 @@ from stylegan.models.stylegan2 import (
 )
 from stylegan.nn.mapping import LR_MULTIPLIER
 
-_FIRST_LOD = ("synthesis/lod", "lod")  # training sets the first of these that is there
-_USUAL = {
+_SUPPORTED = {
     "resample_kernel": [1, 3, 3, 1],
     "nonlinearity": "lrelu",
     "mapping_nonlinearity": "lrelu",
@@ -61,7 +58,7 @@ _USUAL = {
 
 
 def is_stylegan2(network: TensorFlowNetwork) -> bool:
-    """Tell a network of configurations B to F from one of StyleGAN or ProGAN, by its names."""
+    """Return whether a network is of configurations B to F rather than StyleGAN or ProGAN."""
     return "Output/weight" in network.variables or any(
         name.endswith("/mod_weight") for name in network.variables
     )
@@ -70,11 +67,12 @@ def is_stylegan2(network: TensorFlowNetwork) -> bool:
 def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
     """Build our networks from those of a TensorFlow pickle.
 
-    Sizes and architecture are read off the variables' shapes, and must agree with the arguments
-    that the file records. Every variable is used, and a growing network takes the file's lod.
+    Sizes and architecture are read from the variables' shapes, and must agree with the arguments
+    that the file records. Every variable is used, and a growing network gets the file's lod.
 
     Args:
-        found: by their official names; emptied, so that each can be freed once it is built.
+        found: by their official names. The dictionary is emptied, so that each can be freed once
+            its network is built.
         origin: the file, for errors.
 
     Raises:
@@ -86,7 +84,7 @@ def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
         network, place = found.pop(key), f"{origin} ({key})"
         shapes = shapes_of(network.variables)
         built: Generator | Discriminator
-        try:
+        with refusing_impossible_configs(place):
             if key == "D":
                 critic = _discriminator_config(network, shapes, place)
                 names = _discriminator_names(critic, _lr_ratio(network, critic, place))
@@ -97,22 +95,20 @@ def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
                 names = _generator_names(config, _lr_ratio(network, config, place))
                 tensors = names.read(network.variables, origin=place)
                 built = fill(partial(Generator, config), tensors, origin=place)
-        except ConfigError as error:
-            raise refusal(f"{place}: {error.message}", error.expected) from error
         if built.is_growing:
-            built.lod = _lod(network.variables, built.img_resolution, place)
-        setattr(networks, OURS[key], built)
+            set_lod(built, network.variables, place)
+        setattr(networks, NETWORK_NAMES[key], built)
     return networks
 
 
 def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -> GeneratorConfig:
-    """Read a generator's sizes off its variables, and compare them with what the file says."""
+    """Read a generator's options from its variables, and compare them with its arguments."""
     if "synthesis/4x4/Const/const" not in shapes:
         raise refusal(
             f"{origin} is a {network.build_func_name!a} that is not StyleGAN2",
             "a StyleGAN2 generator",
         )
-    said = _said(network)
+    recorded = _recorded(network)
     resolutions = resolutions_of(shapes, r"synthesis/(\d{1,6})x\1/", origin)
     top = resolutions[-1]
     is_growing = "synthesis/ToRGB_lod0/weight" in shapes
@@ -122,14 +118,14 @@ def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -
     )
     joint, separate = "mapping/LabelConcat/weight", "mapping/LabelEmbed/weight"
     label = joint if joint in shapes else separate if separate in shapes else None
-    num_layers = count(shapes, "mapping/Dense", "/weight")
+    num_layers = count_layers(shapes, "mapping/Dense", "/weight")
     c_dim = size_of(shapes, label, 0, origin) if label else 0
     z_dim = size_of(shapes, "mapping/Dense0/weight", 0, origin)
     z_dim -= size_of(shapes, label, 1, origin) if label else 0
     width = size_of(shapes, "mapping/Dense0/weight", 1, origin)
     w_dim = size_of(shapes, f"mapping/Dense{num_layers - 1}/weight", 1, origin)
     img_channels = size_of(shapes, f"synthesis/{rgb}/weight", 3, origin)
-    found: dict[str, object] = {
+    values: dict[str, object] = {
         "latent_size": z_dim,
         "label_size": c_dim,
         "dlatent_size": w_dim,
@@ -138,14 +134,14 @@ def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -
         "mapping_layers": num_layers,
     }
     if not is_growing:
-        found["architecture"] = architecture
-    agree(found, said, origin)
-    usual(_USUAL, said, origin)
+        values["architecture"] = architecture
+    check_agreement(values, recorded, origin)
+    check_supported(_SUPPORTED, recorded, origin)
     widths = {
         r: size_of(shapes, f"synthesis/{r}x{r}/Conv1/weight", 3, origin) for r in resolutions[1:]
     }
     widths[4] = size_of(shapes, "synthesis/4x4/Conv/weight", 3, origin)
-    channel_base, channel_max = channels_of(widths, said, origin)
+    channel_base, channel_max = channels_of(widths, recorded, origin)
     return GeneratorConfig(
         resolution=top,
         img_channels=img_channels,
@@ -164,13 +160,13 @@ def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -
 def _discriminator_config(
     network: TensorFlowNetwork, shapes: Shapes, origin: str
 ) -> DiscriminatorConfig:
-    """Read a discriminator's sizes off its variables, and compare with what the file says."""
+    """Read a discriminator's options from its variables, and compare them with its arguments."""
     if "Output/weight" not in shapes:
         raise refusal(
             f"{origin} is a {network.build_func_name!a} that is not StyleGAN2",
             "a StyleGAN2 discriminator",
         )
-    said = _said(network)
+    recorded = _recorded(network)
     resolutions = resolutions_of(shapes, r"(\d{1,6})x\1/", origin)
     top = resolutions[-1]
     is_growing = "FromRGB_lod0/weight" in shapes
@@ -181,22 +177,22 @@ def _discriminator_config(
     if has_projection:
         c_dim = size_of(shapes, "LabelEmbed/weight", 0, origin)
     else:
-        # one output serves no labels, and labels of one class
-        c_dim = num_outputs if num_outputs > 1 or said.get("label_size") == 1 else 0
+        # A single output may mean no labels, or labels of one class.
+        c_dim = num_outputs if num_outputs > 1 or recorded.get("label_size") == 1 else 0
     img_channels = size_of(shapes, f"{rgb}/weight", 2, origin)
-    found: dict[str, object] = {
+    values: dict[str, object] = {
         "label_size": c_dim,
         "resolution": top,
         "num_channels": img_channels,
     }
     if not is_growing:
-        found["architecture"] = architecture
-    agree(found, said, origin)
-    usual(_USUAL, said, origin)
+        values["architecture"] = architecture
+    check_agreement(values, recorded, origin)
+    check_supported(_SUPPORTED, recorded, origin)
     widths = {r: size_of(shapes, f"{r}x{r}/Conv0/weight", 3, origin) for r in resolutions[1:]}
     widths[4] = size_of(shapes, "4x4/Conv/weight", 3, origin)
-    channel_base, channel_max = channels_of(widths, said, origin)
-    group_size = said.get("mbstd_group_size", 4)
+    channel_base, channel_max = channels_of(widths, recorded, origin)
+    group_size = recorded.get("mbstd_group_size", 4)
     if not isinstance(group_size, int):
         raise refusal(f"{origin} has minibatch groups of another kind", "a whole number")
     return DiscriminatorConfig(
@@ -207,7 +203,7 @@ def _discriminator_config(
         channel_base=channel_base,
         channel_max=channel_max,
         label_head="select" if c_dim > 0 and not has_projection else "projection",
-        mapping_layers=count(shapes, "Mapping", "/weight")
+        mapping_layers=count_layers(shapes, "Mapping", "/weight")
         if has_projection
         else DiscriminatorConfig.mapping_layers,
         mbstd_group_size=group_size,
@@ -215,14 +211,14 @@ def _discriminator_config(
     )
 
 
-def _said(network: TensorFlowNetwork) -> dict[str, object]:
-    """Return the file's arguments, the widths under the names of the PyTorch code too."""
-    said = dict(network.static_kwargs)
-    if isinstance(base := said.get("fmap_base"), int):
-        said["channel_base"] = 2 * base
-    if isinstance(top := said.get("fmap_max"), int):
-        said["channel_max"] = top
-    return said
+def _recorded(network: TensorFlowNetwork) -> dict[str, object]:
+    """Return the file's arguments, with the widths also under the names of the PyTorch code."""
+    recorded = dict(network.static_kwargs)
+    if isinstance(base := recorded.get("fmap_base"), int):
+        recorded["channel_base"] = 2 * base
+    if isinstance(top := recorded.get("fmap_max"), int):
+        recorded["channel_max"] = top
+    return recorded
 
 
 def _lr_ratio(
@@ -247,7 +243,7 @@ def _mapping_rows(theirs: str, num_layers: int, ratio: float) -> Iterator[Row]:
 
 
 def _generator_names(config: GeneratorConfig, ratio: float) -> NameMap:
-    """Name every tensor of a generator both ways."""
+    """Return the names of all tensors of a generator in the file and in our network."""
 
     def mapping() -> Iterator[Row]:
         if config.c_dim > 0 and config.label_norm == "joint":
@@ -260,16 +256,16 @@ def _generator_names(config: GeneratorConfig, ratio: float) -> NameMap:
     def styled(theirs: str, ours: str, layout: Layout) -> Iterator[Row]:
         yield from tf_pair(theirs, ours, layout)
         yield Row(f"{theirs}/mod_weight", f"{ours}.affine.weight", TF_DENSE)
-        # TensorFlow's biases start at 0 and count from 1
+        # TensorFlow adds 1 at run time, so its biases start at 0.
         yield Row(f"{theirs}/mod_bias", f"{ours}.affine.bias", shifted(1.0))
 
     def layer(theirs: str, ours: str, noise: int, layout: Layout = TF_CONV) -> Iterator[Row]:
         yield from styled(theirs, ours, layout)
         yield Row(f"{theirs}/noise_strength", f"{ours}.noise_strength")
-        yield Row(f"synthesis/noise{noise}", f"{ours}.noise_const", boxed(4, leading=2))
+        yield Row(f"synthesis/noise{noise}", f"{ours}.noise_const", with_unit_axes(4, leading=2))
 
     def synthesis() -> Iterator[Row]:
-        yield Row("synthesis/4x4/Const/const", "synthesis.b4.const", boxed(4, leading=1))
+        yield Row("synthesis/4x4/Const/const", "synthesis.b4.const", with_unit_axes(4, leading=1))
         yield from layer("synthesis/4x4/Conv", "synthesis.b4.conv1", 0)
         top = int(math.log2(config.resolution))
         for level in range(2, top + 1):
@@ -286,11 +282,11 @@ def _generator_names(config: GeneratorConfig, ratio: float) -> NameMap:
             elif config.architecture == "skip" or level == top:
                 yield from styled(f"{theirs}/ToRGB", f"{ours}.torgb", TF_CONV)
 
-    return NameMap([*mapping(), *synthesis()], ignored=_FIRST_LOD)
+    return NameMap([*mapping(), *synthesis()], ignored=LODS)
 
 
 def _discriminator_names(config: DiscriminatorConfig, ratio: float) -> NameMap:
-    """Name every tensor of a discriminator both ways."""
+    """Return the names of all tensors of a discriminator in the file and in our network."""
 
     def rows() -> Iterator[Row]:
         top = int(math.log2(config.resolution))
@@ -312,13 +308,4 @@ def _discriminator_names(config: DiscriminatorConfig, ratio: float) -> NameMap:
             yield from tf_pair("LabelEmbed", "mapping.embed", TF_DENSE)
             yield from _mapping_rows("Mapping", config.mapping_layers, ratio)
 
-    return NameMap(rows(), ignored=_FIRST_LOD)
-
-
-def _lod(variables: Mapping[str, Tensor], resolution: int, origin: str) -> float:
-    """Return the level of detail that a growing network was left at."""
-    tensor = next((variables[name] for name in _FIRST_LOD if name in variables), None)
-    lod = 0.0 if tensor is None or tensor.numel() != 1 else float(tensor.item())
-    if not 0 <= lod <= max_lod(resolution):
-        raise refusal(f"{origin} has lod {lod}", f"0 to {max_lod(resolution)}")
-    return lod
+    return NameMap(rows(), ignored=LODS)

@@ -1,4 +1,4 @@
-"""Files of torch.save, zip archives and the older form, read as data: nothing in them runs."""
+"""Reader of files of torch.save, zip archives and the older format, that never runs their code."""
 
 import os
 import zipfile
@@ -17,9 +17,9 @@ from stylegan.interop.restricted import (
     Machine,
     instance_of,
     new_record,
-    shown,
+    quoted,
 )
-from stylegan.interop.sizes import refusal
+from stylegan.interop.shapes import refusal
 from stylegan.interop.storages import (
     LEGACY_START,
     Storage,
@@ -32,20 +32,20 @@ from stylegan.interop.storages import (
 )
 
 _ZIP_START = b"PK\x03\x04"
-_MAX_DIRECTORY = 16 << 20  # bytes at once; a directory of names has some 100 for each tensor
-# what zipfile and our readers raise of files that are not as they should be
+_MAX_DIRECTORY = 16 << 20  # bytes; a zip directory has about 100 for each tensor
+# Errors of zipfile and our readers for damaged files.
 _DAMAGE = (EOFError, LookupError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile)
 _MAX_NAME = 200  # characters of a tensor's name
 
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What torch.save saved; its tensors are read when they are asked for.
+    """The content of a file of torch.save, with tensors read on demand.
 
     Args:
         origin: the file, for errors.
-        num_bytes: its size.
-        root: what was saved, a dictionary; tensors in it are `StoredTensor`.
+        num_bytes: size of the file.
+        root: the saved dictionary; tensors in it are `StoredTensor`.
     """
 
     origin: str
@@ -53,7 +53,7 @@ class TorchFile:
     root: Mapping[object, object]
 
     def has_tensors(self, key: str) -> bool:
-        """Tell whether an item is a dictionary of tensors."""
+        """Return whether an item is a dictionary with tensors."""
         value = self.root.get(key)
         return isinstance(value, dict) and any(
             isinstance(item, StoredTensor) for item in value.values()
@@ -63,7 +63,7 @@ class TorchFile:
         """Read an item that is a dictionary of tensors.
 
         Raises:
-            WeightsError: if it is none, or its tensors are larger than the file.
+            WeightsError: if it is not, or its tensors are larger than the file.
         """
         stored = {}
         try:
@@ -71,21 +71,21 @@ class TorchFile:
                 if len(instance_of(name, str)) > _MAX_NAME:
                     raise TypeError("a name that is too long")
                 stored[name] = instance_of(value, StoredTensor)
-            # For each item anew: two may share their tensors.
+            # One budget for each item, as two items may share their tensors.
             return load_all(stored, num_bytes=self.num_bytes, origin=self.origin)
         except (TypeError, ValueError) as error:
             raise refusal(f"{self.origin} ({key}) holds {error}", "tensors by name") from error
 
     def tensor(self, key: str) -> Tensor:
-        """Read an item that is a tensor; WeightsError if it is none."""
+        """Read an item that is a tensor; WeightsError if it is not."""
         value = self.root.get(key)
         if not isinstance(value, StoredTensor):
-            raise refusal(f"{self.origin} has {shown(value)} as {key}", "a tensor")
+            raise refusal(f"{self.origin} has {quoted(value)} as {key}", "a tensor")
         return load_all({key: value}, num_bytes=self.num_bytes, origin=self.origin)[key]
 
 
 def is_torch_file(path: Path) -> bool:
-    """Tell whether a file starts as torch.save begins, or is another zip; raises nothing."""
+    """Return whether a file starts like one of torch.save, or another zip; never raises."""
     try:
         with path.open("rb") as file:
             start = file.read(len(LEGACY_START))
@@ -96,7 +96,7 @@ def is_torch_file(path: Path) -> bool:
 
 @contextmanager
 def open_torch_file(path: str | os.PathLike[str]) -> Iterator[TorchFile]:
-    """Open a file of torch.save; tensors can be read from it until the end of the context.
+    """Open a file of torch.save; tensors can be read from it inside the context.
 
     Raises:
         WeightsError: if the file is missing, damaged, of another kind, names anything but
@@ -112,7 +112,7 @@ def open_torch_file(path: str | os.PathLike[str]) -> Iterator[TorchFile]:
 
 
 def _read_root(stream: "_File", origin: str) -> dict[object, object]:
-    """Read what was saved, storages aside."""
+    """Read the saved dictionary, without the data of storages."""
     budget = Budget(stream.num_bytes, origin)
     try:
         if stream.peek(4)[:4] == _ZIP_START:
@@ -127,23 +127,23 @@ def _read_root(stream: "_File", origin: str) -> dict[object, object]:
     except _DAMAGE as error:
         raise _damaged(origin, error) from error
     if not isinstance(root, dict):
-        raise refusal(f"{origin} holds {shown(root)}", "a dictionary of networks")
+        raise refusal(f"{origin} holds {quoted(root)}", "a dictionary of networks")
     return root
 
 
 class _File(BoundedFile):
-    """A file that reads no more than a few megabytes at once, a zip's directory included."""
+    """A file that reads at most a few megabytes at once, including a zip's directory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read at most `size` bytes; ValueError if that is more than any reader here needs."""
+        """Read at most `size` bytes; ValueError if that is more than any valid file needs."""
         is_large = size is None or size < 0 or size > _MAX_DIRECTORY
         if is_large and self.num_bytes - self.tell() > _MAX_DIRECTORY:
-            raise ValueError("more names than any such file has")
+            raise ValueError("a larger directory than such files have")
         return super().read(size)
 
 
 def _read_archive(archive: zipfile.ZipFile, origin: str, num_bytes: int, budget: Budget) -> object:
-    """Read the pickle of an archive, and say where each storage lies."""
+    """Read the pickle of an archive, and locate each storage."""
     members = {member.filename: member for member in archive.infolist()}
     pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if any(name.endswith("/constants.pkl") for name in members):
@@ -155,12 +155,12 @@ def _read_archive(archive: zipfile.ZipFile, origin: str, num_bytes: int, budget:
     def member(name: str) -> zipfile.ZipInfo:
         found = members.get(folder + name)
         if found is None:
-            raise ValueError(f"no member {shown(name)}")
-        # torch.save stores its members as they are; a packed one could unpack to anything
+            raise ValueError(f"no member {quoted(name)}")
+        # torch.save never compresses; a compressed member could expand to any size.
         if found.compress_type != zipfile.ZIP_STORED or found.file_size != found.compress_size:
-            raise ValueError(f"a packed member {shown(name)}")
+            raise ValueError(f"a compressed member {quoted(name)}")
         if found.file_size > num_bytes:
-            raise ValueError(f"a member {shown(name)} larger than the file")
+            raise ValueError(f"a member {quoted(name)} larger than the file")
         return found
 
     def content(found: zipfile.ZipInfo) -> bytearray:
@@ -181,7 +181,7 @@ def _read_archive(archive: zipfile.ZipFile, origin: str, num_bytes: int, budget:
             found = member(f"data/{storage.key}")
             if found.file_size != storage.nbytes:
                 raise refusal(
-                    f"{origin} declares a storage of {shown(storage.numel)} elements over "
+                    f"{origin} declares a storage of {quoted(storage.numel)} elements over "
                     f"{found.file_size} bytes",
                     "a storage as large as its data",
                 )
@@ -197,16 +197,16 @@ def _read_archive(archive: zipfile.ZipFile, origin: str, num_bytes: int, budget:
 
 
 def _calls(origin: str, budget: Budget) -> dict[str, Callable[..., object]]:
-    """Return what stands in for each name that these files need."""
+    """Return the stand-ins for the names that these files need."""
 
     def to_set(items: object) -> set[object]:
-        # of strings and numbers, as keys are
+        # Strings and integers only, as for keys.
         names = instance_of(items, list)
         budget.hold_set(len(names))
         return {name for name in names if isinstance(name, str | int)}
 
     return {
-        "argparse.Namespace": new_record,  # the options of a training run, which we do not need
+        "argparse.Namespace": new_record,  # options of a training run, not needed
         "collections.OrderedDict": new_record,
         "builtins.set": to_set,
         "__builtin__.set": to_set,
@@ -219,7 +219,6 @@ def _unreadable(origin: str, error: OSError) -> WeightsError:
     return WeightsError(
         f"{origin} cannot be read ({error.strerror or error})",
         expected="a file of torch.save",
-        fix="check the path",
     )
 
 
