@@ -212,7 +212,6 @@ FOLDERS = {
         "options",
         "command",
         "launch",
-        "drawing",
         "data",
         "evaluate",
         "live",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stylegan.models.io import save
     from stylegan.models.registry import create
     from stylegan.progress import ProgressBar
-    from stylegan.workflows import analyze, generate
+    from stylegan.workflows import analyze, directions, generate
     from stylegan.workflows.attribute import attribute
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "convert",
     "create",
+    "directions",
     "evaluate",
     "generate",
     "info",
@@ -56,6 +57,7 @@ _HOMES = {
     "convert": "stylegan.workflows.convert",
     "create": "stylegan.models.registry",
     "evaluate": "stylegan.workflows.evaluate",
+    "directions": "stylegan.workflows",
     "generate": "stylegan.workflows",
     "info": "stylegan.workflows.data",
     "load": "stylegan.interop.load",

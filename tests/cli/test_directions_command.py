@@ -1,10 +1,13 @@
 import pytest
 import torch
 
+import stylegan
 from stylegan import images
 from stylegan.cli.directions import main
 from stylegan.errors import ConfigError, DataError
+from stylegan.interop.load import load
 from stylegan.latent.directions import read_directions
+from stylegan.latent.seeds import latents_from_seeds
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.models.registry import create
@@ -40,6 +43,7 @@ def test_directions_are_found_named_and_listed(network, found, capsys):
     assert directions.names == ["a", "b", "c"]
     assert directions.layers == [0, 1, 2, 3]
     assert directions.facts["network"]["path"] == network
+    assert directions.facts["normalize"] is True
     capsys.readouterr()
     run("list", directions=found)
     text = capsys.readouterr().out
@@ -118,14 +122,14 @@ def test_attribute_directions_raise_their_attribute(network, tmp_path):
     ("options", "message"),
     [
         ({"out": "d.npz"}, "ends in .safetensors"),
-        ({"method": "labels"}, "without --classifiers"),
-        ({"classifiers": "x"}, "with --classifiers"),
-        ({"layers": "none"}, "--layers none"),
+        ({"method": "labels"}, "method labels needs --classifiers"),
+        ({"classifiers": "x"}, "method factorize takes no --classifiers"),
+        ({"layers": "none"}, "at least one layer, got layers none"),
         ({"layers": "fine"}, "'fine'"),
-        ({"count": 17}, "1 to 16"),
-        ({"count": 2, "names": "a"}, "--names a for 2 directions"),
-        ({"count": 2, "names": "a,a"}, "--names a,a for 2"),
-        ({"count": 2, "names": "a,b=2"}, "--names a,b=2"),
+        ({"count": 17}, "count must be from 1 to 16.* got 17"),
+        ({"count": 2, "names": "a"}, "names must be 2 different names, got a"),
+        ({"count": 2, "names": "a,a"}, "names must be 2 different names, got a,a"),
+        ({"count": 2, "names": "a,b=2"}, "letters, digits, dashes and underscores, got 'b=2'"),
     ],
 )
 def test_a_mistake_in_finding_is_told(network, tmp_path, monkeypatch, options, message):
@@ -137,8 +141,42 @@ def test_a_mistake_in_finding_is_told(network, tmp_path, monkeypatch, options, m
 
 def test_a_mistake_in_applying_is_told(network, found, tmp_path):
     options = {"network": network, "directions": found, "seeds": "1", "out": tmp_path / "o"}
-    for edit, message in (("a", "reads 'a'"), ("a=x", "reads 'a=x'"), ("z=1", "called 'z'")):
+    for edit, message in (
+        ("a", "'a' in edit .* is not a name"),
+        ("a=x", "'a=x' in edit .* is not a name"),
+        ("z=1", "there is no direction 'z'"),
+    ):
         with pytest.raises(ConfigError, match=message):
             run("apply", edit=edit, **options)
     with pytest.raises(DataError, match="holds no directions"):
         run("apply", edit="a=1", **(options | {"directions": tmp_path / "none"}))
+
+
+def test_the_factorization_of_the_paper_does_not_normalize(network, found, tmp_path):
+    out = tmp_path / "paper.safetensors"
+    words = ["find", "--network", network, "--layers", "coarse", "--count", "3", "--no-normalize"]
+    assert main([*words, "--out", str(out)]) == 0
+    paper, authors = read_directions(out), read_directions(found)
+    assert paper.facts["normalize"] is False
+    assert not torch.allclose(paper.vectors, authors.vectors, atol=1e-2)
+
+
+def test_python_finds_and_applies_directions_without_files(network, tmp_path):
+    generator = load(network)
+    stored = stylegan.directions.find(generator, layers="coarse", count=2, names=["a", "b"])
+    assert stored.path is None
+    assert stored.directions.facts["network"]["path"] is None
+    assert [line.split()[0] for line in str(stored).splitlines()] == ["name", "a", "b"]
+    directions = stored.directions
+    written = stylegan.directions.find(
+        network, layers="coarse", count=2, out=tmp_path / "d.safetensors"
+    )
+    assert torch.equal(written.directions.vectors, directions.vectors)
+    edited = stylegan.directions.apply(generator, directions, [3, 4], {"a": 2.0})
+    assert edited.names == ["seed0003", "seed0004"]
+    ws = generator.mapping(latents_from_seeds([3], 16))
+    assert torch.equal(edited.ws[:1], directions.apply(ws, {"a": 2.0}))
+    assert torch.equal(edited[0], stylegan.generate.images(generator, edited.ws[:1])[0])
+    grid = stylegan.directions.sheet(generator, directions, 3, names="a", strengths=[0, 2])
+    assert (grid.rows, grid.columns) == (1, 2)
+    assert torch.equal(grid.pixels[:, :, 18:], edited[0])

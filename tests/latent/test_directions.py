@@ -8,13 +8,13 @@ import stylegan
 from stylegan.errors import ConfigError, DataError
 from stylegan.latent.directions import (
     Directions,
-    add_up,
     check_fit,
     factorize,
     principal,
     read_directions,
     separating,
     style_affines,
+    sum_strengths,
     write_directions,
 )
 from stylegan.latent.layers import parse_layers
@@ -61,12 +61,13 @@ def test_networks_without_styles_have_none():
             factorize(generator, torch.randn(9, generator.w_dim), layers=[0], num=2)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("preset", ["stylegan2-f", "stylegan-f"])
-def test_factorization_finds_what_changes_styles_most(preset):
+def test_factorization_finds_what_changes_styles_most(preset, normalize):
     generator = network(preset)
     w = sample_styles(generator, num=200)
     layers = [0, 1, 2]
-    found = factorize(generator, w, layers=layers, num=16)
+    found = factorize(generator, w, layers=layers, num=16, normalize=normalize)
     assert_orthonormal(found.vectors)
     a = torch.cat(
         [
@@ -75,6 +76,8 @@ def test_factorization_finds_what_changes_styles_most(preset):
             for affine in style_affines(generator)[layer]
         ]
     ).detach()
+    if normalize:
+        a = a / a.norm(dim=1, keepdim=True)
     change = (a @ found.vectors.T).square().sum(dim=0)
     torch.testing.assert_close(change, found.importances, rtol=1e-3, atol=1e-5)
     assert (change.diff() <= 1e-5).all()
@@ -82,7 +85,39 @@ def test_factorization_finds_what_changes_styles_most(preset):
     assert (a @ random.T).square().sum(dim=0).max() <= change[0] * 1.0001
     assert found.names[:2] == ["factorize-0", "factorize-1"]
     expected = (w @ found.vectors.T).std(dim=0)
-    torch.testing.assert_close(found.deviations, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.stds, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_normalization_decides_whether_long_or_many_style_weights_count():
+    # one long weight vector along axis 0, all others short along axis 1
+    generator = network()
+    (affine,) = style_affines(generator)[0]
+    with torch.no_grad():
+        affine.weight.zero_()
+        affine.weight[:, 1] = 0.1 / affine.scale
+        affine.weight[0, :2] = torch.tensor([100.0, 0.0]) / affine.scale
+    num_styles = len(affine.weight)
+    w = sample_styles(generator, num=50)
+    axes = torch.eye(16)
+    authors = factorize(generator, w, layers=[0], num=2)
+    assert authors.facts == {"normalize": True}
+    torch.testing.assert_close(authors.vectors, axes[[1, 0]])
+    torch.testing.assert_close(authors.importances, torch.tensor([num_styles - 1.0, 1.0]))
+    paper = factorize(generator, w, layers=[0], num=2, normalize=False)
+    assert paper.facts == {"normalize": False}
+    torch.testing.assert_close(paper.vectors, axes[[0, 1]])
+    expected = torch.tensor([100.0**2, 0.1**2 * (num_styles - 1)])
+    torch.testing.assert_close(paper.importances, expected)
+
+
+def test_a_style_without_weights_is_left_out_of_the_normalization():
+    generator = network()
+    (affine,) = style_affines(generator)[0]
+    with torch.no_grad():
+        affine.weight.zero_()
+        affine.weight[0, 3] = 2.0
+    found = factorize(generator, sample_styles(generator, num=50), layers=[0], num=1)
+    torch.testing.assert_close(found.vectors, torch.eye(16)[[3]])
 
 
 def test_principal_components_of_a_known_spread():
@@ -93,7 +128,7 @@ def test_principal_components_of_a_known_spread():
     assert_orthonormal(found.vectors)
     cosines = (found.vectors * basis.T[:3]).sum(dim=1).abs()
     torch.testing.assert_close(cosines, torch.ones(3), atol=1e-3, rtol=0)
-    torch.testing.assert_close(found.deviations, spread[:3], rtol=0.02, atol=0)
+    torch.testing.assert_close(found.stds, spread[:3], rtol=0.02, atol=0)
     shares = spread.square() / spread.square().sum()
     torch.testing.assert_close(found.importances, shares[:3], rtol=0.04, atol=0)
 
@@ -126,7 +161,7 @@ def test_a_range_touches_its_layers_only(w, layers):
     moved = found.apply(ws, {"pca-1": 2.0})
     for layer in range(6):
         change = moved[:, layer] - ws[:, layer]
-        expected = 2 * found.deviations[1] * found.vectors[1] if layer in indices else 0 * change[0]
+        expected = 2 * found.stds[1] * found.vectors[1] if layer in indices else 0 * change[0]
         torch.testing.assert_close(change, expected.expand(2, -1), atol=1e-5, rtol=1e-5)
         assert torch.equal(moved[:, layer], ws[:, layer]) == (layer not in indices)
 
@@ -135,21 +170,21 @@ def test_there_and_back_is_the_identity_to_the_last_bit(w):
     found = principal(w, layers=[0, 1, 2], num=4)
     ws = torch.randn(3, 6, 16)
     edits = [("pca-0", 2.7), ("pca-2", -1.1), ("pca-0", -2.7), ("pca-2", 1.1)]
-    assert add_up(edits) == {}
-    assert torch.equal(found.apply(ws, add_up(edits)), ws)
+    assert sum_strengths(edits) == {}
+    assert torch.equal(found.apply(ws, sum_strengths(edits)), ws)
     one_way = found.apply(ws, {"pca-0": 2.7})
     assert not torch.equal(one_way, ws)
     torch.testing.assert_close(found.apply(one_way, {"pca-0": -2.7}), ws, atol=1e-6, rtol=1e-6)
 
 
-def test_strengths_add_up_in_any_order(w):
+def test_strengths_sum_strengths_in_any_order(w):
     found = principal(w, layers=[0], num=4)
     ws = torch.randn(1, 6, 16)
     both = found.apply(ws, {"pca-0": 1.0, "pca-1": 2.0})
     other = found.apply(found.apply(ws, {"pca-1": 2.0}), {"pca-0": 1.0})
     torch.testing.assert_close(both, other, atol=1e-6, rtol=1e-6)
-    assert add_up([("a", 1.0), ("b", 2.0), ("a", 0.5)]) == {"a": 1.5, "b": 2.0}
-    with pytest.raises(ConfigError, match="no direction is called 'x'"):
+    assert sum_strengths([("a", 1.0), ("b", 2.0), ("a", 0.5)]) == {"a": 1.5, "b": 2.0}
+    with pytest.raises(ConfigError, match="there is no direction 'x'"):
         found.apply(ws, {"x": 1.0})
 
 
@@ -158,7 +193,7 @@ def test_directions_survive_a_file(w, tmp_path):
     found = Directions(**{**found.__dict__, "facts": {"network": {"sha256": "x"}}})
     write_directions(tmp_path / "d.safetensors", found)
     again = read_directions(tmp_path / "d.safetensors")
-    for name in ("vectors", "deviations", "importances"):
+    for name in ("vectors", "stds", "importances"):
         assert torch.equal(getattr(again, name), getattr(found, name))
     for name in ("names", "layers", "method", "facts"):
         assert getattr(again, name) == getattr(found, name)
@@ -208,11 +243,11 @@ def test_files_that_hold_none_are_refused(write, tmp_path):
 
 def test_directions_of_another_network_are_refused(w):
     found = principal(w, layers=[0, 5], num=2)
-    check_fit(found, network(), "d")
-    with pytest.raises(DataError, match="width 16"):
-        check_fit(found, stylegan.create("stylegan2-f", 16, channel_base=64).generator, "d")
+    check_fit(found, network())
+    with pytest.raises(DataError, match="w_dim 16"):
+        check_fit(found, stylegan.create("stylegan2-f", 16, channel_base=64).generator)
     with pytest.raises(DataError, match="layers up to 5"):
-        check_fit(found, network(side=8), "d")
+        check_fit(found, network(side=8))
 
 
 @pytest.mark.parametrize("num", [0, 17])

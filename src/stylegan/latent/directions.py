@@ -1,18 +1,20 @@
-"""Directions in w along which images change: found, saved, applied."""
+"""Directions in w along which images change: find, save and apply them."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import safetensors
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic
+from stylegan.latent.render import device_of
 from stylegan.models.base import AbstractGenerator
 from stylegan.nn.equalized import EqualizedLinear
 
@@ -26,12 +28,12 @@ class Directions:
 
     Attributes:
         vectors: [K, w_dim], float32, orthonormal.
-        names: of each, different.
-        deviations: of w along each, [K]: the unit of strengths.
-        importances: of each, [K]: what the method orders by.
+        names: of the directions, unique.
+        stds: standard deviations of w along the directions, [K]: the unit of strengths.
+        importances: what the method sorts by, [K].
         layers: style inputs that they act on.
         method: "factorize", "pca" or "labels".
-        facts: what else is known of them, such as the network's checksum; JSON.
+        facts: options of the method, and the network's checksum; JSON.
 
     Raises:
         ValueError: if lengths differ, names are equal, or vectors are not orthonormal.
@@ -39,7 +41,7 @@ class Directions:
 
     vectors: Tensor
     names: Sequence[str]
-    deviations: Tensor
+    stds: Tensor
     importances: Tensor
     layers: Sequence[int]
     method: str
@@ -47,9 +49,9 @@ class Directions:
 
     def __post_init__(self) -> None:
         num = len(self.vectors)
-        lengths = {len(self.names), len(self.deviations), len(self.importances)}
+        lengths = {len(self.names), len(self.stds), len(self.importances)}
         if self.vectors.ndim != 2 or lengths != {num} or len(set(self.names)) != num:
-            raise ValueError("directions need a name, a deviation and an importance each")
+            raise ValueError("each direction needs a unique name, a std and an importance")
         products = self.vectors.double() @ self.vectors.double().T
         if not torch.allclose(products, torch.eye(num, dtype=torch.float64), atol=1e-4):
             raise ValueError("directions are not orthonormal")
@@ -57,12 +59,12 @@ class Directions:
     def apply(self, ws: Tensor, strengths: Mapping[str, float]) -> Tensor:
         """Move ws [N, num_ws, w_dim] along directions, in the layers that these act on.
 
-        Strengths of 0 change nothing, not a bit. So add up what is asked of one direction, as
-        `add_up` does, before it is applied: +a and then -a is the identity.
+        If all strengths are 0, the result equals `ws` bit for bit. Sum the strengths of one
+        direction by `sum_strengths` first, so that +a and -a cancel exactly.
 
         Args:
             ws: in any dtype.
-            strengths: by name, in deviations of w.
+            strengths: by name, in standard deviations of w.
 
         Raises:
             ConfigError: if there is no direction of a name.
@@ -70,7 +72,7 @@ class Directions:
         step = torch.zeros(self.vectors.shape[1], dtype=torch.float64)
         for name, strength in strengths.items():
             index = self._index(name)
-            step = step + strength * float(self.deviations[index]) * self.vectors[index].double()
+            step = step + strength * float(self.stds[index]) * self.vectors[index].double()
         if not step.any():
             return ws
         moved = ws.clone()
@@ -80,20 +82,18 @@ class Directions:
 
     def renamed(self, names: Sequence[str]) -> "Directions":
         """Return the same directions under other names."""
-        return Directions(**{**self.__dict__, "names": list(names)})
+        return replace(self, names=list(names))
 
     def _index(self, name: str) -> int:
         if name not in self.names:
             raise ConfigError(
-                f"no direction is called {name!r}",
-                expected=f"one of {', '.join(self.names)}",
-                fix="choose one of them",
+                f"there is no direction {name!r}; the directions are {', '.join(self.names)}"
             )
         return list(self.names).index(name)
 
 
-def add_up(edits: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Add up the strengths asked of each direction; those that cancel out are left out."""
+def sum_strengths(edits: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Sum the strengths of each name, and leave out those that cancel."""
     strengths: dict[str, float] = {}
     for name, strength in edits:
         strengths[name] = strengths.get(name, 0.0) + strength
@@ -101,24 +101,32 @@ def add_up(edits: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 
 def factorize(
-    generator: AbstractGenerator, w: Tensor, *, layers: Sequence[int], num: int
+    generator: AbstractGenerator,
+    w: Tensor,
+    *,
+    layers: Sequence[int],
+    num: int,
+    normalize: bool = True,
 ) -> Directions:
     """Find the directions of w that change styles most, from the weights alone.
 
-    Eigenvectors of A^T A, where A stacks the weights that turn w into styles in the chosen
-    layers: of StyleGAN2 the scales of convolutions, of StyleGAN scales and shifts of AdaIN. The
-    weights that turn w into RGB styles are left out.
+    They are eigenvectors of A^T A, where A stacks the weights of the affine layers that map w to
+    styles in the chosen layers: to the scales of convolutions in StyleGAN2, to the scales and
+    shifts of AdaIN in StyleGAN. The weights for the styles of RGB are left out.
 
     Source: Shen and Zhou 2021, "Closed-Form Factorization of Latent Semantics in GANs", section 3.
+    The authors' code normalizes each row of A, the weight vector of one style, to unit length
+    (there the columns of the transposed matrix); the paper does not.
 
     Args:
         generator: with styles.
-        w: samples [N, w_dim], which give the unit of strengths.
+        w: samples [N, w_dim], for the unit of strengths.
         layers: style inputs.
-        num: how many, at most `w_dim`.
+        num: number of directions, at most `w_dim`.
+        normalize: normalize the rows of A. Recorded in `facts`.
 
     Raises:
-        ConfigError: if the generator has no styles, or fewer dimensions.
+        ConfigError: if the layers have no styles, or `num` is out of range.
     """
     affines = style_affines(generator)
     rows = [
@@ -128,41 +136,43 @@ def factorize(
     ]
     if not rows:
         raise ConfigError(
-            "a network without styles in these layers",
-            expected="layers whose weights turn w into styles",
-            fix="choose other layers, another network, or --method pca",
+            "a network without styles in these layers cannot be factorized",
+            fix="choose other layers, or method pca",
         )
     a = torch.cat(rows)
-    return _ordered(a.T @ a, w, layers=layers, num=num, method="factorize")
+    if normalize:
+        a = F.normalize(a, dim=1)
+    directions = _ordered(a.T @ a, w, layers=layers, num=num, method="factorize")
+    return replace(directions, facts={"normalize": normalize})
 
 
 def principal(w: Tensor, *, layers: Sequence[int], num: int) -> Directions:
-    """Find the directions along which w varies most; importances are shares of the variance.
+    """Find the principal components of w; importances are fractions of the variance.
 
     Source: Härkönen et al. 2020, "GANSpace", section 2.2.
 
     Args:
         w: samples [N, w_dim].
         layers: style inputs to act on.
-        num: how many, at most `w_dim`.
+        num: number of directions, at most `w_dim`.
 
     Raises:
-        ConfigError: if w has fewer dimensions.
+        ConfigError: if `num` is out of range.
     """
-    centred = (w - w.mean(dim=0)).double().cpu()
-    covariance = centred.T @ centred / len(centred)
-    found = _ordered(covariance, w, layers=layers, num=num, method="pca")
-    shares = found.importances / covariance.trace().float()
-    return Directions(**{**found.__dict__, "importances": shares})
+    centered = (w - w.mean(dim=0)).double().cpu()
+    covariance = centered.T @ centered / len(centered)
+    directions = _ordered(covariance, w, layers=layers, num=num, method="pca")
+    fractions = directions.importances / covariance.trace().float()
+    return replace(directions, importances=fractions)
 
 
 def separating(
     normals: Sequence[Tensor], w: Tensor, *, names: Sequence[str], layers: Sequence[int]
 ) -> Directions:
-    """Make directions of the normals of planes that separate attributes.
+    """Orthogonalize the normals of hyperplanes that separate attributes.
 
     Each is made orthogonal to those before it, so that it changes its attribute and not theirs.
-    Importances are the shares of the normals that remain.
+    Importances are the lengths that remain of the unit normals.
 
     Source: Shen et al. 2020, "Interpreting the Latent Space of GANs for Semantic Face Editing",
     section 2.2.
@@ -174,44 +184,41 @@ def separating(
         layers: style inputs to act on.
 
     Raises:
-        ConfigError: if an attribute's normal depends on those before it.
+        ConfigError: if a normal is a linear combination of those before it.
     """
     vectors: list[Tensor] = []
-    shares: list[float] = []
+    lengths: list[float] = []
     for name, normal in zip(names, normals, strict=True):
         unit = normal.double() / normal.double().norm()
         rest = unit
         for _ in range(2):  # twice is enough for orthogonality to rounding
             for vector in vectors:
                 rest = rest - (rest @ vector) * vector
-        share = rest.norm().item()
-        if not share > 1e-3:
+        length = rest.norm().item()
+        if not length > 1e-3:
             raise ConfigError(
-                f"the direction of {name} follows from those before it",
-                expected="attributes that differ",
-                fix="leave it out",
+                f"the direction of {name} follows from those before it", fix="leave it out"
             )
-        vectors.append(rest / share)
-        shares.append(share)
+        vectors.append(rest / length)
+        lengths.append(length)
     stacked = torch.stack(vectors)
     return Directions(
         vectors=stacked.float(),
         names=list(names),
-        deviations=_deviations(stacked, w),
-        importances=torch.tensor(shares),
+        stds=_stds(stacked, w),
+        importances=torch.tensor(lengths),
         layers=list(layers),
         method="labels",
     )
 
 
 def style_affines(generator: AbstractGenerator) -> list[list[EqualizedLinear]]:
-    """Return for each style input the linear layers that make styles of convolutions of it."""
-    found: list[list[EqualizedLinear]] = [[] for _ in range(generator.num_ws)]
-    seen: list[tuple[EqualizedLinear, int]] = []
+    """Return for each style input the affine layers that map it to styles of convolutions."""
+    by_input: list[list[EqualizedLinear]] = [[] for _ in range(generator.num_ws)]
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(module, EqualizedLinear)
-        seen.append((module, int(inputs[0][0, 0].item())))
+        by_input[int(inputs[0][0, 0].item())].append(module)
 
     affines = [
         module
@@ -220,22 +227,19 @@ def style_affines(generator: AbstractGenerator) -> list[list[EqualizedLinear]]:
     ]
     handles = [module.register_forward_hook(hook) for module in affines]
     try:
-        # each style input is filled with its own number, which tells who reads it
-        numbers = torch.arange(generator.num_ws, dtype=torch.float32)
-        device = next(generator.parameters()).device
-        ws = numbers[None, :, None].expand(1, -1, generator.w_dim).to(device)
+        # each style input is filled with its index, which identifies it at the affine layer
+        numbers = torch.arange(generator.num_ws, dtype=torch.float32, device=device_of(generator))
+        ws = numbers[None, :, None].expand(1, -1, generator.w_dim)
         with torch.no_grad():
             generator.synthesis(ws)
     finally:
         for handle in handles:
             handle.remove()
-    for affine, layer in seen:
-        found[layer].append(affine)
-    return found
+    return by_input
 
 
 def write_directions(path: str | os.PathLike[str], directions: Directions) -> None:
-    """Write directions as a safetensors file, whole or not at all."""
+    """Write directions as a safetensors file, atomically."""
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -246,7 +250,7 @@ def write_directions(path: str | os.PathLike[str], directions: Directions) -> No
     }
     tensors = {
         "vectors": directions.vectors.contiguous(),
-        "deviations": directions.deviations.contiguous(),
+        "deviations": directions.stds.contiguous(),  # the file's name for them
         "importances": directions.importances.contiguous(),
     }
     metadata = {"directions": json.dumps(description)}
@@ -254,10 +258,10 @@ def write_directions(path: str | os.PathLike[str], directions: Directions) -> No
 
 
 def read_directions(path: str | os.PathLike[str]) -> Directions:
-    """Read what `write_directions` wrote.
+    """Read a file of `write_directions`.
 
     Raises:
-        DataError: if the file is none, or damaged.
+        DataError: if the file cannot be read.
     """
     try:
         if not Path(path).is_file():
@@ -265,10 +269,10 @@ def read_directions(path: str | os.PathLike[str]) -> Directions:
         with safetensors.safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["directions"])
             if (description["format"], description["version"]) != (FORMAT, VERSION):
-                raise ValueError("of another version")
+                raise ValueError("another version")
             return Directions(
                 vectors=file.get_tensor("vectors").float(),
-                deviations=file.get_tensor("deviations").float(),
+                stds=file.get_tensor("deviations").float(),
                 importances=file.get_tensor("importances").float(),
                 names=[str(name) for name in description["names"]],
                 layers=[int(layer) for layer in description["layers"]],
@@ -278,49 +282,45 @@ def read_directions(path: str | os.PathLike[str]) -> Directions:
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise DataError(
             f"{path} holds no directions ({' '.join(str(error).split())[:80]})",
-            expected="a file of `stylegan directions find`",
-            fix="find them again",
+            fix="write a file by `stylegan directions find`",
         ) from error
 
 
-def check_fit(directions: Directions, generator: AbstractGenerator, path: object) -> None:
-    """Check that directions are in a generator's w, and act on layers that it has.
+def check_fit(directions: Directions, generator: AbstractGenerator) -> None:
+    """Check that directions fit a generator's w_dim and style inputs.
 
     Raises:
-        DataError: if they are not.
+        DataError: if they do not.
     """
     width = directions.vectors.shape[1]
     if width != generator.w_dim or max(directions.layers) >= generator.num_ws:
         raise DataError(
-            f"{path}: directions of width {width} in layers up to {max(directions.layers)}",
-            expected=f"width {generator.w_dim}, and layers up to {generator.num_ws - 1}",
-            fix="use those of this network",
+            f"the directions have w_dim {width} and act on layers up to {max(directions.layers)}, "
+            f"but this network has w_dim {generator.w_dim} and layers up to {generator.num_ws - 1}"
         )
 
 
 def _ordered(
     matrix: Tensor, w: Tensor, *, layers: Sequence[int], num: int, method: str
 ) -> Directions:
-    """Take the eigenvectors of a symmetric matrix with the largest eigenvalues."""
+    """Return the eigenvectors of a symmetric matrix with the largest eigenvalues."""
     if not 1 <= num <= len(matrix):
-        raise ConfigError(
-            f"{num} directions", expected=f"1 to {len(matrix)}, the width of w", fix="choose fewer"
-        )
+        raise ConfigError(f"count must be from 1 to {len(matrix)}, the dimensions of w, got {num}")
     values, vectors = torch.linalg.eigh(matrix)
     values, vectors = values.flip(0)[:num], vectors.flip(1)[:, :num].T
-    # an eigenvector has no sign; the largest part is positive on every machine
+    # an eigenvector has no sign; its largest component becomes positive, on every machine
     largest = vectors.abs().argmax(dim=1, keepdim=True)
     vectors = vectors * vectors.gather(1, largest).sign()
     return Directions(
         vectors=vectors.float(),
         names=[f"{method}-{index}" for index in range(num)],
-        deviations=_deviations(vectors, w),
+        stds=_stds(vectors, w),
         importances=values.clamp_min(0).float(),
         layers=list(layers),
         method=method,
     )
 
 
-def _deviations(vectors: Tensor, w: Tensor) -> Tensor:
-    deviations: Tensor = (w.double().cpu() @ vectors.T).std(dim=0).float()
-    return deviations
+def _stds(vectors: Tensor, w: Tensor) -> Tensor:
+    stds: Tensor = (w.double().cpu() @ vectors.T).std(dim=0).float()
+    return stds
