@@ -185,5 +185,5 @@ def test_many_at_once_end_with_the_best(run):
 
 @pytest.mark.parametrize("metric", ["", "..", "a/b", "../../x", "a\\b"])
 def test_a_metric_is_not_the_name_of_another_place(tmp_path, metric):
-    with pytest.raises(ValueError, match="becomes that of a folder"):
+    with pytest.raises(ValueError, match="must be usable as a folder's name"):
         best_folder(tmp_path, metric)

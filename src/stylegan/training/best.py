@@ -3,10 +3,11 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from stylegan.files import replace_folder
 from stylegan.models import io
@@ -17,37 +18,36 @@ LOCK = ".lock"
 
 
 def best_folder(run_dir: Path, metric: str) -> Path:
-    """Return where a run keeps its best snapshot by a metric.
+    """Return the folder of a run's best snapshot by a metric.
 
     Args:
         run_dir: the run's folder.
-        metric: its name, such as "fid2k_full:efficientnet-lite0"; some systems allow no colon in
-            the name of a folder.
+        metric: name of the metric, such as "fid2k_full:efficientnet-lite0". The colon becomes a
+            dash, as some systems do not allow it in a folder's name.
 
     Raises:
-        ValueError: if the name is that of another place.
+        ValueError: if the name cannot be that of a folder.
     """
     name = metric.replace(":", "-")
     if name in ("", ".", "..") or "/" in name or "\\" in name:
-        raise ValueError(f"a metric's name becomes that of a folder, got {metric!r}")
+        raise ValueError(f"a metric's name must be usable as a folder's name, got {metric!r}")
     return Path(run_dir) / "best" / name
 
 
 def keep_best(run_dir: Path, record: Mapping[str, Any], snapshot: Path) -> bool:
     """Make `best/METRIC/` a copy of the best snapshot by the metric of a record.
 
-    The best is that of the least value in `metrics.jsonl`, or the greatest where the record says
-    that more is better; of equal ones the earliest. Snapshots that are gone do not count, unless
-    the copy is theirs; nor do records of another "comparable", which were measured in another
-    way or on other images: the folder is always of the way of the latest record. It is a native
-    one, with a file `best.json` that tells metric, value, nimg and "comparable". Several processes
-    may do this at once.
+    The best is the one with the lowest value in `metrics.jsonl`, or the highest if the record says
+    that higher is better; of equal ones the earliest. Only snapshots measured with the same
+    settings and images ("comparable") as the record compete, and only those that still exist or
+    are the current copy. The folder is a native one, with a file `best.json` that holds metric,
+    value, nimg and "comparable". Several processes may do this at once.
 
     Args:
         run_dir: the run's folder.
         record: with "metric", "value", "lower_is_better", "nimg", and "comparable" if it is
-            known; whether `metrics.jsonl` has it already does not matter.
-        snapshot: the folder of the networks that the record is of.
+            known; whether `metrics.jsonl` contains it already does not matter.
+        snapshot: the folder of the networks that the record is about.
 
     Returns:
         Whether `snapshot` is the best.
@@ -56,29 +56,29 @@ def keep_best(run_dir: Path, record: Mapping[str, Any], snapshot: Path) -> bool:
     sign = 1 if record["lower_is_better"] else -1
     folder = best_folder(run_dir, metric)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.parent / LOCK):
-        # Read within the lock: who comes later then sees all that was better before.
-        held = _description_at(folder)
+    with FileLock(folder.parent / LOCK):
+        # Read within the lock, so that a later process sees all results of earlier ones.
+        current = _description_at(folder)
         group = {"metric": metric, "comparable": record.get("comparable")}
         scores = [
-            {**group, "value": each["value"], "nimg": each["nimg"]}
-            for each in (record, *read_metrics(run_dir))
-            if math.isfinite(each["value"])
-            and all(each.get(key) == value for key, value in group.items())
+            {**group, "value": other["value"], "nimg": other["nimg"]}
+            for other in (record, *read_metrics(run_dir))
+            if math.isfinite(other["value"])
+            and all(other.get(key) == value for key, value in group.items())
         ]
-        for score in sorted(scores, key=lambda each: (sign * each["value"], each["nimg"])):
-            is_own = score["nimg"] == nimg
-            source = snapshot if is_own else run_dir / "snapshots" / f"{score['nimg']:09d}"
-            if score != held and not io.is_native(source):
+        for score in sorted(scores, key=lambda score: (sign * score["value"], score["nimg"])):
+            is_new = score["nimg"] == nimg
+            source = snapshot if is_new else run_dir / "snapshots" / f"{score['nimg']:09d}"
+            if score != current and not io.is_native(source):
                 continue
-            if score != held:
+            if score != current:
                 _copy(source, folder, score)
-            return bool(is_own)
+            return bool(is_new)
     return False
 
 
 def _copy(source: Path, folder: Path, description: Mapping[str, Any]) -> None:
-    """Copy a snapshot and describe it, whole or not at all."""
+    """Copy a snapshot together with its description, atomically."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -91,23 +91,10 @@ def _copy(source: Path, folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def _description_at(folder: Path) -> object:
-    """Return what `best.json` says; None if it, or the networks, cannot be read."""
+    """Return the content of `best.json`; None if it or the networks cannot be read."""
     if not io.is_native(folder):
         return None
     try:
         return json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Wait until no other process holds a file, and hold it; the system lets go when one ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on as if nothing had happened."""
+"""Checkpoints, and the files that make a folder that of a run."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from stylegan.errors import CheckpointError, ConfigError
 from stylegan.files import write_atomic, write_atomic_by
@@ -21,22 +22,24 @@ LOCK = ".lock"
 
 
 def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: int) -> Path:
-    """Write `checkpoints/NNNNNNNNN.pt`, whole or not at all, and delete all but the newest.
+    """Write `checkpoints/NNNNNNNNN.pt` atomically, and delete old checkpoints.
 
     Args:
         run_dir: the run's folder.
         state: tensors and plain values.
-        nimg: images shown, which names the file.
-        keep: how many checkpoints stay.
+        nimg: images shown; the file's name.
+        keep: number of checkpoints that are kept.
+
+    Raises:
+        CheckpointError: if the file cannot be written, as with a full disk.
     """
     path = run_dir / "checkpoints" / f"{nimg:09d}.pt"
     try:
         write_atomic_by(path, lambda file: torch.save({"version": VERSION, "state": state}, file))
-    except RuntimeError as error:  # torch's word for a full disk
+    except RuntimeError as error:  # torch raises it for a full disk
         raise CheckpointError(
             f"{path} cannot be written ({_first_line(error)})",
-            expected="room on the disk",
-            fix="make room; the same line goes on from the checkpoint before",
+            fix="free disk space; the same command continues from the checkpoint before",
         ) from error
     for old in list_checkpoints(run_dir)[:-keep]:
         old.unlink()
@@ -44,16 +47,16 @@ def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: in
 
 
 def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
-    """Return the state of the newest checkpoint that is whole, or None if there is none at all.
+    """Return the state of the newest checkpoint that is intact, or None if there is none at all.
 
-    A damaged one is skipped with a warning, and put aside as `.pt.damaged`: newer than those that
-    follow, it would be kept in their place.
+    A damaged one is skipped with a warning and renamed to `.pt.damaged`, as otherwise it would be
+    kept in place of the checkpoints that follow, which have lower numbers.
 
     Raises:
         CheckpointError: if there are checkpoints and none can be read.
     """
     for leftover in (run_dir / "checkpoints").glob("*.tmp"):
-        logger.warning("%s: skipped, it was half written when the run died", leftover)
+        logger.warning("%s: deleted, it was incomplete when the run ended", leftover)
         leftover.unlink()
     paths = list_checkpoints(run_dir)
     damaged = []
@@ -68,8 +71,7 @@ def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
             continue
         if version != VERSION:
             raise CheckpointError(
-                f"{path} of version {version}",
-                expected=f"version {VERSION}",
+                f"{path} has version {version}, but this release reads version {VERSION}",
                 fix="continue the run with the release that wrote it",
             )
         for skipped in damaged:
@@ -78,8 +80,7 @@ def load_newest_checkpoint(run_dir: Path) -> dict[str, Any] | None:
         return result
     if paths:
         raise CheckpointError(
-            f"{len(paths)} checkpoints in {run_dir / 'checkpoints'}, none of which can be read",
-            expected="a whole one",
+            f"none of the {len(paths)} checkpoints in {run_dir / 'checkpoints'} can be read",
             fix="start a new run with --init-from and the last of snapshots/",
         )
     return None
@@ -101,11 +102,11 @@ def read_config(run_dir: Path) -> RunConfig | None:
 
 
 def check_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> None:
-    """Check that a run may start in a folder, or go on in it with this config and these images.
+    """Check that a run may start in a folder, or continue in it with this config and these images.
 
     Raises:
-        CheckpointError: if the folder holds something else, or other options that would change
-            what is computed, or if the images are others.
+        CheckpointError: if the folder holds something else, if an option that changes the result
+            differs, or if the images differ.
     """
     path = run_dir / "config.json"
     if path.exists():
@@ -114,70 +115,57 @@ def check_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> N
             old, old_fingerprint = RunConfig.from_json(written["config"]), written["fingerprint"]
         except (ValueError, KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(
-                f"{path} cannot be read ({_first_line(error)})",
-                expected="the options of a run",
+                f"{path} does not hold the options of a run ({_first_line(error)})",
                 fix="choose another --out",
             ) from error
         changed = differences(old, config)
         if changed:
             raise CheckpointError(
                 f"{run_dir} was started with other options ({'; '.join(changed)})",
-                expected="the options that it was started with",
-                fix="repeat them, or choose another --out (with --init-from to go on from weights)",
+                fix="use the same options, or choose another --out (with --init-from to start from "
+                "its weights)",
             )
         if old_fingerprint != fingerprint:
             raise CheckpointError(
                 f"{config.data.path} holds other images than when {run_dir} was started",
-                expected="the same images",
                 fix="restore them, or choose another --out",
             )
     elif run_dir.exists() and not run_dir.is_dir():
-        raise CheckpointError(
-            f"{run_dir} is a file", expected="a folder", fix="choose another --out"
-        )
+        raise CheckpointError(f"{run_dir} is a file, not a folder", fix="choose another --out")
     elif run_dir.exists() and any(entry.name != LOCK for entry in run_dir.iterdir()):
         raise CheckpointError(
-            f"{run_dir} is not empty and holds no run",
-            expected="a new folder, or one of a run",
+            f"{run_dir} is not empty, and is not the folder of a run",
             fix="choose another --out",
         )
 
 
 def write_config(run_dir: Path, config: RunConfig, *, fingerprint: str) -> None:
-    """Write `config.json`, which makes a folder that of a run."""
+    """Write `config.json`; a folder that has it is the folder of a run."""
     content = {"config": config.to_json(), "fingerprint": fingerprint}
     write_atomic(run_dir / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
 def lock_run_folder(run_dir: Path) -> Iterator[None]:
-    """Keep other processes from training in the same folder while the block runs.
+    """Keep other processes from training in the same folder in the block.
 
-    The system releases the lock when the process ends, however it ends.
+    The operating system releases the lock when the process ends, however it ends.
 
     Raises:
-        CheckpointError: if another process has it.
+        CheckpointError: if another process holds the lock.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        yield
-        return
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CheckpointError(
-                f"another process is training in {run_dir}",
-                expected="one at a time",
-                fix="wait for it, stop it, or choose another --out",
-            ) from error
-        yield
+    try:
+        with FileLock(run_dir / LOCK, blocking=False):
+            yield
+    except Timeout as error:
+        raise CheckpointError(
+            f"another process is training in {run_dir}", fix="stop it, or choose another --out"
+        ) from error
 
 
 def _check_sums(path: Path) -> None:
-    """Compare every part of the file with its CRC; torch.load does not."""
+    """Compare every entry of the file with its CRC, which torch.load does not do."""
     with zipfile.ZipFile(path) as file:
         damaged = file.testzip()
     if damaged is not None:
