@@ -91,7 +91,7 @@ def test_a_half_written_file_is_removed_with_a_warning(tmp_path, caplog):
 def test_no_checkpoint_is_none_and_none_readable_is_an_error(tmp_path):
     assert load_newest_checkpoint(tmp_path) is None
     save_checkpoint(tmp_path, {"nimg": 100}, nimg=100, keep=2).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of the . checkpoints"):
+    with pytest.raises(CheckpointError, match="none of the"):
         load_newest_checkpoint(tmp_path)
 
 
