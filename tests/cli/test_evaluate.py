@@ -373,6 +373,45 @@ def test_training_is_given_what_measures_and_told_at_once_of_what_lacks(photos):
             evaluator_for(metrics, dataset, **options)
 
 
+def test_results_of_another_precision_do_not_compete(photos):
+    options = {"seed": 0, "device": torch.device("cpu"), "mirror": False}
+    evaluator = evaluator_for("swd16,ppl2_4_wend:" + LITE, ImageDataset(photos), **options)
+    generator = small_generator(resolution=32).eval()
+    keys = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        generator.compute_dtype = dtype
+        (record,) = evaluator.measure(generator, 1000, ["ppl2_4_wend:" + LITE])
+        keys[dtype, "ppl"] = record["comparable"]
+    generator = small_generator().eval()
+    for dtype in (torch.float32, torch.bfloat16):
+        generator.compute_dtype = dtype
+        (record,) = evaluator.measure(generator, 1000, ["swd16"])
+        keys[dtype, "swd"] = record["comparable"]
+    assert keys[torch.float32, "swd"] != keys[torch.bfloat16, "swd"]
+    assert keys[torch.float32, "ppl"] == keys[torch.bfloat16, "ppl"]  # always in float32
+
+
+def test_unknown_mirroring_is_warned_of_where_it_matters(capsys, network, photos, tmp_path):
+    words = ["--network", network, "--data", photos, "--metrics", f"kid20:{LITE},kid20_full:{LITE}"]
+    for mirror, is_warned in (("auto", True), ("no", False), ("yes", False)):
+        _, _, messages = run(capsys, *words, "--mirror", mirror)
+        assert (f"kid20:{LITE}: the network's file does not record" in messages) == is_warned
+    _, _, messages = run(capsys, *words[:-1], f"kid20_full:{LITE}")  # never mirrored
+    assert messages == ""
+    generator = small_generator()
+    io.save(
+        Networks(generator_ema=generator),
+        tmp_path / "n",
+        metadata={"run": {"data": {"mirror": True}}},
+    )
+    _, _, messages = run(capsys, "--network", tmp_path / "n", *words[2:])
+    assert messages == ""
+    assert [record["real"]["mirrored"] for record in records.read("metrics.jsonl")] == [
+        *(False, False, False, False, True, False),
+        *(False, True, False),
+    ]
+
+
 def test_labels_are_those_of_the_network_or_refused(photos, tmp_path):
     shutil.copytree(photos, tmp_path / "labelled")
     table = [[f"{index:02d}.png", index % 3] for index in range(80)]

@@ -53,26 +53,6 @@ def test_looking_in_between_does_not_change_a_bit():
     assert torch.equal(looked.covariance(unbiased=True), of(features).covariance(unbiased=True))
 
 
-def test_merged_halves_equal_one_pass():
-    features = rows(333, offset=3.0)
-    first, second = of(features[:150]), of(features[150:])
-    merged, whole = first.merge(second), of(features)
-    assert (first.count, second.count, merged.count) == (150, 183, 333)
-    torch.testing.assert_close(merged.mean, whole.mean, rtol=1e-12, atol=0)
-    torch.testing.assert_close(
-        merged.covariance(unbiased=False), whole.covariance(unbiased=False), rtol=1e-12, atol=1e-12
-    )
-
-
-def test_merging_with_nothing_changes_nothing():
-    whole = of(rows(130))
-    for merged in (whole.merge(Moments(5)), Moments(5).merge(whole)):
-        torch.testing.assert_close(merged.mean, whole.mean, rtol=1e-15, atol=1e-15)
-        torch.testing.assert_close(
-            merged.covariance(unbiased=True), whole.covariance(unbiased=True), rtol=1e-14, atol=0
-        )
-
-
 def test_a_mean_far_from_zero_cancels_nothing():
     # E[x^2] - mu^2 in float64 would keep 16 - 2 * 6 = 4 digits here; the shift itself costs 6.
     near = rows(300)
@@ -122,8 +102,6 @@ def test_tensors_that_lack_one_are_refused(missing):
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(ValueError, match=r"\[n, 5\]"):
         Moments(5).update(torch.zeros(3, 4))
-    with pytest.raises(ValueError, match="do not merge"):
-        Moments(5).merge(Moments(4))
     with pytest.raises(ValueError, match="at least 2 rows"):
         of(rows(1)).covariance(unbiased=True)
     with pytest.raises(ValueError, match="count, mean and scatter"):

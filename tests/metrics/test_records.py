@@ -67,6 +67,8 @@ def test_the_last_values_are_compared_and_lesser_differences_are_told(tmp_path):
         ("fake.num", 4000),
         ("fake.truncation", 0.7),
         ("fake.noise", "const"),
+        ("fake.precision", "bfloat16"),
+        ("tf32", True),
         ("fake.kind", "images"),
         ("classifiers", [{"name": "smiling"}]),
     ],
@@ -76,6 +78,7 @@ def test_values_of_different_things_are_refused_by_the_field(tmp_path, field, va
     second = file_of(tmp_path / "b.jsonl", changed(field, value))
     with pytest.raises(DataError, match=field.replace(".", r"\.")):
         records.compare(first, second)
+    assert records.comparable_key(changed(field, value)) != records.comparable_key(RECORD)
 
 
 def test_files_with_nothing_in_common_or_of_another_kind_are_refused(tmp_path):
@@ -112,12 +115,14 @@ def test_a_key_tells_what_a_value_is_of_and_survives_a_file():
     key = records.comparable_key(record)
     assert len(key) == 16
     assert records.comparable_key(json.loads(json.dumps(record))) == key
-    for same in ({"value": 3.0}, {"seconds": 1}, {"fake": record["fake"] | {"precision": "x"}}):
+    for same in ({"value": 3.0}, {"seconds": 1}, {"threads": 2}):
         assert records.comparable_key(record | same) == key
     for other in (
         {"metric": "fid6k"},
         {"protocol": {"num_fake": 5000, "lowest": 2}},
         {"fake": record["fake"] | {"seed": 1}},
+        {"fake": record["fake"] | {"precision": "bfloat16"}},
+        {"tf32": True},
         {"real": record["real"] | {"fingerprint": "b"}},
         {"real": None},
     ):

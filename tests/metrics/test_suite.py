@@ -235,7 +235,9 @@ def test_what_a_metric_lacks_is_told_before_anything_is_computed(
 def test_tools_refuse_what_does_not_fit_the_metric():
     with pytest.raises(ConfigError, match="without classifiers"):
         load_dependencies([parse("ls")])
-    with pytest.raises(ConfigError, match="tells no classes"):  # before 553 MB are asked for
+    with pytest.raises(
+        ConfigError, match="needs a feature network that classifies"
+    ):  # before 553 MB are asked for
         load_dependencies([parse("is100:vgg16")])
     with pytest.raises(ConfigError, match="nonesuch"):
         load_dependencies([parse("fid5k:nonesuch")])

@@ -1,5 +1,6 @@
 """Stand-ins with the calls of the official files; the files themselves are not ours to ship."""
 
+import dataclasses
 import warnings
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError, WeightsError
+from stylegan.files import file_sha256
+from stylegan.perceptual import weights
 from stylegan.perceptual.networks import load_detector, load_distance
 from stylegan.perceptual.torchscript import ScriptedInception, ScriptedLPIPS, ScriptedVGG16
 from stylegan.perceptual.weights import Located
@@ -76,7 +79,7 @@ def test_the_official_length_of_lpips_is_that_of_the_stand_in():
 
 
 def test_the_official_inception_takes_the_place_of_ours(folder):
-    network = load_detector("inception-v3", weights_dir=folder)
+    network = load_detector("inception-v3", weights_dir=folder, allow_unknown=True)
     assert isinstance(network, ScriptedInception)
     assert network.weights == "inception-2015-12-05.pt"
     assert len(network.weights_sha256) == 64
@@ -93,7 +96,7 @@ def test_the_official_inception_takes_the_place_of_ours(folder):
 
 
 def test_its_probabilities_follow_from_features_without_the_last_bias(folder):
-    network = load_detector("inception-v3", weights_dir=folder)
+    network = load_detector("inception-v3", weights_dir=folder, allow_unknown=True)
     prepared = network.prepare(torch.randint(0, 256, [5, 3, 8, 8], dtype=torch.uint8))
     expected = network.network(prepared, no_output_bias=True)
     torch.testing.assert_close(network.probabilities(network(prepared)), expected)
@@ -117,7 +120,7 @@ def test_probabilities_that_no_matrix_explains_are_told(tmp_path):
 
 
 def test_the_official_vgg16_takes_the_place_of_ours_twice(folder):
-    network = load_detector("vgg16", weights_dir=folder)
+    network = load_detector("vgg16", weights_dir=folder, allow_unknown=True)
     assert isinstance(network, ScriptedVGG16)
     pictures = torch.full([9, 3, 8, 8], 7, dtype=torch.uint8)
     features = network(network.prepare(pictures))
@@ -125,7 +128,7 @@ def test_the_official_vgg16_takes_the_place_of_ours_twice(folder):
     assert features[8, :4].tolist() == [7, 7, 7, 0]
     with pytest.raises(ConfigError, match="gives no probabilities"):
         network.probabilities(features)
-    distance = load_distance("lpips-vgg16", weights_dir=folder)
+    distance = load_distance("lpips-vgg16", weights_dir=folder, allow_unknown=True)
     assert isinstance(distance, ScriptedLPIPS)
     assert (distance.name, distance.weights) == ("lpips-vgg16", "vgg16.pt")
     a, b = torch.full([5, 1, 16, 16], -1.0), torch.full([5, 1, 16, 16], 1.2)
@@ -135,7 +138,7 @@ def test_the_official_vgg16_takes_the_place_of_ours_twice(folder):
 
 
 def test_gradients_pass_through_the_official_lpips(folder):
-    distance = load_distance("lpips-vgg16", weights_dir=folder)
+    distance = load_distance("lpips-vgg16", weights_dir=folder, allow_unknown=True)
     a = torch.zeros(1, 3, 16, 16, requires_grad=True)
     (grad,) = torch.autograd.grad(distance.distance(a, torch.ones(1, 3, 16, 16)).sum(), a)
     assert (grad < 0).all()
@@ -145,14 +148,32 @@ def test_other_files_of_the_name_are_refused_in_one_line(tmp_path):
     path = tmp_path / "inception-2015-12-05.pt"
     path.write_bytes(b"no zip")
     with pytest.raises(WeightsError, match="is no TorchScript file") as caught:
-        load_detector("inception-v3", weights_dir=tmp_path)
+        load_detector("inception-v3", weights_dir=tmp_path, allow_unknown=True)
     assert str(caught.value).isprintable()
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="is no TorchScript file"):
-        load_detector("inception-v3", weights_dir=tmp_path)
+        load_detector("inception-v3", weights_dir=tmp_path, allow_unknown=True)
     save(nn.ReLU(), path)
     with pytest.raises(WeightsError, match="is not called as the official file is"):
-        load_detector("inception-v3", weights_dir=tmp_path)
+        load_detector("inception-v3", weights_dir=tmp_path, allow_unknown=True)
     save(Vgg(), path)
     with pytest.raises(WeightsError, match=r"features of shape \[1, 4096\], not \[1, 2048\]"):
-        load_detector("inception-v3", weights_dir=tmp_path)
+        load_detector("inception-v3", weights_dir=tmp_path, allow_unknown=True)
+
+
+@pytest.mark.parametrize("load", [load_detector, load_distance])
+def test_a_program_that_is_not_the_published_one_is_not_loaded(folder, monkeypatch, load):
+    def run(*_, **__):
+        raise AssertionError("the file was loaded")
+
+    monkeypatch.setattr("torch.jit.load", run)
+    name = "vgg16" if load is load_detector else "lpips-vgg16"
+    with pytest.raises(WeightsError, match=r"vgg16\.pt is a program and not the published one"):
+        load(name, weights_dir=folder)
+
+
+def test_the_published_program_is_loaded(folder, monkeypatch):
+    path = folder / "vgg16.pt"
+    published = dataclasses.replace(weights.OFFICIAL_VGG16, sha256=file_sha256(path))
+    monkeypatch.setattr(weights, "OFFICIAL_VGG16", published)
+    assert isinstance(load_detector("vgg16", weights_dir=folder), ScriptedVGG16)

@@ -151,12 +151,12 @@ def test_a_file_of_a_package_is_found_without_running_the_package(tmp_path, file
 
 
 def test_official_files_are_looked_for_in_the_users_folder_only(tmp_path):
-    name = weights.OFFICIAL_INCEPTION
-    assert weights.locate_official(name, weights_dir=None) is None
-    assert weights.locate_official(name, weights_dir=tmp_path) is None
-    (tmp_path / name).write_bytes(b"x")
-    located = weights.locate_official(name, weights_dir=tmp_path)
-    assert located == Located(tmp_path / name, hashlib.sha256(b"x").hexdigest())
+    file = replace(weights.OFFICIAL_INCEPTION, sha256=hashlib.sha256(b"x").hexdigest())
+    assert weights.locate_official(file, weights_dir=None) is None
+    assert weights.locate_official(file, weights_dir=tmp_path) is None
+    (tmp_path / file.name).write_bytes(b"x")
+    located = weights.locate_official(file, weights_dir=tmp_path)
+    assert located == Located(tmp_path / file.name, file.sha256)
 
 
 def test_each_file_has_a_license_a_checksum_and_a_source():

@@ -77,21 +77,6 @@ class Moments:
             if self._num_waiting == BLOCK_ROWS:
                 self._fold()
 
-    def merge(self, other: Self) -> Self:
-        """Return the moments of both sets of rows, as if one had seen all; neither changes.
-
-        Raises:
-            ValueError: if their rows are of different width.
-        """
-        if other.num_features != self.num_features:
-            raise ValueError(
-                f"moments of {self.num_features} and {other.num_features} features do not merge"
-            )
-        merged, addend = copy.deepcopy(self), other._whole()
-        merged._fold()
-        merged._join(addend._count, addend._mean, addend._scatter)
-        return merged
-
     def tensors(self) -> dict[str, Tensor]:
         """Return `count` int64 [], `mean` float64 [D] and `scatter` float64 [D, D], as copies."""
         whole = self._whole()

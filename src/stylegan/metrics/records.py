@@ -22,6 +22,7 @@ COMPARED = (
     "protocol",
     "features",
     "quantized",
+    "tf32",
     "real.fingerprint",
     "real.side",
     "real.num",
@@ -33,6 +34,7 @@ COMPARED = (
     "fake.labels",
     "fake.truncation",
     "fake.noise",
+    "fake.precision",
     "classifiers",
 )
 

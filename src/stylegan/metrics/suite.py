@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ def load_dependencies(
     classifiers: Sequence[Classifier] = (),
     weights_dir: Path | None = None,
     device: torch.device | str = "cpu",
+    allow_unknown_detector: bool = False,
     progress: Counter | None = None,
 ) -> EvaluationDependencies:
     """Load the networks that metrics need, from files that are there or can be had.
@@ -61,7 +63,9 @@ def load_dependencies(
         protocols: of the metrics.
         classifiers: on `device`.
         weights_dir: where the user put weight files by hand; None for nowhere.
-        device: of the networks.
+        device: device of the networks.
+        allow_unknown_detector: accept TorchScript files in `weights_dir` that are not the published
+            ones; such files are programs.
         progress: told of each piece of a download.
 
     Raises:
@@ -77,25 +81,25 @@ def load_dependencies(
             CLASSIFYING
         ):
             raise ConfigError(
-                f"metric {protocol.name}, whose feature network tells no classes",
-                expected=f"one of {', '.join(CLASSIFYING)}",
-                fix="name another after the colon",
-            )
-        if isinstance(protocol, PathLengthProtocol):
-            if name not in distances:
-                distances[name] = load_distance(
-                    name, weights_dir=weights_dir, device=device, progress=progress
-                )
-        elif name and name not in detectors:
-            detectors[name] = load_detector(
-                name, weights_dir=weights_dir, device=device, progress=progress
+                f"metric {protocol.name} needs a feature network that classifies: "
+                f"{' or '.join(CLASSIFYING)}"
             )
         if isinstance(protocol, SeparabilityProtocol) and not classifiers:
             raise ConfigError(
-                f"metric {protocol.name} without classifiers of attributes",
-                expected="--classifiers FOLDER",
-                fix="make them by `stylegan train-classifier`",
+                f"metric {protocol.name} without classifiers of attributes; pass --classifiers, a "
+                "folder that `stylegan train-classifier` writes"
             )
+        options: dict[str, Any] = {
+            "weights_dir": weights_dir,
+            "device": device,
+            "allow_unknown": allow_unknown_detector,
+            "progress": progress,
+        }
+        if isinstance(protocol, PathLengthProtocol):
+            if name not in distances:
+                distances[name] = load_distance(name, **options)
+        elif name and name not in detectors:
+            detectors[name] = load_detector(name, **options)
     return EvaluationDependencies(detectors=detectors, distances=distances, classifiers=classifiers)
 
 
@@ -340,6 +344,7 @@ def facts_of(
     """
     is_path = isinstance(protocol, PathLengthProtocol)  # in float32, whatever the network's type
     network = _network(protocol, dependencies)
+    device = _device(protocol, target, dependencies)
     return {
         "metric": protocol.name,
         "lower_is_better": protocol.is_lower_better,
@@ -347,6 +352,7 @@ def facts_of(
         "features": None if network is None else network_facts(network),
         "quantized": not isinstance(protocol, PathLengthProtocol | SeparabilityProtocol),
         "fake": target.facts(protocol.num_fake) | ({"precision": "float32"} if is_path else {}),
+        "tf32": device.type == "cuda" and is_tf32(),
         "real": reals.facts(protocol) if reals is not None and protocol.uses_real else None,
         "classifiers": [
             {"name": each.name, "index": each.index, "sha256": each.sha256}
@@ -402,7 +408,6 @@ def _record(
         },
         "device": f"cuda, {torch.cuda.get_device_name(device)}" if is_cuda else str(device),
         "threads": torch.get_num_threads(),
-        "tf32": is_cuda and is_tf32(),
         "processes": distributed.world_size(),
         "seconds": round(seconds, 3),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

