@@ -19,7 +19,7 @@ import torch
 from reference import make_plain
 
 import stylegan
-from stylegan.profiling.speed import Bench, product_rate
+from stylegan.profiling.speed import PhaseTimer, measure_peak_flops
 from stylegan.training.configure import configure
 from stylegan.training.state import DTYPES, TrainState
 
@@ -52,8 +52,8 @@ def main():
     default, _ = configure("stylegan2-e", {**SIZES, "precision": "auto"}, resolution=64)
     precisions = ["bf16", "fp32"] if default.precision == "bf16" else ["fp32"]
     contestants = {
-        **{f"ours, {each}": Bench(make_state(each, plain=False)) for each in precisions},
-        "reference, fp32": Bench(make_state("fp32", plain=True)),
+        **{f"ours, {each}": PhaseTimer(make_state(each, plain=False)) for each in precisions},
+        "reference, fp32": PhaseTimer(make_state("fp32", plain=True)),
     }
     images = {name: bench.sample() for name, bench in contestants.items()}
     torch.testing.assert_close(
@@ -67,7 +67,7 @@ def main():
         for bench in contestants.values():
             bench.round()
         for precision, each in rates.items():
-            each.append(product_rate(torch.device("cpu"), DTYPES[precision]))
+            each.append(measure_peak_flops(torch.device("cpu"), DTYPES[precision]))
     product_rates = {precision: statistics.median(each) for precision, each in rates.items()}
     reports = {name: report(bench) for name, bench in contestants.items()}
     for name, bench in contestants.items():
@@ -75,7 +75,7 @@ def main():
             continue  # torch counts grouped convolutions wrongly
         rate = product_rates[name.rpartition(" ")[2]]
         reports[name]["share_of_product_rate"] = {
-            kind: phase.share_of(rate) for kind, phase in bench.phases().items()
+            kind: phase.mfu(rate) for kind, phase in bench.phases().items()
         }
     base = reports["reference, fp32"]
     for name, found in reports.items():

@@ -115,12 +115,12 @@ def growing_config(run_config):
 @pytest.fixture(scope="session")
 def machine_measured_once():
     """Measure the rates of the machine once for all benchmarks: each takes a second."""
-    product_rate = functools.cache(speed.product_rate)
-    memory_rate = functools.cache(speed.memory_rate)
+    peak_flops = functools.cache(speed.measure_peak_flops)
+    bandwidth = functools.cache(speed.measure_bandwidth)
     with pytest.MonkeyPatch.context() as patch:
         for module in (roofline, speed):
-            patch.setattr(module, "product_rate", product_rate)
-            patch.setattr(module, "memory_rate", memory_rate)
+            patch.setattr(module, "measure_peak_flops", peak_flops)
+            patch.setattr(module, "measure_bandwidth", bandwidth)
         yield
 
 

@@ -6,7 +6,7 @@ import torch
 
 from stylegan.profiling import roofline
 from stylegan.profiling.roofline import measure_layers
-from stylegan.profiling.speed import Operations, memory_rate
+from stylegan.profiling.speed import Operations, measure_bandwidth
 from stylegan.training.state import TrainState
 
 pytestmark = pytest.mark.usefixtures("machine_measured_once")
@@ -33,7 +33,7 @@ def test_layers_of_both_networks_come_in_their_order(state, measured):
     for layer in layers:
         for each in (layer.forward, layer.backward):
             assert each.seconds > 0
-            assert each.share == each.roof_s / each.seconds
+            assert each.roof_fraction == each.roof_s / each.seconds
 
 
 def test_operations_add_up_to_those_of_synthesis(state, measured):
@@ -55,17 +55,17 @@ def test_least_traffic_is_that_of_input_weights_and_output(measured):
     num, channels, side, _ = conv.shape
     features = num * channels * side**2 * 4
     weights = (channels * channels * 9 + channels) * 4
-    assert conv.forward.moved == 2 * features + weights
-    assert conv.backward.moved == 2 * (2 * features + weights)
+    assert conv.forward.num_bytes == 2 * features + weights
+    assert conv.backward.num_bytes == 2 * (2 * features + weights)
 
 
 def test_the_slower_of_products_and_memory_bounds_and_slow_layers_neither(state):
-    rates = roofline._Rates(products=1e9, memory=1e6)
-    assert rates.judge(2.5, flops=2 * 10**9, moved=10**6).bound == "products"
-    assert rates.judge(2.5, flops=10**9, moved=2 * 10**6).bound == "memory"
-    slow = rates.judge(20.0, flops=10**9, moved=2 * 10**6)
+    rates = roofline._Device(peak_flops=1e9, bandwidth=1e6)
+    assert rates.classify(2.5, flops=2 * 10**9, num_bytes=10**6).bound == "compute"
+    assert rates.classify(2.5, flops=10**9, num_bytes=2 * 10**6).bound == "memory"
+    slow = rates.classify(20.0, flops=10**9, num_bytes=2 * 10**6)
     assert slow.bound == "neither"
-    assert slow.share == 0.1
+    assert slow.roof_fraction == 0.1
 
 
 def test_a_layer_that_waits_is_told_as_slow(state, monkeypatch):
@@ -101,4 +101,4 @@ def test_networks_with_labels_are_measured(run_config):
 
 
 def test_the_rate_of_memory_is_one_a_machine_can_have():
-    assert 1e8 < memory_rate(torch.device("cpu")) < 1e13
+    assert 1e8 < measure_bandwidth(torch.device("cpu")) < 1e13

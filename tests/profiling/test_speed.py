@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stylegan.models.registry import build_generator, configs_for
-from stylegan.profiling.speed import Bench, Operations, measure, product_rate
+from stylegan.profiling.speed import Operations, PhaseTimer, measure, measure_peak_flops
 from stylegan.training.state import TrainState
 
 pytestmark = pytest.mark.usefixtures("machine_measured_once")
@@ -22,7 +22,7 @@ def test_each_phase_is_timed_and_counted(speed, run_config):
         halved = name == "path_length"  # loss.pl_batch_shrink
         assert phase.num == run_config.batch // (2 if halved else 1)
         assert phase.seconds > 0
-        assert phase.share_of(speed.product_rate) > 0
+        assert phase.mfu(speed.peak_flops) > 0
     assert speed.peak_bytes > 1e6
 
 
@@ -52,7 +52,7 @@ def test_regularizers_of_every_iteration_count_once(run_config):
 
 
 def test_slow_work_is_told_as_slow(run_config, monkeypatch):
-    bench = Bench(TrainState(run_config, torch.device("cpu")))
+    bench = PhaseTimer(TrainState(run_config, torch.device("cpu")))
     sample = bench.sample
     monkeypatch.setattr(bench, "sample", lambda: (time.sleep(0.2), sample()))
     bench.round()
@@ -70,5 +70,5 @@ def test_operations_of_the_published_generators(resolution, gflop):  # spec, sec
 
 
 def test_the_rate_of_matrix_products_is_one_a_machine_can_have():
-    rate = product_rate(torch.device("cpu"), torch.float32)
+    rate = measure_peak_flops(torch.device("cpu"), torch.float32)
     assert 1e9 < rate < 1e14

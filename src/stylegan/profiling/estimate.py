@@ -1,4 +1,4 @@
-"""What a run will need, before it starts."""
+"""Memory and parameters of a run, before it starts."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -14,13 +14,13 @@ from stylegan.training.state import TrainState
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Sizes of a run, of one of its processes.
+    """Sizes of a run, on one rank.
 
     Attributes:
-        generator_parameters: trainable numbers of G.
-        discriminator_parameters: trainable numbers of D.
-        state_bytes: networks, running average, gradients and both Adams.
-        activation_bytes: what the larger main phase keeps for its backward pass.
+        generator_parameters: number of parameters of G.
+        discriminator_parameters: number of parameters of D.
+        state_bytes: memory of the networks, the EMA, gradients and the state of both optimizers.
+        activation_bytes: memory that the larger main phase keeps for its backward pass.
     """
 
     generator_parameters: int
@@ -30,18 +30,18 @@ class Estimate:
 
     @property
     def total_bytes(self) -> int:
-        """Memory of state and activations; libraries and workspace come on top."""
+        """Memory of state and activations, without libraries and workspace."""
         return self.state_bytes + self.activation_bytes
 
 
 def estimate(config: RunConfig) -> Estimate:
-    """Compute the sizes of a run without computing or allocating anything.
+    """Compute the sizes of a run without allocating memory.
 
-    A growing run is taken at its full resolution. Activations are those of what a process computes
-    with at once: of its share of the batch, or `runtime.batch_gpu` of it.
+    Progressive growing is taken at the full resolution. Activations are those of one micro-batch:
+    the rank's shard of the batch, or `runtime.batch_gpu` images of it.
 
-    The networks run on torch's meta device, which knows shapes only, and a hook adds up
-    what autograd would keep.
+    The networks run on torch's meta device, which has shapes only, and a hook adds up the tensors
+    that autograd would keep.
     """
     with torch.device("meta"):
         state = TrainState(config, torch.device("meta"))
@@ -54,9 +54,9 @@ def estimate(config: RunConfig) -> Estimate:
         c_dim = state.generator.c_dim
         c = torch.empty(num, c_dim) if c_dim > 0 else None
         draw = GeneratorInputs(z=z, c=c)
-        with _KeptBytes() as kept_g:
+        with _SavedBytes() as kept_g:
             generator_loss(state.generator, state.discriminator, draw, config=config.loss)
-        with _KeptBytes() as kept_d:
+        with _SavedBytes() as kept_d:
             discriminator_loss(
                 state.discriminator,
                 reals,
@@ -76,8 +76,8 @@ def estimate(config: RunConfig) -> Estimate:
     )
 
 
-class _KeptBytes:
-    """Adds up the storage of all tensors that autograd keeps while open, each once."""
+class _SavedBytes:
+    """Context manager that adds up the storage of all tensors that autograd saves, each once."""
 
     def __init__(self) -> None:
         self.total = 0

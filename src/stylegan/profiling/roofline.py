@@ -1,7 +1,7 @@
-"""What bounds each layer of the networks: products, memory, or neither.
+"""Whether each layer of the networks is bound by compute, by memory bandwidth or by neither.
 
-A device needs at least the time for a layer's operations at its rate of matrix products, and the
-time for moving the layer's tensors at the rate of its memory; the larger one is the roof.
+A layer takes at least the time of its operations at the device's peak FLOP/s, and at least the time
+of moving its tensors at the memory bandwidth; the larger of the two is its roof.
 
 Source: Williams et al. 2009, "Roofline: An Insightful Visual Performance Model".
 """
@@ -17,48 +17,48 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.errors import decided
-from stylegan.profiling.speed import Operations, memory_rate, now, product_rate
+from stylegan.profiling.speed import Operations, measure_bandwidth, measure_peak_flops, now
 from stylegan.training.state import DTYPES, TrainState
 
-Bound = Literal["products", "memory", "neither"]
+Bound = Literal["compute", "memory", "neither"]
 NEITHER = 0.4
-"""Below this share of its roof a layer waits for something else, such as launches of kernels."""
+"""Below this fraction of its roof a layer is bound by something else, such as kernel launches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """One direction through a layer, of a batch.
+    """A forward or backward pass of a layer, of one batch.
 
     Attributes:
         seconds: median time.
         flops: operations of convolutions and matrix products.
-        moved: bytes that have to be read or written once, at least.
-        roof_s: the time that these take at best.
-        bound: which of the two takes longer, or "neither" if the layer is far from both.
+        num_bytes: bytes that must be read or written at least once.
+        roof_s: the minimum time for operations and bytes.
+        bound: which of the two takes longer; "neither" if the pass takes much longer than both.
     """
 
     seconds: float
     flops: int
-    moved: int
+    num_bytes: int
     roof_s: float
     bound: Bound
 
     @property
-    def share(self) -> float:
-        """How near to the roof it is."""
+    def roof_fraction(self) -> float:
+        """The minimum time divided by the measured time."""
         return self.roof_s / self.seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer, as it was measured.
+    """Measurements of a layer.
 
     Attributes:
         network: "G" or "D".
         name: of the module in its network.
         shape: of its output.
-        forward: without gradients.
-        backward: to inputs and weights, of any first derivative.
+        forward: forward pass without gradients.
+        backward: backward pass to inputs and weights.
     """
 
     network: str
@@ -69,37 +69,37 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rates:
-    products: float
-    memory: float
+class _Device:
+    peak_flops: float
+    bandwidth: float
 
-    def judge(self, seconds: float, flops: int, moved: int) -> Pass:
-        products_s, memory_s = flops / self.products, moved / self.memory
-        roof_s = max(products_s, memory_s)
-        bound: Bound = "products" if products_s >= memory_s else "memory"
+    def classify(self, seconds: float, flops: int, num_bytes: int) -> Pass:
+        compute_s, memory_s = flops / self.peak_flops, num_bytes / self.bandwidth
+        roof_s = max(compute_s, memory_s)
+        bound: Bound = "compute" if compute_s >= memory_s else "memory"
         if roof_s < NEITHER * seconds:
             bound = "neither"
-        return Pass(seconds=seconds, flops=flops, moved=moved, roof_s=roof_s, bound=bound)
+        return Pass(seconds=seconds, flops=flops, num_bytes=num_bytes, roof_s=roof_s, bound=bound)
 
 
 def measure_layers(state: TrainState, *, rounds: int) -> tuple[list[Layer], float]:
-    """Time each layer on its own, with the features that reach it in a batch of generated images.
+    """Time each layer separately, with its inputs for a batch of generated images.
 
-    Layers are convolutions with what follows them. What stands between them, such as the sums of
-    RGB, is left out.
+    A layer is a convolution with its bias and activation. Operations between layers, such as the
+    sum of RGB outputs, are not included.
 
     Args:
-        state: of a run. Its networks stay as they are.
-        rounds: how often each is timed; medians count.
+        state: of a run; it is not changed.
+        rounds: how many times each layer is timed; the medians are returned.
 
     Returns:
-        The layers of both networks in the order in which features reach them, and the rate of
-        memory in bytes a second.
+        The layers of both networks in the order of the forward pass, and the memory bandwidth in
+        bytes per second.
     """
     config, device, generator = state.config, state.device, state.generator
-    rates = _Rates(
-        products=product_rate(device, DTYPES[decided(config.precision, "precision")]),
-        memory=memory_rate(device),
+    measured = _Device(
+        peak_flops=measure_peak_flops(device, DTYPES[decided(config.precision, "precision")]),
+        bandwidth=measure_bandwidth(device),
     )
     c = None
     if generator.c_dim > 0:
@@ -117,22 +117,22 @@ def measure_layers(state: TrainState, *, rounds: int) -> tuple[list[Layer], floa
                 network=name,
                 name=call.name,
                 shape=call.shape,
-                forward=call.forward(rates, rounds),
-                backward=call.backward(rates, rounds),
+                forward=call.forward(measured, rounds),
+                backward=call.backward(measured, rounds),
             )
             layers.append(layer)
-    return layers, rates.memory
+    return layers, measured.bandwidth
 
 
 class _Call:
-    """A layer with what it was called with.
+    """A recorded call of a layer.
 
     Args:
         name: of the layer.
         layer: the module.
-        args: its arguments; tensors among them are detached.
+        args: its arguments; tensors are detached.
         options: its keyword arguments.
-        out: what it returned, [N, C, H, W].
+        out: its output, [N, C, H, W].
     """
 
     def __init__(
@@ -142,36 +142,38 @@ class _Call:
         self.shape = tuple(out.shape)
         self._layer, self._options = layer, options
         self._args = [
-            each.detach().requires_grad_() if isinstance(each, Tensor) else each for each in args
+            arg.detach().requires_grad_() if isinstance(arg, Tensor) else arg for arg in args
         ]
-        tensors = [each for each in self._args if isinstance(each, Tensor)]
+        tensors = [arg for arg in self._args if isinstance(arg, Tensor)]
         self._inputs = [*tensors, *layer.parameters()]
         self._grad = torch.ones_like(out)
         self._read = sum(map(_num_bytes, self._inputs))
         self._written = _num_bytes(out)
 
-    def forward(self, rates: _Rates, rounds: int) -> Pass:
-        """Time the layer without gradients."""
+    def forward(self, measured: _Device, rounds: int) -> Pass:
+        """Time the forward pass without gradients."""
 
         def run() -> None:
             with torch.no_grad():
                 self._layer(*self._args, **self._options)
 
-        return self._timed([run] * (rounds + 1), rates, self._read + self._written)
+        return self._timed([run] * (rounds + 1), measured, self._read + self._written)
 
-    def backward(self, rates: _Rates, rounds: int) -> Pass:
-        """Time the gradients of inputs and weights."""
+    def backward(self, measured: _Device, rounds: int) -> Pass:
+        """Time the backward pass to inputs and weights."""
 
         def prepared() -> Iterator[Callable[[], object]]:
             for _ in range(rounds + 1):
                 out = self._layer(*self._args, **self._options)
                 yield partial(torch.autograd.grad, out, self._inputs, self._grad, allow_unused=True)
 
-        # inputs, the output's gradient and, for the slope, the output are read
-        return self._timed(prepared(), rates, 2 * self._read + 2 * self._written)
+        # it reads the inputs, the gradient of the output and, for the activation, the output
+        return self._timed(prepared(), measured, 2 * self._read + 2 * self._written)
 
-    def _timed(self, runs: Iterable[Callable[[], object]], rates: _Rates, moved: int) -> Pass:
-        """Count the operations of the first, and time the others."""
+    def _timed(
+        self, runs: Iterable[Callable[[], object]], measured: _Device, num_bytes: int
+    ) -> Pass:
+        """Count the operations of the first run, and time the others."""
         device, seconds, flops = self._grad.device, [], None
         for run in runs:
             if flops is None:
@@ -182,28 +184,28 @@ class _Call:
             start_s = now(device)
             run()
             seconds.append(now(device) - start_s)
-        return rates.judge(statistics.median(seconds), flops or 0, moved)
+        return measured.classify(statistics.median(seconds), flops or 0, num_bytes)
 
 
 def _calls(network: nn.Module, args: Sequence[Any]) -> list[_Call]:
-    """Run a network, and return the calls of its layers, convolutions, in their order."""
-    found: list[_Call] = []
+    """Run a network, and return the calls of its convolution layers in order."""
+    calls: list[_Call] = []
     with ExitStack() as stack:
         for name, layer in network.named_modules():
-            own = dict(layer.named_parameters(recurse=False))
-            if "weight" not in own and "bias" not in own:
+            parameters = dict(layer.named_parameters(recurse=False))
+            if "weight" not in parameters and "bias" not in parameters:
                 continue
 
-            def keep(
+            def record(
                 layer: nn.Module, args: Any, options: Any, out: Tensor, name: str = name
             ) -> None:
                 if out.ndim == 4:
-                    found.append(_Call(name, layer, args, options, out))
+                    calls.append(_Call(name, layer, args, options, out))
 
-            stack.enter_context(layer.register_forward_hook(keep, with_kwargs=True))
+            stack.enter_context(layer.register_forward_hook(record, with_kwargs=True))
         with torch.no_grad():
             network(*args)
-    return found
+    return calls
 
 
 def _num_bytes(tensor: Tensor) -> int:

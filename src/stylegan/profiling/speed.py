@@ -1,7 +1,7 @@
-"""How fast a device samples and trains, and what share that is of what it can compute.
+"""The speed of sampling and training, and its fraction of the device's peak FLOP/s.
 
-The rate of plain matrix products is measured beside, in the same minute: shares of it can be
-compared between machines, and tell how much is left to gain.
+The peak is that of large matrix products, measured in the same minute. The fraction (MFU, model
+FLOP/s utilization) can be compared between machines.
 """
 
 import statistics
@@ -27,19 +27,19 @@ from stylegan.training.schedule import is_due
 from stylegan.training.state import DTYPES, TrainState
 from stylegan.training.step import train_step
 
-PRODUCT_SIDES = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}  # more than caches hold
-MAIN, WITH_REGULARIZERS = 1, 0  # iterations: in the first, each regularizer is due
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+COPIED_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}  # more than fits in caches
+MAIN, WITH_REGULARIZERS = 1, 0  # iterations; in 0 each regularizer is due
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One kind of work.
+    """Speed of one phase.
 
     Attributes:
         seconds: median time of a batch.
         num: images in the batch.
-        flops: floating-point operations of convolutions and matrix products, a batch.
+        flops: floating-point operations of convolutions and matrix products per batch.
     """
 
     seconds: float
@@ -48,29 +48,29 @@ class Phase:
 
     @property
     def images_per_second(self) -> float:
-        """Images by time."""
+        """Images per second."""
         return self.num / self.seconds
 
-    def share_of(self, rate: float) -> float:
-        """Return operations by time, as a share of a rate in operations a second."""
-        return self.flops / self.seconds / rate
+    def mfu(self, peak_flops: float) -> float:
+        """Return FLOP/s as a fraction of the device's peak."""
+        return self.flops / self.seconds / peak_flops
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What was measured.
+    """The measured speed of a run.
 
     Attributes:
-        phases: "sample", and those of training: "G", "path_length", "D", "R1" as far as the
-            run has them on their own, and "iteration", in which they come in their lazy
-            proportions, with running averages and the log's sums.
-        product_rate: operations a second of large matrix products in the run's precision.
-        peak_bytes: most memory in use: of the device, or on the CPU of the process; 0 where the
-            system does not tell.
+        phases: "sample", and the phases of training: "G", "D", and "path_length" and "R1" if the
+            run has them as separate phases; and "iteration", all of training, with the lazy
+            regularizers in proportion to their intervals.
+        peak_flops: FLOP/s of large matrix products in the run's precision.
+        peak_bytes: peak memory, of the device or, on the CPU, of the process; 0 if the system does
+            not report it.
     """
 
     phases: Mapping[str, Phase]
-    product_rate: float
+    peak_flops: float
     peak_bytes: int
 
 
@@ -83,8 +83,8 @@ def measure(
     """Measure sampling and training of a run on its device, with images of noise.
 
     Args:
-        config: the run; a growing one is measured at its full resolution.
-        rounds: how often each kind of work is timed; the medians count.
+        config: of the run. Progressive growing is measured at the full resolution.
+        rounds: how many times each phase is timed; the medians are returned.
         progress: called with the number of rounds done and their total.
     """
     with float32_precision(tf32=config.precision == "tf32"):
@@ -93,34 +93,36 @@ def measure(
 
 def _measure(config: RunConfig, rounds: int, progress: Counter | None) -> Speed:
     state = TrainState(config, torch.device(decided(config.runtime.device, "runtime.device")))
-    bench = Bench(state)
-    bench.round()  # warm up, and forget
-    bench.seconds.clear()
+    timer = PhaseTimer(state)
+    timer.round()  # warm up
+    timer.seconds.clear()
     if state.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(state.device)
-    rates = []
+    peaks = []
     for num_done in range(1, rounds + 1):
-        bench.round()
-        rates.append(product_rate(state.device, DTYPES[decided(config.precision, "precision")]))
+        timer.round()
+        peaks.append(
+            measure_peak_flops(state.device, DTYPES[decided(config.precision, "precision")])
+        )
         if progress is not None:
             progress(num_done, rounds)
-    peak_bytes = _peak_bytes(state.device)  # before operations are counted, uncompiled
-    return Speed(
-        phases=bench.phases(), product_rate=statistics.median(rates), peak_bytes=peak_bytes
-    )
+    peak_bytes = _peak_bytes(
+        state.device
+    )  # before operations are counted, which runs uncompiled blocks
+    return Speed(phases=timer.phases(), peak_flops=statistics.median(peaks), peak_bytes=peak_bytes)
 
 
-class Bench:
-    """Times the kinds of work of a run, as often as `round` is called.
+class PhaseTimer:
+    """Times each phase of a run; each call of `round` adds one measurement.
 
-    Where training compiles blocks (`runtime.compile`), samples come from a synthesis network that
-    is compiled as a whole.
+    If training compiles blocks (`runtime.compile`), the synthesis network that samples is compiled
+    as a whole.
 
     Args:
-        state: the run's, which training changes.
+        state: of the run; training changes it.
 
     Attributes:
-        seconds: the times of each kind of work.
+        seconds: the times of each phase.
     """
 
     def __init__(self, state: TrainState) -> None:
@@ -142,7 +144,7 @@ class Bench:
         self._flops: dict[str, int] = {}
 
     def round(self) -> None:
-        """Time each kind of work once, sampling three times."""
+        """Time each phase once, and sampling three times."""
         for _ in range(3):
             start_s = now(self.state.device)
             self.sample()
@@ -152,16 +154,16 @@ class Bench:
 
     @torch.no_grad()
     def sample(self) -> torch.Tensor:
-        """Make a batch of images, [N, C, R, R]."""
+        """Generate a batch of images, [N, C, R, R]."""
         ws = self._generator.mapping(self._z, self._c)
         images: torch.Tensor = self._synthesis(ws)
         return images
 
     def phases(self) -> dict[str, Phase]:
-        """Return the medians so far, and count operations."""
+        """Return the medians so far, with the number of operations."""
         if not self._flops:
             self._count()
-        median = {kind: statistics.median(each) for kind, each in self.seconds.items()}
+        median = {kind: statistics.median(times) for kind, times in self.seconds.items()}
         loss, batch = self.state.config.loss, self.state.config.batch
         seconds, flops = median.pop("main iteration"), self._flops["main iteration"]
         for kind, interval in (("path_length", loss.pl_interval), ("R1", loss.r1_interval)):
@@ -172,12 +174,12 @@ class Bench:
         counted = self._flops | {"iteration": flops}
         nums = {"path_length": batch // loss.pl_batch_shrink}
         return {
-            kind: Phase(seconds=each, num=nums.get(kind, batch), flops=counted[kind])
-            for kind, each in median.items()
+            kind: Phase(seconds=seconds, num=nums.get(kind, batch), flops=counted[kind])
+            for kind, seconds in median.items()
         }
 
     def _train(self, iteration: int) -> None:
-        """Take one iteration; its regularizers on their own are timed where they are due."""
+        """Time one iteration, with the regularizers that are due."""
         state = self.state
         state.iteration = iteration
         kinds = self._kinds(iteration)
@@ -205,7 +207,7 @@ class Bench:
         )
 
     def _kinds(self, iteration: int) -> Iterator[str]:
-        """Yield the kinds of work of an iteration in the order in which they come."""
+        """Yield the phases of an iteration in order."""
         loss = self.state.config.loss
         has_path_lengths = loss.pl_weight > 0 and is_due(iteration, loss.pl_interval)
         has_r1 = decided(loss.gamma, "loss.gamma") > 0 and is_due(iteration, loss.r1_interval)
@@ -215,7 +217,7 @@ class Bench:
         return iter(of_g + of_d if is_g_first else of_d + of_g)
 
     def _count(self) -> None:
-        """Count the operations of each kind of work as torch counts them."""
+        """Count the operations of each phase with torch's formulas."""
         with uncompiled(self.state.config.runtime.compile):
             self._count_uncompiled()
 
@@ -238,10 +240,10 @@ class Bench:
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the operations of convolutions and matrix products while open.
+    """Context manager that counts the operations of convolutions and matrix products.
 
-    Torch's own `FlopCounterMode` fails where gradients are differentiated (torch 2.13); its
-    formulas are used.
+    It uses the formulas of torch's `FlopCounterMode`, which itself fails for second derivatives
+    (torch 2.13).
     """
 
     def __init__(self) -> None:
@@ -251,7 +253,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation, and count it."""
+        """Run an operation, and add its count."""
         result = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
@@ -259,9 +261,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure large matrix products: operations a second, the best of five."""
-    side = PRODUCT_SIDES.get(device.type, 2048)
+def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the FLOP/s of large matrix products, the best of five measurements."""
+    side = MATRIX_SIZE.get(device.type, 2048)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best_s = float("inf")
     for _ in range(5):
@@ -271,8 +273,8 @@ def product_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best_s
 
 
-def memory_rate(device: torch.device) -> float:
-    """Measure copies of large tensors: bytes read and written a second, the best of five."""
+def measure_bandwidth(device: torch.device) -> float:
+    """Return the bytes per second that large copies read and write, the best of five."""
     source = torch.zeros(COPIED_BYTES.get(device.type, 1 << 28), dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
     best_s = float("inf")
@@ -284,7 +286,7 @@ def memory_rate(device: torch.device) -> float:
 
 
 def now(device: torch.device) -> float:
-    """Return the time, once the device has done all that it was told."""
+    """Return the time after all work of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -297,7 +299,7 @@ def _peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return 0
-    import resource  # of Unix alone
+    import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -43,7 +43,7 @@ class BenchResult(TextResult):
         date: when it was measured, UTC in ISO 8601.
         speed: times and operations of sampling and of each phase of training.
         layers: times of each layer; empty unless they were measured.
-        memory_rate: bytes per second that large copies read and write; None without `layers`.
+        bandwidth: bytes per second that large copies read and write; None without `layers`.
     """
 
     config: RunConfig
@@ -51,7 +51,7 @@ class BenchResult(TextResult):
     date: str
     speed: Speed
     layers: tuple[Layer, ...] = ()
-    memory_rate: float | None = None
+    bandwidth: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON data."""
@@ -62,7 +62,7 @@ class BenchResult(TextResult):
                 "seconds": phase.seconds,
                 "images_per_second": phase.images_per_second,
                 "flops_per_image": phase.flops / phase.num,
-                "share_of_product_rate": phase.share_of(speed.product_rate),
+                "share_of_product_rate": phase.mfu(speed.peak_flops),
             }
             for name, phase in speed.phases.items()
         }
@@ -70,7 +70,7 @@ class BenchResult(TextResult):
             "sample_images_per_second": speed.phases["sample"].images_per_second,
             "train_images_per_second": speed.phases["iteration"].images_per_second,
             "phases": phases,
-            "product_rate_flops": speed.product_rate,
+            "product_rate_flops": speed.peak_flops,
             "peak_memory_bytes": speed.peak_bytes,
             "settings": {
                 "preset": config.preset,
@@ -91,8 +91,8 @@ class BenchResult(TextResult):
             },
             "date": self.date,
         }
-        if self.memory_rate is not None:
-            result["memory_rate_bytes"] = self.memory_rate
+        if self.bandwidth is not None:
+            result["memory_rate_bytes"] = self.bandwidth
             result["layers"] = [
                 {
                     "network": layer.network,
@@ -111,13 +111,14 @@ class BenchResult(TextResult):
         text = (
             f"{self.config.preset} at {side}x{side}, batch {self.config.batch}, "
             f"{self.config.precision}, on {self.device}\n{self._phase_table()}\n"
-            f"matrix products: {self.speed.product_rate / 1e12:.2f} TFLOP/s; "
+            f"peak of matrix products: {self.speed.peak_flops / 1e12:.2f} TFLOP/s; "
             f"memory: {self.speed.peak_bytes / 1e9:.2f} GB"
         )
-        if self.memory_rate is not None:
+        if self.bandwidth is not None:
             text += (
-                f"\nmemory bandwidth: {self.memory_rate / 1e9:.1f} GB/s\n\nEach layer's time, and "
-                f"the share of it that products or memory need at least:\n\n{self._layer_table()}"
+                f"\nmemory bandwidth: {self.bandwidth / 1e9:.1f} GB/s\n\n"
+                "Layers (roof: the fraction of the time that compute or memory needs at least):\n\n"
+                + self._layer_table()
             )
         return text
 
@@ -131,19 +132,19 @@ class BenchResult(TextResult):
                         f"{phase.images_per_second:.1f}",
                         f"{1000 * phase.seconds:.1f}",
                         f"{phase.flops / phase.num / 1e9:.2f}",
-                        f"{100 * phase.share_of(self.speed.product_rate):.0f} %",
+                        f"{100 * phase.mfu(self.speed.peak_flops):.0f} %",
                     )
                 )
-        return text_table(("", "images/s", "ms", "GFLOP/image", "share"), rows, left=("",))
+        return text_table(("", "images/s", "ms", "GFLOP/image", "MFU"), rows, left=("",))
 
     def _layer_table(self) -> str:
-        header = ("layer", "output", "forward", "share", "bound by", "back", "share", "bound by")
+        header = ("layer", "output", "forward", "roof", "bound by", "back", "roof", "bound by")
         rows = []
         for layer in self.layers:
             cells = [f"{layer.network} {layer.name}", "x".join(map(str, layer.shape[1:]))]
             for direction in (layer.forward, layer.backward):
                 cells.append(f"{1000 * direction.seconds:.2f} ms")
-                cells.append(f"{100 * direction.share:.0f} %")
+                cells.append(f"{100 * direction.roof_fraction:.0f} %")
                 cells.append(direction.bound)
             rows.append(cells)
         return text_table(header, rows, left=("layer", "bound by"))
@@ -170,8 +171,8 @@ def bench(
 ) -> BenchResult:
     """Measure the speed of sampling and of each phase of training, with images of noise.
 
-    Shares are fractions of the rate of large matrix products in the same precision, which is
-    measured in the same run.
+    MFU (model FLOP/s utilization) is the fraction of the peak FLOP/s, which is measured in the same
+    run with large matrix products in the same precision.
 
     Args:
         preset: a preset of `stylegan train`.
@@ -216,20 +217,20 @@ def bench(
     )
     speed = measure(config, rounds=rounds, progress=counter(progress, "rounds"))
     measured_layers: list[Layer] = []
-    memory_rate = None
+    bandwidth = None
     if layers:
         # at full resolution, and uncompiled: layers inside a compiled block cannot be timed
         plain = replace(config, growth=None, runtime=replace(config.runtime, compile=False))
         with float32_precision(tf32=config.precision == "tf32"):
             state = TrainState(plain, torch_device)
-            measured_layers, memory_rate = measure_layers(state, rounds=rounds)
+            measured_layers, bandwidth = measure_layers(state, rounds=rounds)
     result = BenchResult(
         config=config,
         device=_device_name(torch_device),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         speed=speed,
         layers=tuple(measured_layers),
-        memory_rate=memory_rate,
+        bandwidth=bandwidth,
     )
     if out is not None:
         write_atomic(out, json.dumps(result.to_json(), indent=2) + "\n")
@@ -240,9 +241,9 @@ def _pass_to_json(direction: Pass) -> dict[str, Any]:
     return {
         "seconds": direction.seconds,
         "flops": direction.flops,
-        "bytes": direction.moved,
-        "bound": direction.bound,
-        "share_of_bound": direction.share,
+        "bytes": direction.num_bytes,
+        "bound": "products" if direction.bound == "compute" else direction.bound,
+        "share_of_bound": direction.roof_fraction,
     }
 
 
