@@ -1,4 +1,4 @@
-"""Ways to make images worse, each by a number that says how much."""
+"""Degradations of images, each with a strength."""
 
 import io
 
@@ -14,7 +14,7 @@ NUM_KINDS = 32
 
 
 def blur(batch, deviation):
-    """Blur uint8 [N, C, H, W] by a Gaussian; its deviation is in pixels, borders are reflected."""
+    """Blur uint8 [N, C, H, W] with a Gaussian of a std in pixels; borders are reflected."""
     reach = max(1, round(3 * deviation))
     places = torch.arange(-reach, reach + 1, dtype=torch.float32)
     taps = torch.softmax(-(places**2) / (2 * deviation**2), dim=0)
@@ -25,13 +25,13 @@ def blur(batch, deviation):
 
 
 def add_noise(batch, deviation, *, seed=0):
-    """Add white Gaussian noise to uint8 [N, C, H, W]; its deviation is in steps of 255."""
+    """Add white Gaussian noise to uint8 [N, C, H, W], of a std in 8-bit levels."""
     noise = torch.randn(batch.shape, generator=generator_for("added noise", seed=seed))
     return (batch + deviation * noise).round().clamp(0, 255).to(torch.uint8)
 
 
 def compress(batch, quality):
-    """Write uint8 [N, 3, H, W] as JPEG of a quality from 1 to 95, and read it again."""
+    """Encode uint8 [N, 3, H, W] as JPEG of a quality from 1 to 95, and decode it."""
     return torch.stack([_compressed(image, quality) for image in batch])
 
 
@@ -42,16 +42,16 @@ def _compressed(image, quality):
 
 
 def kinds_of(features):
-    """Sort images into `NUM_KINDS` kinds by their features [N, D]; return the kind of each."""
+    """Cluster images into `NUM_KINDS` kinds by their features [N, D]; return the kind of each."""
     machine = KMeans(n_clusters=NUM_KINDS, n_init=1, random_state=0)
     return torch.from_numpy(machine.fit_predict(features)).long()
 
 
 def drop_kinds(kinds, num_kept, *, seed=0):
-    """Return which image stands at each place once only `num_kept` kinds are left.
+    """Return indices of images, in which only `num_kept` kinds of images occur.
 
-    Images of other kinds are replaced by repeats of those that are left, each as often as another
-    but for one. What a smaller number keeps, a larger one keeps too.
+    Images of the other kinds are replaced by repeats of the remaining images, each repeated equally
+    often, give or take one. A larger number keeps all kinds that a smaller number keeps.
     """
     order = torch.randperm(NUM_KINDS, generator=generator_for("kinds", seed=seed))
     is_kept = torch.isin(kinds, order[:num_kept])

@@ -3,10 +3,10 @@
     python benchmarks/families.py [--runs runs/families] [--only emoji-progan ...]
         [--out benchmarks/results/NAME.json] [--sheet docs/images/families.png]
 
-Each run is a recipe, trained by the real command, one after the other; a run that is there is
-continued or kept. Distances are to 1,695 real images, of generators without truncation and with
-random noise. Speed is that of whole iterations at full resolution, measured afterwards, the
-families taking turns. The sheet has a row for each family: seeds 0 to 15, not chosen.
+Each run is a recipe, trained by `stylegan train`, one after the other; existing runs are continued.
+Distances are to 1,695 real images, of generators without truncation and with random noise. Speed is
+that of complete iterations at full resolution, measured afterwards in interleaved order. The grid
+has one row per family, with seeds 0 to 15, not selected.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def describe(run, reals):
 
 
 def measure_speed(configs, *, rounds):
-    """Return images per second of each, over 16 iterations, which hold one of each lazy step."""
+    """Return images per second of each, over 16 iterations, which contain each lazy step once."""
     states, seconds = {}, {name: [] for name in configs}
     for name, config in configs.items():
         states[name] = TrainState(config, torch.device("cpu"))
@@ -85,7 +85,7 @@ def measure_speed(configs, *, rounds):
             start = time.perf_counter()
             for _ in range(16):
                 train_step(state, reals)
-            if turn > 0:  # the first warms up
+            if turn > 0:  # the first one is a warm-up
                 seconds[name].append(time.perf_counter() - start)
     return {
         name: 16 * state.config.batch / statistics.median(seconds[name])

@@ -1,16 +1,16 @@
-"""How metrics answer to real images made worse, and what memory they take.
+"""How metrics respond to degraded real images, and how much memory they need.
 
     python benchmarks/metrics.py [--out benchmarks/results/NAME.json] [--work runs/metrics]
     python benchmarks/metrics.py --draw benchmarks/results/NAME.json docs/images/NAME.png
     python benchmarks/metrics.py --memory inception-v3:1000 efficientnet-lite0:10000 [--out ...]
 
-The first form takes the 3,391 emoji and EfficientNet-Lite0. Random halves of the set against each
-other say what a metric gives for nothing at all; then one half stands against copies of the other
-that are blurred, noisy, compressed, or lack kinds of images, each in rising strength. Features lie
-in the work folder, so that a second start goes on.
+The first form uses the 3,391 emoji and EfficientNet-Lite0. Random halves of the set, compared with
+each other, give the value of a metric without any difference. Then one half is compared with copies
+of the other that are blurred, noisy, compressed, or lack kinds of images, with increasing strength.
+Features are cached in the work folder, so an interrupted start can be continued.
 
-The last form runs `fid` in a process for each feature network and count, with generated images of
-64x64, and tells the greatest memory that the process ever held. Inception's weights are made up.
+The last form computes `fid` in one process per feature network and count, with generated images of
+64x64, and reports the peak memory of the process. Inception has random weights.
 """
 
 import argparse
@@ -50,7 +50,7 @@ from stylegan.rng import generator_for
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "demo" / "emoji64.zip"
 FEATURES = "efficientnet-lite0"
-STRENGTHS = {  # in rising order
+STRENGTHS = {  # in increasing order
     "blur": (0.5, 1, 2, 4),
     "noise": (2, 8, 32, 64),
     "jpeg": (75, 50, 25, 10),
@@ -59,8 +59,8 @@ STRENGTHS = {  # in rising order
 NUM_HALVINGS = 5
 NUM_SUBSETS = 20  # of the kernel distance; the protocol has 100, which takes five times as long
 NUM_SWD = 1024
-NUM_REAL = 256  # where memory is measured
-METRICS = {  # title, and whether more is worse
+NUM_REAL = 256  # for measuring memory
+METRICS = {  # title, and whether larger is worse
     "fid": ("FID", True),
     "kid": ("KID x 1000", True),
     "precision": ("precision", False),
@@ -106,7 +106,7 @@ def measure(real, fake, real_images, fake_images, *, seed=0, num_subsets=NUM_SUB
     return {
         "fid": frechet_distance(moments_of(real), moments_of(fake), unbiased=False),
         "kid": 1e3 * kernel.value,
-        "kid_error": 1e3 * (kernel.error or 0.0),  # sets of one subset have none
+        "kid_error": 1e3 * (kernel.error or 0.0),  # one subset has no standard error
         "precision": shares.precision,
         "recall": shares.recall,
         "swd": sliced.average,
@@ -119,7 +119,7 @@ def halves(num, seed):
 
 
 def is_monotone(values, *, rises):
-    """Tell whether values move one way, or stay, from each to the next."""
+    """Return whether values never decrease, or never increase."""
     return all(a <= b if rises else a >= b for a, b in itertools.pairwise(values))
 
 
@@ -133,7 +133,7 @@ def show(name, result):
 
 
 def measure_all(work, *, strengths=STRENGTHS, num_halvings=NUM_HALVINGS):
-    """Return values of halves, and of each degradation by strength."""
+    """Return the metrics of halves, and of each degradation by strength."""
     dataset = ImageDataset(DATA)
     images = dataset.gather(range(len(dataset)))
     detector = load_detector(FEATURES)
@@ -163,7 +163,7 @@ def measure_all(work, *, strengths=STRENGTHS, num_halvings=NUM_HALVINGS):
 
 
 def monotone_of(found):
-    """Say for each metric and degradation whether it moves one way, from the halves on."""
+    """Return for each metric and degradation whether it is monotone, starting from the halves."""
     start = found["halves"][0]
     return {
         metric: {
@@ -190,7 +190,7 @@ COLORS = {"fid": "C0", "kid": "C0", "swd": "C0", "precision": "C2", "recall": "C
 
 
 def draw(found, path):
-    """Draw a row for each metric and a column for each degradation; dashed is what halves give."""
+    """Draw a row per metric and a column per degradation; dashed lines are the values of halves."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -253,7 +253,7 @@ class Few:
 
 
 def load_made_up(features):
-    """Return a feature network; Inception's weights are random, which memory does not see."""
+    """Return a feature network; Inception has random weights, which need the same memory."""
     if features != "inception-v3":
         return load_detector(features)
     sys.path.insert(0, str(ROOT / "tests"))
@@ -263,7 +263,7 @@ def load_made_up(features):
 
 
 def peak_of(features, count):
-    """Measure `fid` of a small generator in this process; return what the process held."""
+    """Compute `fid` of a small generator in this process; return the peak memory."""
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     detector = load_made_up(features)
     target = NetworkTarget(
@@ -287,7 +287,7 @@ def peak_of(features, count):
 
 
 def measure_memory(counts):
-    """Yield what `peak_of` returns for each FEATURES:COUNT, in a process of its own."""
+    """Yield the result of `peak_of` for each FEATURES:COUNT, each in a new process."""
     for each in counts:
         command = [sys.executable, __file__, "--peak", each]
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout

@@ -1,9 +1,9 @@
-"""Each Triton kernel against the reference op and torch.compile's own fusion, on a GPU.
+"""Triton kernels against the reference ops and torch.compile's fusion, on a GPU.
 
     python benchmarks/ops.py [--out benchmarks/results/NAME.json]
 
 Forward and backward, in float16 and float32, at the sizes of a 1024x1024 generator. A
-kernel that is slower than torch.compile's fusion is to be dropped.
+kernel that is slower than torch.compile's fusion should be removed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def cases(channels, side, dtype):
 
 
 def milliseconds(function, inputs):
-    """Return the median times forward, and forward and backward."""
+    """Return the median times of forward, and of forward and backward together."""
     with torch.no_grad():
         forward = triton.testing.do_bench(lambda: function(*inputs), return_mode="median")
     grad = torch.randn_like(function(*inputs))
@@ -65,7 +65,7 @@ def main():
                     times["triton"] = milliseconds(function, inputs)
                 with use_backend("reference"):
                     times["reference"] = milliseconds(function, inputs)
-                    torch._dynamo.reset()  # each case is compiled for its own sizes
+                    torch._dynamo.reset()  # each case is compiled for its sizes
                     compiled = torch.compile(function, dynamic=False)
                     times["compiled"] = milliseconds(compiled, inputs)
                 rows.append(

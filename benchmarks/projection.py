@@ -3,13 +3,14 @@
     python benchmarks/projection.py [--runs runs/attribution] [--out benchmarks/results/NAME.json]
         [--images docs/images]
 
-Holds 200 emoji out (20 blocks of 10, chosen once), trains StyleGAN2 E and StyleGAN F at 32x32 on
-the others for equally many images by the real command, and then
- - calibrates both with 50 own and 50 training images (`stylegan attribute --calibrate`);
+This holds out 200 emoji (20 blocks of 10, chosen once), trains StyleGAN2 E and StyleGAN F at 32x32
+on the others for the same number of images with `stylegan train`, and then
+ - calibrates both with 50 generated and 50 training images (`stylegan attribute --calibrate`);
  - fits the calibration on every second image, and tests it on the others;
  - projects 20 images of StyleGAN2 E back into it, and renders the saved latents again;
  - projects 20 held-out images into W and into W+.
-What is there is kept, so that the same line goes on. The distance is that of EfficientNet-Lite0.
+Existing results are kept, so the same command continues. The distance is that of
+EfficientNet-Lite0.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def train(folder, name):
 
 
 def calibrate(folder, name):
-    """Return the calibration, and what it says when fitted on half of the images."""
+    """Return the calibration, and its test when it is fitted on half of the images."""
     place = folder / "calibration" / name / "attribution.json"
     if not place.exists():
         where = ["--network", folder / name, "--data", folder / "train.zip"]
@@ -95,7 +96,7 @@ def records(folder):
 
 
 def project_back(folder):
-    """Project images of the network into it, and render what was saved of them."""
+    """Project images of the network into it, and render the saved latents."""
     work = folder / "own"
     generator = stylegan.load(folder / "stylegan2-e")
     for seed in range(NUM):

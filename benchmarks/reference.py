@@ -1,8 +1,8 @@
-"""The same StyleGAN2 networks, written as plainly as the equations: the yardstick for speed.
+"""A plain implementation of the StyleGAN2 networks, as the reference for speed.
 
-Grouped convolutions with one set of weights a sample, filters as zero insertion, padding and
-convolution, bias, activation and gain one after the other, float32, NCHW, stock autograd. It
-reads the parameters of our networks, so that both compute the same function.
+It uses grouped convolutions with one set of weights per sample, resampling by zero insertion,
+padding and convolution, separate operations for bias, activation and gain, float32, NCHW, and
+standard autograd. It uses the parameters of our networks, so both compute the same function.
 """
 
 import math
@@ -16,7 +16,7 @@ from stylegan.rng import randn_rows
 
 
 def make_plain(generator: Generator, discriminator: Discriminator) -> None:
-    """Replace the forward passes of both networks (skip G, resnet D) by the plain ones."""
+    """Replace the forward passes of both networks (skip G, resnet D) by plain ones."""
     assert generator.config.architecture == "skip"
     assert discriminator.config.architecture == "resnet"
     generator.synthesis.images = partial(synthesis, generator.synthesis)
@@ -84,7 +84,7 @@ def synthesis(network, ws, noise_mode="const", generator=None):
 
 
 def scaled(weight):
-    return weight / math.sqrt(weight[0].numel())  # equalized by the fan-in
+    return weight / math.sqrt(weight[0].numel())  # equalized learning rate: scaled by the fan-in
 
 
 def conv(layer, x):

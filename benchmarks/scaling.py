@@ -1,13 +1,13 @@
-"""Time and cost of training against the number of GPUs: a model, fitted to measured times.
+"""A model of the time and cost of training by the number of GPUs, fitted to measured times.
 
     python benchmarks/scaling.py TIMES.json [--price 2.5] [--kimg 25000] [--gpus 1 8 64]
 
-TIMES.json maps a name to {GPUs: seconds for 1,000 images}. The model has two terms: what the GPUs
-share, and what each iteration costs however many there are (launches, exchanges, running averages):
+TIMES.json maps a name to {GPUs: seconds for 1,000 images}. The model has two terms: work that is
+divided among the GPUs, and a fixed cost per iteration (launches, collectives, EMA):
 
     seconds for 1,000 images = shared / GPUs + fixed
 
-fitted by least squares on relative errors.
+It is fitted by least squares on relative errors.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Sampling and training against the plain reference, side by side in one run.
+"""Speed of sampling and training, compared with the plain reference in one run.
 
     python benchmarks/speed.py [--out benchmarks/results/NAME.json] [--rounds 5]
 
-Ours and the reference take turns, so that what else the machine does meets both; the figures
-are medians. A training iteration has its regularizers in their lazy proportions. Shares are those
-of the rate of large matrix products in the same precision. bfloat16 is left out on processors that
-do not compute in it.
+Measurements are interleaved, so that other load on the machine affects both; the figures are
+medians. In a training iteration, lazy regularizers count in proportion to their intervals. MFU is
+the fraction of the peak FLOP/s of large matrix products in the same precision. bfloat16 is skipped
+on processors without native support.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main():
         images["ours, fp32"], images["reference, fp32"], rtol=1e-4, atol=1e-4
     )
     rates = {precision: [] for precision in precisions}
-    for bench in contestants.values():  # warm up, and forget
+    for bench in contestants.values():  # warm up
         bench.round()
         bench.seconds.clear()
     for _ in range(arguments.rounds):
@@ -72,7 +72,7 @@ def main():
     reports = {name: report(bench) for name, bench in contestants.items()}
     for name, bench in contestants.items():
         if name.startswith("reference"):
-            continue  # torch counts grouped convolutions wrongly
+            continue  # torch's count of grouped convolutions is wrong
         rate = product_rates[name.rpartition(" ")[2]]
         reports[name]["share_of_product_rate"] = {
             kind: phase.mfu(rate) for kind, phase in bench.phases().items()
