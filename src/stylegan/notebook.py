@@ -4,7 +4,7 @@ import abc
 import base64
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -60,7 +60,7 @@ class Picture:
         path: of the PNG file; None if none was written.
     """
 
-    pixels: Tensor
+    pixels: Tensor = field(repr=False)
     path: Path | None = None
 
     def write(self, path: Path | str) -> None:

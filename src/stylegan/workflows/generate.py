@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +70,7 @@ class GeneratedImages:
     names: Sequence[str]
     folder: Path | None
     grid: Path | None
-    pixels: Sequence[Tensor]
+    pixels: Sequence[Tensor] = field(repr=False)
 
     @property
     def paths(self) -> list[Path]:

@@ -1,7 +1,7 @@
 """Projection of images into the latent space of a network."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,15 @@ class ProjectedImage:
     """
 
     name: str
-    target: Tensor
-    image: Tensor
-    ws: Tensor
+    target: Tensor = field(repr=False)
+    image: Tensor = field(repr=False)
+    ws: Tensor = field(repr=False)
     distance: float
     distance_name: str
     psnr: float
     folder: Path | None = None
     tuned_psnr: float | None = None
-    _noise: Mapping[str, Tensor] | None = None
+    _noise: Mapping[str, Tensor] | None = field(default=None, repr=False)
 
     @property
     def noise(self) -> Mapping[str, Tensor]:
