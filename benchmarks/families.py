@@ -24,7 +24,6 @@ from PIL import Image, ImageDraw
 
 import stylegan
 from stylegan import images
-from stylegan.cli.demo import sample, ticks
 from stylegan.data.dataset import ImageDataset
 from stylegan.latent.render import map_latents, render
 from stylegan.latent.seeds import latents_from_seeds
@@ -33,6 +32,7 @@ from stylegan.models.base import num_parameters
 from stylegan.training.checkpoint import read_config
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
+from stylegan.workflows.demo import sample, ticks
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "demo" / "emoji64.zip"

@@ -93,6 +93,7 @@ FOLDERS = {
         "initial",
         "recipe",
         "train",
+        "demo",
         "initial",
         "recipe",
         "train",

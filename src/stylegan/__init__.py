@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
     from stylegan.workflows.data import check, info, prepare, shard
+    from stylegan.workflows.demo import demo
     from stylegan.workflows.evaluate import compare, evaluate, watch
     from stylegan.workflows.project import project
     from stylegan.workflows.report import report
@@ -31,6 +32,7 @@ __all__ = [
     "compare",
     "convert",
     "create",
+    "demo",
     "directions",
     "evaluate",
     "generate",
@@ -56,6 +58,7 @@ _HOMES = {
     "compare": "stylegan.workflows.evaluate",
     "convert": "stylegan.workflows.convert",
     "create": "stylegan.models.registry",
+    "demo": "stylegan.workflows.demo",
     "evaluate": "stylegan.workflows.evaluate",
     "directions": "stylegan.workflows",
     "generate": "stylegan.workflows",

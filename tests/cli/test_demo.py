@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from stylegan import images
-from stylegan.cli import demo
-from stylegan.cli.demo import find_data, main
+from stylegan.cli.demo import main
 from stylegan.errors import CheckpointError, ConfigError, DataError
 from stylegan.interop.load import load
 from stylegan.rng import generator_for
 from stylegan.training.loop import Outcome
+from stylegan.workflows import demo
 from stylegan.workflows.curves import charts, evenly, metric_charts
 from stylegan.workflows.page import Section, page
 
@@ -77,7 +77,7 @@ def test_distances_are_those_of_the_untrained_the_trained_and_real_images(finish
 
 def test_a_finished_demo_is_shown_again_without_training(finished, data, monkeypatch, capsys):
     monkeypatch.setattr(demo, "LOOP_FRAMES_PER_KEY", 1)
-    monkeypatch.setattr(demo, "train", None)
+    monkeypatch.setattr(demo.loop, "train", None)
     before = (finished / "report" / "swd.json").read_bytes()
     (finished / "report.html").unlink()
     assert run(finished, data, minutes=0.02) == 0
@@ -93,8 +93,8 @@ def test_more_minutes_train_for_the_difference(finished, data, monkeypatch):
         asked.append(max_minutes)
         return Outcome(nimg=0, is_complete=False)
 
-    monkeypatch.setattr(demo, "train", train)
-    monkeypatch.setattr(demo, "show", lambda *_, **__: None)
+    monkeypatch.setattr(demo.loop, "train", train)
+    monkeypatch.setattr(demo, "_write_report", lambda *_, **__: None)
     logged = demo.trained_minutes(finished)
     run(finished, data, minutes=7)
     run(finished, data, minutes=9)
@@ -117,10 +117,10 @@ def test_the_time_of_an_interrupted_demo_is_taken_from_its_log(tmp_path):
 
 def test_an_interrupted_demo_says_so_and_shows_nothing(data, tmp_path, monkeypatch, capsys):
     outcome = Outcome(nimg=16, is_complete=False, signal=signal.SIGINT)
-    monkeypatch.setattr(demo, "train", lambda *_, **__: outcome)
-    monkeypatch.setattr(demo, "show", None)
+    monkeypatch.setattr(demo.loop, "train", lambda *_, **__: outcome)
+    monkeypatch.setattr(demo, "_write_report", None)
     assert run(tmp_path / "run", data, minutes=1) == 130
-    assert "the same line goes on" in capsys.readouterr().out
+    assert "the same command continues the run" in capsys.readouterr().out
     assert not (tmp_path / "run" / "demo.json").exists()
 
 
@@ -131,7 +131,7 @@ def test_the_folder_of_another_demo_is_refused_even_if_it_is_finished(finished, 
 
 def test_a_demo_of_no_time_is_refused(data, tmp_path):
     for minutes in (0, -1, "nan"):
-        with pytest.raises(ConfigError, match="--minutes"):
+        with pytest.raises(ConfigError, match="minutes must be more than 0"):
             run(tmp_path / "run", data, minutes=minutes)
     assert not (tmp_path / "run").exists()
 
@@ -139,22 +139,24 @@ def test_a_demo_of_no_time_is_refused(data, tmp_path):
 def test_one_image_is_refused(data, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes((data / "0.png").read_bytes())
-    with pytest.raises(DataError, match="one image"):
+    with pytest.raises(DataError, match="one image only"):
         run(tmp_path / "run", tmp_path / "photos", minutes=1)
 
 
 def test_the_demo_set_is_found_here_then_in_the_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkout = tmp_path / "checkout"
-    monkeypatch.setattr(demo, "__file__", str(checkout / "src" / "stylegan" / "cli" / "demo.py"))
+    monkeypatch.setattr(
+        demo, "__file__", str(checkout / "src" / "stylegan" / "workflows" / "demo.py")
+    )
     with pytest.raises(DataError, match=r"stylegan data prepare SRC demo/emoji64.zip"):
-        find_data(None)
+        demo.find_data(None)
     for folder in (checkout, tmp_path):
         (folder / "demo").mkdir(parents=True)
         (folder / "demo" / "emoji64.zip").touch()
-        assert find_data(None).resolve() == folder / "demo" / "emoji64.zip"
+        assert demo.find_data(None).resolve() == folder / "demo" / "emoji64.zip"
     with pytest.raises(DataError, match="no images at elsewhere"):
-        find_data(Path("elsewhere"))
+        demo.find_data(Path("elsewhere"))
 
 
 @pytest.mark.parametrize(("count", "num"), [(1, 5), (5, 5), (6, 5), (100, 5), (11, 2)])

@@ -23,11 +23,13 @@ class LiveLine:
         self._terms = ""
 
     def __enter__(self) -> "LiveLine":
-        if self._live is not None:
-            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the last state as it is."""
         if self._live is not None:
             self._live.stop()
 
@@ -40,6 +42,7 @@ class LiveLine:
             f"{progress.images_per_second:.1f} img/s  left {_duration(progress.seconds_left)}"
         )
         if self._live is not None:
+            self._live.start()  # at the first state: until then another bar may be drawn
             self._live.update(Text(f"{line}\n{self._terms}"))
         elif progress.record is not None:
             self._out.print(f"{line}  {self._terms}", markup=False)

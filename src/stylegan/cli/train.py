@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import tyro
@@ -61,15 +62,17 @@ def main(arguments: Sequence[str]) -> int:
 def run(call: Mapping[str, Any], options: Mapping[str, Any]) -> int:
     """Train, show where the run is, and return the exit status."""
     out = console()
-    reading = ProgressBar(transient=True, disable=not distributed.reports_to_user())
-    with reading, LiveLine(out) as line:
+    with LiveLine(out) as line, ExitStack() as reading:
+        bar = ProgressBar(transient=True, disable=not distributed.reports_to_user())
+        reading.enter_context(bar)
 
         def on_plan(plan: TrainPlan) -> None:
+            reading.close()
             if call["dry_run"]:
                 out.print_json(json.dumps(plan.config.to_json()))
             out.print(str(plan), markup=False)
 
-        result = train(**call, on_plan=on_plan, observe=line.update, progress=reading, **options)
+        result = train(**call, on_plan=on_plan, observe=line.update, progress=bar, **options)
     return present(result, out)
 
 

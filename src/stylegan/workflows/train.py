@@ -12,6 +12,7 @@ from stylegan import distributed, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, check_fraction, check_not_negative, decided
+from stylegan.interop.load import complete_snapshots
 from stylegan.notebook import TextResult, picture_html
 from stylegan.profiling.estimate import Estimate, estimate
 from stylegan.progress import Counter, Progress, counter
@@ -87,7 +88,7 @@ class TrainResult(TextResult):
     @property
     def snapshot(self) -> Path | None:
         """Folder of the last snapshot, a source for `stylegan.load`; None if there is none."""
-        return max((self.out / "snapshots").glob("[0-9]*"), default=None)
+        return next(reversed(complete_snapshots(self.out)), None)
 
     @property
     def samples(self) -> Path | None:
