@@ -208,6 +208,7 @@ FOLDERS = {
         "figures",
         "analyze",
         "report",
+        "demo",
     ],
     "cli": [
         "options",
