@@ -1,8 +1,8 @@
-"""From StyleGAN's layer to StyleGAN2's, in four stages on the same parameters.
+"""From StyleGAN's layer to StyleGAN2's, in four stages with the same parameters.
 
-A box begins with features as the last activation left them, and ends after the next one: one
-style to a box, as figure 2b redraws them. StyleGAN counts its layers from convolution to
-convolution, so that a box of (a) is the end of one of its layers and the start of the next.
+A box has one style. It starts after one activation and ends after the next one, as in figure 2b.
+StyleGAN's layers start at a convolution, so a box of (a) is the end of one of its layers and the
+start of the next.
 
 Source: Karras et al. 2020 (StyleGAN2), section 2 and figure 2.
 """
@@ -30,12 +30,12 @@ def stage_a(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, offset: Ten
     Args:
         x: [N, I, H, W].
         scale: the style's standard deviations, [N, I].
-        shift: the style's means, [N, I]; stages c and d have no use for it.
+        shift: the style's means, [N, I]; not used in stages c and d.
         weight: [O, I, 3, 3].
         offset: bias, and scaled noise if there is any; broadcasts against [N, O, H, W].
 
     Returns:
-        [N, O, H, W]. All stages take and return the same.
+        [N, O, H, W]. All stages have the same arguments and result.
     """
     x = adain(x, scale, shift)
     x = F.conv2d(x, weight, padding=1)
@@ -43,7 +43,7 @@ def stage_a(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, offset: Ten
 
 
 def stage_b(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-    """The same in full detail: AdaIN is a normalization and a modulation of mean and deviation."""
+    """The same in detail: AdaIN is a normalization and a modulation of mean and std."""
     x = (x - _mean(x)) / _stddev(x)
     x = x * scale[:, :, None, None] + shift[:, :, None, None]
     x = F.conv2d(x, weight, padding=1)
@@ -51,9 +51,9 @@ def stage_b(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, offset: Ten
 
 
 def stage_c(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-    """Revised: no means, and noise and bias outside of what a style acts on.
+    """Revised: no means, and noise and bias after the operations of a style.
 
-    The normalization that undoes a style now stands right behind the convolution.
+    The normalization that undoes a style now directly follows the convolution.
     """
     x = x * scale[:, :, None, None]
     x = F.conv2d(x, weight, padding=1)
@@ -62,10 +62,10 @@ def stage_c(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, offset: Ten
 
 
 def stage_d(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-    """StyleGAN2: the deviation that stage c measures is the one that the weights predict.
+    """StyleGAN2: the measured std of stage c is replaced by the std that the weights predict.
 
-    The prediction holds for independent inputs of unit variance; what differs from that is left
-    in the features, which then have nothing to gain from a droplet.
+    The prediction holds for independent inputs of unit variance. Other statistics pass unchanged,
+    so that droplets have no effect on the rest of the image.
     """
     x = modulated_conv2d(x, weight, scale)
     return bias_act(x + offset, act="lrelu", gain=1)
@@ -81,7 +81,7 @@ class StyleBox(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         w_dim: width of w.
-        stage: letter of figure 2; may be changed at any time, as parameters are the same.
+        stage: letter of figure 2. It can be changed at any time, as the parameters are the same.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class StyleBox(nn.Module):
         return STAGES[self.stage](x, scale + 1, shift, self.weight * self.scale, offset)
 
     def extra_repr(self) -> str:
-        """Show in `print(model)` what the parts do not tell."""
+        """Show shape and stage in `print(model)`."""
         return f"{list(self.weight.shape)}, stage {self.stage}"
 
 

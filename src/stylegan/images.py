@@ -1,4 +1,4 @@
-"""The one file that knows both pixel conventions: float NCHW in [-1, 1], and uint8 in 0..255."""
+"""Conversion between float images NCHW in [-1, 1] and uint8 images in 0..255, and image files."""
 
 import io
 import itertools
@@ -25,61 +25,65 @@ def from_uint8(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Map float [...] nominally in [-1, 1] to uint8, by `floor(clamp(127.5 x + 128, 0, 255))`.
 
-    Both official implementations round so, and the metrics depend on it.
+    Both official implementations round like this, and the metrics depend on it.
     """
     return (images.to(torch.float32) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def grid(images: Tensor, *, columns: int, padding: int = 0, fill: int = 255) -> Tensor:
-    """Tile uint8 [N, C, H, W], row by row, into one uint8 [C, H', W'] with `columns` columns.
+    """Tile uint8 [N, C, H, W] row by row into one image, uint8 [C, H', W'].
 
-    Cells that N does not fill, and the `padding` pixels between cells, get the value `fill`.
+    Args:
+        images: uint8 [N, C, H, W].
+        columns: number of columns.
+        padding: pixels between images.
+        fill: value of the padding and of cells without an image.
     """
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(f"grid takes uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
     num, channels, height, width = images.shape
     rows = -(-num // columns)
     step_y, step_x = height + padding, width + padding
-    sheet = images.new_full((channels, rows * step_y - padding, columns * step_x - padding), fill)
+    tiled = images.new_full((channels, rows * step_y - padding, columns * step_x - padding), fill)
     for index, image in enumerate(images):
         y, x = (index // columns) * step_y, (index % columns) * step_x
-        sheet[:, y : y + height, x : x + width] = image
-    return sheet
+        tiled[:, y : y + height, x : x + width] = image
+    return tiled
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Make a PIL image of uint8 [C, H, W] with 1 (grey), 3 (RGB) or 4 (RGBA) channels."""
+    """Return uint8 [C, H, W] with 1 (gray), 3 (RGB) or 4 (RGBA) channels as a PIL image."""
     array: NDArray[np.uint8] = image.cpu().permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def from_pil(image: Image.Image) -> Tensor:
-    """Make uint8 [C, H, W] of a PIL image in mode L, RGB or RGBA."""
+    """Return a PIL image in mode L, RGB or RGBA as uint8 [C, H, W]."""
     array = np.array(image, dtype=np.uint8)
     array = array[:, :, None] if array.ndim == 2 else array
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
 def read(path: str | os.PathLike[str] | IO[bytes]) -> Tensor:
-    """Read an image that `write` or `png_bytes` wrote: uint8 [C, H, W]."""
+    """Read an image file of `write` or `png_bytes` as uint8 [C, H, W]."""
     with Image.open(path) as image:
         return from_pil(image)
 
 
 def png_bytes(image: Tensor, *, compress_level: int = 6) -> bytes:
-    """Encode uint8 [C, H, W] as PNG. Equal pixels give equal bytes."""
+    """Encode uint8 [C, H, W] as PNG. The result is deterministic."""
     buffer = io.BytesIO()
     to_pil(image).save(buffer, format="png", compress_level=compress_level)
     return buffer.getvalue()
 
 
 def write(image: Tensor, path: str | os.PathLike[str]) -> None:
-    """Write uint8 [C, H, W] as a PNG file, whole or not at all."""
+    """Write uint8 [C, H, W] as a PNG file, atomically."""
     write_atomic(path, png_bytes(image))
 
 
 def write_gif(frames: Sequence[Tensor], path: str | os.PathLike[str], *, fps: float = 25) -> None:
-    """Write frames as a GIF file as `save_gif` makes it, whole or not at all."""
+    """Write a GIF file as `save_gif`, atomically."""
     buffer = io.BytesIO()
     save_gif(frames, buffer, fps=fps)
     write_atomic(path, buffer.getvalue())
@@ -88,7 +92,8 @@ def write_gif(frames: Sequence[Tensor], path: str | os.PathLike[str], *, fps: fl
 def save_gif(frames: Sequence[Tensor], file: IO[bytes], *, fps: float = 25) -> None:
     """Write uint8 [C, H, W] frames as an endless GIF into an open file.
 
-    The format counts in hundredths of a second: frames may differ by one, their sum is as asked.
+    The format has durations in hundredths of a second. They are rounded so that the total duration
+    is exact.
     """
     first, *rest = [to_pil(frame) for frame in frames]
     ends = [round(100 * index / fps) for index in range(len(frames) + 1)]

@@ -72,7 +72,7 @@ def test_a_constant_may_be_missing_but_not_another():
 
 def test_what_does_not_fit_is_named_as_the_file_names_it():
     assert "file (G) lacks b" in refusal(b=None)
-    assert "has tensors of no layer, d" in refusal(d=torch.ones(1))
+    assert "has unexpected tensors, d" in refusal(d=torch.ones(1))
     assert "has 'a/weight' of 1 axes" in refusal(**{"a/weight": torch.ones(2)})
     assert "has 'b' of shape [2, 4]" in refusal(b=torch.ones(2, 4))
     many = {f"x{i}\n": torch.ones(1) for i in range(5)}

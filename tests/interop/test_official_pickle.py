@@ -177,7 +177,7 @@ def test_loading_leaves_the_global_generator_alone():
         ({"synthesis.b8.conv0.affine.bias": None}, "lacks synthesis.b8.conv0.affine.bias"),
         ({"mapping.w_avg": None}, "lacks mapping.w_avg"),
         ({"mapping.fc0.weight": None}, "no tensor mapping.fc0.weight"),
-        ({"synthesis.b8.conv9.bias": torch.ones(2)}, "no layer, synthesis.b8.conv9.bias"),
+        ({"synthesis.b8.conv9.bias": torch.ones(2)}, "unexpected tensors, synthesis.b8.conv9.bias"),
         ({"synthesis.b8.conv1.bias": torch.ones(3)}, "synthesis.b8.conv1.bias [3] for [12]"),
         ({"synthesis.b8.conv1.noise_const": torch.ones(8, 8).int()}, "conv1.noise_const"),
         ({"synthesis.b16.conv1.weight": torch.ones(5, 8, 3, 3)}, "channels {4: 12, 8: 12, 16: 5}"),

@@ -288,7 +288,7 @@ def test_tensors_that_do_not_fit_are_refused_by_name(tmp_path):
     assert "lacks convs.1.activate.bias" in refusal(
         tmp_path, changed(convs__1__activate__bias=None)
     )
-    assert "no layer, more" in refusal(tmp_path, changed(more=torch.ones(1)))
+    assert "unexpected tensors, more" in refusal(tmp_path, changed(more=torch.ones(1)))
     assert "another filter" in refusal(
         tmp_path, changed(convs__0__conv__blur__kernel=torch.ones(4, 4) / 16)
     )

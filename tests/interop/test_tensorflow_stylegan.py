@@ -213,7 +213,7 @@ def changed(network, name, value):
     ("name", "key", "variable", "value", "message"),
     [
         ("progan", "G", "8x8/Conv1/weight", None, "8x8/Conv1/weight"),
-        ("progan", "G", "8x8/Extra/weight", torch.zeros(2), "of no layer, 8x8/Extra/weight"),
+        ("progan", "G", "8x8/Extra/weight", torch.zeros(2), "unexpected tensors, 8x8/Extra/weight"),
         ("progan", "G", "64x64/Conv1/bias", torch.zeros(2), r"blocks at \[4, 8, 16, 64\]"),
         ("progan", "G", "lod", torch.tensor(9.0), "lod = 9; expected one number from 0 to 2"),
         ("progan", "G", "lod", torch.tensor(math.nan), "lod = nan"),

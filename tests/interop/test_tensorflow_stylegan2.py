@@ -265,7 +265,7 @@ def changed(network: Network, name: str, value: np.ndarray | None) -> Network:
     [
         ("8x8/Conv0_up/mod_bias", None, "lacks synthesis/8x8/Conv0_up/mod_bias"),
         ("noise3", None, "lacks synthesis/noise3"),
-        ("8x8/Conv9/bias", np.ones(2, np.float32), "no layer, synthesis/8x8/Conv9/bias"),
+        ("8x8/Conv9/bias", np.ones(2, np.float32), "unexpected tensors, synthesis/8x8/Conv9/bias"),
         ("8x8/Conv1/bias", np.ones(3, np.float32), "b8.conv1.bias [3] for [12]"),
         ("8x8/Conv1/weight", np.ones(3, np.float32), "no tensor synthesis/8x8/Conv1/weight"),
         ("8x8/Conv1/mod_bias", np.ones((1, 3), np.float32), "mod_bias' of 2 axes"),

@@ -180,7 +180,7 @@ def test_classifiers_must_fit_the_network():
     dependencies = EvaluationDependencies(
         classifiers=[Classifier(name="bald", index=0, network=network, sha256="")]
     )
-    with pytest.raises(ConfigError, match="images of 16x16 for the classifier bald"):
+    with pytest.raises(ConfigError, match="the classifier bald takes images of"):
         check([parse("ls64")], network_subject(plain_generator()), None, dependencies)
 
 

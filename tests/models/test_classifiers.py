@@ -51,10 +51,10 @@ def test_discriminators_of_every_family_will_do(name):
 @pytest.mark.parametrize(
     ("channels", "side", "message"),
     [
-        (1, 8, "images of 1 channels for the classifier bald; expected 3"),
-        (3, 4, "images of 4x4 for the classifier bald; expected 8x8"),
-        (3, 24, "images of 24x24"),
-        (3, 12, "images of 12x12"),
+        (1, 8, "the classifier bald takes images of 3 channels, got 1"),
+        (3, 4, "the classifier bald takes images of 8x8, or that times a power of two, got 4x4"),
+        (3, 24, "got 24x24"),
+        (3, 12, "got 12x12"),
     ],
 )
 def test_images_of_another_kind_are_refused(channels, side, message):

@@ -45,8 +45,14 @@ def test_level_of_detail_in_numbers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"initial_resolution": 12}, "growth.initial_resolution 12; expected a power of two"),
-        ({"initial_resolution": 2}, "growth.initial_resolution 2"),
+        (
+            {"initial_resolution": 12},
+            "growth.initial_resolution must be a power of two from 4, got 12",
+        ),
+        (
+            {"initial_resolution": 2},
+            "growth.initial_resolution must be a power of two from 4, got 2",
+        ),
         ({"train_kimg": -1}, "growth.train_kimg must be 0 or more, got -1"),
         ({"fade_kimg": 0}, "growth.fade_kimg must be more than 0, got 0"),
     ],

@@ -172,13 +172,13 @@ def test_is_native_tells_folders_apart(saved, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(version=2), "has version 2; expected at most 1; upgrade"),
-        (lambda d: d.update(version="1"), "describes no networks of ours"),
-        (lambda d: d.update(format="other"), "describes no networks of ours"),
-        (lambda d: d.update(networks={}), "describes no networks of ours"),
-        (lambda d: d.pop("metadata"), "describes no networks of ours"),
-        (lambda d: d["networks"].update(critic={}), "describes no networks of ours"),
-        (lambda d: d["networks"].pop("generator"), "tensors of no network, generator."),
+        (lambda d: d.update(version=2), "has version 2, this version reads at most 1; upgrade"),
+        (lambda d: d.update(version="1"), "does not describe networks of this library"),
+        (lambda d: d.update(format="other"), "does not describe networks of this library"),
+        (lambda d: d.update(networks={}), "does not describe networks of this library"),
+        (lambda d: d.pop("metadata"), "does not describe networks of this library"),
+        (lambda d: d["networks"].update(critic={}), "does not describe networks of this library"),
+        (lambda d: d["networks"].pop("generator"), "unexpected tensors, generator."),
         (lambda d: d["networks"].update(generator=3), "does not describe generator"),
         (lambda d: d["networks"]["generator"].update(family="x\n"), r"of family 'x\n'"),
         (lambda d: d["networks"]["generator"].update(config=[]), "does not describe generator"),
@@ -214,8 +214,8 @@ def test_a_description_that_does_not_fit_is_refused(saved, change, message):
     ("change", "message"),
     [
         (lambda t: t.pop("generator.mapping.w_avg"), "(generator) lacks mapping.w_avg"),
-        (lambda t: t.update({"generator.x\n": torch.ones(1)}), r"of no layer, 'x\n'"),
-        (lambda t: t.update({"other.x": torch.ones(1)}), "of no network, other.x"),
+        (lambda t: t.update({"generator.x\n": torch.ones(1)}), r"unexpected tensors, 'x\n'"),
+        (lambda t: t.update({"other.x": torch.ones(1)}), "unexpected tensors, other.x"),
         (lambda t: t.update({"generator.mapping.w_avg": torch.ones(5)}), "w_avg [5] for [4]"),
         (lambda t: t.update({"generator.mapping.w_avg": torch.ones(4).int()}), "integers in"),
         (

@@ -129,7 +129,10 @@ def test_growing_is_switched_off_and_on(growing_config):
             "growth.initial_resolution=32",
             "initial_resolution must be at most the resolution, 16, got 32",
         ),
-        ("growth.initial_resolution=6", "growth.initial_resolution 6"),
+        (
+            "growth.initial_resolution=6",
+            "growth.initial_resolution must be a power of two from 4, got 6",
+        ),
         ("growth.fade_kimg=0", "growth.fade_kimg must be more than 0, got 0"),
         ("generator.architecture=skip", "got generator.architecture skip"),
     ],

@@ -138,7 +138,7 @@ class NameMap:
             raise refusal(f"{origin} lacks {_few(missing)}", "all tensors of such a network")
         known = expected | self.constants.keys() | self.ignored
         if extra := sorted(tensors.keys() - known):
-            raise refusal(f"{origin} has tensors of no layer, {_few(extra)}", "no others")
+            raise refusal(f"{origin} has unexpected tensors, {_few(extra)}", "no others")
         for name, value in self.constants.items():
             tensor = tensors.get(name, value)
             if tensor.shape != value.shape or not torch.allclose(tensor.float(), value, atol=1e-5):

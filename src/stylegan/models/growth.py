@@ -1,8 +1,8 @@
-"""Progressive growing as arithmetic: from images shown to level of detail.
+"""The schedule of progressive growing: level of detail by the number of images shown.
 
 The level of detail, `lod`, is a float: 0 is full resolution, and each 1 halves it. Between two
-whole numbers the larger of the two resolutions fades in; the fraction is the weight of the
-smaller one, 1 - alpha in the paper's words.
+whole numbers the larger of the two resolutions fades in. The fractional part is the weight of the
+smaller resolution, which is 1 - alpha in the paper.
 
 Source: Karras et al. 2018 (ProGAN), section 2 and appendix A.
 """
@@ -17,7 +17,7 @@ SMALLEST = 4
 
 
 def max_lod(resolution: int) -> int:
-    """Return the level of detail of 4x4 for networks of a resolution."""
+    """Return the level of detail at which a network of a resolution makes 4x4 images."""
     return resolution.bit_length() - SMALLEST.bit_length()
 
 
@@ -33,7 +33,7 @@ def fade_weight(lod: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """How a run grows: each resolution trains alone, then the next one fades in.
+    """Options of progressive growing: each resolution is trained, then the next one fades in.
 
     Attributes:
         initial_resolution: side of the first images, a power of two from 4.
@@ -50,20 +50,18 @@ class Growth:
         side = self.initial_resolution
         if side < SMALLEST or side & (side - 1):
             raise ConfigError(
-                f"growth.initial_resolution {side}",
-                expected=f"a power of two from {SMALLEST}",
-                fix="choose 4 or 8",
+                f"growth.initial_resolution must be a power of two from {SMALLEST}, got {side}"
             )
         check_not_negative("growth.train_kimg", self.train_kimg)
         check_positive("growth.fade_kimg", self.fade_kimg)
 
     def lod_at(self, nimg: int, *, resolution: int) -> float:
-        """Return the level of detail after so many images, for networks of a resolution.
+        """Return the level of detail after `nimg` images, for networks of a resolution.
 
         Source: Karras et al. 2019 (StyleGAN), appendix C; the official schedule.
         """
         first = max_lod(resolution) - max_lod(self.initial_resolution)
-        # In whole images, so that a fade ends at a whole number however long it is.
+        # In whole images, so that fades of any length end at a whole number.
         train, fade = round(self.train_kimg * 1000), max(round(self.fade_kimg * 1000), 1)
         phase, position = divmod(nimg, train + fade)
         return max(first - phase - max(position - train, 0) / fade, 0.0)

@@ -1,4 +1,4 @@
-"""The native format: a folder with `model.safetensors` and `model.json`. It runs nothing."""
+"""The native format: a folder with `model.safetensors` and `model.json`, without code."""
 
 import json
 import os
@@ -23,13 +23,13 @@ VERSION = 1
 NAMES = ("generator_ema", "generator", "discriminator")
 _WEIGHTS = "model.safetensors"
 _DESCRIPTION = "model.json"
-_MAX_DESCRIPTION = 16 << 20  # bytes; a configuration and what a run adds to it have some thousand
+_MAX_DESCRIPTION = 16 << 20  # bytes; a description has some thousand
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def is_native(folder: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder is a complete native one, without reading the weights."""
+    """Return whether a folder is a complete native folder, without reading the weights."""
     folder = Path(folder)
     if not (folder / _WEIGHTS).is_file():
         return False
@@ -47,20 +47,18 @@ def save(
     metadata: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write networks as a native folder, whole or not at all.
-
-    A native folder that is already there is replaced whole.
+    """Write networks as a native folder, atomically. An existing native folder is replaced.
 
     Args:
-        networks: those that are None are left out.
+        networks: networks to write; None is left out.
         folder: where to write.
-        metadata: anything JSON can hold, such as the training configuration.
-        dtype: of the stored floating-point tensors; None keeps theirs. `torch.float16` halves
-            the file, at about three decimal digits.
+        metadata: JSON data, such as the training configuration.
+        dtype: dtype of the stored floating-point tensors; None keeps theirs. `torch.float16` halves
+            the file, with about three decimal digits.
 
     Raises:
         ValueError: if there is no network to write, or `dtype` is not floating-point.
-        WeightsError: if `folder` is something else than a native folder or an empty one.
+        WeightsError: if `folder` exists and is neither a native folder nor empty.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"save stores floating-point tensors, got dtype {dtype}")
@@ -73,14 +71,13 @@ def save(
     if folder.exists() and not is_native(folder) and not _is_empty(folder):
         raise WeightsError(
             f"{folder} exists and is not a native folder",
-            expected="a new, empty or native folder",
             fix="choose another folder, or remove this one",
         )
     tensors: dict[str, Tensor] = {}
     for name, network in present.items():
         for key, tensor in network.state_dict().items():
             cast = dtype if tensor.is_floating_point() else None
-            # clone: safetensors refuses tensors that share memory, and expanded ones.
+            # Clone: safetensors refuses expanded tensors and those that share memory.
             tensors[f"{name}.{key}"] = (
                 tensor.detach().to("cpu", cast).clone(memory_format=torch.contiguous_format)
             )
@@ -115,68 +112,68 @@ def load(folder: str | os.PathLike[str], *, only: Collection[str] | None = None)
 
     Args:
         folder: as written by `save`.
-        only: names out of "generator_ema", "generator" and "discriminator"; the others are
-            neither read nor built. None reads all that are there.
+        only: networks to read, out of "generator_ema", "generator" and "discriminator"; None for
+            all that the folder has.
 
     Returns:
-        Networks as they are when built: on the CPU, in train mode, parameters with gradients.
+        Networks on the CPU, in train mode, with gradients for their parameters.
 
     Raises:
         ValueError: if `only` has another name.
         WeightsError: if the folder is missing, damaged or of a newer version, or if its tensors
-            are not those of its networks.
+            do not fit its networks.
     """
     if unknown := set(only or ()) - set(NAMES):
         raise ValueError(f"only takes names out of {NAMES}, got {sorted(unknown)}")
     folder = Path(folder)
-    described = _read_description(folder)["networks"]
-    wanted = [name for name in described if only is None or name in only]
+    descriptions = _read_description(folder)["networks"]
+    selected = [name for name in descriptions if only is None or name in only]
     try:
         if (folder / _WEIGHTS).exists() and not (folder / _WEIGHTS).is_file():
             raise OSError("not a regular file")
         with safetensors.safe_open(folder / _WEIGHTS, framework="pt") as file:
             keys = list(file.keys())
-            if strangers := [key for key in keys if key.partition(".")[0] not in described]:
-                raise _damaged(f"{folder} has tensors of no network, {_few(strangers)}")
+            if unexpected := [key for key in keys if key.partition(".")[0] not in descriptions]:
+                raise _damaged(f"{folder} has unexpected tensors, {_few(unexpected)}")
             tensors = {
                 name: {
                     key.removeprefix(f"{name}."): file.get_tensor(key)
                     for key in keys
                     if key.startswith(f"{name}.")
                 }
-                for name in wanted
+                for name in selected
             }
     except (OSError, safetensors.SafetensorError) as error:
         raise _damaged(f"{folder / _WEIGHTS} cannot be read ({_line(error)})") from error
     networks = Networks()
-    for name in wanted:
-        setattr(networks, name, _build(name, described[name], tensors[name], str(folder)))
+    for name in selected:
+        setattr(networks, name, _build(name, descriptions[name], tensors[name], str(folder)))
     return networks
 
 
 def read_metadata(folder: str | os.PathLike[str]) -> dict[str, object]:
-    """Return what `save` was given as metadata.
+    """Return the metadata of a native folder.
 
     Raises:
-        WeightsError: if the folder is not a native one.
+        WeightsError: if the folder is not a native folder.
     """
     return _read_description(Path(folder))["metadata"]
 
 
 def fill(build: Callable[[], Network], tensors: Mapping[str, Tensor], *, origin: str) -> Network:
-    """Build a network and give it all of `tensors`, under the names of its state dict.
+    """Build a network and load `tensors` as its state dict.
 
-    Names and shapes are compared before any memory is taken, so a file cannot ask for a network
-    larger than itself.
+    Names and shapes are compared before memory is allocated, so that a file cannot declare a
+    network larger than itself.
 
     Args:
-        build: makes the network; what it draws leaves torch's global generator as it was.
-        tensors: floating-point ones are cast to the network's dtype.
-        origin: where they come from, for the errors.
+        build: makes the network. The state of torch's global generator is preserved.
+        tensors: cast to the network's dtype.
+        origin: where the tensors come from, for errors.
 
     Raises:
-        WeightsError: if the configuration is impossible, or a tensor is missing, left over or of
-            another shape.
+        WeightsError: if the configuration is impossible, or a tensor is missing, unexpected, of
+            another shape, or not floating-point.
     """
     try:
         with torch.device("meta"):  # shapes without memory
@@ -186,7 +183,7 @@ def fill(build: Callable[[], Network], tensors: Mapping[str, Tensor], *, origin:
     if missing := sorted(expected.keys() - tensors.keys()):
         raise _damaged(f"{origin} lacks {_few(missing)}")
     if extra := sorted(tensors.keys() - expected.keys()):
-        raise _damaged(f"{origin} has tensors of no layer, {_few(extra)}")
+        raise _damaged(f"{origin} has unexpected tensors, {_few(extra)}")
     wrong = [
         f"{name} {list(tensors[name].shape)} for {list(tensor.shape)}"
         for name, tensor in expected.items()
@@ -202,20 +199,19 @@ def fill(build: Callable[[], Network], tensors: Mapping[str, Tensor], *, origin:
     return network
 
 
-def _build(name: str, described: object, tensors: Mapping[str, Tensor], origin: str) -> nn.Module:
-    """Build one network as its description says."""
-    match described:
+def _build(name: str, description: object, tensors: Mapping[str, Tensor], origin: str) -> nn.Module:
+    """Build one network from its description in model.json."""
+    match description:
         case {"family": str(key), "config": dict(config), **rest}:
             layers, lod = config.get("mapping_layers", 0), rest.get("lod", 0)
         case _:
             raise _damaged(f"{origin} does not describe {name}")
     if key not in FAMILIES:
         raise WeightsError(
-            f"{origin} ({name}) is of family {ascii(key)[:100]}",
-            expected="one of " + ", ".join(FAMILIES),
+            f"{origin} ({name}) is of family {ascii(key)[:100]}, which this version does not have",
             fix="upgrade stylegan",
         )
-    # `fill` bounds sizes, but it would build any number of layers first.
+    # `fill` limits sizes, but would first build any number of layers.
     if not isinstance(layers, int) or layers > len(tensors):
         raise _damaged(f"{origin} ({name}) lacks tensors for its mapping layers")
     family = FAMILIES[key]
@@ -227,7 +223,7 @@ def _build(name: str, described: object, tensors: Mapping[str, Tensor], origin: 
 
     network = fill(build, tensors, origin=f"{origin} ({name})")
     if not isinstance(lod, int | float):
-        raise _damaged(f"{origin} ({name}) has a lod that is no number")
+        raise _damaged(f"{origin} ({name}) has a lod that is not a number")
     try:
         network.lod = lod
     except ValueError as error:
@@ -236,8 +232,8 @@ def _build(name: str, described: object, tensors: Mapping[str, Tensor], origin: 
 
 
 def _description_at(path: Path) -> object:
-    """Read a JSON file of bounded size; OSError, ValueError or RecursionError if it is none."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    """Read a JSON file of limited size; OSError, ValueError or RecursionError if it is invalid."""
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise ValueError("not a regular file")
     with path.open("rb") as file:
         content = file.read(_MAX_DESCRIPTION + 1)
@@ -256,8 +252,7 @@ def _read_description(folder: Path) -> dict[str, dict[str, object]]:
     match description:
         case {"format": "stylegan", "version": int(version)} if version > VERSION:
             raise WeightsError(
-                f"{path} has version {version}",
-                expected=f"at most {VERSION}",
+                f"{path} has version {version}, this version reads at most {VERSION}",
                 fix="upgrade stylegan",
             )
         case {
@@ -267,30 +262,26 @@ def _read_description(folder: Path) -> dict[str, dict[str, object]]:
             "metadata": dict(metadata),
         } if version >= 1 and networks and networks.keys() <= set(NAMES):
             return {"networks": networks, "metadata": metadata}
-    raise _damaged(f"{path} describes no networks of ours")
+    raise _damaged(f"{path} does not describe networks of this library")
 
 
 def _is_empty(folder: Path) -> bool:
-    """Tell whether a path is a folder with nothing in it."""
+    """Return whether a path is an empty folder."""
     return folder.is_dir() and not any(folder.iterdir())
 
 
-def _damaged(found: str) -> WeightsError:
-    """Say what is wrong with a set of weights."""
-    return WeightsError(
-        found,
-        expected="the tensors and description of a network of ours",
-        fix="write or download it again",
-    )
+def _damaged(message: str) -> WeightsError:
+    """Return the error for a damaged set of weights."""
+    return WeightsError(message, fix="write or download it again")
 
 
 def _few(items: list[str], num: int = 3) -> str:
-    """Name the first few of many."""
+    """Join the first few names."""
     rest = f" and {len(items) - num} more" if len(items) > num else ""
-    shown = (item if item.isprintable() else ascii(item) for item in items[:num])
-    return ", ".join(item[:100] for item in shown) + rest
+    first = (item if item.isprintable() else ascii(item) for item in items[:num])
+    return ", ".join(item[:100] for item in first) + rest
 
 
 def _line(error: Exception) -> str:
-    """Shorten another library's error to one line."""
+    """Return another library's error as one short line."""
     return " ".join(str(error).split())[:160]

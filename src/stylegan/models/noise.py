@@ -1,4 +1,4 @@
-"""The noise inputs of a synthesis network, as tensors that one can exchange."""
+"""The stored noise of a synthesis network: read, replace for one call, overwrite."""
 
 from collections.abc import Mapping
 
@@ -13,8 +13,8 @@ _SUFFIX = ".noise_const"
 def noise_maps(generator: AbstractGenerator) -> dict[str, Tensor]:
     """Return the stored noise of each layer, coarsest first: [r, r], r the layer's resolution.
 
-    Layers have the name of their module in `generator.synthesis`, such as "b8.conv0". The
-    tensors are the network's own. A network without noise has none.
+    Keys are module names in `generator.synthesis`, such as "b8.conv0". The tensors are the
+    network's buffers, not copies. A network without noise gives an empty dictionary.
     """
     return {
         name.removesuffix(_SUFFIX): buffer
@@ -24,16 +24,16 @@ def noise_maps(generator: AbstractGenerator) -> dict[str, Tensor]:
 
 
 def synthesize(generator: AbstractGenerator, ws: Tensor, *, noise: Mapping[str, Tensor]) -> Tensor:
-    """Make images with other noise than the stored one; the network stays as it is.
+    """Make images with noise other than the stored noise, without changing the network.
 
     Args:
-        generator: any; gradients reach `ws` and the noise.
+        generator: any generator. Gradients flow to `ws` and the noise.
         ws: [N, num_ws, w_dim].
-        noise: for each layer by its name, [r, r], or [N, 1, r, r] for noise of each image; layers
-            that are left out keep theirs.
+        noise: noise by layer name, [r, r] for all images or [N, 1, r, r]; other layers use their
+            stored noise.
 
     Returns:
-        [N, C, R, R], as `generator.synthesis` gives them.
+        [N, C, R, R], as `generator.synthesis`.
 
     Raises:
         KeyError: if the network has no such layer.
@@ -56,7 +56,7 @@ def store_noise(generator: AbstractGenerator, noise: Mapping[str, Tensor]) -> No
 
     Raises:
         KeyError: if the network has no such layer.
-        ValueError: if noise is of another size than the layer.
+        ValueError: if noise has another size than the layer.
     """
     stored = noise_maps(generator)
     for layer, values in noise.items():

@@ -1,4 +1,4 @@
-"""The network half of each configuration, in one table."""
+"""The networks of each named configuration, in one table."""
 
 import copy
 import dataclasses
@@ -51,7 +51,7 @@ FAMILIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """A named configuration: a family, and what differs from its defaults."""
+    """A named configuration: a family, and the options that differ from its defaults."""
 
     family: str
     generator: Mapping[str, Any]
@@ -114,8 +114,8 @@ CONFIGURATIONS = {
         generator={**_STYLEGAN2_E.generator, "architecture": "mipmap"},
         discriminator={**_STYLEGAN2_E.discriminator, "architecture": "mipmap"},
     ),
-    # Ours, for a CPU or a small GPU at up to 128x128. The mapping depth of 2 is ADA's for
-    # small data (Karras et al. 2020, "Training GANs with limited data", appendix C).
+    # Not published: for a CPU or a small GPU at up to 128x128. The mapping depth of 2 is ADA's
+    # for small data (Karras et al. 2020, "Training GANs with limited data", appendix C).
     "stylegan2-small": Configuration(
         family="stylegan2",
         generator={
@@ -138,17 +138,13 @@ def configs_for(
     Args:
         name: a key of `CONFIGURATIONS`.
         resolution: side of the images, in pixels.
-        options: fields that replace the configuration's own, in each network that has them.
+        options: fields that replace those of the configuration, in each network that has them.
 
     Raises:
         ConfigError: if the name or an option is unknown, or a value cannot work.
     """
     if name not in CONFIGURATIONS:
-        raise ConfigError(
-            f"configuration {name!r}",
-            expected="one of " + ", ".join(CONFIGURATIONS),
-            fix="choose one of these",
-        )
+        raise ConfigError(f"configuration must be one of {', '.join(CONFIGURATIONS)}, got {name!r}")
     row = CONFIGURATIONS[name]
     family = FAMILIES[row.family]
     known = {
@@ -158,16 +154,15 @@ def configs_for(
     for option in options:
         if not any(option in names for names in known.values()):
             raise ConfigError(
-                f"network option {option!r}",
-                expected="one of " + ", ".join(sorted(set.union(*known.values()))),
-                fix="check the spelling",
+                f"network option must be one of {', '.join(sorted(set.union(*known.values())))}, "
+                f"got {option!r}"
             )
 
     def values(config: Any, base: Mapping[str, Any]) -> dict[str, Any]:
-        own = {key: value for key, value in options.items() if key in known[config]}
-        if base.get("mapping_layers") == 0 and own.get("c_dim"):  # w is z and as many for labels
-            own = {"w_dim": 2 * own.get("z_dim", config.z_dim), **own}
-        return {**base, **own, "resolution": resolution}
+        chosen = {key: value for key, value in options.items() if key in known[config]}
+        if base.get("mapping_layers") == 0 and chosen.get("c_dim"):  # w is z and the embedded label
+            chosen = {"w_dim": 2 * chosen.get("z_dim", config.z_dim), **chosen}
+        return {**base, **chosen, "resolution": resolution}
 
     return (
         row.family,
@@ -177,7 +172,7 @@ def configs_for(
 
 
 def create(name: str, resolution: int, **options: int | str) -> Networks:
-    """Make the networks of a named configuration, freshly initialized.
+    """Make the networks of a named configuration with new random weights.
 
     Args:
         name: a key of `CONFIGURATIONS`, such as "stylegan2-f".
@@ -210,7 +205,7 @@ def build_discriminator(family: str, config: DiscriminatorConfig) -> AbstractDis
 
 
 def family_of(network: AbstractGenerator | AbstractDiscriminator) -> str:
-    """Return the name of the family that a network belongs to."""
+    """Return the name of a network's family."""
     for name, family in FAMILIES.items():
         if type(network) in (family.generator, family.discriminator):
             return name
