@@ -217,3 +217,11 @@ def test_each_command_explains_every_option_and_gives_an_example(words, member, 
 def test_names_that_a_command_gives_to_options_are_theirs(words, member):
     named = {*member.positional, *member.aliases, *member.metavars}
     assert named <= member.options().keys()
+
+
+def test_optional_values_have_a_plain_placeholder_and_no_default(capsys):
+    with pytest.raises(SystemExit):
+        run(command(), ["--help"], prog="stylegan draw")
+    text = capsys.readouterr().out
+    assert " PATH --network NET" in text
+    assert "None" not in text

@@ -159,9 +159,11 @@ def parse(
     annotated: Any = Annotated
     fields: list[tuple[str, Any, Any]] = []
     for name, parameter in options.items():
+        is_unset = parameter.default is None or parameter.default == ()
         argument = tyro.conf.arg(
             help=" ".join(help_of.get(name, "").split()),
-            metavar=command.metavars.get(name),
+            metavar=command.metavars.get(name) or _optional_metavar(parameter.annotation),
+            help_behavior_hint="" if is_unset and name not in command.required else None,
             aliases=tuple(command.aliases.get(name, ())) or None,
         )
         markers: list[Any] = [argument]
@@ -191,6 +193,16 @@ def parse(
         args=list(arguments),
     )
     return {name: getattr(values, name) for name, *_ in fields}
+
+
+def _optional_metavar(hint: Any) -> str | None:
+    """Return the placeholder of an optional value without tyro's `{None}|`; else None."""
+    types = [part for part in typing.get_args(hint) if part is not NoneType]
+    if NoneType not in typing.get_args(hint) or len(types) > 1:
+        return None
+    if typing.get_origin(types[0]) is Literal:
+        return "{" + ",".join(map(str, typing.get_args(types[0]))) + "}"
+    return types[0].__name__.upper() if types[0] in _PLAIN else None
 
 
 def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -92,7 +92,7 @@ def understand(
     start = start.with_options(recipe.options)
     in_recipe = {**recipe.arguments, "data": start.data.path or None}
     required = [name for name in COMMAND.required if in_recipe.get(name) is None]
-    gpus = tyro.conf.arg(help=_GPUS)
+    gpus = tyro.conf.arg(help=_GPUS, metavar="N", help_behavior_hint="")
     values = parse(
         dataclasses.replace(COMMAND, required=required),
         arguments,
