@@ -69,7 +69,7 @@ def test_processes_save_and_end_with_the_one_that_launched_them(number, image_fo
     launcher.send_signal(number)
     status = launcher.wait(60)
     wait_for(lambda: list(run.glob("checkpoints/*.pt")), told)
-    wait_for(lambda: "saved; the same line goes on" in told.read_text(), told)
+    wait_for(lambda: "and saved; the same command continues the run" in told.read_text(), told)
     assert status == (129 if number == signal.SIGHUP else -signal.SIGKILL)
     size = (run / "log.jsonl").stat().st_size
     time.sleep(3)

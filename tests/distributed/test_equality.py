@@ -70,7 +70,7 @@ def test_pieces_of_shares_with_regularizers_in_the_main_losses(tmp_path):
 
 
 def test_without_groups_kept_whole_the_gradients_would_be_others(alone, monkeypatch):
-    monkeypatch.setattr("stylegan.training.state.group_of", lambda *args, **options: 1)
+    monkeypatch.setattr("stylegan.training.schedule.group_of", lambda *args, **options: 1)
     found = train(1, 4)
     error = found["gradients"]["D"] - alone["gradients"]["D"]
     assert error.norm() > 1e-6 * alone["gradients"]["D"].norm()

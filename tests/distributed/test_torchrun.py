@@ -122,7 +122,7 @@ def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(data, undistu
     os.kill(process_of_rank(process, 1), signal.SIGINT)
     status, told = finish(process)
     assert status != 0  # torchrun's own, as its processes ended with 130
-    assert "SIGINT, saved; the same line goes on" in told
+    assert "SIGINT and saved; the same command continues the run" in told
     assert len(list(out.glob("checkpoints/*.pt"))) == 1
     alone = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=200)
     assert alone.returncode == 0, alone.stderr
@@ -141,7 +141,7 @@ def test_a_signal_to_the_whole_tree_saves(data, tmp_path):
     process.send_signal(signal.SIGTERM)
     status, told = finish(process)
     assert status != 0
-    assert "SIGTERM, saved; the same line goes on" in told
+    assert "SIGTERM and saved; the same command continues the run" in told
     assert "KeyboardInterrupt" not in told
     assert len(list(out.glob("checkpoints/*.pt"))) == 1
 

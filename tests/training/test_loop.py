@@ -151,7 +151,7 @@ def test_two_processes_do_not_train_in_one_folder(run_config, tmp_path):
 
 def test_a_config_that_differs_from_the_open_images_is_refused(run_config, tmp_path):
     dataset = ImageDataset(run_config.data.path)  # not mirrored
-    with pytest.raises(ConfigError, match="images opened with"):
+    with pytest.raises(ConfigError, match="the dataset was opened with"):
         train(run_config, tmp_path / "run", dataset=dataset)
 
 
@@ -207,7 +207,7 @@ def test_grey_images_need_grey_networks(run_config, tmp_path, image_folder):
     for path in image_folder.glob("*.png"):
         Image.open(path).convert("L").save(tmp_path / path.name)
     dataset = ImageDataset(tmp_path, mirror=True)
-    with pytest.raises(DataError, match="with 1 channels; expected 3"):
+    with pytest.raises(DataError, match="images with 1 channels, but the networks have 3"):
         train(run_config, tmp_path / "run", dataset=dataset)
     assert not (tmp_path / "run").exists()
 

@@ -1,6 +1,5 @@
 """`--gpus N`: several ranks of one command on this machine, started by torchrun's launcher."""
 
-import logging
 import os
 import signal
 import sys
@@ -53,8 +52,6 @@ def launch(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The ranks report their errors themselves.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ[LAUNCHER] = str(os.getpid())
     # The ranks share the cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num)))

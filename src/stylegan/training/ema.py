@@ -1,4 +1,4 @@
-"""The running average of the generator's weights."""
+"""Exponential moving average (EMA) of the generator's weights."""
 
 import torch
 
@@ -7,14 +7,14 @@ from stylegan.models.base import AbstractGenerator
 
 @torch.no_grad()
 def update_ema(average: AbstractGenerator, generator: AbstractGenerator, beta: float) -> None:
-    """Move the average towards the generator, in place; buffers are copied.
+    """Update the average in place; buffers are copied.
 
     Source: Karras et al. 2018 (ProGAN), appendix A.
 
     Args:
-        average: moved to `lerp(generator, average, beta)`.
+        average: becomes `lerp(generator, average, beta)`.
         generator: unchanged.
-        beta: share of the old average that stays.
+        beta: weight of the old average.
     """
     parameters = [parameter.data for parameter in average.parameters()]
     torch._foreach_lerp_(parameters, [p.data for p in generator.parameters()], 1 - beta)

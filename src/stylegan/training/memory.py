@@ -1,4 +1,4 @@
-"""How many images a device computes with at once: found by trying, and remembered."""
+"""The largest micro-batch that fits into the memory of a device, found by trial."""
 
 import io
 import json
@@ -23,66 +23,62 @@ FILE = "memory.json"
 
 
 def fit_to_memory(state: TrainState, run_dir: Path) -> None:
-    """Set `state.batch_gpu` to what fits in memory at the state's stage, in all processes.
+    """Set `state.batch_gpu` to the largest micro-batch that fits on all ranks at this stage.
 
-    An iteration with all of its phases is tried, and left out again; where memory runs out, half as
-    many images at once. What is computed does not depend on it. `memory.json` of the run remembers
-    the number for each device and stage.
+    Run one trial step with all phases, restore the state, and halve the size if out of memory.
+    The result of training does not depend on the size. The run's `memory.json` records it for each
+    device and stage.
 
     Raises:
-        ConfigError: if not even the fewest images fit.
+        ConfigError: if not even a single group of minibatch std fits.
     """
-    part = state.shard(state.stage.batch)
-    most = len(part) if state.batch_gpu is None else min(state.batch_gpu, len(part))
-    num = known = _smallest(_remembered(run_dir, state, most))
-    while not _fits(state, num):
-        if num <= part.group_size:
+    shard = state.shard(state.stage.batch)
+    largest = len(shard) if state.batch_gpu is None else min(state.batch_gpu, len(shard))
+    recorded = _recorded_size(run_dir, state, largest) if distributed.is_main_process() else largest
+    size = recorded = -distributed.all_reduce_max(-recorded)  # the smallest of all ranks
+    while not _fits(state, size):
+        if size <= shard.group_size:
             raise ConfigError(
-                f"a device without memory for {num} images of {state.stage.resolution}x"
-                f"{state.stage.resolution} at once",
-                expected="room for those that D compares with one another",
-                fix="lower --batch, the widths or the resolution, or take --precision bf16",
+                f"the device has not enough memory for {size} images of "
+                f"{state.stage.resolution}x{state.stage.resolution} at once",
+                fix="lower --batch, the number of channels or the resolution, or choose "
+                "--precision bf16",
             )
-        num = _less(num, part)
-    state.batch_gpu = num
-    if num < most:
-        logger.info("computing with %d images at once of %d: more do not fit", num, len(part))
-    if num < known and distributed.is_main_process():
-        _remember(run_dir, state, num)
+        size = _half(size, shard)
+    state.batch_gpu = size
+    if size < largest:
+        logger.info("micro-batches of %d of %d images: larger ones do not fit", size, len(shard))
+    if size < recorded and distributed.is_main_process():
+        _record_size(run_dir, state, size)
 
 
 def note_overflow(state: TrainState, run_dir: Path) -> None:
-    """Write down that memory ran out in the midst of a run, so that its next start takes less."""
-    part = state.shard(state.stage.batch)
-    if run_dir.is_dir():  # on the leader's machine, and where that is shared
-        with suppress(OSError):  # that memory ran out is what is to be told
-            _remember(run_dir, state, _less(state.batch_gpu or len(part), part))
+    """Record half of the size after running out of memory, for the next start of the run."""
+    shard = state.shard(state.stage.batch)
+    if run_dir.is_dir():  # on the machine of rank 0, and where its disk is shared
+        with suppress(OSError):  # the error to report is that of the memory
+            _record_size(run_dir, state, _half(state.batch_gpu or len(shard), shard))
 
 
-def _less(num: int, part: BatchSlice) -> int:
-    """Return half as many images, of whole groups; a group at least."""
-    return max(num // 2 // part.group_size, 1) * part.group_size
+def _half(size: int, shard: BatchSlice) -> int:
+    """Return half of a size as a whole number of groups, at least one."""
+    return max(size // 2 // shard.group_size, 1) * shard.group_size
 
 
-def _remember(run_dir: Path, state: TrainState, num: int) -> None:
-    known = _read(run_dir) | {_key(state): num}
-    write_atomic(run_dir / FILE, json.dumps(known, indent=2) + "\n")
-
-
-def _fits(state: TrainState, num: int) -> bool:
-    """Try an iteration with so many images at once, and tell whether all processes had room."""
-    saved = _on_cpu(state.state_dict())  # a copy on the device would take room of its own
-    before, state.batch_gpu = state.batch_gpu, num
+def _fits(state: TrainState, size: int) -> bool:
+    """Run one trial step with micro-batches of this size; return whether it fitted on all ranks."""
+    saved = _copy_on_cpu(state.state_dict())  # a copy on the device would take memory itself
+    before, state.batch_gpu = state.batch_gpu, size
     state.iteration = 0  # all regularizers are due
     rows, side = len(state.shard(state.stage.batch)), state.stage.resolution
     reals = torch.zeros([rows, state.generator.img_channels, side, side], device=state.device)
     c_dim = state.generator.c_dim
 
-    def labels(count: int, stream: torch.Generator) -> Tensor:
-        return torch.eye(c_dim)[:1].expand(count, -1)
+    def labels(num: int, generator: torch.Generator) -> Tensor:
+        return torch.eye(c_dim)[:1].expand(num, -1)
 
     try:
-        # a rank that runs out of memory would leave the others waiting in a collective
+        # A rank that runs out of memory would leave the others waiting in a collective.
         with distributed.keep_others_waiting(), distributed.standalone():
             train_step(
                 state,
@@ -90,52 +86,48 @@ def _fits(state: TrainState, num: int) -> bool:
                 real_c=labels(rows, torch.Generator()).to(state.device) if c_dim > 0 else None,
                 draw_labels=labels if c_dim > 0 else None,
             )
-        failed = False
+        has_failed = False
     except torch.OutOfMemoryError:
-        failed = True
+        has_failed = True
     state.load_state_dict(saved)
     state.batch_gpu = before
-    if failed and state.device.type == "cuda":
+    if has_failed and state.device.type == "cuda":
         torch.cuda.empty_cache()
-    return distributed.all_reduce_max(int(failed)) == 0
+    return distributed.all_reduce_max(int(has_failed)) == 0
 
 
-def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
-    """Copy a state as a checkpoint does."""
+def _copy_on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+    """Copy a state through memory, as a checkpoint does through a file."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
-    copied: dict[str, Any] = torch.load(buffer, map_location="cpu", weights_only=True)
-    return copied
+    copy: dict[str, Any] = torch.load(buffer, map_location="cpu", weights_only=True)
+    return copy
 
 
-def _remembered(run_dir: Path, state: TrainState, most: int) -> int:
-    """Return how many fitted before, or `most`."""
-    if not distributed.is_main_process():
-        return most
-    found = _read(run_dir).get(_key(state), most)
-    return min(found, most)
+def _record_size(run_dir: Path, state: TrainState, size: int) -> None:
+    sizes = _read(run_dir) | {_key(state): size}
+    write_atomic(run_dir / FILE, json.dumps(sizes, indent=2) + "\n")
+
+
+def _recorded_size(run_dir: Path, state: TrainState, largest: int) -> int:
+    """Return the recorded size of the device and stage, at most `largest`."""
+    return min(_read(run_dir).get(_key(state), largest), largest)
 
 
 def _read(run_dir: Path) -> dict[str, int]:
     try:
-        found = json.loads((run_dir / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # nothing so far, or nothing that can be read: it is tried again
+        sizes = json.loads((run_dir / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # missing or damaged: the sizes are found by trial again
         return {}
-    is_ours = isinstance(found, dict) and all(isinstance(num, int) for num in found.values())
-    return found if is_ours else {}
+    is_valid = isinstance(sizes, dict) and all(isinstance(size, int) for size in sizes.values())
+    return sizes if is_valid else {}
 
 
 def _key(state: TrainState) -> str:
-    """Name device and stage."""
+    """Return the key of the device and stage in the file."""
     device = state.device.type
     if device == "cuda":
         device = torch.cuda.get_device_name(state.device)
-    stage = state.stage
-    return (
-        f"{device}, {distributed.world_size()} processes, {stage.resolution}, batch {stage.batch}"
-    )
-
-
-def _smallest(value: int) -> int:
-    return -distributed.all_reduce_max(-value)
+    stage, num_ranks = state.stage, distributed.world_size()
+    return f"{device}, {num_ranks} processes, {stage.resolution}, batch {stage.batch}"

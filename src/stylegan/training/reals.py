@@ -1,4 +1,4 @@
-"""The real images of a run, and whether they fit its networks."""
+"""Opens the real images of a run, and checks that they fit its networks."""
 
 import logging
 
@@ -12,14 +12,14 @@ from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, DataError
 from stylegan.microbatch import BatchSlice
 from stylegan.models.registry import FAMILIES
-from stylegan.training.config import RunConfig, group_of
-from stylegan.training.schedule import stage_at
+from stylegan.training.config import RunConfig
+from stylegan.training.schedule import stage_at, whole_batch
 
 logger = logging.getLogger(__name__)
 
 
 def open_dataset(config: RunConfig) -> ImageDataset | ShardSet:
-    """Open the real images of a config."""
+    """Open the real images that the options name."""
     if is_shards(config.data.path):
         return ShardSet(
             config.data.path, resolution=config.generator.resolution, mirror=config.data.mirror
@@ -39,8 +39,7 @@ def open_stream(
     rank, world_size = distributed.rank(), distributed.world_size()
 
     def slice_at(nimg: int) -> BatchSlice:
-        batch = stage_at(config, nimg).batch
-        whole = BatchSlice.whole(batch, group_size=group_of(config, batch))
+        whole = whole_batch(config, stage_at(config, nimg).batch)
         return whole.shard(rank, world_size=world_size)
 
     if isinstance(dataset, ShardSet):
@@ -64,46 +63,42 @@ def open_stream(
 
 
 def check_dataset(dataset: ImageDataset | ShardSet, config: RunConfig) -> None:
-    """Check that images and labels fit the networks, and warn of what will not be used.
+    """Check that images and labels fit the networks, and warn about labels that are not used.
 
     Raises:
-        ConfigError: if the set was opened with other options, or its labels do not fit.
+        ConfigError: if the dataset was opened with other options, or its labels do not fit.
         DataError: if its images have another number of channels, or an image has no label.
     """
-    found = {"resolution": dataset.resolution, "mirror": dataset.is_mirrored}
-    wanted = {"resolution": config.generator.resolution, "mirror": config.data.mirror}
-    if found != wanted:
-        raise ConfigError(
-            f"images opened with {found}", expected=f"{wanted} as in the config", fix="set both"
-        )
+    opened = {"resolution": dataset.resolution, "mirror": dataset.is_mirrored}
+    expected = {"resolution": config.generator.resolution, "mirror": config.data.mirror}
+    if opened != expected:
+        raise ConfigError(f"the dataset was opened with {opened}, but the config has {expected}")
     if dataset.num_channels != config.generator.img_channels:
         raise DataError(
-            f"{config.data.path} with {dataset.num_channels} channels",
-            expected=f"{config.generator.img_channels} as the networks have",
+            f"{config.data.path} has images with {dataset.num_channels} channels, but the networks "
+            f"have {config.generator.img_channels}",
             fix="convert the images, or set img_channels of both networks",
         )
     if len(dataset) < config.batch:
-        logger.warning("%d images are fewer than the batch of %d", len(dataset), config.batch)
+        logger.warning("%d images are fewer than the batch size of %d", len(dataset), config.batch)
     if config.data.labels:
         _check_labels(dataset, config)
     elif dataset.labels is not None:
         logger.warning(
-            "%s has labels, which this run does not use: --cond (data.labels) would train on them",
+            "%s has labels, which this run does not use: --cond (data.labels) trains on them",
             config.data.path,
         )
 
 
 def _check_labels(dataset: ImageDataset | ShardSet, config: RunConfig) -> None:
-    table, wanted = dataset.label_table, config.generator.c_dim
-    if table is None or table.dim != wanted:
+    table, c_dim = dataset.label_table, config.generator.c_dim
+    if table is None or table.dim != c_dim:
         raise ConfigError(
-            f"{config.data.path} with labels of {dataset.label_dim} numbers",
-            expected=f"{wanted}, the networks' c_dim",
-            fix="set c_dim of both networks, or take a set with such labels",
+            f"{config.data.path} has labels of width {dataset.label_dim}, but the networks have a "
+            f"c_dim of {c_dim}"
         )
     if FAMILIES[config.family].discriminator.guesses_labels and not table.has_classes:
         raise ConfigError(
-            f"{config.data.path} with lists of numbers as labels for {config.family}",
-            expected="classes, as its discriminator guesses them",
-            fix="give each image an integer, or take a preset of another family",
+            f"{config.family} needs an integer class as the label of each image, as its "
+            f"discriminator predicts classes, but {config.data.path} has vectors",
         )

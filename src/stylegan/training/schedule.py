@@ -1,21 +1,22 @@
-"""Pure functions of the position in the run."""
+"""Schedules: pure functions of the position in the run."""
 
 import math
 from dataclasses import dataclass
 
 from stylegan.errors import decided
+from stylegan.microbatch import BatchSlice
 from stylegan.models.growth import fade_weight, resolution_at
-from stylegan.training.config import EmaConfig, RunConfig
+from stylegan.training.config import EmaConfig, RunConfig, group_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What a run does at one moment; the same throughout where it does not grow.
+    """Level of detail, batch size and learning rates at a position; constant without growing.
 
     Attributes:
         lod: level of detail.
-        resolution: side of the images, the larger one while fading.
-        batch: images in an iteration.
+        resolution: side of the images in pixels; the larger one while fading.
+        batch: images per iteration, over all ranks.
         generator_lr: learning rate of the generator, before the lazy correction.
         discriminator_lr: of the discriminator, likewise.
     """
@@ -28,19 +29,19 @@ class Stage:
 
     @property
     def fade(self) -> float:
-        """The weight of the smaller resolution; 0 outside fades."""
+        """Weight of the smaller resolution; 0 outside fades."""
         return fade_weight(self.lod)
 
     @property
     def key(self) -> tuple[int, int]:
-        """Changes at the start and at the end of every fade: there the optimizers start anew."""
+        """Changes at the start and end of every fade, where the optimizers are reset."""
         return math.floor(self.lod), math.ceil(self.lod)
 
 
 def stage_at(config: RunConfig, nimg: int) -> Stage:
-    """Return what a run does after so many images.
+    """Return the stage after a number of images.
 
-    While the next resolution fades in, its batch and learning rate apply already.
+    While the next resolution fades in, its batch size and learning rate apply already.
 
     Source: Karras et al. 2018 (ProGAN), appendix A; the official schedule.
     """
@@ -65,17 +66,28 @@ def stage_at(config: RunConfig, nimg: int) -> Stage:
     )
 
 
-def ema_beta(config: EmaConfig, *, nimg: int, batch: int) -> float:
-    """Return the share of the old average that stays after one iteration.
-
-    `0.5 ** (batch / half_life)`, the half-life in images, with ramp-up at most a share of the
-    images shown so far.
-
-    Source: Karras et al. 2018 (ProGAN), appendix A, which has a constant share; the half-life
-    in images from StyleGAN's official code, the ramp-up from StyleGAN2-ADA's.
+def whole_batch(config: RunConfig, num: int, *, shrink: int = 1) -> BatchSlice:
+    """Return the slice of a whole batch, with the groups that must not be split.
 
     Args:
-        config: half-life and ramp-up, or the constant share.
+        config: the run's options.
+        num: rows of the batch.
+        shrink: factor by which it is smaller than the batch of the main phases, as are its groups.
+    """
+    return BatchSlice.whole(num, group_size=group_of(config, num * shrink, shrink=shrink))
+
+
+def ema_beta(config: EmaConfig, *, nimg: int, batch: int) -> float:
+    """Return the weight of the old average in one iteration's EMA update.
+
+    `0.5 ** (batch / half_life)` with the half-life in images; with ramp-up, the half-life is at
+    most a fraction of the images shown so far.
+
+    Source: Karras et al. 2018 (ProGAN), appendix A, with a constant weight; the half-life in
+    images is from StyleGAN's official code, the ramp-up from StyleGAN2-ADA's.
+
+    Args:
+        config: half-life and ramp-up, or the constant weight.
         nimg: images shown before this iteration.
         batch: images in this iteration.
     """
@@ -88,14 +100,14 @@ def ema_beta(config: EmaConfig, *, nimg: int, batch: int) -> float:
 
 
 def is_due(iteration: int, interval: int | None) -> bool:
-    """Tell whether a lazy step belongs to this iteration; the first one has all of them.
+    """Whether a lazy regularizer takes its step in this iteration; in the first one all do.
 
-    A regularizer without an interval has no steps of its own.
+    A regularizer without an interval (None) has no steps of its own.
     """
     return interval is not None and iteration % interval == 0
 
 
 def crossed(nimg: int, batch: int, every_kimg: float) -> bool:
-    """Tell whether the last iteration, which ended at `nimg`, reached a multiple of the cadence."""
+    """Whether the last iteration, which ended at `nimg`, reached a multiple of the cadence."""
     every = max(round(every_kimg * 1000), 1)
     return nimg // every > (nimg - batch) // every

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM, SIGHUP: noted, so that a run ends after its iteration with all of it saved."""
+"""SIGINT, SIGTERM and SIGHUP end a run after the current iteration, with everything saved."""
 
 import logging
 import signal
@@ -15,22 +15,22 @@ from stylegan.errors import Stopped
 logger = logging.getLogger(__name__)
 
 ECHO_S = 3.0
-"""For so many seconds a second signal counts as the same one: what stops a whole tree of processes
-reaches a process directly, and again through the one that started it."""
+"""Within this time a second signal counts as the same one: a signal to a whole process tree reaches
+a process directly, and again through its launcher."""
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that ask a run to stop, as far as the system has them."""
-    found = [signal.SIGINT, signal.SIGTERM]
+    """Return the signals that end a run, as far as the system has them and does not ignore them."""
+    signals = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        found.append(signal.SIGHUP)
-    return found
+        signals.append(signal.SIGHUP)
+    return signals
 
 
 class SignalWatch:
-    """While open, these signals are noted, and end the run after the current iteration.
+    """Records these signals while it is open, so that the run can end after the iteration.
 
-    SIGHUP, of a terminal that closes, is none of them where it is ignored, as by `nohup`.
+    SIGHUP, which a terminal sends when it closes, is left alone if it is ignored, as with `nohup`.
     """
 
     def __init__(self) -> None:
@@ -42,10 +42,10 @@ class SignalWatch:
     def __enter__(self) -> "SignalWatch":
         if threading.current_thread() is threading.main_thread():
             for number in stop_signals():
-                self._old[number] = signal.signal(number, self._note)
+                self._old[number] = signal.signal(number, self._record)
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         now_s = time.monotonic()
         if self.received is not None:
             if now_s - self._received_s < ECHO_S:
@@ -53,8 +53,8 @@ class SignalWatch:
             raise KeyboardInterrupt  # the user does not want to wait
         self.received, self._received_s = signal.Signals(number), now_s
         logger.warning(
-            "%s: saving a checkpoint after this iteration; another one after %.0f s ends the run "
-            "at once",
+            "%s: saving a checkpoint after this iteration; a second signal after %.0f s ends the "
+            "run at once",
             self.received.name,
             ECHO_S,
         )
@@ -63,10 +63,10 @@ class SignalWatch:
 
     @contextmanager
     def stopping_evaluations(self) -> Iterator[None]:
-        """While open, a signal raises Stopped as well: an evaluation may take minutes."""
+        """Let a signal also raise Stopped in the block, as an evaluation may take minutes."""
         self._is_evaluating = True
         try:
-            if self.received is not None:  # just before
+            if self.received is not None:  # since the evaluation was decided
                 raise Stopped
             yield
         finally:

@@ -1,4 +1,4 @@
-"""All that a training step changes."""
+"""The state of training: everything that a training step changes."""
 
 import copy
 from typing import Any
@@ -13,8 +13,8 @@ from stylegan.models.base import Networks
 from stylegan.models.registry import build_discriminator, build_generator
 from stylegan.nn.compiled import check_compiler, compile_blocks
 from stylegan.rng import generator_for
-from stylegan.training.config import OptimConfig, RunConfig, group_of
-from stylegan.training.schedule import Stage, stage_at
+from stylegan.training.config import OptimConfig, RunConfig
+from stylegan.training.schedule import Stage, stage_at, whole_batch
 from stylegan.training.stats import Averages
 
 DTYPES = {
@@ -26,36 +26,36 @@ DTYPES = {
 
 
 class TrainState:
-    """The one mutable thing of a run: nothing else changes between two steps.
+    """All mutable state of a run.
 
     Args:
         config: the run's options.
-        device: where networks and optimizers live.
+        device: device of the networks and optimizers.
 
     Attributes:
         generator: G.
-        generator_ema: running average of G, without gradients.
+        generator_ema: exponential moving average of G, without gradients.
         discriminator: D.
         optimizer_g: Adam of G, with the correction for lazy path-length steps.
         optimizer_d: Adam of D, with the correction for lazy R1 steps.
         pl_mean: running mean of path lengths, [].
         nimg: real images shown so far.
-        iteration: iterations finished so far.
-        skipped: optimizer steps left out for non-finite gradients, [] on the device, so that
-            counting does not wait for it.
-        skipped_in_row: for each phase, how many of them came last, one after the other, [].
-        averages: sums of the terms since the last line of the log.
-        batch_gpu: images that this process computes with at once; None for its share of a batch.
-        stage: level of detail, batch and learning rates at `nimg`, which decides them.
+        iteration: number of finished iterations.
+        skipped: number of optimizer steps skipped for non-finite gradients, [] on the device, so
+            that counting does not wait for it.
+        skipped_in_row: for each phase, how many of its last steps were skipped in a row, [].
+        averages: sums of the statistics since the last log record.
+        batch_gpu: micro-batch size of this rank; None for one micro-batch.
+        stage: level of detail, batch size and learning rates at `nimg`.
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        # Parameters draw from torch's global stream: seed it here, and leave it as it was.
+        # Parameters are drawn from torch's global generator: seed it here, and restore it.
         with torch.random.fork_rng(devices=[]):
             seed = generator_for("initialization", seed=config.seed).initial_seed()
-            torch.default_generator.manual_seed(seed)  # the CPU's alone
+            torch.default_generator.manual_seed(seed)  # of the CPU only
             generator = build_generator(config.family, config.generator)
             discriminator = build_discriminator(config.family, config.discriminator)
         self.generator = generator.to(device).train()
@@ -85,13 +85,15 @@ class TrainState:
         self._enter(self.stage)
 
     def advance(self, num: int) -> None:
-        """Count an iteration of so many images, and enter the stage that follows.
+        """Count one iteration, and enter the stage that follows.
 
-        Both optimizers forget their moments at the start and at the end of every fade. As this
-        happens here, the state is always ready for the iteration at `nimg`, and a checkpoint
-        needs no record of it.
+        Both optimizers are reset at the start and end of every fade. As this happens here, the
+        state is always ready for the iteration at `nimg`, and a checkpoint needs no record of it.
 
         Source: the official code of ProGAN.
+
+        Args:
+            num: images of the iteration.
         """
         self.nimg += num
         self.iteration += 1
@@ -114,15 +116,8 @@ class TrainState:
                 group["lr"] = lr * lazy_correction(interval)
 
     def whole_batch(self, num: int, *, shrink: int = 1) -> BatchSlice:
-        """Return the slice of a whole batch, with the groups that must not be split.
-
-        Args:
-            num: rows of the batch.
-            shrink: factor by which it is smaller than the batch of the main phases, as are its
-                groups.
-        """
-        group_size = group_of(self.config, num * shrink, shrink=shrink)
-        return BatchSlice.whole(num, group_size=group_size)
+        """Return the slice of a whole batch; see `schedule.whole_batch`."""
+        return whole_batch(self.config, num, shrink=shrink)
 
     def shard(self, num: int, *, shrink: int = 1) -> BatchSlice:
         """Return this rank's shard of a batch. Arguments as in `whole_batch`."""
@@ -136,7 +131,7 @@ class TrainState:
 
     @property
     def networks(self) -> Networks:
-        """The networks of a snapshot."""
+        """The networks that a snapshot contains."""
         return Networks(
             generator=self.generator,
             generator_ema=self.generator_ema,
@@ -160,7 +155,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned, of a run with the same config."""
+        """Restore the result of `state_dict` of a run with the same config."""
         self.generator.load_state_dict(state["generator"])
         self.generator_ema.load_state_dict(state["generator_ema"])
         self.discriminator.load_state_dict(state["discriminator"])
@@ -181,28 +176,28 @@ class TrainState:
 def lazy_adam(
     network: nn.Module, config: OptimConfig, lr: float, interval: int | None
 ) -> torch.optim.Adam:
-    """Make Adam for a network, corrected for a regularizer that takes its own steps.
+    """Create Adam for a network, corrected for a regularizer with steps of its own.
 
-    With a regularization step every k iterations there are k + 1 steps where there was
-    one each: with c = k / (k + 1), lr becomes c lr, and each beta becomes beta^c.
+    With a regularization step every k iterations there are k + 1 steps instead of k. With
+    c = k / (k + 1), lr becomes c lr, and each beta becomes beta^c.
 
     Source: Karras et al. 2020 (StyleGAN2), appendix B, "lazy regularization".
 
     Args:
-        network: whose parameters to optimize.
+        network: the network whose parameters are optimized.
         config: betas and eps.
         lr: uncorrected learning rate.
-        interval: k; None if there is no lazy regularizer.
+        interval: k; None without a lazy regularizer.
     """
     c = lazy_correction(interval)
     betas = (config.beta1**c, config.beta2**c)
-    # Fused, it can leave out a step without a word to the CPU; see `training/step.py`. It reads a
-    # gradient in the order of the parameter's memory (torch 2.13), so gradients are contiguous.
+    # Fused Adam can skip a step without synchronizing with the CPU; see `PhaseStep.finish`. It
+    # reads a gradient in the parameter's memory order (torch 2.13), which `backward` ensures.
     return torch.optim.Adam(
         network.parameters(), lr=lr * c, betas=betas, eps=config.eps, fused=True
     )
 
 
 def lazy_correction(interval: int | None) -> float:
-    """Return c = k / (k + 1) for a lazy regularizer every k iterations, 1 for none."""
+    """Return c = k / (k + 1) for a lazy regularizer every k iterations, or 1 for none."""
     return 1.0 if interval is None else interval / (interval + 1)

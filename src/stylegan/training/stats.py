@@ -1,4 +1,4 @@
-"""Running means of what a step reports."""
+"""Means of the statistics that training steps report."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 class Averages:
-    """Mean of each named term since the last report, summed on its device.
+    """Mean of each named statistic since the last report, summed on its device.
 
-    A value that is not finite is left out: the step that it came from was left out too.
+    Values that are not finite are not counted; the steps that they come from are skipped, too.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
 
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Add one value of each term, [] each."""
-        for name, value in terms.items():
+    def add(self, stats: dict[str, Tensor]) -> None:
+        """Add one value of each statistic, [] each."""
+        for name, value in stats.items():
             is_finite = torch.isfinite(value)
             value = torch.where(is_finite, value.detach(), 0).to(torch.float32)
             count = is_finite.to(torch.float32)
@@ -27,10 +27,10 @@ class Averages:
             self._sums[name], self._counts[name] = value, count
 
     def report(self) -> dict[str, float]:
-        """Return the means, sorted by name, and start anew. A term without a value is left out."""
+        """Return the means, sorted by name, and reset. Statistics without a value are omitted."""
         names = sorted(self._sums)
-        both = [torch.stack([self._sums[name], self._counts[name]]) for name in names]
-        values = torch.stack(both).tolist() if both else []
+        pairs = [torch.stack([self._sums[name], self._counts[name]]) for name in names]
+        values = torch.stack(pairs).tolist() if pairs else []
         means = {
             name: total / count
             for name, (total, count) in zip(names, values, strict=True)
@@ -44,6 +44,6 @@ class Averages:
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: dict[str, Any], *, device: torch.device) -> None:
-        """Continue on a device from what `state_dict` returned."""
+        """Restore the result of `state_dict` on a device."""
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
         self._counts = {name: value.to(device) for name, value in state["counts"].items()}
