@@ -211,7 +211,6 @@ FOLDERS = {
         "demo",
     ],
     "cli": [
-        "options",
         "command",
         "launch",
         "data",

@@ -79,11 +79,11 @@ def test_celeba_names_forty_places_in_the_order_of_its_annotations(labeled):
 
 def test_some_are_chosen_by_name_number_and_range(labeled):
     path = labeled([[1] * 8, [1] * 8, [0] * 8, [0] * 8])
-    chosen = found(path, names="a,b,c,d,e,f,g,h", wanted="h, 2-4,b,3")
+    chosen = found(path, names="a,b,c,d,e,f,g,h", selection="h, 2-4,b,3")
     assert [name for _, name, _ in chosen] == ["b", "c", "d", "e", "h"]
-    for wanted in ("i", "8", "6-9", "4-2", ",", "a-b"):
+    for selection in ("i", "8", "6-9", "4-2", ",", "a-b"):
         with pytest.raises(ConfigError, match="--attributes"):
-            found(path, names="a,b,c,d,e,f,g,h", wanted=wanted)
+            found(path, names="a,b,c,d,e,f,g,h", selection=selection)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_images_without_labels_are_refused(labeled, image_folder):
 
 def test_an_attribute_that_cannot_be_learned_does_no_harm_to_others(labeled):
     path = labeled([[1, 1, 0.5], [1, 1, 0.5], [0, 1, 0.5], [0, 1, 0.5]])
-    assert len(found(path, wanted="0")) == 1
+    assert len(found(path, selection="0")) == 1
     with pytest.raises(DataError):
         found(path)
 

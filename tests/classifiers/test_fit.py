@@ -25,9 +25,9 @@ SHORT = replace(CONFIG, kimg=0.032)
 def train(labeled_folder, tmp_path):
     """Return a function that trains on the labeled images, to a folder of a name."""
 
-    def run(config=SHORT, *, out="out", wanted=None, data=labeled_folder, names=None, **options):
+    def run(config=SHORT, *, out="out", selection=None, data=labeled_folder, names=None, **options):
         dataset = ImageDataset(data, mirror=config.mirror)
-        attributes = find_attributes(dataset, path=str(data), wanted=wanted, names=names)
+        attributes = find_attributes(dataset, path=str(data), selection=selection, names=names)
         return train_classifiers(attributes, dataset, tmp_path / out, config, **options)
 
     return run
@@ -63,7 +63,7 @@ def test_what_pixels_decide_is_learned(train, tmp_path):
 
 
 def test_a_verdict_does_not_depend_on_the_images_beside_it(train, tmp_path):
-    (result,) = train(wanted="top").results
+    (result,) = train(selection="top").results
     network = io.load(result.folder).discriminator
     batch = torch.randn(8, 3, 8, 8)
     torch.testing.assert_close(network(batch)[:1], network(batch[:1]))
@@ -82,9 +82,9 @@ def test_equal_arguments_give_equal_weights_and_another_seed_others(train, tmp_p
 @pytest.mark.parametrize("mirror", [False, True])
 def test_stopped_after_every_step_it_ends_as_if_never_stopped(train, tmp_path, mirror):
     config = replace(SHORT, mirror=mirror)
-    train(config, out="whole", wanted="top")
+    train(config, out="whole", selection="top")
     num_starts = 0
-    while not (outcome := train(config, wanted="top", max_minutes=0)).is_complete:
+    while not (outcome := train(config, selection="top", max_minutes=0)).is_complete:
         num_starts += 1
         assert outcome.results == ()
         assert names(tmp_path / "out") == ["unfinished"]
@@ -108,36 +108,36 @@ def test_a_signal_saves_and_ends(train, tmp_path, caplog):
 
 
 def test_finished_ones_are_left_alone_whatever_else_is_asked_for(train, tmp_path):
-    train(wanted="top")
+    train(selection="top")
     time = (tmp_path / "out" / "01-top" / "model.json").stat().st_mtime_ns
     seen = []
     outcome = train(observe=seen.append)
     assert [result.index for result in outcome.results] == [0, 1]
     assert {fitting.attribute.index for fitting in seen} == {0}
     assert (tmp_path / "out" / "01-top" / "model.json").stat().st_mtime_ns == time
-    again = train(wanted="top", max_minutes=0)  # nothing to do takes no time
+    again = train(selection="top", max_minutes=0)  # nothing to do takes no time
     assert again.is_complete
     assert again.results == outcome.results[1:]
 
 
 def test_other_options_are_refused_by_name_for_finished_and_unfinished_ones(train, tmp_path):
-    train(wanted="top")
-    train(wanted="0", max_minutes=0)
-    for wanted, where in (("1", "01-top"), ("0", "00-bright-pixels")):
+    train(selection="top")
+    train(selection="0", max_minutes=0)
+    for selection, where in (("1", "01-top"), ("0", "00-bright-pixels")):
         with pytest.raises(CheckpointError, match=f"{where} was made with other options") as caught:
-            train(replace(SHORT, lr=1e-3, batch=4), wanted=wanted)
+            train(replace(SHORT, lr=1e-3, batch=4), selection=selection)
         assert "batch: 8 -> 4; lr: 0.003 -> 0.001" in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match=r"01-top has the index of 01-bottom"):
-        train(wanted="1", names="bright,bottom")
+        train(selection="1", names="bright,bottom")
 
 
 def test_other_images_are_refused(train, labeled_folder, tmp_path):
-    train(wanted="top")
+    train(selection="top")
     other = shutil.copytree(labeled_folder, tmp_path / "other")
     images.write(torch.zeros([3, 8, 8], dtype=torch.uint8), other / "00.png")
     with pytest.raises(CheckpointError, match=r"01-top was made with other .*\(data: "):
-        train(wanted="top", data=other)
+        train(selection="top", data=other)
 
 
 def test_what_else_is_in_its_place_is_refused_before_any_training(train, tmp_path):
@@ -148,7 +148,7 @@ def test_what_else_is_in_its_place_is_refused_before_any_training(train, tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="file is a file"):
         train(out="file", observe=seen.append)
-    result = train(wanted="0", out="shared").results[0]
+    result = train(selection="0", out="shared").results[0]
     io.save(io.load(result.folder), tmp_path / "bare" / "00-bright-pixels")
     with pytest.raises(CheckpointError, match="attribute: None -> Bright_Pixels"):
         train(out="bare", observe=seen.append)
@@ -160,42 +160,42 @@ def test_what_else_is_in_its_place_is_refused_before_any_training(train, tmp_pat
 
 
 def test_checkpoints_that_cannot_be_read_say_what_to_remove(train, tmp_path):
-    train(wanted="top", max_minutes=0)
+    train(selection="top", max_minutes=0)
     unfinished = tmp_path / "out" / "unfinished" / "01-top"
     for path in (unfinished / "checkpoints").iterdir():
         path.write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=f"remove {unfinished} to train this attribute"):
-        train(wanted="top")
+        train(selection="top")
 
 
 def test_two_processes_may_share_a_folder_but_not_an_attribute(train, tmp_path):
     with lock_run_folder(tmp_path / "out" / "unfinished" / "01-top"):
-        assert train(wanted="0").is_complete
+        assert train(selection="0").is_complete
         with pytest.raises(CheckpointError, match="another process is training in"):
-            train(wanted="top")
-    assert train(wanted="top").is_complete
+            train(selection="top")
+    assert train(selection="top").is_complete
     assert names(tmp_path / "out") == ["00-bright-pixels", "01-top"]
 
 
 def test_what_another_process_finishes_meanwhile_is_not_done_again(train, monkeypatch):
     def finish_first(folder):
         monkeypatch.setattr(fit, "lock_run_folder", lock_run_folder)
-        assert train(wanted="top").is_complete
+        assert train(selection="top").is_complete
         return lock_run_folder(folder)
 
     seen = []
     monkeypatch.setattr(fit, "lock_run_folder", finish_first)
-    assert train(wanted="top", observe=seen.append).is_complete
+    assert train(selection="top", observe=seen.append).is_complete
     assert seen == []
 
 
 def test_what_has_diverged_is_not_kept(train, tmp_path):
     config = replace(SHORT, lr=1e20)
-    train(config, wanted="top", max_minutes=0)
+    train(config, selection="top", max_minutes=0)
     folder = tmp_path / "out" / "unfinished" / "01-top" / "checkpoints"
     assert names(folder) == ["000000008.pt"]
     with pytest.raises(StyleganError, match="the loss of top is not finite at 16 images"):
-        train(config, wanted="top", max_minutes=0)
+        train(config, selection="top", max_minutes=0)
     assert names(folder) == ["000000008.pt"]
 
 
@@ -215,9 +215,9 @@ def test_images_held_out_are_not_trained_on(train, labeled_folder, monkeypatch, 
         return gather(self, indices, **options)
 
     monkeypatch.setattr(ImageDataset, "gather", recorded)
-    train(replace(CONFIG, mirror=mirror, kimg=0.4), wanted="top")
+    train(replace(CONFIG, mirror=mirror, kimg=0.4), selection="top")
     dataset = ImageDataset(labeled_folder)
-    (attribute,) = find_attributes(dataset, path=str(labeled_folder), wanted="top")
+    (attribute,) = find_attributes(dataset, path=str(labeled_folder), selection="top")
     kept, held_out = split(attribute, dataset.image_names, seed=0)
     assert shown[-1] == held_out
     trained_on = {index for batch in shown[:-1] for index in batch}
@@ -233,8 +233,8 @@ def test_images_are_reduced_to_the_resolution(train, labeled_folder, tmp_path):
         image = dataset[index].repeat_interleave(2, 1).repeat_interleave(2, 2)
         images.write(image, larger / name)
     shutil.copy(labeled_folder / "dataset.json", larger)
-    train(wanted="top")
-    train(wanted="top", data=larger, out="larger-out")
+    train(selection="top")
+    train(selection="top", data=larger, out="larger-out")
     small, large = tmp_path / "out" / "01-top", tmp_path / "larger-out" / "01-top"
     assert weights(small) == weights(large)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import stylegan
-from stylegan.cli.command import Command, command_line_type, run, run_group
+from stylegan.cli.command import Command, command_line_type, console, run, run_group
 from stylegan.cli.main import COMMANDS
 from stylegan.progress import Progress
 
@@ -163,6 +163,11 @@ def test_an_unknown_option_is_wrong_usage(capsys):
 )
 def test_the_first_type_that_text_can_give_is_taken(hint, expected):
     assert command_line_type(hint) == expected
+
+
+def test_the_console_writes_to_standard_output_without_wrapping(capsys):
+    console().print("a" * 300)
+    assert capsys.readouterr().out == "a" * 300 + "\n"
 
 
 def test_a_group_lists_its_commands(capsys):

@@ -86,7 +86,7 @@ class Attribute:
 
 
 def find_attributes(
-    dataset: ImageDataset, *, path: str, names: str | None = None, wanted: str | None = None
+    dataset: ImageDataset, *, path: str, names: str | None = None, selection: str | None = None
 ) -> list[Attribute]:
     """Return the attributes that the labels of a set define.
 
@@ -100,12 +100,12 @@ def find_attributes(
             `prepare.json`, written with `--labels-from folders`, names classes.
         names: of all positions or classes, separated by commas, or "celeba". None: those of the
             set, else numbers.
-        wanted: which attributes: names, indices and ranges such as 0-9, separated by commas. None:
+        selection: names, indices and ranges of attributes, such as 0-9, separated by commas. None:
             all.
 
     Raises:
         ConfigError: if the number of names differs from that of attributes, a name occurs twice, or
-            a name or index in `wanted` does not exist.
+            a name or index in `selection` does not exist.
         DataError: if an image has no label, labels are inconsistent, a position holds other
             numbers, or fewer than two images have, or do not have, an attribute.
     """
@@ -124,7 +124,7 @@ def find_attributes(
         indices = sorted(set(values.tolist()))
         indices = indices[1:] if len(indices) == 2 else indices
     attributes = []
-    for index in indices if wanted is None else _choose(wanted, indices, named):
+    for index in indices if selection is None else _choose(selection, indices, named):
         name = named[index]
         has = values == index if table.has_classes else _yes(values[:, index], index, name)
         if min(num_with := int(has.sum()), len(has) - num_with) < 2:
@@ -231,11 +231,11 @@ def _names_of_set(path: str, table: LabelTable) -> list[str]:
     return [f"{kind}-{index}" for index in range(table.dim)]
 
 
-def _choose(wanted: str, indices: Sequence[int], names: Sequence[str]) -> list[int]:
+def _choose(selection: str, indices: Sequence[int], names: Sequence[str]) -> list[int]:
     """Return the sorted indices for a text of names, indices and ranges."""
     by_name = {names[index]: index for index in indices}
     chosen: set[int] = set()
-    for word in filter(None, (word.strip() for word in wanted.split(","))):
+    for word in filter(None, (word.strip() for word in selection.split(","))):
         ends = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", word)
         if word in by_name:
             chosen.add(by_name[word])
@@ -248,7 +248,7 @@ def _choose(wanted: str, indices: Sequence[int], names: Sequence[str]) -> list[i
         else:
             raise _unknown(word, indices, names)
     if not chosen:
-        raise _unknown(wanted, indices, names)
+        raise _unknown(selection, indices, names)
     return sorted(chosen)
 
 

@@ -81,7 +81,7 @@ def train_classifier(
     dataset = opened(None)
     if dataset.resolution > resolution:
         dataset = opened(resolution)
-    chosen = find_attributes(dataset, path=str(data), names=names, wanted=attributes)
+    chosen = find_attributes(dataset, path=str(data), names=names, selection=attributes)
     config = ClassifierConfig(
         resolution=dataset.resolution,
         kimg=kimg,
