@@ -29,9 +29,9 @@ def test_layers_are_read_by_name_and_by_number(text, num_ws, layers):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "reads ''"),
-        ("rough", "reads 'rough'"),
-        ("-1", "reads '-1'"),
+        ("", "contain '', which is neither"),
+        ("rough", "contain 'rough', which is neither"),
+        ("-1", "contain '-1', which is neither"),
         ("8", "'8', which this generator does not have"),
         ("0-8", "'0-8', which this generator does not have"),
         ("3-1", "'3-1', which this generator does not have"),
@@ -42,7 +42,7 @@ def test_layers_are_read_by_name_and_by_number(text, num_ws, layers):
 def test_other_layers_are_an_error_that_says_which_there_are(text, problem):
     with pytest.raises(ConfigError, match=problem) as caught:
         parse_layers(text, 8)
-    assert "out of 0-7" in str(caught.value)
+    assert "choose from 0-7" in str(caught.value)
 
 
 def test_mixing_takes_the_named_layers_and_no_others():

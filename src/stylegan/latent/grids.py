@@ -1,4 +1,4 @@
-"""The papers' figures: many pictures of one generator on one sheet, uint8 [C, H, W]."""
+"""Grids of images as in the papers' figures, uint8 [C, H, W]."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def sample_grid(
     padding: int = 0,
     batch: int = 16,
 ) -> Tensor:
-    """Show one image for each z [N, z_dim], row by row, with constant noise."""
+    """Draw one image for each z [N, z_dim], row by row, with the stored noise."""
     ws = map_latents(generator, z, psi=psi, batch=batch)
     pictures = torch.stack(list(render(generator, ws, batch=batch)))
     return grid(pictures, columns=columns, padding=padding)
@@ -40,23 +40,22 @@ def truncation_grid(
     cutoff: int | None = None,
     batch: int = 16,
 ) -> Tensor:
-    """Show each ws [N, num_ws, w_dim] as a row, at the strengths of truncation `psis` as columns.
+    """Draw a row for each ws [N, num_ws, w_dim], and a column for each psi, with the stored noise.
 
-    Noise is constant. At 0 all rows show the mean image, at negative strengths the opposite of what
-    stands at positive ones.
+    At 0 all rows show the mean image, at negative psi the opposite of positive psi.
 
     Source: Karras et al. 2019 (StyleGAN), figure 8.
 
     Args:
-        generator: in eval mode, with a mean of w.
-        ws: not truncated.
-        psis: a column each.
-        cutoff: truncate only so many style inputs, coarsest first; None means all.
-        batch: how many at once on another device than the CPU.
+        generator: in eval mode, with a mapping network.
+        ws: untruncated.
+        psis: values of truncation.
+        cutoff: truncate only this many style inputs, coarsest first; None for all.
+        batch: batch size on a GPU.
     """
     assert generator.w_avg is not None
     by_psi = [truncate(ws, generator.w_avg, psi, cutoff) for psi in psis]
-    return _sheet(generator, torch.stack(by_psi, dim=1).flatten(0, 1), len(psis), batch)
+    return _grid(generator, torch.stack(by_psi, dim=1).flatten(0, 1), len(psis), batch)
 
 
 def mixing_grid(
@@ -67,10 +66,10 @@ def mixing_grid(
     layers: Sequence[int],
     batch: int = 16,
 ) -> Tensor:
-    """Show destinations with some styles replaced by those of sources, with constant noise.
+    """Draw destinations with some styles replaced by those of sources, with the stored noise.
 
-    The first column shows the destinations alone, the first row the sources alone; the picture
-    where they meet has the `layers` of the source and all else of the destination.
+    The first column shows the destinations, the first row the sources. The image where they meet
+    has the `layers` of the source, and the others of the destination.
 
     Source: Karras et al. 2019 (StyleGAN), figure 3.
 
@@ -79,7 +78,7 @@ def mixing_grid(
         destinations: ws [N, num_ws, w_dim], a row each.
         sources: ws [M, num_ws, w_dim], a column each.
         layers: indices of the style inputs taken from the source.
-        batch: how many at once on another device than the CPU.
+        batch: batch size on a GPU.
     """
     num_rows, num_columns = len(destinations), len(sources)
     mixed = mix_layers(
@@ -106,21 +105,21 @@ def blend_grid(
     seed: int = 0,
     batch: int = 16,
 ) -> Tensor:
-    """Show images each of which has the styles of several latents, with constant noise.
+    """Draw images that each combine the styles of several latents, with the stored noise.
 
-    Which latents, in which order, and where one follows the other is drawn for each image.
+    The latents, their order and the crossovers are drawn at random for each image.
 
     Source: Karras et al. 2019 (StyleGAN), table 2: up to four latents at test time.
 
     Args:
         generator: in eval mode.
         ws: [K, num_ws, w_dim], to choose from.
-        num_latents: in an image, at most K and `num_ws`.
-        num_images: on the sheet.
-        columns: of the sheet.
-        crossovers: for all images, where the next latent begins; None draws them for each.
-        seed: of what is drawn.
-        batch: how many at once on another device than the CPU.
+        num_latents: latents of each image, at most K and `num_ws`.
+        num_images: number of images.
+        columns: of the grid.
+        crossovers: style inputs at which the next latent begins, for all images; None draws them.
+        seed: of the random choices.
+        batch: batch size on a GPU.
     """
     rows = []
     for index in range(num_images):
@@ -131,9 +130,9 @@ def blend_grid(
             drawn = torch.randperm(generator.num_ws - 1, generator=stream)[: num_latents - 1]
             places = sorted(1 + place for place in drawn.tolist())
         rows.append(blend(ws[chosen.to(ws.device)], places))
-    return _sheet(generator, torch.stack(rows), columns, batch)
+    return _grid(generator, torch.stack(rows), columns, batch)
 
 
-def _sheet(generator: AbstractGenerator, ws: Tensor, columns: int, batch: int) -> Tensor:
+def _grid(generator: AbstractGenerator, ws: Tensor, columns: int, batch: int) -> Tensor:
     pictures = torch.stack(list(render(generator, ws, batch=batch)))
     return grid(pictures, columns=columns, padding=PADDING)

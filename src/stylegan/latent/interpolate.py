@@ -1,7 +1,6 @@
-"""Paths through z or w. Each works on any trailing shape: z [z_dim] or ws [num_ws, w_dim].
+"""Paths through z or w, of any trailing shape: z [z_dim] or ws [num_ws, w_dim].
 
-The frame after the last one of a closed path would be the first, so that a video of it plays for
-ever without a jump.
+The frame after the last one of a closed path would be the first, so a video of it can be repeated.
 """
 
 import math
@@ -17,12 +16,12 @@ Easing = Literal["none", "in-out", "in", "out"]
 
 
 def ease(t: float, easing: Easing) -> float:
-    """Map a share of the time, from 0 to 1, to a share of the way.
+    """Map a fraction of the time, from 0 to 1, to a fraction of the path.
 
     Args:
         t: from 0 to 1.
-        easing: "none" goes evenly; "in-out" starts and ends at rest, as half a cosine; "in"
-            starts at rest, "out" ends at rest, as a quarter.
+        easing: "none" has constant speed; "in-out" starts and ends with speed 0, as half a cosine
+            period; "in" starts and "out" ends with speed 0, as a quarter.
     """
     if easing == "in-out":
         return 0.5 - 0.5 * math.cos(math.pi * t)
@@ -40,27 +39,26 @@ def loop_through(
     interpolation: Interpolation = "spline",
     easing: Easing = "none",
 ) -> Tensor:
-    """Walk through `keys` and back to the first, in `K * frames_per_key` frames.
+    """Interpolate through `keys` and back to the first, in `K * frames_per_key` frames.
 
-    Frame `k * frames_per_key` is `keys[k]`, bit for bit.
+    Frame `k * frames_per_key` equals `keys[k]` bit for bit.
 
     Args:
         keys: [K, ...].
         frames_per_key: steps from one key to the next.
-        interpolation: "spline" has no corners at the keys (Catmull-Rom, a cubic through each
-            key in the direction of its neighbours); "linear" has; "spherical" follows great
-            circles while the length goes from that of one key to that of the next, which suits z.
-        easing: of the way from each key to the next.
+        interpolation: "spline" is a Catmull-Rom spline, smooth at the keys; "linear" has corners
+            there; "spherical" follows great circles and interpolates the lengths, for z.
+        easing: between each key and the next.
 
     Returns:
         [K * frames_per_key, ...].
 
     Raises:
-        ValueError: if there is no key, or less than one frame for each.
+        ValueError: if there is no key, or less than one frame per key.
     """
     _check(keys, frames_per_key)
-    neighbours = (keys.roll(1, 0), keys, keys.roll(-1, 0), keys.roll(-2, 0))
-    return _between(neighbours, frames_per_key, interpolation, easing)
+    neighbors = (keys.roll(1, 0), keys, keys.roll(-1, 0), keys.roll(-2, 0))
+    return _between(neighbors, frames_per_key, interpolation, easing)
 
 
 def walk_through(
@@ -70,13 +68,13 @@ def walk_through(
     interpolation: Interpolation = "spline",
     easing: Easing = "none",
 ) -> Tensor:
-    """Walk from the first of `keys` to the last, in `(K - 1) * frames_per_key + 1` frames.
+    """Interpolate from the first of `keys` to the last, in `(K - 1) * frames_per_key + 1` frames.
 
-    As `loop_through`, but the last frame is the last key, and nothing leads back. At its ends a
-    spline is as straight as its neighbours allow.
+    As `loop_through`, but not closed: the last frame is the last key. A spline continues in a
+    straight line beyond its ends.
 
     Raises:
-        ValueError: if there is no key, or less than one frame for each.
+        ValueError: if there is no key, or less than one frame per key.
     """
     _check(keys, frames_per_key)
     if len(keys) == 1:
@@ -95,18 +93,18 @@ def _check(keys: Tensor, frames_per_key: int) -> None:
 
 
 def _between(
-    neighbours: tuple[Tensor, Tensor, Tensor, Tensor],
+    neighbors: tuple[Tensor, Tensor, Tensor, Tensor],
     frames_per_key: int,
     interpolation: Interpolation,
     easing: Easing,
 ) -> Tensor:
-    """Go from each second neighbour towards the third, without arriving there."""
-    _, start, end, _ = neighbours
+    """Interpolate from each second neighbor to the third, which is not included."""
+    _, start, end, _ = neighbors
     frames = [start]
     for step in range(1, frames_per_key):
         t = ease(step / frames_per_key, easing)
         if interpolation == "spline":
-            frames.append(_catmull_rom(*neighbours, t=t))
+            frames.append(_catmull_rom(*neighbors, t=t))
         elif interpolation == "linear":
             frames.append(lerp(start, end, t))
         else:
@@ -118,23 +116,23 @@ def _between(
 def smooth_loop(
     num_frames: int, dim: int, *, sigma_frames: float, generator: torch.Generator
 ) -> Tensor:
-    """Wander through z without keys: noise, smoothed along time, of unit mean square.
+    """Return a closed random walk in z: noise, smoothed along time, of unit mean square.
 
     Source: Karras et al. 2018 (ProGAN), the official code's interpolation video: a Gaussian
-    filter along time with wrapped ends, one second wide. Ours is not cut off at four sigma.
+    filter along time with wrapped ends, one second wide. Ours is not truncated at four sigma.
 
     Args:
         num_frames: length of the loop.
         dim: `z_dim`.
-        sigma_frames: deviation of the filter: seconds of smoothing times frames per second.
+        sigma_frames: std of the filter, seconds of smoothing times frames per second.
         generator: a CPU generator, of `rng.generator_for`.
 
     Returns:
         float32 [num_frames, dim].
     """
     noise = torch.randn(num_frames, dim, generator=generator)
-    # Filtering with wrapped ends is a product of Fourier transforms, and a Gaussian's
-    # transform is a Gaussian.
+    # Circular convolution is a product of Fourier transforms, and the transform of a Gaussian is
+    # a Gaussian.
     frequency = torch.fft.rfftfreq(num_frames, dtype=torch.float64)
     response = torch.exp(-2 * (torch.pi * frequency * sigma_frames).square())
     spectrum = torch.fft.rfft(noise.double(), dim=0) * response[:, None]
@@ -172,7 +170,7 @@ def sweep_truncation(
 
 
 def _catmull_rom(before: Tensor, start: Tensor, end: Tensor, after: Tensor, *, t: float) -> Tensor:
-    """Interpolate from `start` (t = 0) to `end` (t = 1) with slopes from the neighbours."""
+    """Interpolate from `start` (t = 0) to `end` (t = 1) with slopes from the neighbors."""
     point: Tensor = (
         start
         + t * (end - before) / 2

@@ -1,4 +1,4 @@
-"""Which style inputs: by name, by number, and what it means to exchange them."""
+"""Style inputs by name or number, and mixing of latents by style input."""
 
 import itertools
 import re
@@ -15,16 +15,16 @@ RANGES = {"coarse": (0, 4), "middle": (4, 8), "fine": (8, None)}
 
 
 def parse_layers(text: str, num_ws: int) -> list[int]:
-    """Read style inputs: coarse, middle, fine, all, none, or numbers such as `"0-3,6"`.
+    """Parse style inputs: coarse, middle, fine, all, none, or numbers such as `"0-3,6"`.
 
-    Several parts are joined by commas. The result is sorted, each index once.
+    Several of them are separated by commas. The result is sorted and without duplicates.
 
     Args:
-        text: what the user wrote.
+        text: the layers.
         num_ws: the generator's number of style inputs.
 
     Raises:
-        ConfigError: if a part is none of these, or has no style input in this generator.
+        ConfigError: if a part is none of these, or this generator has no such style input.
     """
     layers: set[int] = set()
     for part in text.lower().split(","):
@@ -32,24 +32,24 @@ def parse_layers(text: str, num_ws: int) -> list[int]:
         if name == "none":
             continue
         if name == "all":
-            found = range(num_ws)
+            indices = range(num_ws)
         elif name in RANGES:
             first, end = RANGES[name]
-            found = range(first, num_ws if end is None else min(end, num_ws))
+            indices = range(first, num_ws if end is None else min(end, num_ws))
         elif match := re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", name, re.ASCII):
             first = int(match[1])
             last = int(match[2] or first)
-            found = range(first, last + 1) if last < num_ws else range(0)
+            indices = range(first, last + 1) if last < num_ws else range(0)
         else:
-            raise _error(text, num_ws, f"has a part that reads {name!r}")
-        if len(found) == 0:
-            raise _error(text, num_ws, f"asks for {name!r}, which this generator does not have")
-        layers.update(found)
+            raise _error(text, num_ws, f"contain {name!r}, which is neither a name nor a number")
+        if len(indices) == 0:
+            raise _error(text, num_ws, f"contain {name!r}, which this generator does not have")
+        layers.update(indices)
     return sorted(layers)
 
 
 def mix_layers(destination: Tensor, source: Tensor, layers: Sequence[int]) -> Tensor:
-    """Overwrite `layers` of `destination` with those of `source`, in a copy.
+    """Return `destination` with `layers` replaced by those of `source`.
 
     Source: Karras et al. 2019 (StyleGAN), figure 3.
 
@@ -65,24 +65,24 @@ def mix_layers(destination: Tensor, source: Tensor, layers: Sequence[int]) -> Te
 
 
 def blend(ws: Tensor, crossovers: Sequence[int]) -> Tensor:
-    """Make one latent of several: the first up to `crossovers[0]`, then the second, and so on.
+    """Combine latents: the first one up to `crossovers[0]`, then the second, and so on.
 
     Source: Karras et al. 2019 (StyleGAN), table 2.
 
     Args:
         ws: [K, num_ws, w_dim].
-        crossovers: K - 1 style inputs from which on the next latent gives the style, rising.
+        crossovers: K - 1 ascending style inputs at which the next latent begins.
 
     Returns:
         [num_ws, w_dim].
 
     Raises:
-        ValueError: if there are more or fewer, or they do not rise.
+        ValueError: if their number differs, or they are not ascending.
     """
     borders = [0, *crossovers, ws.shape[1]]
     if len(crossovers) != len(ws) - 1 or borders != sorted(borders):
         raise ValueError(
-            f"{len(ws)} latents need {len(ws) - 1} rising crossovers, got {crossovers}"
+            f"{len(ws)} latents need {len(ws) - 1} ascending crossovers, got {crossovers}"
         )
     parts = [ws[k, start:end] for k, (start, end) in enumerate(itertools.pairwise(borders))]
     return torch.cat(parts)
@@ -91,6 +91,5 @@ def blend(ws: Tensor, crossovers: Sequence[int]) -> Tensor:
 def _error(text: str, num_ws: int, problem: str) -> ConfigError:
     return ConfigError(
         f"layers {text!r} {problem}",
-        expected=f"style inputs out of 0-{num_ws - 1}, or coarse, middle, fine, all, none",
-        fix='write them like "coarse" or "0-3,6"',
+        fix=f"choose from 0-{num_ws - 1}, coarse, middle, fine, all and none",
     )

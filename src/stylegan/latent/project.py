@@ -1,4 +1,4 @@
-"""From an image to the latents and the noise that a generator makes it of.
+"""Projection: optimize latents and noise maps until a generator reproduces an image.
 
 Source: Karras et al. 2020 (StyleGAN2), appendix D, and the official projector.
 """
@@ -24,28 +24,28 @@ from stylegan.rng import generator_for
 
 Space = Literal["w", "w+"]
 
-SMALLEST_MAP = 8  # pixels; the noise regularizer looks at no smaller ones
+MIN_REGULARIZED_SIDE = 8  # pixels; the noise regularizer ignores smaller maps
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectionConfig:
-    """How an image is projected.
+    """Options of a projection.
 
     Attributes:
-        space: "w" looks for one w, the same for all style inputs; "w+" for one w for each.
-        num_steps: of Adam.
-        learning_rate: its largest value.
-        ramp_up: share of the steps over which the learning rate rises, from 0.
-        ramp_down: share over which it falls to 0, as a cosine.
-        style_noise: deviation of the noise added to w at first, in deviations of w.
-        style_noise_share: share of the steps over which this noise fades away.
+        space: "w" optimizes one w for all style inputs, "w+" one for each.
+        num_steps: steps of Adam.
+        learning_rate: its maximum.
+        ramp_up: fraction of the steps over which the learning rate rises from 0.
+        ramp_down: fraction of the steps over which it falls to 0, as a cosine.
+        style_noise: initial std of the noise on w, in units of the std of w.
+        style_noise_share: fraction of the steps over which this noise fades to 0.
         noise_weight: weight of the regularizer that keeps noise maps free of signal.
-        optimizes_noise: whether noise maps are sought, too; else the stored ones stay.
+        optimizes_noise: optimize noise maps too, otherwise keep the stored ones.
         pixel_weight: weight of the mean squared error of pixels in [-1, 1]; 0 in the official
             algorithm.
 
     Raises:
-        ConfigError: if a value makes no sense.
+        ConfigError: if a value is out of range.
     """
 
     space: Space = "w"
@@ -61,7 +61,7 @@ class ProjectionConfig:
 
     def __post_init__(self) -> None:
         if self.space not in get_args(Space):
-            raise ConfigError(f"space {self.space!r}", expected="w or w+", fix="choose one")
+            raise ConfigError(f"space must be w or w+, got {self.space!r}")
         check_positive("num_steps", self.num_steps)
         check_positive("learning_rate", self.learning_rate)
         check_positive("style_noise_share", self.style_noise_share)
@@ -69,8 +69,8 @@ class ProjectionConfig:
             check_not_negative(name, getattr(self, name))
 
 
-# The official algorithm; and, for w+, the same with the pixel term of Abdal et al. 2019
-# (Image2StyleGAN), section 4: a w for each layer can fit features without the colors.
+# The official algorithm. For w+ with the pixel term of Abdal et al. 2019 (Image2StyleGAN),
+# section 4, because a w for each layer can reproduce features without the colors.
 DEFAULTS: Mapping[Space, ProjectionConfig] = {
     "w": ProjectionConfig(),
     "w+": ProjectionConfig(space="w+", pixel_weight=1.0),
@@ -79,13 +79,13 @@ DEFAULTS: Mapping[Space, ProjectionConfig] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Projection:
-    """What was found for one image.
+    """The projection of one image.
 
     Attributes:
         ws: [1, num_ws, w_dim], float32, on the CPU.
-        noise: noise of each layer by name, [r, r], on the CPU; empty if it was not sought.
-        distance: perceptual distance of the re-synthesis, without noise on w.
-        image: the re-synthesis, uint8 [C, R, R].
+        noise: noise of each layer by name, [r, r], on the CPU; empty if it was not optimized.
+        distance: perceptual distance between the generated image and the target.
+        image: the generated image, without noise on w, uint8 [C, R, R].
         psnr: peak signal-to-noise ratio of the pixels, in dB.
     """
 
@@ -97,25 +97,25 @@ class Projection:
 
 
 class Projector:
-    """Projects images side by side; each as if it were alone.
+    """Projects a batch of images, independently of each other.
 
-    Nothing depends on the other images: draws are keyed by an image's content. Still, more than
-    one at a time rounds otherwise than one alone, and a thousand steps make that visible.
+    Random numbers depend on an image's content, not on the other images. Only rounding differs
+    from a batch of one, which a thousand steps make visible.
 
     Args:
         generator: in eval mode, without gradients for its parameters; computes in its dtype.
-        targets: uint8 [N, C, R, R], of the size that the generator makes.
+        targets: uint8 [N, C, R, R], in the size of the generator's images.
         distance: on the generator's device.
-        statistics: of the generator's styles, of the same label as the images'.
-        config: how.
-        seed: decides noise on w, and noise maps at first.
+        statistics: of w, for the label of the images.
+        config: options.
+        seed: of the noise on w and the initial noise maps.
 
     Attributes:
-        step: steps done.
+        step: number of steps done.
         distances: the perceptual distances of the last step [N], with noise on w; NaN before.
 
     Raises:
-        ConfigError: if w+ is asked of a generator with a single style input.
+        ConfigError: if the space is w+ and the generator has a single style input.
         ValueError: if the targets have another shape than the generator's images.
     """
 
@@ -130,53 +130,50 @@ class Projector:
         seed: int = 0,
     ) -> None:
         if config.space == "w+" and generator.num_ws == 1:
-            raise ConfigError(
-                "space w+ for a network with one style input",
-                expected="w, which is the same for it",
-                fix="leave --space out",
-            )
+            raise ConfigError("space w+ needs more than one style input, which this network has")
         self.generator = generator
         self.distance = distance
         self.config = config
         self.step = 0
-        self._deviation = statistics.std
+        self._w_std = statistics.std
         self._seed = seed
         self._targets = targets
         self._side = resolution_at(generator.img_resolution, generator.lod)
         self._check_targets()
         device = statistics.mean.device
-        self._wanted = targets.to(device, torch.float32) / 127.5 - 1
+        self._target_images = targets.to(device, torch.float32) / 127.5 - 1
         self._keys = [_key(target) for target in targets]
         with torch.no_grad():
-            self._layers = list(distance.layers(compared(self._wanted, distance)))
+            self._layers = list(distance.layers(resized_for(self._target_images, distance)))
         num_ws = generator.num_ws if config.space == "w+" else 1
         self._w = statistics.mean.expand(len(targets), num_ws, -1).clone().requires_grad_()
         self._noise = {
-            layer: self._drawn(layer, stored.shape, device).requires_grad_()
+            layer: self._initial_noise(layer, stored.shape, device).requires_grad_()
             for layer, stored in noise_maps(generator).items()
-            if config.optimizes_noise and stored.shape[-1] <= self._side  # others are not used yet
+            # a growing generator does not use the larger maps yet
+            if config.optimizes_noise and stored.shape[-1] <= self._side
         }
         self._adam = torch.optim.Adam([self._w, *self._noise.values()], lr=config.learning_rate)
         self.distances = torch.full([len(targets)], math.nan)
 
     def advance(self) -> None:
-        """Take one step."""
-        config, done = self.config, self.step / self.config.num_steps
-        self._adam.param_groups[0]["lr"] = config.learning_rate * _ramp(done, config)
-        fade = max(0.0, 1 - done / config.style_noise_share) ** 2
-        deviation = self._deviation * config.style_noise * fade
-        w = self._w + deviation * self._style_noise() if deviation > 0 else self._w
+        """Do one step."""
+        config, fraction = self.config, self.step / self.config.num_steps
+        self._adam.param_groups[0]["lr"] = config.learning_rate * _ramp(fraction, config)
+        fade = max(0.0, 1 - fraction / config.style_noise_share) ** 2
+        std = self._w_std * config.style_noise * fade
+        w = self._w + std * self._style_noise() if std > 0 else self._w
         images = self._synthesize(w)
         distances = self._distances(images)
         loss = distances
         if self._noise:
             loss = loss + config.noise_weight * noise_regularizer(self._noise)
         if config.pixel_weight > 0:
-            error = (images - self._wanted).square().mean(dim=(1, 2, 3))
+            error = (images - self._target_images).square().mean(dim=(1, 2, 3))
             loss = loss + config.pixel_weight * error
-        sought = list(self._sought().values())
-        gradients = torch.autograd.grad(loss.sum(), sought)
-        for value, gradient in zip(sought, gradients, strict=True):
+        variables = list(self._variables().values())
+        gradients = torch.autograd.grad(loss.sum(), variables)
+        for value, gradient in zip(variables, gradients, strict=True):
             value.grad = gradient
         self._adam.step()
         _normalize(self._noise)
@@ -184,9 +181,10 @@ class Projector:
         self.step += 1
 
     def images(self) -> Tensor:
-        """Return the images as they are now, without noise on w: uint8 [N, C, R, R], on the CPU.
+        """Return the current images without noise on w: uint8 [N, C, R, R], on the CPU.
 
-        Each is rendered alone, as `stylegan generate images` renders what is saved of it.
+        They are computed one at a time, so that `stylegan generate images` reproduces them from the
+        saved latents.
         """
         with torch.no_grad():
             rows = [
@@ -196,7 +194,7 @@ class Projector:
         return torch.cat(rows)
 
     def result(self) -> list[Projection]:
-        """Return what was found so far, in the order of the targets."""
+        """Return the current projections, in the order of the targets."""
         images = self.images()
         with torch.no_grad():
             distances = self._distances(self._synthesize(self._w)).tolist()
@@ -213,33 +211,33 @@ class Projector:
         ]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that a step changes, so that another projector can go on from here."""
+        """Return the state that a step changes, from which another projector can continue."""
         state = {"step": torch.tensor(self.step), "distances": self.distances}
-        for name, value in self._sought().items():
+        for name, value in self._variables().items():
             state[name] = value.detach().cpu()
             for key, moment in self._adam.state.get(value, {}).items():
                 state[f"{name}/{key}"] = moment.detach().cpu()
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave, of the same images and options.
+        """Continue from a state of `state_dict` of the same images and options.
 
         Raises:
             ValueError: if the state is of other images or options.
         """
-        sought = self._sought()
-        shapes = {name: state[name].shape for name in sought if name in state}
-        if shapes != {name: value.shape for name, value in sought.items()}:
-            raise ValueError("the state is of another network, or of other options")
+        variables = self._variables()
+        shapes = {name: state[name].shape for name in variables if name in state}
+        if shapes != {name: value.shape for name, value in variables.items()}:
+            raise ValueError("the state belongs to another network or to other options")
         with torch.no_grad():
-            for name, value in sought.items():
+            for name, value in variables.items():
                 value.copy_(state[name])
                 moments = {
                     key.removeprefix(f"{name}/"): moment.clone()
                     for key, moment in state.items()
                     if key.startswith(f"{name}/")
                 }
-                # Adam counts its steps on the CPU, and keeps moments where the tensor is
+                # Adam keeps its step on the CPU, and moments on the device of the tensor
                 self._adam.state[value] = {
                     key: moment if key == "step" else moment.to(value.device)
                     for key, moment in moments.items()
@@ -247,23 +245,24 @@ class Projector:
         self.step = int(state["step"])
         self.distances = state["distances"].clone()
 
-    def _sought(self) -> dict[str, Tensor]:
-        return {"w": self._w, **{f"noise.{layer}": each for layer, each in self._noise.items()}}
+    def _variables(self) -> dict[str, Tensor]:
+        noise = {f"noise.{layer}": noise for layer, noise in self._noise.items()}
+        return {"w": self._w, **noise}
 
     def _synthesize(self, w: Tensor, rows: slice = slice(None)) -> Tensor:
         ws = w[rows].expand(-1, self.generator.num_ws, -1)
-        noise = {layer: each[rows] for layer, each in self._noise.items()}
+        noise = {layer: noise[rows] for layer, noise in self._noise.items()}
         return synthesize(self.generator, ws, noise=noise)
 
     def _distances(self, images: Tensor) -> Tensor:
         layers = zip(
-            self.distance.layers(compared(images, self.distance)), self._layers, strict=True
+            self.distance.layers(resized_for(images, self.distance)), self._layers, strict=True
         )
-        terms = [(found - wanted).square().flatten(1).sum(dim=1) for found, wanted in layers]
+        terms = [(image - target).square().flatten(1).sum(dim=1) for image, target in layers]
         return torch.stack(terms).sum(dim=0)
 
     def _style_noise(self) -> Tensor:
-        """Return standard normal numbers for w, of this step and each image."""
+        """Return standard normal noise of this step for each image's w."""
         rows = [
             torch.randn(
                 self._w.shape[1:],
@@ -273,8 +272,8 @@ class Projector:
         ]
         return torch.stack(rows).to(self._w.device)
 
-    def _drawn(self, layer: str, shape: torch.Size, device: torch.device) -> Tensor:
-        """Return a layer's noise at first, [N, 1, r, r]."""
+    def _initial_noise(self, layer: str, shape: torch.Size, device: torch.device) -> Tensor:
+        """Return the initial noise of a layer, [N, 1, r, r]."""
         rows = [
             torch.randn(
                 1, *shape, generator=generator_for(f"projection/{key}/{layer}", seed=self._seed)
@@ -289,10 +288,10 @@ class Projector:
             raise ValueError(f"targets must be {['N', *expected]}, got {list(self._targets.shape)}")
 
 
-def compared(images: Tensor, distance: AbstractDistance) -> Tensor:
-    """Bring images [N, C, R, R] to a size that a distance takes.
+def resized_for(images: Tensor, distance: AbstractDistance) -> Tensor:
+    """Resize images [N, C, R, R] to a size that a distance supports.
 
-    Larger ones are averaged over squares of pixels, smaller ones enlarged by a whole number.
+    Larger ones are average-pooled, smaller ones enlarged by a whole number.
     """
     side = images.shape[-1]
     if side > distance.largest:
@@ -303,7 +302,7 @@ def compared(images: Tensor, distance: AbstractDistance) -> Tensor:
 
 
 def split_state(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Split a projector's state into those of its images."""
+    """Split the state of a batch into the states of its images."""
     num = len(state["w"])
     return [
         {key: value[row : row + 1] if value.ndim > 0 else value for key, value in state.items()}
@@ -312,7 +311,7 @@ def split_state(state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def join_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Join the states of images that have gone equally far."""
+    """Join the states of images that are at the same step."""
     return {
         key: torch.cat([state[key] for state in states]) if value.ndim > 0 else value
         for key, value in states[0].items()
@@ -320,10 +319,10 @@ def join_states(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def noise_regularizer(noise: Mapping[str, Tensor]) -> Tensor:
-    """Measure signal in noise maps: how much neighbours at a distance of 1, 2, 4... agree.
+    """Measure signal in noise maps: the autocorrelation at distances of 1, 2, 4... pixels.
 
-    Source: Karras et al. 2020 (StyleGAN2), appendix D, equation 15; the official code averages
-    2x2 pixels and does not multiply the result by 2, as the paper does, and neither do we.
+    Source: Karras et al. 2020 (StyleGAN2), appendix D, equation 15. Like the official code, and
+    unlike the paper, we do not multiply the average of 2x2 pixels by 2.
 
     Args:
         noise: noise of each layer, [N, 1, r, r].
@@ -336,9 +335,9 @@ def noise_regularizer(noise: Mapping[str, Tensor]) -> Tensor:
         level = each
         while True:
             for axis in (3, 2):
-                agreement = (level * level.roll(1, axis)).mean(dim=(1, 2, 3))
-                terms.append(agreement.square())
-            if level.shape[-1] <= SMALLEST_MAP:
+                correlation = (level * level.roll(1, axis)).mean(dim=(1, 2, 3))
+                terms.append(correlation.square())
+            if level.shape[-1] <= MIN_REGULARIZED_SIDE:
                 break
             level = F.avg_pool2d(level, 2)
     return torch.stack(terms).sum(dim=0)
@@ -350,10 +349,10 @@ def psnr(image: Tensor, target: Tensor) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-def _ramp(done: float, config: ProjectionConfig) -> float:
-    """Return the factor on the learning rate after a share `done` of the steps."""
-    down = min(1.0, (1 - done) / config.ramp_down) if config.ramp_down > 0 else 1.0
-    up = min(1.0, done / config.ramp_up) if config.ramp_up > 0 else 1.0
+def _ramp(fraction: float, config: ProjectionConfig) -> float:
+    """Return the factor on the learning rate after this fraction of the steps."""
+    down = min(1.0, (1 - fraction) / config.ramp_down) if config.ramp_down > 0 else 1.0
+    up = min(1.0, fraction / config.ramp_up) if config.ramp_up > 0 else 1.0
     return (0.5 - 0.5 * math.cos(math.pi * down)) * up
 
 
@@ -366,6 +365,6 @@ def _normalize(noise: Mapping[str, Tensor]) -> None:
 
 
 def _key(target: Tensor) -> str:
-    """Name an image by its content."""
+    """Return a key of an image's content."""
     content = target.cpu().contiguous().numpy().tobytes()
     return hashlib.blake2b(content, digest_size=8).hexdigest()

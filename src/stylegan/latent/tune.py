@@ -1,4 +1,4 @@
-"""A copy of a generator, tuned to one picture around its projection.
+"""Pivotal tuning: a copy of a generator, fine-tuned to one image around its projection.
 
 Source: Roich et al. 2021, "Pivotal Tuning for Latent-based Editing of Real Images", sections 3.2
 and 3.3.
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from stylegan.errors import check_not_negative, check_positive
 from stylegan.images import from_uint8, to_uint8
-from stylegan.latent.project import compared, psnr
+from stylegan.latent.project import psnr, resized_for
+from stylegan.latent.render import device_of
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import store_noise
@@ -23,17 +24,18 @@ from stylegan.progress import Progress, track
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """How a generator is tuned; the values are the paper's.
+    """Options of tuning; the defaults are the paper's.
 
     Attributes:
-        num_steps: of Adam.
+        num_steps: steps of Adam.
         learning_rate: of Adam.
         pixel_weight: weight of the mean squared error of pixels in [-1, 1].
-        locality_weight: weight of what changes elsewhere.
-        locality_distance: how far from the picture's w elsewhere is, in units of w.
+        locality_weight: weight of the locality regularizer, which penalizes changes of other
+            images.
+        locality_distance: distance of their w from the image's w.
 
     Raises:
-        ConfigError: if a value makes no sense.
+        ConfigError: if a value is out of range.
     """
 
     num_steps: int = 350
@@ -54,9 +56,9 @@ class Tuned:
     """A tuned generator.
 
     Attributes:
-        generator: a copy, in eval mode, that holds the picture's noise as its stored noise.
-        image: what it makes of the picture's w, uint8 [C, R, R].
-        psnr: of the image, in dB.
+        generator: a copy in eval mode; its stored noise is that of the image.
+        image: the generated image of the image's w, uint8 [C, R, R].
+        psnr: of the generated image, in dB.
     """
 
     generator: AbstractGenerator
@@ -76,22 +78,23 @@ def tune_generator(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Tune a copy of a generator's synthesis network until it makes a picture of a w.
+    """Tune a copy of a generator's synthesis network to reproduce an image from its w.
 
     Source: equations 2 to 5 of the paper.
 
     Args:
-        generator: stays as it is.
-        ws: of the picture, the pivot, [1, num_ws, w_dim].
-        target: the picture, uint8 [C, R, R].
-        noise: noise of layers, [r, r]; others keep the stored one.
+        generator: is not changed.
+        ws: the pivot: latents of the image, [1, num_ws, w_dim].
+        target: the image, uint8 [C, R, R].
+        noise: noise of layers, [r, r]; other layers keep the stored noise.
         distance: on the generator's device.
-        config: how.
-        c: label of what must not change, [c_dim]; None where the generator takes none.
-        seed: of the latents of what must not change.
+        config: options.
+        c: label of the images for the locality regularizer, [c_dim]; None for a generator without
+            labels.
+        seed: of the latents for the locality regularizer.
         progress: called after each step.
     """
-    device = next(generator.parameters()).device
+    device = device_of(generator)
     before = copy.deepcopy(generator).eval()
     store_noise(before, noise)
     tuned = copy.deepcopy(before)
@@ -99,20 +102,20 @@ def tune_generator(
     parameters = list(tuned.synthesis.requires_grad_(True).parameters())
     adam = torch.optim.Adam(parameters, lr=config.learning_rate)
     pivot = ws.to(device)
-    wanted = from_uint8(target.to(device))[None]
+    target_image = from_uint8(target.to(device))[None]
     label = None if c is None else c.to(device)[None]
 
     def difference(a: Tensor, b: Tensor) -> Tensor:
-        perceived = distance.distance(compared(a, distance), compared(b, distance))
+        perceived = distance.distance(resized_for(a, distance), resized_for(b, distance))
         return (perceived + config.pixel_weight * (a - b).square().mean(dim=(1, 2, 3))).sum()
 
     for step in track(range(config.num_steps), progress, "tuning steps", config.num_steps):
-        loss = difference(tuned.synthesis(pivot), wanted)
+        loss = difference(tuned.synthesis(pivot), target_image)
         if config.locality_weight > 0:
             with torch.no_grad():
                 z = latents_from_seeds([seed + step], generator.z_dim).to(device)
                 away = generator.mapping(z, label) - pivot
-                # a w for each layer goes as far as one for all does
+                # averaged over style inputs, so that w+ has the distance of w
                 length = away.square().sum(dim=2, keepdim=True).mean(dim=1, keepdim=True).sqrt()
                 elsewhere = pivot + config.locality_distance * away / length
                 kept = before.synthesis(elsewhere)

@@ -1,4 +1,4 @@
-"""Frames to a video: MP4, WebM, GIF, or a folder of PNG files."""
+"""Videos as MP4, WebM, GIF, or a folder of PNG files."""
 
 import base64
 import itertools
@@ -20,9 +20,9 @@ from stylegan.notebook import picture_html
 
 ENCODED_SUFFIXES = (".mp4", ".webm")
 SUFFIXES = (*ENCODED_SUFFIXES, ".gif")
-MAX_GIF_FPS = 50  # viewers slow down frames of less than two hundredths of a second
+MAX_GIF_FPS = 50  # viewers slow down shorter frames
 MAX_FPS = 240
-READABLE_SIDE = 256  # pixels; smaller pictures lose their colors in a compressed video
+MIN_ENCODED_SIDE = 256  # pixels; smaller images lose their colors in a compressed video
 
 _CODECS = {
     ".mp4": ("libx264", "mp4", {"crf": "14", "preset": "medium"}, {"movflags": "faststart"}),
@@ -31,15 +31,15 @@ _CODECS = {
 
 
 def check_video(path: Path, fps: float) -> None:
-    """Check that a video can be written, before its frames are made.
+    """Check that a video can be written, before its frames are computed.
 
     Args:
-        path: a file whose suffix says the format, or a folder for PNG files (no suffix).
+        path: a file whose suffix gives the format, or a folder for PNG files (no suffix).
         fps: frames per second.
 
     Raises:
-        ConfigError: if the suffix is none of these, the rate is one that the format does not
-            have, or PyAV is not installed.
+        ConfigError: if the format does not exist or does not support the rate, or PyAV is not
+            installed.
     """
     suffix = path.suffix.lower()
     if suffix not in (*SUFFIXES, "") or (path.is_dir() if suffix else path.is_file()):
@@ -54,27 +54,27 @@ def check_video(path: Path, fps: float) -> None:
 
 
 def auto_scale(path: Path, side: int) -> int:
-    """Return the whole number by which frames are enlarged unless told otherwise.
+    """Return the default factor by which frames are enlarged.
 
-    Compressed videos have colors at half the resolution, so small pictures are enlarged there.
+    Compressed videos have colors at half the resolution, so small images are enlarged for them.
     """
     is_encoded = path.suffix.lower() in ENCODED_SUFFIXES
-    return max(1, math.ceil(READABLE_SIDE / side)) if is_encoded else 1
+    return max(1, math.ceil(MIN_ENCODED_SIDE / side)) if is_encoded else 1
 
 
 def write_video(frames: Iterable[Tensor], path: Path, *, fps: float, scale: int = 1) -> int:
-    """Write frames as they come, whole or not at all; a folder gets them one by one.
+    """Encode frames as they are computed. A file is written atomically, a folder frame by frame.
 
-    MP4 is H.264 and WebM VP9, both in 4:2:0, which plays everywhere; odd sizes get one more row or
-    column, a copy of the last. A GIF holds its frames in memory until it is written, has at most
-    256 colors a frame, and shows equal frames in a row as a longer one.
+    MP4 is H.264 and WebM VP9, both in 4:2:0, which all players support; at an odd size, the last
+    row or column is repeated. The frames of a GIF are held in memory. It has at most 256 colors a
+    frame, and shows equal consecutive frames as one longer frame.
 
     Args:
-        frames: uint8 [C, H, W], C 1 or 3, of one size; each may be made when it is asked for.
-        path: as `check_video` takes it.
-        fps: frames per second; a GIF counts in hundredths of a second, so frames may differ by
-            one, but their sum does not.
-        scale: enlarge by this whole number, pixels becoming squares.
+        frames: uint8 [C, H, W] of one size, C 1 or 3.
+        path: as for `check_video`.
+        fps: frames per second. A GIF has a resolution of hundredths of a second, so the durations
+            of frames may differ by one hundredth, but not their sum.
+        scale: enlarge by this whole number, repeating pixels.
 
     Returns:
         The number of frames.
@@ -113,7 +113,7 @@ def video_html(path: Path) -> str:
 
 
 class _Counted:
-    """Counts what passes through."""
+    """An iterator that counts its items."""
 
     def __init__(self, frames: Iterator[Tensor]) -> None:
         self._frames = frames
