@@ -58,16 +58,17 @@ def halves(num, stream):
 
 # Projection of embedded labels, one output for each class, and an auxiliary classifier.
 @pytest.mark.parametrize(
-    "preset", ["progan", "stylegan2-e", pytest.param("stylegan-f", marks=pytest.mark.slow)]
+    ("preset", "iterations"),
+    [("progan", 220), ("stylegan2-e", 140), pytest.param("stylegan-f", 300, marks=pytest.mark.slow)],
 )
-def test_generated_images_follow_their_label(preset):
+def test_generated_images_follow_their_label(preset, iterations):
     overrides = ["optim.generator_lr=0.01", "optim.discriminator_lr=0.01"]
     if PRESETS[preset].growth is not None:
         overrides.append("growth.initial_resolution=8")
     gamma = None if preset == "progan" else 0.1
     config = small_run(preset, *overrides, resolution=8, img_channels=1, batch=16, gamma=gamma)
     state = TrainState(config, CPU)
-    for index in range(300):
+    for index in range(iterations):
         reals, c = halves(16, torch.Generator().manual_seed(index))
         train_step(state, reals, real_c=c, draw_labels=draw_labels)
     z = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
