@@ -13,6 +13,7 @@ from fsspec.registry import _registry as fsspec_registry
 
 from stylegan import images
 from stylegan.losses.objective import LossConfig
+from stylegan.models import progan, stylegan
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
 from stylegan.profiling import roofline, speed
 from stylegan.training.config import (
@@ -22,6 +23,7 @@ from stylegan.training.config import (
     OutputConfig,
     RunConfig,
 )
+from stylegan.training.loop import train
 
 # One thread for each process of the tests: pytest's workers share the cores, and sums do not depend
 # on their number. Subprocesses inherit the variable.
@@ -93,6 +95,64 @@ def run_config(generator_config, discriminator_config, image_folder):
         ),
         batch=8,
     )
+
+
+@pytest.fixture(scope="session")
+def family_config(run_config, labeled_folder):
+    """Return a function that gives the tiny run the networks of a family, or labels."""
+
+    def configure(name):
+        if name == "stylegan2":
+            return run_config
+        if name == "conditional":
+            return replace(
+                run_config,
+                generator=replace(run_config.generator, resolution=8, c_dim=2),
+                discriminator=replace(run_config.discriminator, resolution=8, c_dim=2),
+                data=replace(run_config.data, path=str(labeled_folder), labels=True),
+            )
+        module = {"progan": progan, "stylegan": stylegan}[name]
+        sizes = {"resolution": 16, "channel_base": 64, "channel_max": 6}
+        widths = {"z_dim": 8}
+        loss = replace(run_config.loss, r1_interval=None)
+        if name == "progan":
+            loss = replace(
+                loss, adversarial="wgan-gp", gamma=0, pl_weight=0, pl_interval=None, mixing_prob=0
+            )
+        else:
+            widths |= {"w_dim": 12, "mapping_layers": 2}
+        return replace(
+            run_config,
+            family=name,
+            generator=module.GeneratorConfig(**sizes, **widths),
+            discriminator=module.DiscriminatorConfig(**sizes),
+            loss=loss,
+            optim=replace(run_config.optim, order="discriminator-first"),
+        )
+
+    return configure
+
+
+@pytest.fixture(scope="session")
+def finished_runs(family_config, tmp_path_factory):
+    """Return a function that gives the finished tiny run of a family, or the "conditional" one.
+
+    Each is trained once. They are shared: copy a run before changing it.
+    """
+
+    @functools.cache
+    def finished(name):
+        folder = tmp_path_factory.mktemp(name) / "run"
+        assert train(family_config(name), folder).is_complete
+        return folder
+
+    return finished
+
+
+@pytest.fixture(scope="session")
+def finished_run(finished_runs):
+    """The folder of `run_config`, trained to its end. Copy it before changing it."""
+    return finished_runs("stylegan2")
 
 
 @pytest.fixture(scope="session")

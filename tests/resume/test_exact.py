@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan.models import progan, stylegan
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.config import RunConfig
 from stylegan.training.log import read_log
@@ -98,22 +97,31 @@ def moments():
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-def test_killed_at_five_random_moments_and_resumed(run_config, tmp_path, moments, precision):
+def test_killed_at_five_random_moments_and_resumed(
+    run_config, finished_run, tmp_path, moments, precision
+):
     config = run_config.with_overrides(f"precision={precision}")
-    train(config, tmp_path / "whole")
+    whole = finished_run
+    if precision != "fp32":
+        whole = tmp_path / "whole"
+        train(config, whole)
     # one run, killed again and again, for bf16 fewer times to save time
     for moment in moments if precision == "fp32" else moments[2:]:
         run_and_kill(config, tmp_path / "killed", moment)
     train(config, tmp_path / "killed")
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert_same_run(whole, tmp_path / "killed")
 
 
 @pytest.mark.parametrize(
     "family",
     ["stylegan2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("progan", "stylegan"))],
 )
-def test_a_growing_run_killed_within_a_fade_and_at_its_borders(growing_config, tmp_path, family):
-    config = grown_by(family, growing_config)
+def test_a_growing_run_killed_within_a_fade_and_at_its_borders(
+    growing_config, family_config, tmp_path, family
+):
+    config = growing_config
+    if family != "stylegan2":
+        config = replace(family_config(family), growth=growing_config.growth)
     train(config, tmp_path / "whole")
     # At 32 the first fade has begun, at 40 it ends, 68 is within the second, at 84 it ends: but at
     # 68 the optimizers have just started anew. Two more are drawn.
@@ -134,28 +142,6 @@ def test_a_growing_run_killed_within_a_fade_and_at_its_borders(growing_config, t
     assert seen == stops
     forget_stops(tmp_path, seen)
     assert_same_run(tmp_path / "whole", run)
-
-
-def grown_by(family, config):
-    """Give a growing run the networks of a family."""
-    if family == "stylegan2":
-        return config
-    module = {"progan": progan, "stylegan": stylegan}[family]
-    sizes = {"resolution": 16, "channel_base": 64, "channel_max": 6}
-    widths = {"z_dim": 8} if family == "progan" else {"z_dim": 8, "w_dim": 12, "mapping_layers": 2}
-    loss = config.loss
-    if family == "progan":
-        loss = replace(
-            loss, adversarial="wgan-gp", gamma=0, pl_weight=0, pl_interval=None, mixing_prob=0
-        )
-    return replace(
-        config,
-        family=family,
-        generator=module.GeneratorConfig(**sizes, **widths),
-        discriminator=module.DiscriminatorConfig(**sizes),
-        loss=replace(loss, r1_interval=None),
-        optim=replace(config.optim, order="discriminator-first"),
-    )
 
 
 def forget_stops(folder, stopped):

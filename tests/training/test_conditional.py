@@ -59,7 +59,11 @@ def halves(num, stream):
 # Projection of embedded labels, one output for each class, and an auxiliary classifier.
 @pytest.mark.parametrize(
     ("preset", "iterations"),
-    [("progan", 220), ("stylegan2-e", 140), pytest.param("stylegan-f", 300, marks=pytest.mark.slow)],
+    [
+        ("progan", 220),
+        ("stylegan2-e", 140),
+        pytest.param("stylegan-f", 300, marks=pytest.mark.slow),
+    ],
 )
 def test_generated_images_follow_their_label(preset, iterations):
     overrides = ["optim.generator_lr=0.01", "optim.discriminator_lr=0.01"]

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -69,21 +70,20 @@ def test_a_growing_run_logs_its_level_and_shows_sheets_of_one_size(growing_confi
     assert lods == pytest.approx([4 / 3, 5 / 6, 0, 0, 0, 0])
 
 
-def test_the_newest_snapshot_is_what_load_gives(run_config, tmp_path):
-    train(run_config, tmp_path / "run")
-    loaded = stylegan.load(tmp_path / "run")
-    checkpoint = torch.load(list_checkpoints(tmp_path / "run")[-1], weights_only=True)
+def test_the_newest_snapshot_is_what_load_gives(finished_run):
+    loaded = stylegan.load(finished_run)
+    checkpoint = torch.load(list_checkpoints(finished_run)[-1], weights_only=True)
     average = checkpoint["state"]["generator_ema"]
     for key, value in loaded.state_dict().items():
         assert torch.equal(value, average[key]), key
-    networks = stylegan.load_networks(tmp_path / "run")
+    networks = stylegan.load_networks(finished_run)
     assert {name for name, _ in networks.items()} == {
         "generator", "generator_ema", "discriminator"
     }  # fmt: skip
 
 
-def test_a_complete_run_started_again_does_nothing(run_config, tmp_path):
-    train(run_config, tmp_path / "run")
+def test_a_complete_run_started_again_does_nothing(run_config, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
     before = (tmp_path / "run" / "log.jsonl").read_bytes()
     seen = []
     assert train(run_config, tmp_path / "run", observe=seen.append).is_complete
@@ -226,12 +226,11 @@ def test_the_cache_and_workers_change_nothing(run_config, tmp_path, workers):
     assert snapshots[0] == snapshots[1]
 
 
-def test_tensorboard_gets_the_numbers_of_the_log(run_config, tmp_path):
+def test_tensorboard_gets_the_numbers_of_the_log(finished_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(run_config, tmp_path / "run")
-    events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
-    logged = [record["terms"]["loss/G"] for record in read_log(tmp_path / "run")]
+    events = EventAccumulator(str(finished_run / "events")).Reload()
+    logged = [record["terms"]["loss/G"] for record in read_log(finished_run)]
     assert [event.value for event in events.Scalars("loss/G")] == pytest.approx(logged)
 
 
@@ -285,16 +284,15 @@ def by_weights(generator, nimg):
     return [{"metric": "power:test", "value": value, "lower_is_better": True, "seconds": 0.1}]
 
 
-def test_evaluation_changes_nothing_that_training_computes(run_config, tmp_path):
+def test_evaluation_changes_nothing_that_training_computes(run_config, finished_run, tmp_path):
     before = torch.get_rng_state()
-    train(run_config, tmp_path / "without")
     train(run_config, tmp_path / "with", evaluate=metric(by_weights), evaluate_share=1.0)
     assert torch.equal(torch.get_rng_state(), before)
     for pattern in ("checkpoints/*.pt", "snapshots/*/*", "samples/*.png"):
-        paths = sorted((tmp_path / "without").glob(pattern))
+        paths = sorted(finished_run.glob(pattern))
         assert len(paths) >= 2
         for path in paths:
-            twin = tmp_path / "with" / path.relative_to(tmp_path / "without")
+            twin = tmp_path / "with" / path.relative_to(finished_run)
             if path.suffix == ".pt":
                 assert_same_state(*(torch.load(each, weights_only=True) for each in (path, twin)))
             else:
@@ -302,10 +300,10 @@ def test_evaluation_changes_nothing_that_training_computes(run_config, tmp_path)
     logs = [
         [
             {key: value for key, value in record.items() if key != "time"}
-            for record in read_log(tmp_path / name)
+            for record in read_log(run)
             if record["kind"] == "tick"
         ]
-        for name in ("without", "with")
+        for run in (finished_run, tmp_path / "with")
     ]
     assert logs[0] == logs[1]
 
