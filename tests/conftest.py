@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 from dataclasses import replace
 from typing import ClassVar
 
@@ -98,7 +99,16 @@ def run_config(generator_config, discriminator_config, image_folder):
 
 
 @pytest.fixture(scope="session")
-def family_config(run_config, labeled_folder):
+def classes_folder(image_folder, tmp_path_factory):
+    """The images of `image_folder`, in three classes."""
+    folder = shutil.copytree(image_folder, tmp_path_factory.mktemp("classes") / "images")
+    pairs = [[path.name, index % 3] for index, path in enumerate(sorted(folder.glob("*.png")))]
+    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def family_config(run_config, classes_folder):
     """Return a function that gives the tiny run the networks of a family, or labels."""
 
     def configure(name):
@@ -107,9 +117,9 @@ def family_config(run_config, labeled_folder):
         if name == "conditional":
             return replace(
                 run_config,
-                generator=replace(run_config.generator, resolution=8, c_dim=2),
-                discriminator=replace(run_config.discriminator, resolution=8, c_dim=2),
-                data=replace(run_config.data, path=str(labeled_folder), labels=True),
+                generator=replace(run_config.generator, c_dim=3),
+                discriminator=replace(run_config.discriminator, c_dim=3),
+                data=replace(run_config.data, path=str(classes_folder), labels=True),
             )
         module = {"progan": progan, "stylegan": stylegan}[name]
         sizes = {"resolution": 16, "channel_base": 64, "channel_max": 6}

@@ -24,7 +24,8 @@ def test_a_run_is_sampled_measured_analyzed_and_converted(run, family_config, re
     assert main([*measure, "--out", "metrics.jsonl", *cpu]) == 0
     (record,) = records.read("metrics.jsonl")
     assert record["fake"]["origin"]["nimg"] == 160
-    assert main(["analyze", "spectra", "--network", run, "--num", "8", "--out", "s", *cpu]) == 0
+    spectra = ["analyze", "spectra", "--network", run, "--num", "8", "--out", "spectra"]
+    assert main([*spectra, *label, *cpu]) == 0
     assert main(["convert", run, "converted"]) == 0
     assert main([*generate[:3], "converted", *generate[4:-1], "again", *label, *cpu]) == 0
     for path in (tmp_path / "images").iterdir():
