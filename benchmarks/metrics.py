@@ -32,7 +32,7 @@ from degrade import NUM_KINDS, add_noise, blur, compress, drop_kinds, kinds_of
 
 import stylegan
 from stylegan.data.dataset import ImageDataset
-from stylegan.metrics.features import Request, extract
+from stylegan.metrics.features import FeatureRequest, extract
 from stylegan.metrics.frechet import frechet_distance
 from stylegan.metrics.kernel import kernel_distance
 from stylegan.metrics.measure import EvaluationDependencies
@@ -85,7 +85,7 @@ class Batch(AbstractSource):
 
 
 def features_of(images, detector, folder):
-    request = Request(detector=detector, wants={"float32"}, folder=folder)
+    request = FeatureRequest(detector=detector, storage={"float32"}, folder=folder)
     found = extract(Batch(images), {"": request})[""].float32
     return torch.from_numpy(found.copy())
 

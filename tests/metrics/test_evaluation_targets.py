@@ -36,7 +36,7 @@ def test_channels_are_those_of_the_images(tmp_path, channels):
 def test_images_in_files_must_be_as_many_as_the_metric_says(smooth_folder):
     target = ImagesTarget(images=Pictures(smooth_folder), side=16)
     assert target.source(150).num == target.facts(150)["num"] == 150
-    with pytest.raises(DataError, match=r"has 150 images; expected at least 151"):
+    with pytest.raises(DataError, match=r"has 150 images, and the metric needs 151"):
         target.source(151)
 
 

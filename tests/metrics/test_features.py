@@ -12,19 +12,19 @@ from stylegan import images
 from stylegan.data.pictures import Pictures
 from stylegan.errors import DataError
 from stylegan.metrics import features
-from stylegan.metrics.features import Request, cache_folder, extract
+from stylegan.metrics.features import FeatureRequest, cache_folder, extract
 from stylegan.metrics.sources import StoredImages
-from stylegan.perceptual.detector import as_rgb_bytes
+from stylegan.perceptual.detector import as_rgb_uint8
 
 
-def request(detector, folder, *wants):
-    return {"plain": Request(detector=detector, wants=frozenset(wants), folder=folder)}
+def request(detector, folder, *storage):
+    return {"plain": FeatureRequest(detector=detector, storage=frozenset(storage), folder=folder)}
 
 
 def test_moments_and_rows_are_those_of_all_images(detector, smooth_folder, tmp_path):
     pictures = Pictures(smooth_folder)
-    wants = request(detector, tmp_path / "kept", "moments", "float32", "float16")
-    found = extract(StoredImages(pictures), wants)["plain"]
+    storage = request(detector, tmp_path / "kept", "moments", "float32", "float16")
+    found = extract(StoredImages(pictures), storage)["plain"]
     stacked = torch.stack([pictures[index] for index in range(len(pictures))])
     expected = detector(detector.prepare(stacked)).detach()
     assert np.array_equal(found.float32, expected.numpy())
@@ -36,10 +36,10 @@ def test_moments_and_rows_are_those_of_all_images(detector, smooth_folder, tmp_p
 
 def test_what_is_there_is_not_computed_again(detector, smooth_folder, tmp_path):
     source = StoredImages(Pictures(smooth_folder))
-    wants = request(detector, tmp_path / "kept", "moments")
-    first = extract(source, wants)["plain"]
+    storage = request(detector, tmp_path / "kept", "moments")
+    first = extract(source, storage)["plain"]
     assert detector.num_seen == 150
-    second = extract(source, wants)["plain"]
+    second = extract(source, storage)["plain"]
     assert detector.num_seen == 150
     assert torch.equal(first.moments.mean, second.moments.mean)
     extract(source, request(detector, tmp_path / "kept", "moments", "float32"))
@@ -51,9 +51,9 @@ def test_a_full_disk_is_told_and_nothing_is_left(detector, smooth_folder, tmp_pa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    wants = request(detector, tmp_path / "kept", "float32")
+    storage = request(detector, tmp_path / "kept", "float32")
     with pytest.raises(OSError, match="No space left"):
-        extract(StoredImages(Pictures(smooth_folder)), wants)
+        extract(StoredImages(Pictures(smooth_folder)), storage)
     assert list((tmp_path / "kept").iterdir()) == []
 
 
@@ -96,7 +96,7 @@ class SelfResizing(PlainDetector):
     """As the official files: images are of the network's size only within it."""
 
     def prepare(self, images):
-        return as_rgb_bytes(images)
+        return as_rgb_uint8(images)
 
     def forward(self, prepared):
         return super().forward(super().prepare(prepared))
@@ -134,19 +134,19 @@ def test_large_images_are_prepared_a_few_at_a_time(detector, smooth_folder, tmp_
 
 def test_two_evaluations_at_once_do_not_meet(detector, smooth_folder, tmp_path):
     kept = tmp_path / "kept"
-    wants = request(detector, kept, "float32", "moments")
+    storage = request(detector, kept, "float32", "moments")
     source = StoredImages(Pictures(smooth_folder))
 
     class Interrupted(StoredImages):
-        """In the midst of its images, another evaluation wants and writes the same."""
+        """In the midst of its images, another evaluation storage and writes the same."""
 
         def chunks(self, indices):
             for index, chunk in enumerate(super().chunks(indices)):
                 if index == 1:
-                    extract(source, wants)
+                    extract(source, storage)
                 yield chunk
 
-    outer = extract(Interrupted(Pictures(smooth_folder)), wants)["plain"].float32
+    outer = extract(Interrupted(Pictures(smooth_folder)), storage)["plain"].float32
     expected = extract(source, request(detector, tmp_path / "alone", "float32"))["plain"].float32
     assert np.array_equal(outer, expected)
     assert {path.name for path in kept.iterdir()} == {"float32.npy", "moments.safetensors"}
@@ -165,11 +165,11 @@ def test_a_pass_that_fails_leaves_nothing_behind(detector, smooth_folder, tmp_pa
 
 def test_damaged_statistics_are_told_of(detector, smooth_folder, tmp_path):
     source = StoredImages(Pictures(smooth_folder))
-    wants = request(detector, tmp_path / "kept", "moments", "float32")
-    extract(source, wants)
+    storage = request(detector, tmp_path / "kept", "moments", "float32")
+    extract(source, storage)
     for name in ("moments.safetensors", "float32.npy"):
         before = (tmp_path / "kept" / name).read_bytes()
         (tmp_path / "kept" / name).write_bytes(before[:50])
         with pytest.raises(DataError, match="damaged statistics"):
-            extract(source, wants)
+            extract(source, storage)
         (tmp_path / "kept" / name).write_bytes(before)

@@ -88,7 +88,7 @@ def test_the_inception_score_takes_splits_as_the_protocol_says(target, fake):
     assert record["error"] == pytest.approx(expected.std, rel=1e-5)
 
 
-def test_precision_and_recall_are_not_each_other_and_take_their_neighbours(
+def test_precision_and_recall_are_not_each_other_and_take_their_neighbors(
     target, reals, fake, smooth_folder
 ):
     # Images of the set itself, but few kinds of them: precise, and without recall.
@@ -100,7 +100,7 @@ def test_precision_and_recall_are_not_each_other_and_take_their_neighbours(
         if pixels is narrow:
             subject_of_it = ImagesTarget(images=Repeated(smooth_folder, 30, 60), side=16)
         values = first(protocol, subject_of_it, reals).record["values"]
-        expected = precision_recall(real, features_of(pixels).half(), k=protocol.neighbours)
+        expected = precision_recall(real, features_of(pixels).half(), k=protocol.num_neighbors)
         assert values == {"precision": expected.precision, "recall": expected.recall}
         if pixels is narrow:
             assert values["precision"] > values["recall"]
@@ -173,9 +173,9 @@ def test_separability_is_of_the_last_w_and_of_z_with_classifiers_that_saw_whole_
     source = target.source(2 * CHUNK)
     z, w, logits = [], [], []
     for index in range(2):
-        drawn = source.draw(index)
-        ws = source.map(drawn)
-        z.append(drawn.z)
+        latents = source.draw(index)
+        ws = source.map(latents)
+        z.append(latents.z)
         w.append(ws[:, -1])
         for part in source.render(ws, index):
             logits.append(torch.stack([each.logits(part) for each in classifiers], dim=1))
@@ -228,10 +228,10 @@ def test_no_image_is_made_twice_for_the_sliced_wasserstein_distance(target, real
 
 
 def test_a_distance_of_a_detectors_name_is_no_detector(target, reals, monkeypatch):
-    wants = []
+    storage = []
 
     def spy(source, requests, **options):
-        wants.append({name: request.wants for name, request in requests.items()})
+        storage.append({name: request.storage for name, request in requests.items()})
         return features.extract(source, requests, **options)
 
     monkeypatch.setattr(measure, "extract", spy)
@@ -242,5 +242,5 @@ def test_a_distance_of_a_detectors_name_is_no_detector(target, reals, monkeypatc
     found = [
         result.record["features"] for result in evaluate(protocols, target, reals, dependencies)
     ]
-    assert wants == [{"plain": {"moments"}}] * 2
+    assert storage == [{"plain": {"moments"}}] * 2
     assert [each["weights"] for each in found] == ["plain.pt", "plain-distance.pt"]

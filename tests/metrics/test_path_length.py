@@ -10,11 +10,11 @@ from stylegan.errors import WeightsError
 from stylegan.latents import lerp, slerp
 from stylegan.metrics import path_length
 from stylegan.metrics.path_length import (
-    comparable,
-    compared_side,
     filtered_mean,
-    path_image,
+    first_image,
     path_length_values,
+    prepare_for_distance,
+    prepared_side,
 )
 from stylegan.metrics.protocols import PathLengthProtocol, parse
 from stylegan.models import stylegan2
@@ -206,7 +206,7 @@ def test_the_image_of_a_pair_is_the_one_that_was_measured(network):
         used = protocol("ppl2_wfull")
         path_length_values(network, distance, used, seed=1, index=2, size=7)
         images = torch.cat([first for first, _ in distance.shown])
-        image = path_image(network, used, seed=1, index=2, size=7, row=row)
+        image = first_image(network, used, seed=1, index=2, size=7, row=row)
         assert torch.equal(image, images[row])
 
 
@@ -221,11 +221,11 @@ def test_images_that_are_not_finite_are_refused():
 def test_the_crop_is_the_centre_of_aligned_faces():
     rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     images = torch.stack([rows, columns])[None]
-    cropped = comparable(images, crop=True)
+    cropped = prepare_for_distance(images, crop=True)
     assert cropped.shape == (1, 2, 8, 8)
     assert cropped[0, 0, :, 0].tolist() == list(range(6, 14))
     assert cropped[0, 1, 0].tolist() == list(range(4, 12))
-    assert torch.equal(comparable(images, crop=False), images)
+    assert torch.equal(prepare_for_distance(images, crop=False), images)
 
 
 @pytest.mark.parametrize(
@@ -242,14 +242,17 @@ def test_the_crop_is_the_centre_of_aligned_faces():
     ],
 )
 def test_larger_images_are_reduced_after_the_crop(side, crop, expected):
-    assert comparable(torch.zeros(1, 1, side, side), crop=crop).shape[2:] == (expected, expected)
-    assert compared_side(side, crop=crop) == expected
+    assert prepare_for_distance(torch.zeros(1, 1, side, side), crop=crop).shape[2:] == (
+        expected,
+        expected,
+    )
+    assert prepared_side(side, crop=crop) == expected
 
 
 def test_the_reduction_averages_boxes():
     images = torch.rand(1, 1, 512, 512)
     expected = images.unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(4, 5))
-    torch.testing.assert_close(comparable(images, crop=False), expected)
+    torch.testing.assert_close(prepare_for_distance(images, crop=False), expected)
 
 
 def test_the_crop_reaches_the_distance(network):
@@ -261,8 +264,8 @@ def test_the_crop_reaches_the_distance(network):
 
 def test_a_crop_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least 8"):
-        comparable(torch.zeros(1, 1, 4, 4), crop=True)
-    assert compared_side(4, crop=True) == 0
+        prepare_for_distance(torch.zeros(1, 1, 4, 4), crop=True)
+    assert prepared_side(4, crop=True) == 0
 
 
 @pytest.mark.parametrize("num", [1, 2, 50, 100, 101, 250, 1000])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.metrics.precision_recall import neighbour_radii, precision_recall
+from stylegan.metrics.precision_recall import knn_radii, precision_recall
 
 
 def line(*places: float) -> Tensor:
@@ -31,9 +31,9 @@ def directly(real: Tensor, fake: Tensor, *, k: int) -> tuple[float, float]:
 
 def test_a_radius_is_the_distance_of_the_kth_other():
     points = line(0, 1, 3, 7)
-    assert neighbour_radii(points, k=1).tolist() == [1, 1, 2, 4]
-    assert neighbour_radii(points, k=2).tolist() == [3, 2, 3, 6]
-    assert neighbour_radii(points, k=3).tolist() == [7, 6, 4, 7]
+    assert knn_radii(points, k=1).tolist() == [1, 1, 2, 4]
+    assert knn_radii(points, k=2).tolist() == [3, 2, 3, 6]
+    assert knn_radii(points, k=3).tolist() == [7, 6, 4, 7]
 
 
 def test_points_on_a_line_have_the_shares_counted_by_hand():
@@ -56,8 +56,8 @@ def test_the_border_belongs_to_the_ball():
 
 
 def test_an_image_is_not_its_own_neighbour_but_its_copy_is():
-    assert neighbour_radii(line(5, 5, 9), k=1).tolist() == [0, 0, 4]
-    assert neighbour_radii(line(5, 5, 9), k=2).tolist() == [4, 4, 4]
+    assert knn_radii(line(5, 5, 9), k=1).tolist() == [0, 0, 4]
+    assert knn_radii(line(5, 5, 9), k=2).tolist() == [4, 4, 4]
     # A ball of radius 0 still holds its centre.
     result = precision_recall(line(5, 5), line(5, 6), k=1)
     assert (result.precision, result.recall) == (0.5, 1)
@@ -65,14 +65,14 @@ def test_an_image_is_not_its_own_neighbour_but_its_copy_is():
 
 def test_equal_rows_of_many_large_numbers_are_at_distance_zero():
     rows = (100 * torch.rand(40, 2048)).half().repeat(2, 1)
-    assert neighbour_radii(rows, k=1).abs().max() == 0
+    assert knn_radii(rows, k=1).abs().max() == 0
 
 
 def test_radii_are_rounded_to_half_precision():
     # 1 + 2^-12 is no float16 and becomes 1, so the neighbour lies outside by rounding.
     points = torch.tensor([[0.0, 0.0], [1.0, 2**-5.5]])
     assert points.half()[1].double().norm() > 1
-    radii = neighbour_radii(points, k=1)
+    radii = knn_radii(points, k=1)
     assert radii.dtype == torch.float32
     assert radii.tolist() == [1, 1]
     assert precision_recall(points, points + 50, k=1).precision == 0
@@ -108,7 +108,7 @@ def test_blocks_do_not_change_the_result(block):
     real, fake = cloud(130), cloud(50) + 0.5
     whole = precision_recall(real, fake)
     assert precision_recall(real, fake, block=block) == whole
-    assert torch.equal(neighbour_radii(real, k=3, block=block), neighbour_radii(real, k=3))
+    assert torch.equal(knn_radii(real, k=3, block=block), knn_radii(real, k=3))
 
 
 def test_a_collapsed_set_is_precise_and_recalls_nothing():
@@ -158,4 +158,4 @@ def test_numbers_too_large_for_half_precision_are_refused():
     with pytest.raises(ValueError, match="features are too large"):
         precision_recall(line(0, 1, 1e6), line(0, 1, 2), k=1)
     with pytest.raises(ValueError, match="distances between features"):
-        neighbour_radii(line(-60_000, 60_000), k=1)
+        knn_radii(line(-60_000, 60_000), k=1)

@@ -84,7 +84,7 @@ def test_values_of_different_things_are_refused_by_the_field(tmp_path, field, va
 def test_files_with_nothing_in_common_or_of_another_kind_are_refused(tmp_path):
     first = file_of(tmp_path / "a.jsonl", RECORD)
     second = file_of(tmp_path / "b.jsonl", changed("metric", "kid5k"))
-    with pytest.raises(DataError, match="a metric that both have"):
+    with pytest.raises(DataError, match="no metric is in both files"):
         records.compare(first, second)
     for line in (
         '{"metric": "fid5k", "value": NaN}',
@@ -96,7 +96,7 @@ def test_files_with_nothing_in_common_or_of_another_kind_are_refused(tmp_path):
         "{",
     ):
         (tmp_path / "c.jsonl").write_text(line + "\n")
-        with pytest.raises(DataError, match=r"line 1 of .* is no record"):
+        with pytest.raises(DataError, match=r"line 1 of .* is not a JSON object with a metric"):
             records.read(tmp_path / "c.jsonl")
     with pytest.raises(DataError, match="cannot be read"):
         records.read(tmp_path / "missing.jsonl")

@@ -57,7 +57,7 @@ def test_labels_linear_in_the_latent_score_one():
     result = separability(latents, logits, num_kept=2000)
     assert result.score == pytest.approx(1, rel=0.01)
     assert len(result.entropies) == 5
-    assert result.num_unfinished == 0
+    assert result.num_not_converged == 0
 
 
 def test_labels_independent_of_the_latent_score_the_entropy_of_the_labels():
@@ -125,7 +125,7 @@ def test_a_plane_that_is_not_finished_is_counted_and_warns_nobody(monkeypatch):
     monkeypatch.setattr(sklearn.svm, "LinearSVC", Hasty)
     latents = torch.randn(500, 8)
     result = separability(latents, latents @ torch.randn(8, 3) + 1, num_kept=300)
-    assert result.num_unfinished == 3
+    assert result.num_not_converged == 3
 
 
 def test_it_is_the_same_each_time():

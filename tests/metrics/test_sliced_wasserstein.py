@@ -11,8 +11,8 @@ from stylegan.metrics.sliced_wasserstein import (
     laplacian_level,
     level_patches,
     mean_sorted_difference,
-    normalize_patches,
     sliced_wasserstein_distance,
+    standardize_patches,
     unit_directions,
 )
 
@@ -127,7 +127,7 @@ def test_directions_are_uniform_on_the_unit_sphere():
 
 def test_normalized_patches_have_zero_mean_and_unit_deviation_in_each_channel():
     patches = torch.randn(500, 3, 49) * torch.tensor([1.0, 20.0, 0.1])[:, None] + 100
-    channels = normalize_patches(patches).unflatten(1, (3, 49)).double()
+    channels = standardize_patches(patches).unflatten(1, (3, 49)).double()
     torch.testing.assert_close(
         channels.mean(dim=(0, 2)), torch.zeros(3).double(), atol=1e-4, rtol=0
     )

@@ -8,7 +8,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
 from stylegan.data.pictures import Pictures
 from stylegan.errors import WeightsError
-from stylegan.metrics.sources import CHUNK, Drawn, GeneratedImages, StoredImages, in_turn
+from stylegan.metrics.sources import CHUNK, GeneratedImages, Latents, StoredImages, compute_chunks
 
 
 def all_images(source):
@@ -54,7 +54,7 @@ def test_large_images_are_rendered_in_parts_that_do_not_change_with_the_count(
 def test_noise_differs_between_parts_chunks_and_seeds(monkeypatch, generator):
     monkeypatch.setattr("stylegan.metrics.sources._PIXELS_AT_ONCE", 16 * 16 * 32)
     source, other = (GeneratedImages(generator, num=128, seed=seed) for seed in (4, 5))
-    ws = source.map(Drawn(torch.ones(CHUNK, 8), None))  # one image but for its noise
+    ws = source.map(Latents(torch.ones(CHUNK, 8), None))  # one image but for its noise
     parts = [*source.render(ws, 0), *source.render(ws, 1), *other.render(ws, 0)]
     assert [len(part) for part in parts] == [32] * 6
     assert len({tuple(part.flatten().tolist()) for part in parts}) == 6
@@ -103,11 +103,11 @@ def test_only_a_few_images_are_decoded_ahead(monkeypatch):
 def test_labels_come_as_often_as_in_the_set():
     generator = plain_generator(c_dim=3)
     table = LabelTable([0, 1, 1, 2], list("abcd"))
-    drawn = torch.cat(
+    latents = torch.cat(
         [GeneratedImages(generator, num=640, seed=1, labels=table).draw(i).c for i in range(10)]
     )
-    assert drawn.shape == (640, 3)
-    assert drawn.mean(dim=0).tolist() == pytest.approx([0.25, 0.5, 0.25], abs=0.06)
+    assert latents.shape == (640, 3)
+    assert latents.mean(dim=0).tolist() == pytest.approx([0.25, 0.5, 0.25], abs=0.06)
     with pytest.raises(ValueError, match="labels belong"):
         GeneratedImages(generator, num=1, seed=0)
 
@@ -140,7 +140,7 @@ def test_a_dataset_and_pictures_of_it_are_the_same_images(smooth_folder):
 def test_what_is_computed_in_turn_comes_in_order(smooth_folder):
     source = StoredImages(Pictures(smooth_folder))
     told = []
-    rows = in_turn(
+    rows = compute_chunks(
         source,
         lambda index: torch.arange(CHUNK)[:, None] + 100.0 * index,
         shape=[1],

@@ -159,12 +159,12 @@ def test_path_lengths_of_truncated_or_small_images_are_refused():
         EvaluationDependencies(distances={"plain": Wide()}),
     )
     check(protocols("ppl2_64_wend"), network, None, dependencies)
-    with pytest.raises(ConfigError, match=r"with psi 0\.5; expected 1"):
+    with pytest.raises(ConfigError, match=r"with psi 0\.5: path lengths are defined without truncation"):
         check(protocols("ppl2_64_wend"), replace(network, psi=0.5), None, dependencies)
-    with pytest.raises(ConfigError, match=r"of side 16; expected at least 16 .* crop leaves 8"):
+    with pytest.raises(ConfigError, match=r"of side 16: plain needs at least 16 .* crop leaves 8"):
         check(protocols("ppl_64_wend"), network, None, dependencies)
     small = network_subject(plain_generator(resolution=8))
-    with pytest.raises(ConfigError, match=r"of side 8; expected at least 16 pixels for plain;"):
+    with pytest.raises(ConfigError, match=r"of side 8: plain needs at least 16 pixels;"):
         check(protocols("ppl2_64_wend"), small, None, dependencies)
     plain = EvaluationDependencies(distances={"plain": PlainDistance()})
     check(protocols("ppl_64_wend"), small, None, plain)
@@ -210,11 +210,11 @@ def test_what_a_metric_lacks_is_told_before_anything_is_computed(
     files = ImagesTarget(images=pictures, side=16)
     with pytest.raises(ConfigError, match="without real images"):
         check(protocols("fid100"), network, None, dependencies)
-    with pytest.raises(ConfigError, match="of images; expected a network"):
+    with pytest.raises(ConfigError, match="of images: it needs the latents of a network"):
         check(protocols("ppl2_100_wend"), files, reals, dependencies)
-    with pytest.raises(DataError, match=r"has 150 images; expected at least 151"):
+    with pytest.raises(DataError, match=r"has 150 images, and the metric needs 151"):
         check(protocols("fid151"), files, reals, dependencies)
-    with pytest.raises(DataError, match="compares equally many"):
+    with pytest.raises(DataError, match="150 images, and swd"):
         check(protocols("swd151"), network, reals, dependencies)
     with pytest.raises(DataError, match="several sizes"):
         check(protocols("swd100"), ImagesTarget(images=pictures), reals, dependencies)
@@ -224,7 +224,7 @@ def test_what_a_metric_lacks_is_told_before_anything_is_computed(
     with caplog.at_level(logging.WARNING, logger=LOGGER):
         check(protocols("fid20"), network, reals, dependencies)
     assert "biased upwards" in caplog.text
-    assert "fid20:plain takes the first 20 of 150 real images" in caplog.text
+    assert "fid20:plain uses the first 20 of 150 real images" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger=LOGGER):
         check(protocols("fid50_full", "kid50", "pr150_3"), network, reals, dependencies)
@@ -259,5 +259,5 @@ def test_a_cache_that_takes_no_files_costs_a_warning(
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
         found = measure(["kid64"], network_subject(generator), reals_of(smooth_folder), detector)
-    assert "set STYLEGAN_CACHE to a folder that does" in caplog.text
+    assert "set STYLEGAN_CACHE to a writable folder" in caplog.text
     assert found["kid64:plain"]["real"]["num"] == 64

@@ -3,7 +3,13 @@ import torch
 from torch import nn
 
 from stylegan.errors import WeightsError
-from stylegan.perceptual.detector import as_rgb, fill, fold_batch_norm, in_parts, unit_norm
+from stylegan.perceptual.detector import (
+    as_rgb,
+    fold_batch_norm,
+    in_batches,
+    load_weights,
+    unit_norm,
+)
 
 
 def test_folding_changes_rounding_only():
@@ -35,9 +41,9 @@ def test_gradients_of_unit_norm_are_finite_where_there_is_no_feature():
 
 
 def test_parts_are_small_on_a_cpu_and_cover_all():
-    parts = in_parts(torch.arange(10), 4)
+    parts = in_batches(torch.arange(10), 4)
     assert [len(part) for part in parts] == [4, 4, 2]
-    assert len(in_parts(torch.zeros(0, 3), 4)) == 1
+    assert len(in_batches(torch.zeros(0, 3), 4)) == 1
 
 
 def test_rgb_stays_as_it_is():
@@ -49,5 +55,5 @@ def test_rgb_stays_as_it_is():
 
 def test_weights_of_other_shapes_are_refused_in_one_line():
     with pytest.raises(WeightsError, match=r"do not fit Linear \(.*weight") as caught:
-        fill(nn.Linear(2, 3), {"weight": torch.zeros(2, 2), "bias": torch.zeros(3)})
+        load_weights(nn.Linear(2, 3), {"weight": torch.zeros(2, 2), "bias": torch.zeros(3)})
     assert str(caught.value).isprintable()

@@ -65,11 +65,11 @@ def stick_score(frames: Tensor) -> float | None:
     Returns:
         From 0 to 1; None if too little moves.
     """
-    grey = frames.to("cpu", torch.float64).mean(dim=1, keepdim=True)
-    factor = max(1, grey.shape[-1] // MOTION_SIDE)
+    gray = frames.to("cpu", torch.float64).mean(dim=1, keepdim=True)
+    factor = max(1, gray.shape[-1] // MOTION_SIDE)
     sigma = SIGMA * factor
-    content = _blurred(grey, sigma)
-    detail = grey - content
+    content = _blurred(gray, sigma)
+    detail = gray - content
     # motion is as smooth as content, so that a small image says as much of it
     small = F.avg_pool2d(content, factor)
     best: tuple[float, Tensor, Tensor, int] | None = None

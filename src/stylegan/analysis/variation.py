@@ -113,7 +113,7 @@ def variation(
     varied = set(layers_of(generator, group))
     stored = noise_maps(generator)
     zero = torch.zeros((), dtype=torch.float64)
-    mean, grey_mean, grey_square = zero, zero, zero
+    mean, gray_mean, gray_square = zero, zero, zero
     for start in range(0, num, batch):
         indices = range(start, min(start + batch, num))
         noise = {
@@ -125,11 +125,11 @@ def variation(
         with torch.no_grad():
             images = synthesize(generator, ws.expand(len(indices), -1, -1), noise=noise)
         images = images.clamp(-1, 1).double().cpu()
-        grey = images.mean(dim=1) / 2  # black to white is 1
+        gray = images.mean(dim=1) / 2  # black to white is 1
         mean = mean + images.sum(dim=0) / num
-        grey_mean = grey_mean + grey.sum(dim=0) / num
-        grey_square = grey_square + grey.square().sum(dim=0) / num
-    variance = (grey_square - grey_mean.square()) * num / (num - 1)
+        gray_mean = gray_mean + gray.sum(dim=0) / num
+        gray_square = gray_square + gray.square().sum(dim=0) / num
+    variance = (gray_square - gray_mean.square()) * num / (num - 1)
     return Variation(mean=mean.float(), deviation=variance.clamp_min(0).sqrt().float())
 
 

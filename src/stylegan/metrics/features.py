@@ -1,7 +1,7 @@
-"""From images to features: in one stream, on one process or several, with the same result.
+"""Feature extraction in one pass over the images, on one or several ranks with the same result.
 
-The processes take the chunks in turn. The leader gets the features back in the order of the
-images, and only it sums and stores them, so that several processes give what one gives.
+Chunks of images are distributed over the ranks. Rank 0 gathers the features in the order of the
+images, and accumulates and stores them.
 """
 
 import contextlib
@@ -25,47 +25,47 @@ from stylegan import distributed, download
 from stylegan.errors import DataError
 from stylegan.files import new_array, write_atomic
 from stylegan.metrics.moments import Moments
-from stylegan.metrics.sources import AbstractSource, in_turn
+from stylegan.metrics.sources import AbstractSource, compute_chunks
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
-Want = Literal["moments", "float32", "float16"]
-"""What is kept of features: their sums, or each of them in a file of that type."""
+Storage = Literal["moments", "float32", "float16"]
+"""How features are kept: as mean and covariance, or all of them in a file of that type."""
 
 _MOMENTS = "moments.safetensors"
 
-# Of what the cache holds. Raise it with any change of decoding, resizing, mirroring or the
-# networks, so that statistics of before are not taken for those of now.
+# Version of the cache. Increment it with any change of decoding, resizing, mirroring or the
+# networks, so that older statistics are not reused.
 _FORMAT = 1
 
-_PIXELS_AT_ONCE = 1 << 23  # of images while they are prepared; at 1024x1024 eight, 100 MB
+_PIXELS_AT_ONCE = 1 << 23  # prepared together: eight images at 1024x1024, 100 MB
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is wanted of the features of one network.
+class FeatureRequest:
+    """The features of one network to extract.
 
     Attributes:
         detector: in eval mode, on its device.
-        wants: what to keep.
-        folder: where it is kept; what is there already is not computed again.
+        storage: in which forms to keep the features.
+        folder: where to keep them; existing files are not computed again.
     """
 
     detector: AbstractDetector
-    wants: Set[Want]
+    storage: Set[Storage]
     folder: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extracted:
-    """What is kept of features, at the leader; the others have nothing.
+class StoredFeatures:
+    """Extracted features on rank 0; empty on other ranks.
 
     Attributes:
-        moments: mean and covariance; None unless asked for.
-        float32: the features, [N, D], read from their file as they are needed.
-        float16: the same, rounded.
+        moments: mean and covariance; None if not requested.
+        float32: the features, [N, D], memory-mapped; None if not requested.
+        float16: the features rounded to float16; None if not requested.
     """
 
     moments: Moments | None = None
@@ -74,9 +74,9 @@ class Extracted:
 
 
 def cache_folder(source: AbstractSource, detector: AbstractDetector) -> Path:
-    """Return where the features of a source are kept between two evaluations.
+    """Return the folder where the features of a source are cached between evaluations.
 
-    The name says all that decides them: which images, and which network with which weights.
+    Its name is a digest of everything that they depend on: images, network and weights.
     """
     facts = {
         "format": _FORMAT,
@@ -87,15 +87,15 @@ def cache_folder(source: AbstractSource, detector: AbstractDetector) -> Path:
     return download.cache_folder() / "statistics" / key
 
 
-def writable_folder(folder: Path, wants: Set[Want], *, otherwise: Path) -> Path:
-    """Return a folder that has what is wanted or takes it, with a warning if it is not the first.
+def usable_folder(folder: Path, storage: Set[Storage], *, otherwise: Path) -> Path:
+    """Return a folder that has the features or can be written; warn if it is not the first choice.
 
     Args:
-        folder: of the cache, which may lie where nothing can be written.
-        wants: what is to be kept.
-        otherwise: another folder.
+        folder: a folder of the cache, which may be read-only.
+        storage: the forms in which features are kept.
+        otherwise: the folder to use instead.
     """
-    if all(_path(folder, want).exists() for want in wants):
+    if all(_path(folder, kind).exists() for kind in storage):
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,8 +104,8 @@ def writable_folder(folder: Path, wants: Set[Want], *, otherwise: Path) -> Path:
     except OSError as error:
         if distributed.is_main_process():
             logger.warning(
-                "%s takes no files (%s): statistics of real images are not kept; set "
-                "STYLEGAN_CACHE to a folder that does",
+                "%s cannot be written (%s): statistics of real images are not cached; set "
+                "STYLEGAN_CACHE to a writable folder",
                 folder.parent,
                 error.strerror,
             )
@@ -113,7 +113,7 @@ def writable_folder(folder: Path, wants: Set[Want], *, otherwise: Path) -> Path:
 
 
 def network_facts(network: AbstractDetector | AbstractDistance) -> dict[str, str]:
-    """Return name and weights of a feature network or distance, and how it resizes images."""
+    """Return name, weights and resizing of a feature network or distance, for records."""
     return {
         "name": network.name,
         "weights": network.weights,
@@ -124,62 +124,61 @@ def network_facts(network: AbstractDetector | AbstractDistance) -> dict[str, str
 
 def extract(
     source: AbstractSource,
-    requests: Mapping[str, Request],
+    requests: Mapping[str, FeatureRequest],
     *,
     progress: Counter | None = None,
-) -> dict[str, Extracted]:
-    """Compute what is not there yet, in one pass over the images, and return all of it.
+) -> dict[str, StoredFeatures]:
+    """Extract features in one pass over the images, unless they exist already.
 
-    Memory holds a few chunks of images and one set of sums for each network, however many images
-    there are.
+    Memory is that of a few chunks of images and the moments of each network.
 
     Args:
-        source: the same in all processes, and so are the requests.
-        requests: by a name for each.
-        progress: told after each round of chunks, at the leader only.
+        source: the images, the same on all ranks.
+        requests: requests by name, the same on all ranks.
+        progress: called on rank 0 after each round of chunks.
 
     Raises:
-        DataError: if a file of the source cannot be used.
-        WeightsError: if a generator's image is not finite.
+        DataError: if a file of the source cannot be read, or cached statistics are damaged.
+        WeightsError: if a generated image is not finite.
     """
     missing = {
         name: request
         for name, request in requests.items()
         if distributed.broadcast_bool(
-            not all(_path(request.folder, want).exists() for want in request.wants)
+            not all(_path(request.folder, kind).exists() for kind in request.storage)
         )
     }
     if missing:
         with contextlib.ExitStack() as stack:
-            keepers = {
-                name: stack.enter_context(_Keeper(request, source.num))
+            writers = {
+                name: stack.enter_context(_FeatureWriter(request, source.num))
                 for name, request in missing.items()
                 if distributed.is_main_process()
             }
             for rows in _rows(source, list(missing.values()), progress):
                 widths = [request.detector.num_features for request in missing.values()]
                 for name, part in zip(missing, torch.split(rows, widths, dim=1), strict=True):
-                    keepers[name].add(part)
-            for keeper in keepers.values():
-                keeper.finish()
+                    writers[name].add(part)
+            for writer in writers.values():
+                writer.finish()
     return {
-        name: _load(request) if distributed.is_main_process() else Extracted()
+        name: _load(request) if distributed.is_main_process() else StoredFeatures()
         for name, request in requests.items()
     }
 
 
 def _rows(
-    source: AbstractSource, requests: Sequence[Request], progress: Counter | None
+    source: AbstractSource, requests: Sequence[FeatureRequest], progress: Counter | None
 ) -> Iterator[Tensor]:
     """Yield the features of each chunk, [n, D of the first + D of the second + ...], in order."""
     mine = source.chunks(range(distributed.rank(), source.num_chunks, distributed.world_size()))
 
     def compute(index: int) -> Tensor:
-        images = next(mine)  # decoded or made ahead, in the same order
+        images = next(mine)  # in the order of the calls
         return torch.cat([_features(request.detector, images) for request in requests], dim=1)
 
     width = sum(request.detector.num_features for request in requests)
-    yield from in_turn(source, compute, shape=[width], progress=progress)
+    yield from compute_chunks(source, compute, shape=[width], progress=progress)
 
 
 @torch.no_grad()
@@ -192,39 +191,39 @@ def _features(detector: AbstractDetector, images: Sequence[Tensor]) -> Tensor:
         prepared = (detector.prepare(torch.stack([*part]).to(device)) for part in parts)
     else:
         each = [detector.prepare(image[None].to(device)) for image in images]
-        # A network that resizes by itself leaves them as different as they came.
+        # A network that resizes by itself returns images of different sizes here.
         is_alike = len({image.shape for image in each}) == 1
         prepared = (part for part in ([torch.cat(each)] if is_alike else each))
     return torch.cat([detector(part).float().cpu() for part in prepared])
 
 
-class _Keeper:
-    """Sums and stores the features of one network; `finish` puts the files to their places.
+class _FeatureWriter:
+    """Accumulates and stores the features of one network; `finish` moves the files into place.
 
-    Until then they lie in a folder of their own beside them, as two evaluations may want the same
-    statistics at once. As a context it removes what is not finished.
+    Until then they are in a temporary folder next to their destination, since two evaluations may
+    compute the same statistics at the same time. On exit unfinished files are removed.
     """
 
-    def __init__(self, request: Request, num: int) -> None:
+    def __init__(self, request: FeatureRequest, num: int) -> None:
         self._request = request
         self._moments = Moments(request.detector.num_features)
         self._done = 0
         shape = (num, request.detector.num_features)
         request.folder.mkdir(parents=True, exist_ok=True)
-        # not named by the process: processes of two containers may share number and cache
+        # A random name: processes of two containers may share their number and the cache.
         self._unfinished = tempfile.TemporaryDirectory(dir=request.folder, prefix=".unfinished-")
         folder = Path(self._unfinished.name)
         try:
-            self._files: dict[Want, NDArray[Any]] = {
-                want: new_array(_path(folder, want), dtype=want, shape=shape)
-                for want in sorted(request.wants)
-                if want != "moments"
+            self._files: dict[Storage, NDArray[Any]] = {
+                kind: new_array(_path(folder, kind), dtype=kind, shape=shape)
+                for kind in sorted(request.storage)
+                if kind != "moments"
             }
         except OSError:
             self._unfinished.cleanup()
             raise
 
-    def __enter__(self) -> "_Keeper":
+    def __enter__(self) -> "_FeatureWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -232,45 +231,46 @@ class _Keeper:
         self._unfinished.cleanup()
 
     def add(self, rows: Tensor) -> None:
-        """Take the next rows, float32 [n, D]."""
-        if "moments" in self._request.wants:
+        """Add the next rows, float32 [n, D]."""
+        if "moments" in self._request.storage:
             self._moments.update(rows)
         for file in self._files.values():
             file[self._done : self._done + len(rows)] = rows.numpy()
         self._done += len(rows)
 
     def finish(self) -> None:
-        """Write what is complete."""
+        """Move the complete files to their destination."""
         unfinished = Path(self._unfinished.name)
         for file in self._files.values():
             assert isinstance(file, np.memmap)
             file.flush()
         self._files.clear()
-        if "moments" in self._request.wants:
+        if "moments" in self._request.storage:
             write_atomic(unfinished / _MOMENTS, save(self._moments.tensors()))
-        for want in self._request.wants:
-            _path(unfinished, want).replace(_path(self._request.folder, want))
+        for kind in self._request.storage:
+            _path(unfinished, kind).replace(_path(self._request.folder, kind))
 
 
-def _load(request: Request) -> Extracted:
+def _load(request: FeatureRequest) -> StoredFeatures:
     folder = request.folder
     try:
         arrays = {
-            want: np.load(_path(folder, want), mmap_mode="r")
-            for want in request.wants
-            if want != "moments"
+            kind: np.load(_path(folder, kind), mmap_mode="r")
+            for kind in request.storage
+            if kind != "moments"
         }
         moments = None
-        if "moments" in request.wants:
+        if "moments" in request.storage:
             moments = Moments.from_tensors(load_file(folder / _MOMENTS))
     except (ValueError, KeyError, SafetensorError) as error:
         raise DataError(
             f"{folder} holds damaged statistics ({error})",
-            expected="what an earlier evaluation wrote",
-            fix="delete the folder; they are computed again",
+            fix="delete the folder, and they are computed again",
         ) from error
-    return Extracted(moments=moments, float32=arrays.get("float32"), float16=arrays.get("float16"))
+    return StoredFeatures(
+        moments=moments, float32=arrays.get("float32"), float16=arrays.get("float16")
+    )
 
 
-def _path(folder: Path, want: Want) -> Path:
-    return folder / (_MOMENTS if want == "moments" else f"{want}.npy")
+def _path(folder: Path, kind: Storage) -> Path:
+    return folder / (_MOMENTS if kind == "moments" else f"{kind}.npy")

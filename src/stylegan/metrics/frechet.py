@@ -1,4 +1,4 @@
-"""Frechet distance between two sets of features, taken as Gaussians."""
+"""Frechet distance between Gaussians fitted to two sets of features."""
 
 import torch
 from torch import Tensor
@@ -7,19 +7,19 @@ from stylegan.metrics.moments import Moments
 
 
 def frechet_distance(a: Moments, b: Moments, *, unbiased: bool) -> float:
-    """Return the Frechet distance between the Gaussians of two sets' moments.
+    """Return the Frechet distance between Gaussians with the moments of two sets.
 
     Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a
-    Local Nash Equilibrium", section 3. The divisor is the only step in which the official
-    implementations differ: N - 1 in `fid50k`, N in `fid50k_full`.
+    Local Nash Equilibrium", section 3. The official implementations differ only in the divisor of
+    the covariance: N - 1 in `fid50k`, N in `fid50k_full`.
 
     Args:
-        a: of one set, at least two rows.
-        b: of the other, of the same width.
+        a: moments of one set, of at least two rows.
+        b: moments of the other set, of the same width.
         unbiased: divide covariances by N - 1, instead of N.
 
     Raises:
-        ValueError: if the widths differ, or there are fewer than two rows on a side.
+        ValueError: if the widths differ, or a set has fewer than two rows.
     """
     return gaussian_frechet_distance(
         a.mean, a.covariance(unbiased=unbiased), b.mean, b.covariance(unbiased=unbiased)
@@ -31,24 +31,23 @@ def gaussian_frechet_distance(
 ) -> float:
     """Return |m_a - m_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
 
-    The trace of the root is the sum of the singular values of S_a^(1/2) S_b^(1/2), and both
-    roots come from symmetric eigendecompositions. So there is no root of a matrix that is not
-    symmetric, nothing complex, and no root of the rounding of an almost singular product,
-    which scipy's `sqrtm` takes and the official code has to cut off. Where that succeeds,
-    both agree to rounding.
+    The trace of the matrix root is the sum of the singular values of S_a^(1/2) S_b^(1/2), and both
+    roots come from symmetric eigendecompositions. This avoids the root of a matrix that is not
+    symmetric, for which scipy's `sqrtm` gives complex or unstable results if the product is almost
+    singular. Where `sqrtm` succeeds, as used by the official code, both agree up to rounding.
 
-    What is clamped: eigenvalues of a covariance below D * 2.2e-16 of its largest, which are
-    rounding, negative or not, count as 0. The result is not clamped; for equal sets it is 0
-    within rounding, of about 1e-13 times the traces, and may be negative by as much.
+    Eigenvalues of a covariance below D * 2.2e-16 times its largest are rounding errors and count as
+    0. The result is not clamped: for equal sets it is 0 up to rounding (about 1e-13 times the
+    traces), and may be slightly negative.
 
     Args:
         mean_a: float [D]. Everything is computed in float64 on the CPU.
-        covariance_a: float [D, D], symmetric and positive semidefinite; rank below D is fine.
+        covariance_a: float [D, D], symmetric and positive semidefinite; it may be singular.
         mean_b: float [D].
         covariance_b: float [D, D].
 
     Raises:
-        ValueError: if the shapes do not go together, or a number is not finite.
+        ValueError: if the shapes do not match, or a number is not finite.
     """
     width = mean_a.numel()
     inputs = []
@@ -71,9 +70,9 @@ def gaussian_frechet_distance(
 
 
 def _root_rows(covariance: Tensor) -> Tensor:
-    """Return R [rank, D] with R^T R = S: the root of S but for a rotation, and zeros left out.
+    """Return R [rank, D] with R^T R = S, the root of S up to a rotation, without zero rows.
 
-    The sum of singular values does not see the rotation.
+    The sum of singular values does not depend on the rotation.
     """
     values, vectors = torch.linalg.eigh(covariance)
     limit = values.abs().max() * len(values) * torch.finfo(torch.float64).eps

@@ -1,4 +1,4 @@
-"""Inception score: images that are each of one class, and together of all."""
+"""Inception score: high if each image is of one class, and all classes occur."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class InceptionScore:
-    """Mean and spread of the score over the splits.
+    """Mean and standard deviation of the score over the splits.
 
     Attributes:
-        mean: from 1, where all images get the same probabilities, to the number of classes.
+        mean: from 1, if all images have the same class probabilities, to the number of classes.
         std: standard deviation over the splits, with their number as divisor.
     """
 
@@ -21,18 +21,18 @@ class InceptionScore:
 
 
 def inception_score(probabilities: Tensor, *, num_splits: int = 10) -> InceptionScore:
-    """Return exp of the mean divergence of each image's classes from those of its split.
+    """Return exp of the mean KL divergence between the classes of an image and those of its split.
 
-    Splits are contiguous; split i begins at row floor(i N / num_splits), as in the original.
-    Sums are in float64, where the original has float32, and a probability of 0 counts as the
-    limit of p log p, where the original would give NaN.
+    Splits are contiguous; split i begins at row floor(i N / num_splits), as in the original. Sums
+    are in float64, where the original has float32, and p log p is 0 for p = 0, where the original
+    gives NaN.
 
     Source: Salimans et al. 2016, "Improved Techniques for Training GANs", section 4.
 
     Args:
-        probabilities: of each class for each image, float [N, K], in the order in which the
-            images were made; rows sum to 1.
-        num_splits: contiguous parts, whose scores are averaged.
+        probabilities: class probabilities of each image, float [N, K], in the order of generation;
+            rows sum to 1.
+        num_splits: number of contiguous splits, whose scores are averaged.
 
     Raises:
         ValueError: if there are fewer images than splits.

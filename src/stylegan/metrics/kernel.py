@@ -1,4 +1,4 @@
-"""Kernel distance between two sets of features: a mean discrepancy without bias."""
+"""Kernel distance between two sets of features: the unbiased maximum mean discrepancy."""
 
 import math
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Features = Tensor | NDArray[np.floating[Any]]
-"""Rows [N, D], float16 to float64; an array may be mapped from a file."""
+"""Rows [N, D], float16 to float64; an array may be memory-mapped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelDistance:
-    """The kernel distance, as it is; people quote it times 1e3.
+    """The kernel distance, unscaled; publications often multiply it by 1e3.
 
     Attributes:
-        value: 0 on average for two samples of one distribution, and so often negative then.
-        error: standard error of `value` over the subsets: their standard deviation, with
-            divisor num_subsets - 1, over the root of num_subsets. It tells what other subsets of
-            the same images would give, and nothing of other images; so it is None where there
-            are no others: for a single subset, or of sets no larger than a subset.
+        value: 0 on average for two samples of one distribution, hence often negative then.
+        error: standard error of `value` over the subsets: their standard deviation with divisor
+            num_subsets - 1, divided by the square root of num_subsets. It covers the choice of
+            subsets of these images, not the choice of images. None if there is no choice: for a
+            single subset, or sets no larger than a subset.
     """
 
     value: float
@@ -37,11 +37,11 @@ def kernel_distance(
     num_subsets: int = 100,
     max_subset: int = 1000,
 ) -> KernelDistance:
-    """Average the unbiased squared mean discrepancy over random subsets.
+    """Average the unbiased squared maximum mean discrepancy over random subsets.
 
-    The kernel is (a . b / D + 1)^3. The rows of a subset are drawn without replacement, in
-    each subset anew; only they are read, so a million rows in a file take no memory. Products
-    are in float64, where the original has float32; the draws are ours, and the formula agrees.
+    The kernel is (a . b / D + 1)^3. The rows of each subset are drawn without replacement. Only
+    these rows are read, so a million rows in a file take no memory. Products are in float64, where
+    the original has float32. The formula is the original's; the random subsets are not.
 
     Source: Binkowski et al. 2018, "Demystifying MMD GANs", section 4; the number and size of
     subsets, and the minimum, from StyleGAN2-ADA.
@@ -49,13 +49,12 @@ def kernel_distance(
     Args:
         real: features of real images.
         fake: features of generated images, of the same width.
-        generator: on the CPU; decides the subsets.
-        num_subsets: random subsets.
-        max_subset: rows in each, or as many as the smaller set has.
+        generator: random generator on the CPU for the subsets.
+        num_subsets: number of random subsets.
+        max_subset: rows of each subset, at most as many as the smaller set has.
 
     Raises:
-        ValueError: if the widths differ, or there are fewer than two rows on a side, or
-            no subset is asked for.
+        ValueError: if the widths differ, a set has fewer than two rows, or `num_subsets` < 1.
     """
     size = min(len(real), len(fake), max_subset)
     if real.shape[1:] != fake.shape[1:] or size < 2 or num_subsets < 1:
@@ -75,7 +74,7 @@ def kernel_distance(
 
 
 def unbiased_discrepancy(a: Tensor, b: Tensor) -> float:
-    """Return the unbiased squared mean discrepancy of two sets of equal size, [m, D] float64."""
+    """Return the unbiased squared MMD of two sets of equal size, float64 [m, D]."""
     num, width = a.shape
     within = 0.0
     for rows in (a, b):
@@ -90,8 +89,8 @@ def _kernel(products: Tensor, width: int) -> Tensor:
 
 
 def _draw(features: Features, size: int, generator: torch.Generator) -> Tensor:
-    """Return `size` different rows as float64 on the CPU."""
-    # Sorted, as files are read faster forwards, and the sums do not see the order.
+    """Return `size` distinct random rows as float64 on the CPU."""
+    # Sorted: files are read faster forwards, and the sums do not depend on the order.
     index = torch.randperm(len(features), generator=generator)[:size].sort().values
     if isinstance(features, Tensor):
         return features[index.to(features.device)].cpu().double()

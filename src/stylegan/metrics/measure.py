@@ -1,4 +1,4 @@
-"""One evaluation: what its metrics share, and each metric from images to values."""
+"""Computation of each metric from images, sharing features between the metrics of an evaluation."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +13,12 @@ from torch import Tensor
 from stylegan import distributed
 from stylegan.files import new_array
 from stylegan.metrics.features import (
-    Extracted,
-    Request,
-    Want,
+    FeatureRequest,
+    Storage,
+    StoredFeatures,
     cache_folder,
     extract,
-    writable_folder,
+    usable_folder,
 )
 from stylegan.metrics.frechet import frechet_distance
 from stylegan.metrics.inception_score import inception_score
@@ -37,7 +37,7 @@ from stylegan.metrics.protocols import (
 )
 from stylegan.metrics.separability import separability
 from stylegan.metrics.sliced_wasserstein import sliced_wasserstein_distance
-from stylegan.metrics.sources import CHUNK, AbstractSource, in_turn
+from stylegan.metrics.sources import CHUNK, AbstractSource, compute_chunks
 from stylegan.metrics.targets import EvaluationTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
@@ -49,12 +49,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationDependencies:
-    """What metrics need beside images, loaded before anything else so that what lacks fails first.
+    """The networks that metrics need; loaded first, so that missing files are reported first.
 
     Attributes:
         detectors: feature networks by name.
         distances: perceptual distances by name.
-        classifiers: of attributes, for linear separability.
+        classifiers: attribute classifiers for linear separability.
     """
 
     detectors: Mapping[str, AbstractDetector] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class EvaluationDependencies:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricValues:
-    """What the mathematics gives: values by key, the main one first."""
+    """Values of a metric by key, the main one first, with error, values per image and details."""
 
     values: Mapping[str, float]
     error: float | None = None
@@ -73,7 +73,7 @@ class MetricValues:
 
 
 class Session:
-    """One evaluation: what its metrics share, computed when the first of them needs it."""
+    """One evaluation; features that several metrics share are computed once."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Session:
         self._progress = progress
 
     def measure(self, protocol: AbstractProtocol) -> MetricValues | None:
-        """Compute a metric; None for all processes but the leader."""
+        """Compute a metric; None on ranks above 0."""
         match protocol:
             case PathLengthProtocol():
                 return self._path_length(protocol)
@@ -100,7 +100,7 @@ class Session:
                 return self._separability(protocol)
             case SlicedWassersteinProtocol():
                 return self._sliced_wasserstein(protocol)
-        real = self._real_features(protocol) if protocol.uses_real else Extracted()
+        real = self._real_features(protocol) if protocol.uses_real else StoredFeatures()
         fake = self._fake_features(protocol)
         if not distributed.is_main_process():
             return None
@@ -108,10 +108,10 @@ class Session:
             return self._distance(protocol, real, fake)
 
     def _distance(
-        self, protocol: AbstractProtocol, real: Extracted, fake: Extracted
+        self, protocol: AbstractProtocol, real: StoredFeatures, fake: StoredFeatures
     ) -> MetricValues:
         """Compute a metric from the features of all images, on rank 0."""
-        self._tell("distance", 0, 1)
+        self._report("distance", 0, 1)
         match protocol:
             case FrechetProtocol():
                 assert real.moments is not None
@@ -121,14 +121,14 @@ class Session:
             case KernelProtocol():
                 assert real.float32 is not None
                 assert fake.float32 is not None
-                found = kernel_distance(
+                distance = kernel_distance(
                     real.float32,
                     fake.float32,
                     generator=generator_for("kid subsets", seed=self._seed),
                     num_subsets=protocol.num_subsets,
                     max_subset=protocol.max_subset,
                 )
-                return MetricValues(values={"kid": found.value}, error=found.error)
+                return MetricValues(values={"kid": distance.value}, error=distance.error)
             case InceptionScoreProtocol():
                 assert fake.float32 is not None
                 score = inception_score(
@@ -139,12 +139,12 @@ class Session:
             case PrecisionRecallProtocol():
                 assert real.float16 is not None
                 assert fake.float16 is not None
-                shares = precision_recall(real.float16, fake.float16, k=protocol.neighbours)
-                return MetricValues(values={"precision": shares.precision, "recall": shares.recall})
+                result = precision_recall(real.float16, fake.float16, k=protocol.num_neighbors)
+                return MetricValues(values={"precision": result.precision, "recall": result.recall})
         raise AssertionError(f"no way to measure {protocol.name}")
 
     def _path_length(self, protocol: PathLengthProtocol) -> MetricValues | None:
-        """Measure pairs of images, whose count is that of the images of a source."""
+        """Compute the path lengths of as many pairs as the source has images."""
         assert isinstance(self._target, NetworkTarget)
         source = self._target.source(protocol.num_fake)
         distance = self._dependencies.distances[protocol.features]
@@ -161,8 +161,10 @@ class Session:
                 labels=source.draw(index).c,
             )
 
-        told = self._teller(protocol.name)
-        values = list(in_turn(source, compute, shape=[], dtype=torch.float64, progress=told))
+        report = self._reporter(protocol.name)
+        values = list(
+            compute_chunks(source, compute, shape=[], dtype=torch.float64, progress=report)
+        )
         if not distributed.is_main_process():
             return None
         per_image = torch.cat(values)
@@ -170,34 +172,34 @@ class Session:
         return MetricValues(values={"ppl": mean}, per_image=per_image)
 
     def _separability(self, protocol: SeparabilityProtocol) -> MetricValues | None:
-        """Label images by the classifiers, then ask how well a plane in z and in w tells them."""
+        """Label images by classifiers, and fit hyperplanes to the labels in z and in w."""
         assert isinstance(self._target, NetworkTarget)
         source, classifiers = self._target.source(protocol.num_fake), self._dependencies.classifiers
         widths = [source.generator.z_dim, source.generator.w_dim, len(classifiers)]
 
         def compute(index: int) -> Tensor:
-            drawn = source.draw(index)
-            ws = source.map(drawn)
+            latents = source.draw(index)
+            ws = source.map(latents)
             logits = [
-                torch.stack([classifier.logits(part) for classifier in classifiers], dim=1)
-                for part in source.render(ws, index)
+                torch.stack([classifier.logits(batch) for classifier in classifiers], dim=1)
+                for batch in source.render(ws, index)
             ]
-            size = source.chunk_size(index)  # cut now: a classifier may mix the images of a part
-            columns = [drawn.z, ws[:, -1].cpu(), torch.cat(logits).cpu()]
+            size = source.chunk_size(index)  # cut after classification, which may mix a batch
+            columns = [latents.z, ws[:, -1].cpu(), torch.cat(logits).cpu()]
             return torch.cat([column[:size] for column in columns], dim=1)
 
-        told = self._teller(protocol.name)
-        rows = list(in_turn(source, compute, shape=[sum(widths)], progress=told))
+        report = self._reporter(protocol.name)
+        rows = list(compute_chunks(source, compute, shape=[sum(widths)], progress=report))
         if not distributed.is_main_process():
             return None
         z, w, logits = torch.split(torch.cat(rows), widths, dim=1)
-        self._tell("planes", 0, 1)
+        self._report("hyperplanes", 0, 1)
         kept = protocol.num_kept
         with distributed.keep_others_waiting():
             in_w, in_z = (separability(each, logits, num_kept=kept) for each in (w, z))
         for place in in_w.one_sided:
             logger.warning(
-                "%s: the classifier %s says the same of all images, which counts as separable",
+                "%s: the classifier %s gives all images the same label, which counts as separable",
                 protocol.name,
                 classifiers[place].name,
             )
@@ -207,34 +209,34 @@ class Session:
                 "attributes": [classifier.name for classifier in classifiers],
                 "entropies_w": list(in_w.entropies),
                 "entropies_z": list(in_z.entropies),
-                "unfinished_planes": in_w.num_unfinished + in_z.num_unfinished,
+                "unfinished_planes": in_w.num_not_converged + in_z.num_not_converged,
             },
         )
 
     def _sliced_wasserstein(self, protocol: SlicedWassersteinProtocol) -> MetricValues | None:
-        """Compare images of both sides, which lie in files while patches of them are cut."""
+        """Compare the patches of both sets of images, which are stored in files meanwhile."""
         assert self._reals is not None
         assert self._target.side is not None
         real, fake = self._reals.source(protocol), self._target.source(protocol.num_fake)
-        # grey becomes RGB beside color, as feature networks see it
-        is_grey = self._reals.num_channels == self._target.num_channels == 1
-        shape = (1 if is_grey else 3, self._target.side, self._target.side)
+        # Grayscale is expanded to RGB if the other set is RGB, as for feature networks.
+        is_gray = self._reals.num_channels == self._target.num_channels == 1
+        shape = (1 if is_gray else 3, self._target.side, self._target.side)
         first, second = (
             self._pixels(source, f"{protocol.name} {which}", shape)
             for which, source in (("real", real), ("fake", fake))
         )
         if first is None or second is None:
             return None
-        self._tell("distance", 0, 1)
+        self._report("distance", 0, 1)
         with distributed.keep_others_waiting():
-            found = sliced_wasserstein_distance(first, second, seed=self._seed)
-        levels = {f"swd_{level}": value for level, value in found.levels.items()}
-        return MetricValues(values={"swd": found.average, **levels})
+            distance = sliced_wasserstein_distance(first, second, seed=self._seed)
+        levels = {f"swd_{level}": value for level, value in distance.levels.items()}
+        return MetricValues(values={"swd": distance.average, **levels})
 
     def _pixels(
         self, source: AbstractSource, label: str, shape: tuple[int, int, int]
     ) -> Tensor | None:
-        """Give the leader images of one size, uint8 [N, *shape], in a file of the scratch."""
+        """Store images of one size in a temporary file; rank 0 gets uint8 [N, *shape]."""
         mine = source.chunks(range(distributed.rank(), source.num_chunks, distributed.world_size()))
         path = self._scratch / f"{label}.npy"
         stored: NDArray[np.uint8] | None = None
@@ -245,8 +247,8 @@ class Session:
             return torch.stack([image.expand(shape) for image in next(mine)]).cpu()
 
         done = 0
-        rows = in_turn(
-            source, compute, shape=shape, dtype=torch.uint8, progress=self._teller(label)
+        rows = compute_chunks(
+            source, compute, shape=shape, dtype=torch.uint8, progress=self._reporter(label)
         )
         for part in rows:
             assert stored is not None
@@ -254,43 +256,43 @@ class Session:
             done += len(part)
         return None if stored is None else torch.from_numpy(stored)
 
-    def _real_features(self, protocol: AbstractProtocol) -> Extracted:
-        """Return features of the real images that a protocol takes, from the cache or into it."""
+    def _real_features(self, protocol: AbstractProtocol) -> StoredFeatures:
+        """Return the features of the real images of a protocol, through the cache."""
         assert self._reals is not None
         source = self._reals.source(protocol)
-        alike = [
+        matching = [
             other
             for other in self._featured
             if other.uses_real and self._reals.source(other).facts() == source.facts()
         ]
         requests = {
-            name: Request(
+            name: FeatureRequest(
                 detector=self._dependencies.detectors[name],
-                wants=wants,
-                folder=writable_folder(
+                storage=storage,
+                folder=usable_folder(
                     cache_folder(source, self._dependencies.detectors[name]),
-                    wants,
+                    storage,
                     otherwise=self._scratch / f"real-{source.num}-{name}",
                 ),
             )
-            for name, wants in _wanted(alike).items()
+            for name, storage in _storage_of(matching).items()
         }
-        return extract(source, requests, progress=self._teller("real images"))[protocol.features]
+        return extract(source, requests, progress=self._reporter("real images"))[protocol.features]
 
-    def _fake_features(self, protocol: AbstractProtocol) -> Extracted:
-        """Return features of as many measured images as a protocol takes."""
+    def _fake_features(self, protocol: AbstractProtocol) -> StoredFeatures:
+        """Return the features of the generated images of a protocol."""
         source = self._target.source(protocol.num_fake)
-        alike = [other for other in self._featured if other.num_fake == protocol.num_fake]
+        matching = [other for other in self._featured if other.num_fake == protocol.num_fake]
         requests = {
-            name: Request(
+            name: FeatureRequest(
                 detector=self._dependencies.detectors[name],
-                wants=wants,
+                storage=storage,
                 folder=self._scratch / f"{source.num}-{name}",
             )
-            for name, wants in _wanted(alike).items()
+            for name, storage in _storage_of(matching).items()
         }
         label = "generated images" if isinstance(self._target, NetworkTarget) else "images"
-        return extract(source, requests, progress=self._teller(label))[protocol.features]
+        return extract(source, requests, progress=self._reporter(label))[protocol.features]
 
     def _probabilities(self, name: str, features: NDArray[np.float32]) -> Tensor:
         detector = self._dependencies.detectors[name]
@@ -304,7 +306,7 @@ class Session:
 
     @property
     def _featured(self) -> list[AbstractProtocol]:
-        """The protocols that look at features of a network; a distance may have the same name."""
+        """The protocols that use a feature network; a distance may have the same name."""
         return [
             other
             for other in self._protocols
@@ -314,27 +316,27 @@ class Session:
 
     @property
     def _seed(self) -> int:
-        """Of what is drawn beside the images."""
+        """Seed of everything that is drawn besides the images."""
         return self._target.seed if isinstance(self._target, NetworkTarget) else 0
 
-    def _teller(self, label: str) -> Callable[[float, float | None], None]:
-        return lambda done, total: self._tell(label, int(done), int(total or 0))
+    def _reporter(self, label: str) -> Callable[[float, float | None], None]:
+        return lambda done, total: self._report(label, int(done), int(total or 0))
 
-    def _tell(self, label: str, done: int, total: int) -> None:
+    def _report(self, label: str, done: int, total: int) -> None:
         if self._progress is not None and distributed.is_main_process():
             self._progress(label, done, total)
 
 
-def _wanted(protocols: Sequence[AbstractProtocol]) -> dict[str, set[Want]]:
-    """Return what these protocols keep of the features of each network, together."""
-    wanted: dict[str, set[Want]] = {}
+def _storage_of(protocols: Sequence[AbstractProtocol]) -> dict[str, set[Storage]]:
+    """Return the forms in which these protocols need the features of each network."""
+    storage: dict[str, set[Storage]] = {}
     for protocol in protocols:
         match protocol:
             case FrechetProtocol():
-                want: Want = "moments"
+                kind: Storage = "moments"
             case PrecisionRecallProtocol():
-                want = "float16"
+                kind = "float16"
             case _:
-                want = "float32"
-        wanted.setdefault(protocol.features, set()).add(want)
-    return wanted
+                kind = "float32"
+        storage.setdefault(protocol.features, set()).add(kind)
+    return storage

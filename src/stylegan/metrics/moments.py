@@ -1,4 +1,4 @@
-"""Mean and covariance of features that are never all in memory."""
+"""Mean and covariance of features, computed in a streaming fashion."""
 
 import copy
 from typing import Self
@@ -12,13 +12,13 @@ BLOCK_ROWS = 1024
 class Moments:
     """Count, mean and scatter of rows, in float64 on the CPU, updated as rows arrive.
 
-    Memory is that of two matrices [D, D] and one block of rows, whatever the count: 100 MB
-    for D = 2048. Rows are taken in blocks of 1024, counted from the first row, so the result
-    is the same to the last bit however the rows are divided among calls of `update`.
+    Memory is that of two matrices [D, D] and one block of rows: 100 MB for D = 2048. Rows are
+    processed in blocks of 1024, counted from the first row, so the result is bit-identical however
+    the rows are divided among calls of `update`.
 
-    Blocks are joined by their means, not by sums of squares, and so nothing cancels: the
-    official code's E[x x^T] - mu mu^T is the same number, and loses digits where the mean is
-    large beside the deviation.
+    Blocks are combined by their means rather than by sums of squares, which avoids cancellation:
+    the official code's E[x x^T] - mu mu^T is the same in exact arithmetic, and loses digits if the
+    mean is large compared with the standard deviation.
 
     Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for
     computing sample variances", equation 2.1b, in matrix form.
@@ -37,7 +37,7 @@ class Moments:
 
     @property
     def count(self) -> int:
-        """How many rows there were."""
+        """Number of rows so far."""
         return self._count + self._num_waiting
 
     @property
@@ -59,10 +59,10 @@ class Moments:
         return self._whole()._scatter / (self.count - unbiased)
 
     def update(self, features: Tensor) -> None:
-        """Take rows [n, D], of any dtype and on any device; none is fine.
+        """Add rows [n, D] of any dtype, on any device; n may be 0.
 
         Raises:
-            ValueError: if they are of another width.
+            ValueError: if the width is not D.
         """
         if features.ndim != 2 or features.shape[1] != self.num_features:
             raise ValueError(
@@ -88,10 +88,10 @@ class Moments:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
-        """Rebuild what `tensors` gave; it can be updated further.
+        """Restore moments from `tensors`; they can be updated further.
 
         Raises:
-            ValueError: if one is missing, or their shapes or dtypes do not go together.
+            ValueError: if a tensor is missing, or shapes or dtypes do not match.
         """
         described = {
             name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in sorted(tensors.items())
@@ -110,7 +110,7 @@ class Moments:
         return moments
 
     def _whole(self) -> Self:
-        """Return moments with no waiting rows: itself, or a copy, lest blocks shift."""
+        """Return moments without waiting rows: itself, or a copy, as blocks keep their bounds."""
         if self._num_waiting == 0:
             return self
         whole = copy.deepcopy(self)
@@ -118,7 +118,7 @@ class Moments:
         return whole
 
     def _fold(self) -> None:
-        """Join the waiting rows."""
+        """Combine the waiting rows with the sums."""
         if self._num_waiting == 0:
             return
         rows = self._waiting[: self._num_waiting]

@@ -1,10 +1,10 @@
-"""Protocols of the metrics: what each name means, as frozen dataclasses.
+"""Protocols of the metrics: all settings that a metric's name stands for.
 
-Two numbers compare only if they come from one protocol: the same counts, features, covariance,
-mirroring. A name says all of it, and `parse` reads any count in it.
+Two values are comparable only if they are of one protocol: equal counts, features, covariance and
+mirroring. A name determines all of them; `parse` accepts any count in it.
 
-Sources of the settings: the papers' evaluation sections, and where they are silent the names and
-counts of the official implementations, whose results the names quote.
+Sources of the settings: the evaluation sections of the papers, and otherwise the names and counts
+of the official implementations.
 """
 
 import re
@@ -37,20 +37,20 @@ STANDARD: dict[str, str] = {
     "ls": "linear separability of attributes in z and w, 200,000 images",
     "swd16k": "sliced Wasserstein distance to the first 16,384 real images; no feature network",
 }
-"""The names that publications quote, with a line on each. Any count may stand in them."""
+"""The names used in publications, with a description. Any other count is possible."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractProtocol(ABC):
-    """What all protocols share: how many images, which features, which values.
+    """Settings of all protocols.
 
     Attributes:
-        num_fake: generated images; for path lengths, pairs of them.
-        features: name of the feature network or distance; empty where none is used.
-        family: the first letters of the name, such as "fid".
-        standard_features: what `features` is where the name does not tell.
-        values: keys of the numbers that come out, the main one first.
-        is_lower_better: how to order two values of the first key.
+        num_fake: number of generated images, or of pairs for path lengths.
+        features: name of the feature network or distance; empty if none is used.
+        family: first letters of the name, such as "fid".
+        standard_features: the feature network if the name has none.
+        values: keys of the resulting values, the main one first.
+        is_lower_better: whether lower main values are better.
     """
 
     num_fake: int
@@ -66,9 +66,7 @@ class AbstractProtocol(ABC):
         """Check the count."""
         if self.num_fake < self.least_fake:
             raise ConfigError(
-                f"metric {self.stem} of {self.num_fake} images",
-                expected=f"at least {self.least_fake}",
-                fix="ask for more images",
+                f"metric {self.stem} needs at least {self.least_fake} images, got {self.num_fake}"
             )
 
     @property
@@ -78,7 +76,7 @@ class AbstractProtocol(ABC):
 
     @property
     def name(self) -> str:
-        """The canonical name; features that are not the standard ones are part of it."""
+        """The canonical name, with the features if they are not the standard ones."""
         suffix = "" if self.features == self.standard_features else f":{self.features}"
         return self.stem + suffix
 
@@ -89,25 +87,25 @@ class AbstractProtocol(ABC):
 
     @property
     def num_real(self) -> int | None:
-        """Real images, the first so many in storage order; None for all, 0 where none is used."""
+        """Number of real images, the first in storage order; None for all, 0 for none."""
         return self.num_fake if self.uses_real else 0
 
     @property
     def spreads_real(self) -> bool:
-        """Whether they are taken at even distances over the set, in place of the first."""
+        """Whether real images are spread evenly over the set instead of the first ones."""
         return False
 
     @property
     def follows_mirroring(self) -> bool:
-        """Whether real images are mirrored with probability 0.5 if those of the training were."""
+        """Whether real images are mirrored with probability 0.5 if training mirrored its images."""
         return self.uses_real
 
     def with_features(self, features: str) -> Self:
-        """Return the protocol with other features; itself where it uses none."""
+        """Return the protocol with other features; unchanged if it uses none."""
         return replace(self, features=features) if self.standard_features else self
 
     def record(self) -> dict[str, Any]:
-        """Return all settings as plain values, for JSON; equal records are equal protocols."""
+        """Return all settings as JSON-like values."""
         return {
             "name": self.name,
             **asdict(self),
@@ -122,8 +120,8 @@ class FrechetProtocol(AbstractProtocol):
     """Frechet inception distance.
 
     `fid50k` compares with the first `num_fake` real images, mirrored as in training, and divides
-    the covariances by N - 1, as the official code of StyleGAN and StyleGAN2. `fid50k_full`
-    compares with all of them as they are stored, and divides by N, as StyleGAN2-ADA.
+    the covariances by N - 1, as the official code of StyleGAN and StyleGAN2 does. `fid50k_full`
+    compares with all real images, not mirrored, and divides by N, as StyleGAN2-ADA does.
 
     Source: Heusel et al. 2017, section 3.
     """
@@ -143,7 +141,7 @@ class FrechetProtocol(AbstractProtocol):
 
     @property
     def num_real(self) -> int | None:
-        """As many as generated ones; all if `full`."""
+        """As many as generated images; all if `full`."""
         return None if self.full else self.num_fake
 
     @property
@@ -159,16 +157,16 @@ class FrechetProtocol(AbstractProtocol):
 
 @dataclass(frozen=True, kw_only=True)
 class KernelProtocol(AbstractProtocol):
-    """Kernel inception distance; `full` takes up to 1,000,000 real images, never mirrored.
+    """Kernel inception distance; `full` uses up to 1,000,000 real images, not mirrored.
 
-    Without `full`, which no official code has, as many real images as generated ones are taken at
-    even distances over the set, which may be sorted by what it shows.
+    Without `full`, a variant that no official code has, as many real images as generated images are
+    used, at even distances over the set, which may be sorted by content.
 
     Source: Binkowski et al. 2018, section 4.
 
     Attributes:
-        num_subsets: random subsets whose estimates are averaged.
-        max_subset: images in each, or fewer if there are fewer.
+        num_subsets: number of random subsets, whose estimates are averaged.
+        max_subset: maximum number of images in each.
     """
 
     features: str = INCEPTION
@@ -188,7 +186,7 @@ class KernelProtocol(AbstractProtocol):
 
     @property
     def num_real(self) -> int | None:
-        """As many as generated ones; up to 1,000,000 if `full`."""
+        """As many as generated images; up to 1,000,000 if `full`."""
         return 1_000_000 if self.full else self.num_fake
 
     @property
@@ -204,12 +202,12 @@ class KernelProtocol(AbstractProtocol):
 
 @dataclass(frozen=True, kw_only=True)
 class InceptionScoreProtocol(AbstractProtocol):
-    """Inception score, which needs no real images.
+    """Inception score; uses no real images.
 
     Source: Salimans et al. 2016, section 4.
 
     Attributes:
-        num_splits: contiguous parts, whose scores are averaged.
+        num_splits: number of contiguous splits, whose scores are averaged.
     """
 
     features: str = INCEPTION
@@ -234,20 +232,20 @@ class InceptionScoreProtocol(AbstractProtocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionRecallProtocol(AbstractProtocol):
-    """Improved precision and recall; `full` takes up to 200,000 real images, never mirrored.
+    """Improved precision and recall; `full` uses up to 200,000 real images, not mirrored.
 
-    The name ends in the neighbours: `pr50k3`, `pr5k10`; after a count that is no multiple of a
-    thousand they are set apart, `pr500_3`.
+    The name ends in the number of neighbors: `pr50k3`, `pr5k10`; it follows an underscore if the
+    count is not a multiple of a thousand, `pr500_3`.
 
     Source: Kynkaanniemi et al. 2019, section 2.
 
     Attributes:
-        neighbours: which nearest neighbour of an image, itself not counted, its radius reaches.
+        num_neighbors: k of the k-NN radii; an image is not its own neighbor.
     """
 
     features: str = VGG
     full: bool = False
-    neighbours: int = 3
+    num_neighbors: int = 3
 
     family: ClassVar[str] = "pr"
     standard_features: ClassVar[str] = VGG
@@ -256,11 +254,10 @@ class PrecisionRecallProtocol(AbstractProtocol):
 
     def __post_init__(self) -> None:
         """Check the counts."""
-        if not 1 <= self.neighbours < self.num_fake:
+        if not 1 <= self.num_neighbors < self.num_fake:
             raise ConfigError(
-                f"metric {self.stem} with {self.neighbours} neighbours of {self.num_fake} images",
-                expected="at least 1 neighbour, and more images than neighbors",
-                fix="ask for more images, or for fewer neighbors",
+                f"metric {self.stem} needs at least 1 neighbor and more images than neighbors, got "
+                f"{self.num_neighbors} neighbors and {self.num_fake} images"
             )
 
     @property
@@ -268,11 +265,16 @@ class PrecisionRecallProtocol(AbstractProtocol):
         """Such as "pr50k3_full"."""
         count = _count(self.num_fake)
         apart = "" if count.endswith("k") else "_"
-        return f"{self.family}{count}{apart}{self.neighbours}{_full(self.full)}"
+        return f"{self.family}{count}{apart}{self.num_neighbors}{_full(self.full)}"
+
+    def record(self) -> dict[str, Any]:
+        """Return all settings; the key of the neighbors is that of earlier records."""
+        settings = super().record()
+        return settings | {"neighbours": settings.pop("num_neighbors")}
 
     @property
     def num_real(self) -> int | None:
-        """As many as generated ones; up to 200,000 if `full`."""
+        """As many as generated images; up to 200,000 if `full`."""
         return 200_000 if self.full else self.num_fake
 
     @property
@@ -285,18 +287,18 @@ class PrecisionRecallProtocol(AbstractProtocol):
 class PathLengthProtocol(AbstractProtocol):
     """Perceptual path length: `ppl_` of the center of aligned faces, `ppl2_` of whole images.
 
-    50,000 pairs where the name has no count, as in the official code since StyleGAN2; StyleGAN
-    took 100,000, which is `ppl_100k_wfull`.
+    Without a count in the name 50,000 pairs are used, as in the official code since StyleGAN2;
+    StyleGAN used 100,000, `ppl_100k_wfull`.
 
     Source: Karras et al. 2019 (StyleGAN), section 4.1.
 
     Attributes:
-        space: where the paths run: "z" on the sphere, or "w" straight.
-        sampling: "full" takes places anywhere on a path, "end" its start.
-        crop: whether only the center of the images counts.
-        epsilon: length of a step, as a share of the path.
-        lowest: percentile below which values are left out.
-        highest: percentile above which values are left out.
+        space: "z" for great circles in z, "w" for lines in w.
+        sampling: "full" for random positions on a path, "end" for its start.
+        crop: whether images are cropped to their center.
+        epsilon: length of a step, as a fraction of the path.
+        lowest: percentile below which values are excluded.
+        highest: percentile above which values are excluded.
     """
 
     num_fake: int = 50_000
@@ -349,16 +351,16 @@ class SeparabilityProtocol(AbstractProtocol):
 
     @property
     def num_kept(self) -> int:
-        """How many images with the most certain labels count: half of them."""
+        """Number of images with the most confident labels that are used: half of them."""
         return self.num_fake // 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlicedWassersteinProtocol(AbstractProtocol):
-    """Sliced Wasserstein distance, without a feature network.
+    """Sliced Wasserstein distance; uses no feature network.
 
-    In its name k is 1,024, as the paper's 16k are 16,384 images. Its values are times 1e3; those
-    of the levels are called `swd_64`, `swd_32` and so on.
+    In its name k means 1,024, since the paper's 16k are 16,384 images. Values are multiplied by
+    1e3; those of the levels are called `swd_64`, `swd_32` and so on.
 
     Source: Karras et al. 2018 (ProGAN), section 5.
     """
@@ -376,13 +378,13 @@ def parse(text: str) -> AbstractProtocol:
     """Return the protocol of a name.
 
     Args:
-        text: such as `fid50k_full`, `ppl2_10k_wend` or `fid5k:efficientnet-lite0`; the part
-            after the colon names other features than the standard ones. Counts are plain
-            numbers, or thousands with a k.
+        text: such as `fid50k_full`, `ppl2_10k_wend` or `fid5k:efficientnet-lite0`, with other
+            features than the standard ones after a colon. Counts are plain numbers, or thousands
+            with a k.
 
     Raises:
-        ConfigError: if there is no such metric, or too few images are asked for, or features
-            are named for a metric that has none.
+        ConfigError: if there is no such metric, its count is too small, or features are named for
+            a metric without any.
     """
     stem, colon, features = text.strip().partition(":")
     for pattern, build in _GRAMMAR:
@@ -391,17 +393,15 @@ def parse(text: str) -> AbstractProtocol:
             break
     else:
         raise ConfigError(
-            f"metric {text!r}",
-            expected=f"one of {', '.join(STANDARD)}, with any count in place of theirs",
-            fix="choose one of these, such as fid5k_full for 5,000 images",
+            f"metric {text!r} does not exist; the metrics are {', '.join(STANDARD)}, with any "
+            "count, such as fid5k_full"
         )
     if not colon:
         return protocol
     if not features or not protocol.standard_features:
         raise ConfigError(
-            f"metric {text!r}",
-            expected="the name of a feature network after the colon, and only where one is used",
-            fix=f"write {protocol.stem}, or name other features for a metric that has some",
+            f"metric {text!r}: a colon precedes the name of a feature network, of metrics that use "
+            f"one; write {protocol.stem}"
         )
     return protocol.with_features(features)
 
@@ -432,7 +432,7 @@ def parse_all(
 
 
 def _count(number: int, *, thousand: int = 1000) -> str:
-    """Write a count the short way: 5k, or 500."""
+    """Format a count: 5k, or 500."""
     return f"{number // thousand}k" if number and number % thousand == 0 else str(number)
 
 
@@ -457,7 +457,7 @@ def _parse_path_length(match: re.Match[str]) -> PathLengthProtocol:
 def _parse_precision_recall(match: re.Match[str]) -> PrecisionRecallProtocol:
     thousands, together, number, apart, full = match.groups()
     return PrecisionRecallProtocol(
-        num_fake=_number(thousands or number), neighbours=int(together or apart), full=bool(full)
+        num_fake=_number(thousands or number), num_neighbors=int(together or apart), full=bool(full)
     )
 
 
@@ -482,4 +482,4 @@ _GRAMMAR: list[tuple[str, Callable[[re.Match[str]], AbstractProtocol]]] = [
         lambda match: SlicedWassersteinProtocol(num_fake=_number(match[1], thousand=1024)),
     ),
 ]
-"""Patterns of the names, whole names only, and what each builds."""
+"""Patterns of complete names, and the protocols that they stand for."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.files import write_atomic
-from stylegan.metrics.path_length import path_image
+from stylegan.metrics.path_length import first_image
 from stylegan.metrics.protocols import PathLengthProtocol
 from stylegan.metrics.sources import CHUNK
 from stylegan.metrics.suite import Result
@@ -59,7 +59,7 @@ def ranking_grids(
         shown = []
         for place in places.tolist():
             index, row = divmod(place, CHUNK)
-            image = path_image(
+            image = first_image(
                 source.generator,
                 protocol,
                 seed=target.seed,

@@ -1,4 +1,4 @@
-"""What is known of a number: one JSON record for each result, and when two may be compared."""
+"""JSON records of results, and the conditions for comparing two of them."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from stylegan.errors import DataError
 from stylegan.files import append_lines
 
 Record = dict[str, Any]
-"""One result, as JSON has it. docs/evaluate.md lists the keys."""
+"""A result as JSON-like values. docs/evaluate.md lists the keys."""
 
-# What must be equal for two values to be values of the same thing. The seed, the device, versions
-# and times may differ: that is what one compares over.
+# Fields that must be equal for two values to be comparable. Seed, device, versions and times may
+# differ.
 COMPARED = (
     "metric",
     "protocol",
@@ -47,7 +47,7 @@ class Comparison:
         metric: its name.
         first: record of the first file.
         second: record of the second file.
-        differences: of what does not forbid the comparison, as (field, first, second).
+        differences: differing fields that allow a comparison, as (field, first, second).
     """
 
     metric: str
@@ -57,23 +57,23 @@ class Comparison:
 
 
 def comparable_key(record: Mapping[str, Any]) -> str:
-    """Return a short name of what a value is a value of, the seed of generated images included.
+    """Return a digest of all settings of a result, including the seed of generated images.
 
-    Records with equal keys order two networks; of others the difference may lie elsewhere.
+    Values of two networks can be ranked if their records have equal keys.
 
     Args:
-        record: a whole one, or what `facts_of` knows of it.
+        record: a complete record, or the result of `facts_of`.
 
     Returns:
         16 hexadecimal digits, the same before and after the record went through a file.
     """
-    found: list[object] = []
+    values: list[object] = []
     for name in (*COMPARED, "fake.seed"):
         value: Any = record
         for part in name.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
-        found.append(value)
-    text = json.dumps(found, sort_keys=True)
+        values.append(value)
+    text = json.dumps(values, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -92,7 +92,7 @@ def describe(record: Mapping[str, Any]) -> str:
 
 
 def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Append a record to a file of one JSON object a line; it is on the disk when this returns."""
+    """Append a record to a JSON Lines file, and flush it to disk."""
     append_lines(path, json.dumps(record, allow_nan=False) + "\n")
 
 
@@ -100,15 +100,13 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
     """Return the records of a file.
 
     Raises:
-        DataError: if it cannot be read, or a line is no record.
+        DataError: if the file cannot be read, or a line is not a record.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or 'no text'})",
-            expected="a file that `stylegan evaluate` wrote",
-            fix="check the path",
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or 'not a text file'})"
         ) from error
     records = []
     for number, line in enumerate(lines, start=1):
@@ -120,9 +118,7 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
             record = None
         if not _is_record(record):
             raise DataError(
-                f"line {number} of {path} is no record of a metric",
-                expected="a JSON object with metric and value",
-                fix="remove the line",
+                f"line {number} of {path} is not a JSON object with a metric and a value"
             )
         records.append(record)
     return records
@@ -132,16 +128,14 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> li
     """Pair the last record of each metric that both files have.
 
     Raises:
-        DataError: if there is none, or the records of a pair measure different things; it says
-            which field differs.
+        DataError: if there is none, or the settings of a pair differ.
     """
     latest_first, latest_second = ({r["metric"]: r for r in read(path)} for path in (first, second))
     shared = [metric for metric in latest_first if metric in latest_second]
     if not shared:
         raise DataError(
-            f"{first} has {_listed(latest_first)}, and {second} has {_listed(latest_second)}",
-            expected="a metric that both have",
-            fix="evaluate both with the same --metrics",
+            f"no metric is in both files: {first} has {_listed(latest_first)}, and {second} has "
+            f"{_listed(latest_second)}"
         )
     pairs = []
     for metric in shared:
@@ -150,9 +144,8 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> li
         for field, one, other in differences:
             if any(field == name or field.startswith(f"{name}.") for name in COMPARED):
                 raise DataError(
-                    f"{metric}: {field} is {one!r} in {first} and {other!r} in {second}",
-                    expected="two values of the same thing",
-                    fix="evaluate both alike",
+                    f"{metric} cannot be compared: {field} is {one!r} in {first} and {other!r} in "
+                    f"{second}"
                 )
         pairs.append(Comparison(metric=metric, first=a, second=b, differences=differences))
     return pairs
@@ -161,7 +154,7 @@ def compare(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> li
 def _differences(
     a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, object, object]]:
-    """Yield the fields in which two records differ, nested ones with their path."""
+    """Yield the fields in which two records differ, with dotted names if they are nested."""
     for key in [*a, *(key for key in b if key not in a)]:
         one, other = a.get(key), b.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
@@ -170,9 +163,9 @@ def _differences(
             yield f"{prefix}{key}", one, other
 
 
-def _is_record(found: object) -> bool:
-    """Tell whether a line has what all readers of records use."""
-    match found:
+def _is_record(content: object) -> bool:
+    """Return whether a parsed line has the fields that all readers of records need."""
+    match content:
         case {"metric": str(), "value": int() | float() as value}:
             return not isinstance(value, bool) and math.isfinite(value)
     return False

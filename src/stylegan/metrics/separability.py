@@ -1,4 +1,4 @@
-"""Linear separability: whether one plane in latent space tells an attribute of the image."""
+"""Linear separability: how well hyperplanes in latent space predict attributes of images."""
 
 import math
 import warnings
@@ -15,45 +15,43 @@ class Separability:
     """The score of a latent space, over all attributes.
 
     Attributes:
-        score: exp of the sum of `entropies`; 1 if planes tell all attributes, up to
+        score: exp of the sum of `entropies`: 1 if hyperplanes predict all attributes, at most
             2^attributes.
-        entropies: in nats, one for each attribute: what its plane leaves unknown.
-        one_sided: attributes, by index, of which all kept images have one label; nothing is unknown
-            of these, as in the original, and nothing told either.
-        num_unfinished: planes whose fit stopped at its limit of iterations, so that another
-            plane might do better.
+        entropies: conditional entropy of each attribute given the prediction, in nats.
+        one_sided: indices of attributes for which all kept images have the same label; their
+            entropy is 0, as in the original.
+        num_not_converged: number of fits that reached the limit of iterations.
     """
 
     score: float
     entropies: tuple[float, ...]
     one_sided: tuple[int, ...]
-    num_unfinished: int
+    num_not_converged: int
 
 
 def separability(latents: Tensor, logits: Tensor, *, num_kept: int) -> Separability:
-    """Fit a plane for each attribute, and score what the planes leave unknown.
+    """Fit a hyperplane for each attribute, and return the conditional entropies.
 
-    For each attribute the `num_kept` images of the most certain label are taken, a linear
-    support vector machine learns the label from the latent, and predicts it for the same images.
-    If all labels are equal, nothing is unknown.
+    For each attribute the `num_kept` images with the most confident labels are taken. A linear
+    support vector machine is fitted to their latents and labels, and predicts the same images.
 
-    Certainty is ordered by |logit|, as the original's max(softmax([logit, -logit])) is; there
-    float32 makes all certainties from |logit| 9 on equal to 1, and which of these are kept is left
-    to the sort. The machine is scikit-learn's `LinearSVC` with its defaults, as in the original;
-    of two forms of the same problem the one without the dual is solved, where 2018's
-    scikit-learn took the dual, whose iterations ended before the optimum. Takes 5 to 8 s
-    of one core and 1.5 GB for 100,000 latents of 512 numbers, each attribute.
+    Confidence is ordered by |logit|, which is the order of the original's
+    max(softmax([logit, -logit])). In its float32 all confidences from |logit| = 9 on are 1, and the
+    sorting algorithm decides which of these are kept. The classifier is scikit-learn's
+    `LinearSVC` with its defaults, as in the original; the primal problem is solved, where
+    scikit-learn of 2018 solved the dual, whose iterations stopped before the optimum. It takes 5 to
+    8 s on one core and 1.5 GB for 100,000 latents of 512 numbers, for each attribute.
 
     Source: Karras et al. 2019 (StyleGAN), section 4.2 and appendix C.
 
     Args:
         latents: z or w, float [N, D].
-        logits: of the classifiers, float [N, attributes]; above 0 is the first class.
-        num_kept: images for each attribute; the paper keeps half.
+        logits: outputs of the classifiers, float [N, attributes]; positive for the first class.
+        num_kept: number of images for each attribute; half of them in the paper.
 
     Raises:
         ConfigError: if scikit-learn is not installed.
-        ValueError: if the counts do not go together.
+        ValueError: if the counts do not match.
     """
     if len(latents) != len(logits) or logits.ndim != 2 or not 1 <= num_kept <= len(latents):
         raise ValueError(
@@ -62,28 +60,28 @@ def separability(latents: Tensor, logits: Tensor, *, num_kept: int) -> Separabil
         )
     entropies: list[float] = []
     one_sided: list[int] = []
-    num_unfinished = 0
+    num_not_converged = 0
     for index, column in enumerate(logits.unbind(dim=1)):
-        # Stable, so that equal certainties keep their order on every machine.
+        # Stable, so that the order of equal confidences is the same on every machine.
         order = column.abs().sort(descending=True, stable=True).indices[:num_kept]
         labels = column[order] < 0
         if labels.all() or not labels.any():
             one_sided.append(index)
             entropies.append(0.0)
             continue
-        predicted, finished = _fit_and_predict(latents[order], labels)
+        predicted, has_converged = _fit_and_predict(latents[order], labels)
         entropies.append(conditional_entropy(predicted, labels))
-        num_unfinished += not finished
+        num_not_converged += not has_converged
     return Separability(
         score=math.exp(sum(entropies)),
         entropies=tuple(entropies),
         one_sided=tuple(one_sided),
-        num_unfinished=num_unfinished,
+        num_not_converged=num_not_converged,
     )
 
 
 def conditional_entropy(predicted: Tensor, labels: Tensor) -> float:
-    """Return H(label | prediction) in nats, from 0 to log 2, of the table of both.
+    """Return the conditional entropy H(label | prediction) in nats, from 0 to log 2.
 
     Args:
         predicted: bool [N].
@@ -97,16 +95,16 @@ def conditional_entropy(predicted: Tensor, labels: Tensor) -> float:
     return max(float(entropy), 0.0)
 
 
-def fit_plane(latents: Tensor, labels: Tensor) -> tuple[Tensor, float, bool]:
-    """Separate two kinds of latents by a plane, with a linear support vector machine.
+def fit_hyperplane(latents: Tensor, labels: Tensor) -> tuple[Tensor, float, bool]:
+    """Separate two classes of latents by a hyperplane, with a linear support vector machine.
 
     Args:
         latents: [N, D].
-        labels: bool [N], both of them present.
+        labels: bool [N]; both values must occur.
 
     Returns:
-        Normal [D], float64, and offset: `latents @ normal + offset` is positive where a label is
-        predicted; and whether the fit ended by itself.
+        Normal, float64 [D], and offset (`latents @ normal + offset` is positive where True is
+        predicted), and whether the fit converged.
 
     Raises:
         ConfigError: if scikit-learn is not installed.
@@ -120,16 +118,16 @@ def fit_plane(latents: Tensor, labels: Tensor) -> tuple[Tensor, float, bool]:
             expected="the extra packages of the metrics",
             fix="pip install 'stylegan[metrics]'",
         ) from error
-    machine = LinearSVC(dual="auto", random_state=0)
+    classifier = LinearSVC(dual="auto", random_state=0)
     with warnings.catch_warnings():
-        # Counted instead; a line of a library about its own options helps nobody here.
+        # The caller counts fits that did not converge.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        machine.fit(latents.detach().cpu().numpy(), labels.cpu().numpy())
-    normal = torch.from_numpy(machine.coef_[0]).double()
-    return normal, float(machine.intercept_[0]), bool(machine.n_iter_ < machine.max_iter)
+        classifier.fit(latents.detach().cpu().numpy(), labels.cpu().numpy())
+    normal = torch.from_numpy(classifier.coef_[0]).double()
+    return normal, float(classifier.intercept_[0]), bool(classifier.n_iter_ < classifier.max_iter)
 
 
 def _fit_and_predict(latents: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
-    """Return predictions, bool [N], and whether the fit ended by itself; there are both labels."""
-    normal, offset, finished = fit_plane(latents, labels)
-    return latents.detach().cpu().double() @ normal + offset > 0, finished
+    """Return predictions, bool [N], and whether the fit converged."""
+    normal, offset, has_converged = fit_hyperplane(latents, labels)
+    return latents.detach().cpu().double() @ normal + offset > 0, has_converged

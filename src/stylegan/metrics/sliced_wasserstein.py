@@ -1,6 +1,6 @@
 """Sliced Wasserstein distance between the local structure of two sets of images.
 
-It needs no pretrained network, so it is the first metric that works without a download.
+It needs no pretrained network, and hence no download.
 """
 
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ PATCH_SIZE = 7
 LOWEST_LEVEL = 16
 BINOMIAL = (1.0, 4.0, 6.0, 4.0, 1.0)
 BLOCK_IMAGES = 64
-BLOCK_PIXELS = 1 << 22  # above 256x256 blocks have fewer images, at 1024x1024 four
+BLOCK_PIXELS = 1 << 22  # blocks of images above 256x256 are smaller: four images at 1024x1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlicedWasserstein:
-    """The distance at each level of the pyramid, times 1e3; 0 means equal patches.
+    """The distance at each level of the image pyramid, times 1e3; 0 for equal patches.
 
     Args:
-        levels: from resolution (R, R/2, ..., 16) to distance. High resolutions tell of
-            sharpness and noise, low ones of the large shapes.
-        average: the mean over `levels`.
-        num_images: images on each side. Distances of other counts are not comparable, as
-            two finite samples of one distribution are never at distance zero.
+        levels: distance at each resolution (R, R/2, ..., 16). High resolutions are sensitive to
+            sharpness and noise, low resolutions to large shapes.
+        average: mean over `levels`.
+        num_images: images in each set. Distances are only comparable at equal counts, since two
+            finite samples of one distribution are never at distance zero.
     """
 
     levels: Mapping[int, float]
@@ -49,23 +49,23 @@ def sliced_wasserstein_distance(
 ) -> SlicedWasserstein:
     """Compare two sets of images by the 7x7 patches of their Laplacian pyramids.
 
-    Both sides take their patches at the same places, so equal sets are at distance zero.
-    Images are filtered in small blocks. The patches of one level stay in memory:
-    `N * patches_per_image * 49 * C * 4` bytes for each side.
+    Patches of both sets are taken at the same positions, so equal sets are at distance zero. Images
+    are filtered in small blocks. The patches of one level stay in memory:
+    `N * patches_per_image * 49 * C * 4` bytes for each set.
 
     Source: Karras et al. 2018 (ProGAN), section 5.
 
     Args:
-        real: uint8 [N, C, R, R], R a power of two from 16.
+        real: uint8 [N, C, R, R], R a power of two of at least 16.
         fake: the same shape. The paper compares 16,384 images.
-        seed: decides the places of the patches and the directions.
-        num_repeats: how often `directions` are drawn anew.
-        directions: unit vectors in each repeat.
-        patches_per_image: patches taken of each image and level.
+        seed: seed of the positions of patches and of the directions.
+        num_repeats: number of times that `directions` are drawn.
+        directions: number of unit vectors in each repeat.
+        patches_per_image: patches of each image at each level.
 
     Raises:
-        ValueError: if the sets are not uint8, or differ in shape, or are not square with a
-            power of two from 16 as their side.
+        ValueError: if the sets are not uint8, differ in shape, or are not squares with a power of
+            two of at least 16 as side.
     """
     for name, images in (("real", real), ("fake", fake)):
         if images.dtype != torch.uint8 or images.ndim != 4:
@@ -92,7 +92,7 @@ def sliced_wasserstein_distance(
             generator=generator_for(f"swd places {level}", seed=seed),
         )
         real_patches, fake_patches = (
-            normalize_patches(level_patches(images, level, places=places))
+            standardize_patches(level_patches(images, level, places=places))
             for images in (real, fake)
         )
         repeats = [
@@ -115,9 +115,9 @@ def sliced_wasserstein_distance(
 
 
 def laplacian_level(images: Tensor, level: int) -> Tensor:
-    """Return the band-pass of images [N, C, R, R] whose side is `level`; at 16, the low-pass.
+    """Return a level of the Laplacian pyramid of images [N, C, R, R]; at 16, the low-pass.
 
-    Borders are reflected without repeating the edge, which leaves constant images constant.
+    Borders are reflected without repeating the edge, so constant images stay constant.
 
     Source: Burt and Adelson 1983, with the 5x5 binomial kernel.
     """
@@ -132,7 +132,7 @@ def level_patches(images: Tensor, level: int, *, places: Tensor) -> Tensor:
     Args:
         images: uint8 [N, C, R, R].
         level: the side of the pyramid level.
-        places: top left corners (y, x), int64 [N, P, 2], in 0..level - 7.
+        places: top left corners (y, x), int64 [N, P, 2], from 0 to level - 7.
     """
     num, channels = images.shape[:2]
     per_image = places.shape[1]
@@ -150,29 +150,29 @@ def level_patches(images: Tensor, level: int, *, places: Tensor) -> Tensor:
     return patches.flatten(0, 1)
 
 
-def normalize_patches(patches: Tensor) -> Tensor:
-    """Give each channel of patches [M, C, 49] zero mean and unit deviation; return [M, C * 49].
+def standardize_patches(patches: Tensor) -> Tensor:
+    """Standardize each channel of patches [M, C, 49] to mean 0 and std 1; return [M, C * 49].
 
-    The statistics are those of the whole set. A channel that is constant becomes zero.
-    `patches` is overwritten, as two copies of them are the largest thing in memory.
+    The statistics are those of the whole set. A constant channel becomes zero. `patches` is
+    overwritten, since a second copy would double the peak of memory.
     """
     for channel in range(patches.shape[1]):
         values = patches[:, channel]
         values -= values.mean(dtype=torch.float64).float()
         # The accumulation over millions of values needs float64.
-        deviation = values.double().square().mean().sqrt().float()
-        values /= deviation.clamp(min=torch.finfo(torch.float32).tiny)
+        std = values.double().square().mean().sqrt().float()
+        values /= std.clamp(min=torch.finfo(torch.float32).tiny)
     return patches.flatten(1)
 
 
 def unit_directions(num: int, dim: int, *, generator: torch.Generator) -> Tensor:
-    """Draw float32 [num, dim], uniformly on the unit sphere."""
+    """Draw vectors uniformly on the unit sphere, float32 [num, dim]."""
     vectors = torch.randn(num, dim, generator=generator)
     return F.normalize(vectors, dim=1)
 
 
 def mean_sorted_difference(a: Tensor, b: Tensor, *, directions: Tensor) -> float:
-    """Mean Wasserstein-1 distance of the projections of two point sets of equal size.
+    """Return the mean Wasserstein-1 distance of projections of two point sets of equal size.
 
     In one dimension the optimal transport pairs the points in sorted order.
 
@@ -181,7 +181,7 @@ def mean_sorted_difference(a: Tensor, b: Tensor, *, directions: Tensor) -> float
         b: points, float32 [M, dim].
         directions: unit vectors, float32 [D, dim].
     """
-    # numpy sorts float32 several times faster than torch, which carries the indices along.
+    # numpy sorts float32 several times faster than torch, which also computes the indices.
     total = 0.0
     for start in range(0, len(directions), 16):
         chunk = directions[start : start + 16]
@@ -210,7 +210,7 @@ def _double(images: Tensor) -> Tensor:
 
 
 def _binomial(images: Tensor, *, gain: float) -> Tensor:
-    """Filter images [N, C, r, r] by rows and by columns, each time `gain` times the kernel."""
+    """Filter images [N, C, r, r] by rows and columns with `gain` times the kernel each."""
     channels = images.shape[1]
     taps = images.new_tensor(BINOMIAL) * (gain / sum(BINOMIAL))
     row = taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1)

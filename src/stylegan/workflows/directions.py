@@ -32,7 +32,7 @@ from stylegan.latent.layers import parse_layers
 from stylegan.latent.render import device_of, render
 from stylegan.latent.saved import Key, Keys, as_keys, latents_of, name_of, styles_of, write_latents
 from stylegan.latent.statistics import sample_styles
-from stylegan.metrics.separability import fit_plane
+from stylegan.metrics.separability import fit_hyperplane
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.classifiers import Classifier
 from stylegan.notebook import TextResult, text_table
@@ -359,7 +359,7 @@ def _separate(
                 f"the classifier {classifier.name} gives all images the same label",
                 fix="leave this classifier out",
             )
-        normal, _, _ = fit_plane(labeled[order], labels)
+        normal, _, _ = fit_hyperplane(labeled[order], labels)
         normals.append(normal)
     names = [classifier.name for classifier in classifiers]
     return separating(normals, w, names=names, layers=layers)
