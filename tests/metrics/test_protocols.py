@@ -153,7 +153,7 @@ def test_features_are_named_only_where_there_are_some(text):
     "text", ["fid1", "fid0", "kid1_full", "is9", "pr3_3", "pr5k0", "ppl_0_wend", "ls1", "swd0"]
 )
 def test_too_few_images_are_refused(text):
-    with pytest.raises(ConfigError, match="more images|needs at least"):
+    with pytest.raises(ConfigError, match=r"more images|needs at least"):
         parse(text)
 
 

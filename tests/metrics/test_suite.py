@@ -159,7 +159,9 @@ def test_path_lengths_of_truncated_or_small_images_are_refused():
         EvaluationDependencies(distances={"plain": Wide()}),
     )
     check(protocols("ppl2_64_wend"), network, None, dependencies)
-    with pytest.raises(ConfigError, match=r"with psi 0\.5: path lengths are defined without truncation"):
+    with pytest.raises(
+        ConfigError, match=r"with psi 0\.5: path lengths are defined without truncation"
+    ):
         check(protocols("ppl2_64_wend"), replace(network, psi=0.5), None, dependencies)
     with pytest.raises(ConfigError, match=r"of side 16: plain needs at least 16 .* crop leaves 8"):
         check(protocols("ppl_64_wend"), network, None, dependencies)
