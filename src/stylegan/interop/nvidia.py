@@ -210,9 +210,9 @@ def _with_filters(tensors: Mapping[str, Tensor], *, is_generator: bool) -> dict[
     return written
 
 
-def _inexpressible(name: str, found: str, expected: str) -> WeightsError:
+def _inexpressible(name: str, option: str, expected: str) -> WeightsError:
     return WeightsError(
-        f"{name} has {found}, which the official PyTorch code does not support",
+        f"{name} has {option}, which the official PyTorch code does not support",
         expected=expected,
         fix="convert to native",
     )

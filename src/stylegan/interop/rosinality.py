@@ -268,9 +268,9 @@ def _check_expressible(config: GeneratorConfig | DiscriminatorConfig, name: str)
         raise _inexpressible(name, f"channels {widths}", f"channels {table}")
 
 
-def _inexpressible(name: str, found: str, expected: str) -> WeightsError:
+def _inexpressible(name: str, option: str, expected: str) -> WeightsError:
     return WeightsError(
-        f"{name} has {found}, which rosinality files do not support",
+        f"{name} has {option}, which rosinality files do not support",
         expected=expected,
         fix="convert to nvidia or native",
     )

@@ -17,10 +17,10 @@ from stylegan.nn.mapping import LR_MULTIPLIER
 Shapes = Mapping[str, list[int]]
 
 
-def refusal(found: str, expected: str | None) -> WeightsError:
+def refusal(message: str, expected: str | None) -> WeightsError:
     """Return the error for a file that cannot be used, and not be repaired either."""
     return WeightsError(
-        found, expected=expected, fix="use a file of a kind that docs/weights.md lists"
+        message, expected=expected, fix="use a file of a kind that docs/weights.md lists"
     )
 
 

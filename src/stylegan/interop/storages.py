@@ -262,8 +262,8 @@ def _read_at(stream: IO[bytes], start: int, num_bytes: int) -> bytearray:
     return read_whole(stream, num_bytes)
 
 
-def _refusal(found: str, expected: str) -> WeightsError:
+def _refusal(message: str, expected: str) -> WeightsError:
     """Return the error for a file that must not be trusted."""
     return WeightsError(
-        found, expected=expected, fix="download the file again, and do not trust it"
+        message, expected=expected, fix="download the file again, and do not trust it"
     )

@@ -92,24 +92,24 @@ def family_of_tensorflow(networks: Mapping[str, TensorFlowNetwork]) -> Family | 
     return None
 
 
-def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
+def networks_of(networks_by_key: dict[str, TensorFlowNetwork], origin: str) -> Networks:
     """Build our networks from those of a TensorFlow pickle.
 
     Args:
-        found: by their official names. The dictionary is emptied, so that each can be freed once
-            its network is built.
+        networks_by_key: networks by their official names. The dictionary is emptied, so that each
+            can be freed once ours is built.
         origin: the file, for errors.
 
     Raises:
         WeightsError: as `build_progan`.
     """
-    family = family_of_tensorflow(found)
+    family = family_of_tensorflow(networks_by_key)
     if family is None:
         raise refusal(f"{origin} holds no ProGAN or StyleGAN network", "a ProGAN or StyleGAN file")
     build = {"progan": build_progan, "stylegan": build_stylegan}[family]
     networks = Networks()
-    for key in list(found):
-        built = build(found.pop(key), origin=f"{origin} ({key})")
+    for key in list(networks_by_key):
+        built = build(networks_by_key.pop(key), origin=f"{origin} ({key})")
         setattr(networks, NETWORK_NAMES[key], built)
     return networks
 
@@ -130,16 +130,18 @@ def build_progan(
     recorded = network.static_kwargs
     check_supported(_PROGAN, recorded, origin)
     if "FromRGB_lod0/weight" in network.variables:
-        found = _discriminator_options(network, origin)
-        c_dim = found.num_outputs - 1
+        options = _discriminator_options(network, origin)
+        c_dim = options.num_outputs - 1
         check_agreement({"label_size": c_dim}, recorded, origin)
         d_config = progan.DiscriminatorConfig
         return _filled(
             network,
             lambda: progan.Discriminator(
-                d_config(**found.sizes, **found.mbstd, c_dim=c_dim, fused_scale=found.is_fused)
+                d_config(
+                    **options.sizes, **options.mbstd, c_dim=c_dim, fused_scale=options.is_fused
+                )
             ),
-            found.names,
+            options.names,
             origin,
         )
     shapes = shapes_of(network.variables)
@@ -182,18 +184,18 @@ def build_stylegan(
     if recorded.get("blur_filter", 1) is None:  # None means no filter here
         raise refusal(f"{origin} was made with blur_filter = None", "blur_filter = [1, 2, 1]")
     if "FromRGB_lod0/weight" in network.variables:
-        found = _discriminator_options(network, origin)
+        options = _discriminator_options(network, origin)
         # A single output may mean no labels, or labels of one class.
-        c_dim = found.num_outputs if found.num_outputs > 1 else 0
+        c_dim = options.num_outputs if options.num_outputs > 1 else 0
         if c_dim == 0 and _whole(recorded, "label_size", 0, origin) == 1:
             c_dim = 1
         check_agreement({"label_size": c_dim}, recorded, origin)
         return _filled(
             network,
             lambda: stylegan.Discriminator(
-                stylegan.DiscriminatorConfig(**found.sizes, **found.mbstd, c_dim=c_dim)
+                stylegan.DiscriminatorConfig(**options.sizes, **options.mbstd, c_dim=c_dim)
             ),
-            found.names,
+            options.names,
             origin,
         )
     shapes = shapes_of(network.variables)
@@ -232,22 +234,22 @@ def build_stylegan(
             if r == 4:
                 layers = [(first, "input"), ("Conv", "conv1")]
             for number, (theirs, ours) in enumerate(layers, start=2 * index):
-                name, own = f"synthesis/{r}x{r}/{theirs}", f"synthesis.b{r}.{ours}"
+                name, layer = f"synthesis/{r}x{r}/{theirs}", f"synthesis.b{r}.{ours}"
                 if theirs == "Const":
-                    yield Row(f"{name}/const", f"{own}.const", with_unit_axes(4, leading=1))
+                    yield Row(f"{name}/const", f"{layer}.const", with_unit_axes(4, leading=1))
                 elif theirs == "Dense":
-                    yield Row(f"{name}/weight", f"{own}.weight", TF_DENSE)
+                    yield Row(f"{name}/weight", f"{layer}.weight", TF_DENSE)
                 else:
                     is_flipped = theirs == "Conv0_up" and r >= first_fused
                     layout = TF_FLIPPED_CONV if is_flipped else TF_CONV
-                    yield Row(f"{name}/weight", f"{own}.weight", layout)
-                yield Row(f"{name}/bias", f"{own}.bias")
+                    yield Row(f"{name}/weight", f"{layer}.weight", layout)
+                yield Row(f"{name}/bias", f"{layer}.bias")
                 if styles:
-                    yield from tf_pair(f"{name}/StyleMod", f"{own}.affine", TF_DENSE)
+                    yield from tf_pair(f"{name}/StyleMod", f"{layer}.affine", TF_DENSE)
                 if noise:
-                    yield Row(f"{name}/Noise/weight", f"{own}.noise_strength")
+                    yield Row(f"{name}/Noise/weight", f"{layer}.noise_strength")
                     stored = f"synthesis/noise{number}"
-                    yield Row(stored, f"{own}.noise_const", with_unit_axes(4, leading=2))
+                    yield Row(stored, f"{layer}.noise_const", with_unit_axes(4, leading=2))
         yield from _rgb_rows("synthesis/ToRGB_lod", "synthesis.b{}.torgb", blocks)
 
     return _filled(

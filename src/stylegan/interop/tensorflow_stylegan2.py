@@ -64,15 +64,15 @@ def is_stylegan2(network: TensorFlowNetwork) -> bool:
     )
 
 
-def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
+def networks_of(networks_by_key: dict[str, TensorFlowNetwork], origin: str) -> Networks:
     """Build our networks from those of a TensorFlow pickle.
 
     Sizes and architecture are read from the variables' shapes, and must agree with the arguments
     that the file records. Every variable is used, and a growing network gets the file's lod.
 
     Args:
-        found: by their official names. The dictionary is emptied, so that each can be freed once
-            its network is built.
+        networks_by_key: networks by their official names. The dictionary is emptied, so that each
+            can be freed once ours is built.
         origin: the file, for errors.
 
     Raises:
@@ -80,8 +80,8 @@ def networks_of(found: dict[str, TensorFlowNetwork], origin: str) -> Networks:
             or left over.
     """
     networks = Networks()
-    for key in list(found):
-        network, place = found.pop(key), f"{origin} ({key})"
+    for key in list(networks_by_key):
+        network, place = networks_by_key.pop(key), f"{origin} ({key})"
         shapes = shapes_of(network.variables)
         built: Generator | Discriminator
         with refusing_impossible_configs(place):

@@ -153,23 +153,23 @@ def _read_archive(archive: zipfile.ZipFile, origin: str, num_bytes: int, budget:
     folder = pickles[0].removesuffix("data.pkl")
 
     def member(name: str) -> zipfile.ZipInfo:
-        found = members.get(folder + name)
-        if found is None:
+        info = members.get(folder + name)
+        if info is None:
             raise ValueError(f"no member {quoted(name)}")
         # torch.save never compresses; a compressed member could expand to any size.
-        if found.compress_type != zipfile.ZIP_STORED or found.file_size != found.compress_size:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise ValueError(f"a compressed member {quoted(name)}")
-        if found.file_size > num_bytes:
+        if info.file_size > num_bytes:
             raise ValueError(f"a member {quoted(name)} larger than the file")
-        return found
+        return info
 
-    def content(found: zipfile.ZipInfo) -> bytearray:
-        with archive.open(found) as file:
-            return read_whole(file, found.file_size)
+    def content(info: zipfile.ZipInfo) -> bytearray:
+        with archive.open(info) as file:
+            return read_whole(file, info.file_size)
 
-    def read_storage(found: zipfile.ZipInfo) -> bytearray:
+    def read_storage(info: zipfile.ZipInfo) -> bytearray:
         try:
-            return content(found)
+            return content(info)
         except (OSError, *_DAMAGE) as error:
             raise _damaged(origin, error) from error
 
@@ -178,14 +178,14 @@ def _read_archive(archive: zipfile.ZipFile, origin: str, num_bytes: int, budget:
     def declared(identity: object) -> Storage:
         storage = storage_of(identity)
         if storage.key not in storages:
-            found = member(f"data/{storage.key}")
-            if found.file_size != storage.nbytes:
+            info = member(f"data/{storage.key}")
+            if info.file_size != storage.nbytes:
                 raise refusal(
                     f"{origin} declares a storage of {quoted(storage.numel)} elements over "
-                    f"{found.file_size} bytes",
+                    f"{info.file_size} bytes",
                     "a storage as large as its data",
                 )
-            storage.read = lambda: read_storage(found)
+            storage.read = lambda: read_storage(info)
             storages[storage.key] = storage
         return storages[storage.key]
 
