@@ -1,4 +1,4 @@
-"""The one owner of randomness: a stream is a function of its purpose and its place in the run."""
+"""Random generators that depend only on their purpose and the position in the run."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 Source = torch.Generator | Sequence[torch.Generator]
-"""Where a batch's random numbers come from: a stream for all rows, or k of them, of which row n
-reads number `n % k`."""
+"""The source of a batch's random numbers: one generator for all rows, or k generators, where row n
+uses generator `n % k`."""
 
 
 def generator_for(
@@ -22,8 +22,8 @@ def generator_for(
     Args:
         purpose: what the numbers are for, such as "latents" or "augment".
         seed: the run's seed.
-        nimg: real images shown so far, over all processes.
-        group: of the rows of a batch, where each has a stream of its own; 0 for the whole.
+        nimg: real images shown so far, over all ranks.
+        group: index of a group of rows, if each has a generator of its own; 0 for all rows.
         device: where the generator lives. CPU and CUDA streams differ for equal seeds.
     """
     # hash() would do for integers, but it is salted per process for strings.
@@ -36,14 +36,14 @@ def randn_rows(shape: Sequence[int], source: Source | None, device: torch.device
     """Draw standard normal numbers for the rows of a batch.
 
     Args:
-        shape: [N, ...]; N is a multiple of the number of streams.
-        source: None takes torch's global stream.
-        device: of the result.
+        shape: [N, ...], with N a multiple of the number of generators.
+        source: None uses torch's global generator.
+        device: device of the result.
     """
     if source is None or isinstance(source, torch.Generator):
-        drawn_on = device if source is None else source.device
-        return torch.randn(shape, generator=source, device=drawn_on).to(device)
+        source_device = device if source is None else source.device
+        return torch.randn(shape, generator=source, device=source_device).to(device)
     num, *rest = shape
-    each = [num // len(source), *rest]
-    columns = [torch.randn(each, generator=stream, device=stream.device) for stream in source]
+    size = [num // len(source), *rest]
+    columns = [torch.randn(size, generator=each, device=each.device) for each in source]
     return torch.stack(columns, dim=1).flatten(0, 1).to(device)

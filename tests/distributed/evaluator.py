@@ -82,7 +82,7 @@ def main(run_dir, data, case):
             snapshot = run_dir / "snapshots" / "000000100"
             io.save(Networks(generator_ema=generator), snapshot)
             log = RunLog(run_dir, nimg=100)
-            evaluation = Evaluation(evaluator, share=1.0, run_dir=run_dir, log=log)
+            evaluation = Evaluation(evaluator, fraction=1.0, run_dir=run_dir, log=log)
             evaluation.run(
                 generator,
                 100,

@@ -55,7 +55,7 @@ def test_a_signal_while_another_process_fails_stops_what_comes_next(tmp_path, da
     assert [each["metric"] for each in found] == ["first"]
     assert received == ["None", "SIGTERM"]
     assert "RuntimeError: out of memory" in log
-    assert "given up for the signal" in log
+    assert "interrupted by the signal" in log
 
 
 def test_a_signal_outweighs_a_failure_at_the_same_time(tmp_path, data):
@@ -63,7 +63,7 @@ def test_a_signal_outweighs_a_failure_at_the_same_time(tmp_path, data):
     assert [each["metric"] for each in found] == ["first"]
     assert received == ["None", "SIGTERM"]
     assert "failed" not in log
-    assert "given up for the signal" in log
+    assert "interrupted by the signal" in log
 
 
 @pytest.mark.parametrize("case", ["signal-0", "signal-1", "signal_while_waiting-0"])
@@ -73,4 +73,4 @@ def test_a_signal_to_one_process_stops_the_evaluation_in_all(tmp_path, data, cas
     expected = ["None", "None"]
     expected[int(case[-1])] = "SIGTERM"
     assert received == expected
-    assert "given up for the signal" in log
+    assert "interrupted by the signal" in log

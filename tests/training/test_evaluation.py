@@ -52,7 +52,7 @@ def make(tmp_path):
 
         return Evaluation(
             Evaluator(names=names, measure=measure),
-            share=share,
+            fraction=share,
             run_dir=tmp_path,
             log=logs[-1],
             deadline_s=deadline_s,
@@ -155,7 +155,7 @@ def test_what_would_end_after_the_deadline_is_not_begun(watch, make, generator, 
     assert evaluation.is_due(200, **SIZES, is_last=False)
     watch.now_s = 1091
     assert not evaluation.is_due(300, **SIZES, is_last=True)
-    assert "no metrics at 300 images: the time of the run is over before" in caplog.text
+    assert "no metrics at 300 images: they would exceed the time limit" in caplog.text
 
 
 def test_results_go_into_both_logs_and_events(watch, make, generator, tmp_path, caplog):
@@ -251,7 +251,7 @@ def by_name(evaluate, names, tmp_path):
 
     log = RunLog(tmp_path, nimg=0)
     evaluator = Evaluator(names=names, measure=measure)
-    return Evaluation(evaluator, share=1, run_dir=tmp_path, log=log), asked
+    return Evaluation(evaluator, fraction=1, run_dir=tmp_path, log=log), asked
 
 
 def test_a_result_is_kept_as_it_comes(generator, tmp_path):
@@ -312,7 +312,7 @@ def test_a_value_that_is_not_finite_is_told_and_left_out(make, generator, tmp_pa
         lambda generator, nimg: [result(value, "fid2k"), result(2.0)], names=["fid2k", "swd2k"]
     )
     run(evaluation, generator, tmp_path)
-    assert f"metrics at 100 images: fid2k is {value}, and is left out" in caplog.text
+    assert f"metrics at 100 images: fid2k is {value}, not recorded" in caplog.text
     assert [record["metrics"] for record in read_log(tmp_path)] == [{"swd2k": 2.0}]
     assert [record["metric"] for record in read_metrics(tmp_path)] == ["swd2k"]
     assert not (tmp_path / "best" / "fid2k").exists()
@@ -335,7 +335,7 @@ def test_a_signal_gives_it_up(make, generator, tmp_path, caplog):
         raise Stopped
 
     run(make(evaluate), generator, tmp_path)
-    assert "metrics at 100 images: given up for the signal" in caplog.text
+    assert "metrics at 100 images: interrupted by the signal" in caplog.text
     assert read_metrics(tmp_path) == []
 
 

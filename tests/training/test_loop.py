@@ -286,7 +286,7 @@ def by_weights(generator, nimg):
 
 def test_evaluation_changes_nothing_that_training_computes(run_config, finished_run, tmp_path):
     before = torch.get_rng_state()
-    train(run_config, tmp_path / "with", evaluate=metric(by_weights), evaluate_share=1.0)
+    train(run_config, tmp_path / "with", evaluate=metric(by_weights), evaluate_fraction=1.0)
     assert torch.equal(torch.get_rng_state(), before)
     for pattern in ("checkpoints/*.pt", "snapshots/*/*", "samples/*.png"):
         paths = sorted(finished_run.glob(pattern))
@@ -335,7 +335,7 @@ def test_each_snapshot_is_evaluated_and_the_best_is_kept(run_config, tmp_path):
         return [{"metric": "a:b", "value": value, "lower_is_better": True, "seconds": 0.5}]
 
     run = tmp_path / "run"
-    train(config, run, evaluate=metric(evaluate, "a:b"), evaluate_share=1.0)
+    train(config, run, evaluate=metric(evaluate, "a:b"), evaluate_fraction=1.0)
     assert len(given) == 4
     for state, folder in zip(given, sorted((run / "snapshots").iterdir()), strict=True):
         for key, value in stylegan.load(folder).state_dict().items():
@@ -368,7 +368,7 @@ def test_the_log_has_the_time_of_evaluation(run_config, tmp_path):
 
 def test_the_last_snapshot_is_evaluated_whatever_it_takes(run_config, tmp_path, caplog):
     config = run_config.with_overrides("output.snapshot_kimg=0.04")
-    train(config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=0)
+    train(config, tmp_path / "run", evaluate=metric(by_weights), evaluate_fraction=0)
     assert [record["nimg"] for record in read_metrics(tmp_path / "run")] == [40, 160]
     assert "metrics took" in caplog.text
 
@@ -376,7 +376,7 @@ def test_the_last_snapshot_is_evaluated_whatever_it_takes(run_config, tmp_path, 
 def test_a_growing_run_is_evaluated_at_its_full_resolution(growing_config, tmp_path, caplog):
     caplog.set_level("INFO", logger="stylegan")
     config = growing_config.with_overrides("output.snapshot_kimg=0.03")
-    train(config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=1)
+    train(config, tmp_path / "run", evaluate=metric(by_weights), evaluate_fraction=1)
     records = [record for record in read_log(tmp_path / "run") if record["kind"] == "tick"]
     assert records[1]["growth"]["resolution"] == 8
     first = read_metrics(tmp_path / "run")[0]["nimg"]
@@ -391,14 +391,14 @@ def test_a_run_goes_on_where_evaluation_fails(run_config, tmp_path, caplog):
         raise DataError("the set is gone", expected="it", fix="restore it")
 
     assert train(
-        run_config, tmp_path / "run", evaluate=metric(evaluate), evaluate_share=1
+        run_config, tmp_path / "run", evaluate=metric(evaluate), evaluate_fraction=1
     ).is_complete
     assert caplog.text.count("failed (the set is gone; expected it; restore it)") == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_gives_an_evaluation_up_and_the_run_goes_on(run_config, tmp_path, number, caplog):
-    train(run_config, tmp_path / "whole", evaluate=metric(by_weights), evaluate_share=1)
+    train(run_config, tmp_path / "whole", evaluate=metric(by_weights), evaluate_fraction=1)
     reached_the_end = False
 
     def evaluate(generator, nimg):
@@ -414,9 +414,9 @@ def test_a_signal_gives_an_evaluation_up_and_the_run_goes_on(run_config, tmp_pat
     outcome = train(run_config, tmp_path / "run", evaluate=metric(evaluate))
     assert (outcome.nimg, outcome.is_complete, outcome.signal) == (80, False, number)
     assert not reached_the_end
-    assert "given up for the signal" in caplog.text
+    assert "interrupted by the signal" in caplog.text
     assert train(
-        run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=1
+        run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_fraction=1
     ).is_complete
     states = [
         torch.load(tmp_path / run / "checkpoints" / "000000160.pt", weights_only=True)
@@ -461,7 +461,7 @@ def test_no_evaluation_begins_after_a_signal(run_config, tmp_path):
 
 
 def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, tmp_path):
-    train(run_config, tmp_path / "whole", evaluate=metric(by_weights), evaluate_share=1)
+    train(run_config, tmp_path / "whole", evaluate=metric(by_weights), evaluate_fraction=1)
 
     def die(progress):
         if progress.nimg == 112:  # the snapshot at 80 is evaluated, the newest checkpoint is of 80
@@ -469,12 +469,16 @@ def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, tmp_path):
 
     with pytest.raises(KeyError):
         train(
-            run_config, tmp_path / "run", observe=die, evaluate=metric(by_weights), evaluate_share=1
+            run_config,
+            tmp_path / "run",
+            observe=die,
+            evaluate=metric(by_weights),
+            evaluate_fraction=1,
         )
     beyond = read_metrics(tmp_path / "run")[0] | {"nimg": 160}
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(beyond) + "\n")  # as of a run that got there and lost its checkpoint
-    train(run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=1)
+    train(run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_fraction=1)
     assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")
     kept = [
         {key: value for key, value in record.items() if key != "time"}
@@ -516,6 +520,6 @@ def test_a_run_whose_time_is_over_is_not_evaluated(run_config, tmp_path):
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_an_impossible_share_is_refused_at_the_start(run_config, tmp_path, share):
-    with pytest.raises(ConfigError, match="evaluate_share"):
-        train(run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_share=share)
+    with pytest.raises(ConfigError, match="evaluate_fraction"):
+        train(run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_fraction=share)
     assert not (tmp_path / "run").exists()

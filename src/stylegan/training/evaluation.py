@@ -1,4 +1,4 @@
-"""Metrics while a run trains: which snapshots have their turn, and where the results go."""
+"""Metrics of snapshots during training: when they are computed, and where the results go."""
 
 import json
 import logging
@@ -21,16 +21,16 @@ from stylegan.training.log import RunLog, read_metrics
 logger = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
-"""A result: at least "metric", its name; "value"; "lower_is_better"; "seconds" that it took. Only
-results with the same "comparable", or all without, compete for the best."""
+"""A result, with at least "metric" (its name), "value", "lower_is_better" and "seconds". Only
+results with an equal "comparable", or all without one, compete for the best snapshot."""
 
 Measure = Callable[[AbstractGenerator, int, Sequence[str]], Iterable[Record | None]]
-"""Compute the metrics of these names, in their order, each when it is asked for the next record:
-of a generator, in eval mode and without gradients, at so many images shown. Of several processes
-that do so together, the leader gets the records, and the others None for each."""
+"""Computes the metrics of the given names in order, one per iteration, of a generator in eval mode
+and without gradients, at a number of images shown. On several ranks that compute together, rank 0
+yields the records and the others None."""
 
 Interruptible = Callable[[], AbstractContextManager[None]]
-"""Make a context in which signals raise Stopped."""
+"""Returns a context in which signals raise Stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class Evaluator:
     """The metrics of a run.
 
     Attributes:
-        names: of the metrics, as records have them.
-        measure: computes some of them.
+        names: names of the metrics, as in the records.
+        measure: computes some of the metrics.
     """
 
     names: Sequence[str]
@@ -47,75 +47,76 @@ class Evaluator:
 
 
 class Evaluation:
-    """The evaluations of one session of a run: their share of its time, and their results.
+    """The evaluations of one call of `train`: their time budget and their results.
 
     Args:
         evaluator: computes the metrics.
-        share: how much of the session's time they may take, from 0 to 1. A snapshot is passed over
-            while more than that was spent; so the share is exceeded by one evaluation at most.
+        fraction: maximum fraction of the call's time, 0 to 1. A snapshot is skipped while more than
+            that was spent, so it is exceeded by one evaluation at most.
         run_dir: the run's folder.
-        log: of the run.
-        deadline_s: when the session ends, by `time.monotonic`; None if it does not.
+        log: the run's log.
+        deadline_s: end of the call on the clock of `time.monotonic`; None for no end.
     """
 
     def __init__(
         self,
         evaluator: Evaluator,
         *,
-        share: float,
+        fraction: float,
         run_dir: Path,
         log: RunLog,
         deadline_s: float | None = None,
     ) -> None:
         self._evaluator = evaluator
-        self._share = share
+        self._max_fraction = fraction
         self._run_dir = run_dir
         self._log = log
         self._deadline_s = deadline_s
         self._started_s = time.monotonic()
         self._spent_s = 0.0
         self._longest_s = 0.0
-        self._has_told_of_growing = False
+        self._has_logged_growing = False
 
     @property
-    def share(self) -> float:
-        """Share of the session's time that evaluations have taken so far."""
+    def fraction(self) -> float:
+        """Fraction of the call's time that evaluations have taken so far."""
         return self._spent_s / max(time.monotonic() - self._started_s, 1e-9)
 
     def is_due(self, nimg: int, *, resolution: int, img_resolution: int, is_last: bool) -> bool:
-        """Tell whether a snapshot has its turn, and log why if it has not.
+        """Whether a snapshot is to be evaluated; log the reason if it is not.
 
         Args:
             nimg: images shown at the snapshot.
-            resolution: of the images that the run trains on now.
-            img_resolution: the full one. Metrics of smaller images are other metrics.
-            is_last: whether the snapshot is the run's last, which is evaluated whatever share of
-                the time that takes. Past the deadline none is; one begins where the longest so far
-                would end before it, so that the session's first may end after it.
+            resolution: current resolution of the training images.
+            img_resolution: full resolution. Metrics of smaller images are not comparable.
+            is_last: whether the snapshot is the run's last one, for which the fraction does not
+                count. Skip the evaluation if the longest one so far would exceed the deadline;
+                so the first one of the call may end after it.
         """
         if resolution < img_resolution:
-            if not self._has_told_of_growing:
+            if not self._has_logged_growing:
                 logger.info("no metrics before images are %d pixels wide", img_resolution)
-            self._has_told_of_growing = True
+            self._has_logged_growing = True
             return False
         if self._deadline_s is not None and time.monotonic() + self._longest_s > self._deadline_s:
-            logger.info("no metrics at %d images: the time of the run is over before", nimg)
+            logger.info("no metrics at %d images: they would exceed the time limit", nimg)
             return False
-        share = self.share
-        if share > self._share and not is_last:
+        fraction = self.fraction
+        if fraction > self._max_fraction and not is_last:
             logger.info(
-                "no metrics at %d images: they have taken %.0f %% of the time, of %.0f %%",
+                "no metrics at %d images: they have taken %.0f %% of the time, more than %.0f %%",
                 nimg,
-                100 * share,
-                100 * self._share,
+                100 * fraction,
+                100 * self._max_fraction,
             )
             return False
         return True
 
     def missing(self, nimg: int) -> list[str]:
-        """Return the metrics that a snapshot has no result of, from this session or before."""
-        found = {each["metric"] for each in read_metrics(self._run_dir) if each["nimg"] == nimg}
-        return [name for name in self._evaluator.names if name not in found]
+        """Return the metrics of which a snapshot has no result yet."""
+        records = read_metrics(self._run_dir)
+        known = {record["metric"] for record in records if record["nimg"] == nimg}
+        return [name for name in self._evaluator.names if name not in known]
 
     def run(
         self,
@@ -126,19 +127,18 @@ class Evaluation:
         snapshot: Path,
         interruptible: Interruptible = nullcontext,
     ) -> None:
-        """Compute metrics, and log each result and keep the best snapshot as it comes.
+        """Compute metrics on rank 0; log each result and keep the best snapshot as it comes.
 
-        A failure is told in one line, and changes nothing else: the other metrics have their turn.
-        Torch's global random streams are left as they were.
+        A failure is logged, and the other metrics are still computed. Torch's global random state
+        is restored.
 
         Args:
-            generator: in eval mode. It may be left in the middle of something where a signal gives
-                the evaluation up: hand over a copy.
+            generator: in eval mode; a copy, as a signal may interrupt a metric at any point.
             nimg: images shown.
-            names: of the metrics: what is missing.
+            names: names of the metrics to compute.
             snapshot: the folder with the generator's weights.
-            interruptible: a context in which signals raise Stopped. Nothing is written
-                within it.
+            interruptible: returns a context in which signals raise Stopped. Nothing is written in
+                it.
         """
         logger.info("metrics at %d images ...", nimg)
         start_s = time.monotonic()
@@ -150,7 +150,7 @@ class Evaluation:
                 if is_kept:
                     values[record["metric"]] = record["value"]
         except Stopped:
-            logger.warning("metrics at %d images: given up for the signal", nimg)
+            logger.warning("metrics at %d images: interrupted by the signal", nimg)
         finally:
             seconds = time.monotonic() - start_s
             self._spent_s += seconds
@@ -161,15 +161,15 @@ class Evaluation:
                     "kind": "metrics",
                     "nimg": nimg,
                     "metrics": values,
-                    "time": {"metrics_seconds": seconds, "metrics_share": self.share},
+                    "time": {"metrics_seconds": seconds, "metrics_share": self.fraction},
                 }
             )
 
     def _keep(self, result: Record, nimg: int, snapshot: Path) -> bool:
-        """Write a result down, and keep its snapshot if it is the best; tell whether it is one."""
+        """Log a result, and keep its snapshot if it is the best; return whether it is finite."""
         metric, value = result["metric"], result["value"]
         if not _is_finite(result):
-            logger.warning("metrics at %d images: %s is %s, and is left out", nimg, metric, value)
+            logger.warning("metrics at %d images: %s is %s, not recorded", nimg, metric, value)
             return False
         record = {**result, "nimg": nimg, "snapshot": f"snapshots/{snapshot.name}"}
         self._log.write_metrics([record])
@@ -190,14 +190,14 @@ class Evaluation:
         return True
 
     def finish(self) -> None:
-        """Warn if the evaluations took more of the session than they were to take."""
-        share = self.share
-        if share > self._share:
+        """Warn if the evaluations took more than their fraction of the time."""
+        fraction = self.fraction
+        if fraction > self._max_fraction:
             logger.warning(
                 "metrics took %.0f %% of the time, which is more than %.0f %%: for short runs "
                 "choose cheaper ones by --metrics, or none",
-                100 * share,
-                100 * self._share,
+                100 * fraction,
+                100 * self._max_fraction,
             )
 
 
@@ -209,15 +209,7 @@ def assist(
     *,
     interruptible: Interruptible,
 ) -> None:
-    """Do another process's share of what the leader does by `Evaluation.run`.
-
-    Args:
-        evaluator: the same as the leader's.
-        generator: likewise.
-        nimg: images shown.
-        names: what the leader misses.
-        interruptible: as of `Evaluation.run`.
-    """
+    """Take part in `Evaluation.run` on the other ranks; arguments as there."""
     with suppress(Stopped):
         for _ in _results(evaluator, generator, nimg, names, interruptible):
             pass
@@ -230,9 +222,9 @@ def _results(
     names: Sequence[str],
     interruptible: Interruptible,
 ) -> Iterator[Record]:
-    """Yield what can be computed; after a metric that fails, begin again with the next.
+    """Yield the results; after a metric that fails, continue with the next one.
 
-    All processes of a group go through this in step, a metric at a time.
+    All ranks go through this together, one metric at a time.
     """
     device = next(generator.parameters()).device
     devices = [device] if device.type == "cuda" else []
@@ -277,7 +269,7 @@ def _log_failure(error: Exception, name: str, nimg: int) -> None:
 
 
 def _is_finite(record: Record) -> bool:
-    """Tell whether all numbers of a record can be written as JSON."""
+    """Whether all numbers of a record can be written as JSON."""
     try:
         json.dumps(dict(record), allow_nan=False)
     except ValueError:

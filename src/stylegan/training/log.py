@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line, and TensorBoard events where it is installed."""
+"""The log of a run: one JSON object per line, and TensorBoard events if it is installed."""
 
 import json
 import logging
@@ -16,13 +16,12 @@ METRICS = "metrics.jsonl"
 class RunLog:
     """Appends records to `log.jsonl` and `metrics.jsonl`, and numbers to TensorBoard.
 
-    Opened at a position of the run, it drops what an interrupted run wrote beyond: the resumed
-    run writes those lines again, and they are the same but for the key "time" and, of metrics,
-    what tells of time.
+    When it is opened, records beyond the position of the run are deleted: the resumed run writes
+    them again, and they are equal except for the key "time" and the times of metrics.
 
     Args:
         run_dir: the run's folder.
-        nimg: images shown when the run continues; 0 for a new one.
+        nimg: images shown at the position where the run continues; 0 for a new run.
     """
 
     def __init__(self, run_dir: Path, *, nimg: int) -> None:
@@ -48,9 +47,9 @@ class RunLog:
             self._events.flush()
 
     def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Append full records of metrics, each with a key "nimg", to `metrics.jsonl`.
+        """Append complete records of metrics, each with a key "nimg", to `metrics.jsonl`.
 
-        Another process may append to it as well: all lines go out in one write.
+        All lines are written at once, as another process may append to the file as well.
         """
         append_lines(self._metrics_path, "".join(_line(record) for record in records))
 
@@ -61,7 +60,7 @@ class RunLog:
 
 
 def read_log(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the records of a run's log, up to the first line that was cut off or is damaged."""
+    """Return the records of a run's log up to the first incomplete or damaged line."""
     path = Path(run_dir) / "log.jsonl"
     records: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -77,16 +76,16 @@ def read_log(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the records of a run's `metrics.jsonl` that tell of its snapshots.
+    """Return the records of snapshots in a run's `metrics.jsonl`.
 
-    Other lines, such as one that another process is just writing, are passed over.
+    Other lines are skipped, such as one that another process is writing at this moment.
     """
     records = (record for _, record in _metric_lines(Path(run_dir) / METRICS))
     return [record for record in records if record is not None]
 
 
 def _metric_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Yield each line, and the record of a snapshot that it holds, if it holds one."""
+    """Yield each line with the record of a snapshot in it, or None."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
@@ -100,10 +99,10 @@ def _metric_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 
 def _cut_metrics(path: Path, nimg: int) -> None:
-    """Drop the records of snapshots beyond a position; lines of another kind stay."""
+    """Delete the records of snapshots beyond a position; other lines are kept."""
     lines = list(_metric_lines(path))
     kept = [line for line, record in lines if record is None or record["nimg"] <= nimg]
-    if len(kept) < len(lines):  # else leave it alone, as another process may be writing
+    if len(kept) < len(lines):  # otherwise do not touch it, as another process may be writing
         write_atomic(path, "".join(f"{line}\n" for line in kept))
 
 
@@ -117,5 +116,5 @@ def _open_events(folder: Path, nimg: int) -> Any:
     except ImportError:
         logger.info("no TensorBoard events: pip install 'stylegan[log]' to have them")
         return None
-    # hides what an interrupted run wrote beyond the position
+    # TensorBoard hides events beyond the position
     return SummaryWriter(log_dir=str(folder), purge_step=nimg + 1)

@@ -92,7 +92,7 @@ def train(
     observe: Callable[[Progress], None] | None = None,
     max_minutes: float | None = None,
     evaluate: Evaluator | None = None,
-    evaluate_share: float = 0.05,
+    evaluate_fraction: float = 0.05,
 ) -> Outcome:
     """Train to the end of the run, from its newest checkpoint if it has one.
 
@@ -114,12 +114,12 @@ def train(
         evaluate: computes metrics of a copy of the EMA generator, in eval mode and without
             gradients. A failed metric is logged and does not end the run; a signal interrupts
             it. None: no metrics.
-        evaluate_share: fraction of the time of this call that evaluation may take, 0 to 1.
+        evaluate_fraction: fraction of the time of this call that evaluation may take, 0 to 1.
 
     Raises:
         StyleganError: if images, options or checkpoint do not fit, or training diverges.
     """
-    check_fraction("evaluate_share", evaluate_share)
+    check_fraction("evaluate_fraction", evaluate_fraction)
     started_s = time.monotonic()
     deadline_s = None if max_minutes is None else started_s + max_minutes * 60
     run_dir = Path(run_dir)
@@ -150,7 +150,11 @@ def train(
             stack.callback(log.close)
             if evaluate is not None:
                 evaluation = Evaluation(
-                    evaluate, share=evaluate_share, run_dir=run_dir, log=log, deadline_s=deadline_s
+                    evaluate,
+                    fraction=evaluate_fraction,
+                    run_dir=run_dir,
+                    log=log,
+                    deadline_s=deadline_s,
                 )
         signals = stack.enter_context(SignalWatch())
         labels = dataset.label_table if config.data.labels else None

@@ -233,7 +233,7 @@ def train(
         observe=observe or _reporting(counter(progress, "training, kimg", scale=1e-3)),
         max_minutes=call["max_minutes"],
         evaluate=evaluate,
-        evaluate_share=fraction,
+        evaluate_fraction=fraction,
     )
     return TrainResult(plan=plan, out=run_dir, outcome=outcome)
 
