@@ -130,7 +130,9 @@ def test_what_is_passed_over_is_told(watch, make, generator, tmp_path, caplog):
     watch.now_s += 10
     run(evaluation, generator, tmp_path)
     assert not evaluation.is_due(200, **SIZES, is_last=False)
-    assert "no metrics at 200 images: they have taken 50 % of the time, more than 5 %" in caplog.text
+    assert (
+        "no metrics at 200 images: they have taken 50 % of the time, more than 5 %" in caplog.text
+    )
 
 
 def test_smaller_images_are_passed_over_and_told_once(make, caplog):
