@@ -3,11 +3,15 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
+from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.shards import write_shards
 from stylegan.errors import ConfigError, DataError
 from stylegan.models import progan
-from stylegan.training.reals import check_dataset, open_dataset
+from stylegan.training.reals import check_dataset, open_dataset, open_stream
+from stylegan.training.state import TrainState
 
 
 @pytest.fixture
@@ -85,3 +89,32 @@ def test_a_set_is_opened_as_the_config_says(run_config):
     dataset = open_dataset(run_config)
     assert isinstance(dataset, ImageDataset)
     assert (dataset.resolution, dataset.is_mirrored) == (16, True)
+
+
+def test_a_growing_run_reads_from_shards_what_its_ranks_take(
+    growing_config, image_folder, tmp_path, monkeypatch
+):
+    """Three ranks: their fractions of the batch change as it becomes smaller."""
+    shards = tmp_path / "shards"
+    write_shards(ImageDataset(image_folder), shards, shard_bytes=1)
+    growth = replace(growing_config.growth, batches={"4": 32, "8": 16, "16": 16})
+    config = replace(
+        growing_config,
+        growth=growth,
+        data=replace(growing_config.data, path=str(shards), mirror=False),
+        discriminator=replace(growing_config.discriminator, mbstd_group_size=4),
+    )
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    fractions = set()
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        state = TrainState(config, torch.device("cpu"))
+        num_read = 0
+        with open_stream(open_dataset(config), config, torch.device("cpu")) as stream:
+            for _ in range(8):
+                rows = state.shard(state.stage.batch)
+                assert stream._num_read(state.nimg, rows) == num_read
+                fractions.add((rank, rows.fraction))
+                state.advance(rows.batch_size)
+                num_read += len(rows)
+    assert len(fractions) > 3
