@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,17 @@ def test_ranks_above_0_print_nothing(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     run(command(lambda result, out: out.print("done")), ["--network", "a"], prog="draw")
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_command_line_demands_what_python_may_leave_out(capsys):
+    results = []
+    original = command(lambda result, _: results.append(result))
+    demanding = replace(original, positional=(), required=("out",))
+    with pytest.raises(SystemExit) as stop:
+        run(demanding, ["--network", "a"], prog="draw")
+    assert stop.value.code == 2
+    run(demanding, ["--network", "a", "--out", "None"], prog="draw")
+    assert results == [("a", Path("None"), 4, (), None)]  # a name like any other
 
 
 def test_what_present_returns_is_the_exit_status():

@@ -28,8 +28,7 @@ def sample_grid(
 ) -> Tensor:
     """Draw one image for each z [N, z_dim], row by row, with the stored noise."""
     ws = map_latents(generator, z, psi=psi, batch=batch)
-    pictures = torch.stack(list(render(generator, ws, batch=batch)))
-    return grid(pictures, columns=columns, padding=padding)
+    return _grid(generator, ws, columns, batch, padding=padding)
 
 
 def truncation_grid(
@@ -85,8 +84,8 @@ def mixing_grid(
         destinations.repeat_interleave(num_columns, 0), sources.repeat(num_rows, 1, 1), layers
     )
     ws = torch.cat([sources, destinations, mixed])
-    pictures = torch.stack(list(render(generator, ws, batch=batch)))
-    top, left, inner = pictures.split_with_sizes([num_columns, num_rows, num_rows * num_columns])
+    images = torch.stack(list(render(generator, ws, batch=batch)))
+    top, left, inner = images.split_with_sizes([num_columns, num_rows, num_rows * num_columns])
     corner = torch.full_like(top[:1], 255)
     rows = [corner, top]
     for row in range(num_rows):
@@ -133,6 +132,8 @@ def blend_grid(
     return _grid(generator, torch.stack(rows), columns, batch)
 
 
-def _grid(generator: AbstractGenerator, ws: Tensor, columns: int, batch: int) -> Tensor:
-    pictures = torch.stack(list(render(generator, ws, batch=batch)))
-    return grid(pictures, columns=columns, padding=PADDING)
+def _grid(
+    generator: AbstractGenerator, ws: Tensor, columns: int, batch: int, *, padding: int = PADDING
+) -> Tensor:
+    images = torch.stack(list(render(generator, ws, batch=batch)))
+    return grid(images, columns=columns, padding=padding)
