@@ -324,10 +324,10 @@ def test_fast_choices_are_told_as_deviations_from_the_published_run():
     assert deviations(config, published_run("stylegan2-f")) == [
         "generator.resolution = 256 (published: 1024)",
         "generator.channel_base = 16384 (published: 32768)",
+        "discriminator.channel_base = 16384 (published: 32768)",
         "loss.gamma = 0.8192 (published: 10)",
         "batch = 16 (published: 32)",
         "precision = bf16 (published: fp32)",
-        "discriminator.channel_base = 16384 (published: 32768)",
         "output.total_kimg = 5000 (published: 25000)",
     ]
     assert published_run("stylegan2-small") is None

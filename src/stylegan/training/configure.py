@@ -143,6 +143,14 @@ def published_run(preset: str) -> RunConfig | None:
     return row.run if row.is_published else None
 
 
+_NOT_COMPARED = (
+    *("preset", "data.", "seed", "output.", "runtime."),
+    *("generator.img_channels", "generator.c_dim"),
+    *(name for name in FROM_IMAGES if name.startswith("discriminator.")),
+)
+"""Options that do not make a run differ from the published one; some are prefixes."""
+
+
 def deviations(config: RunConfig, published: RunConfig) -> list[str]:
     """List how a run differs from a published one, as "precision = bf16 (published: fp32)".
 
@@ -152,23 +160,13 @@ def deviations(config: RunConfig, published: RunConfig) -> list[str]:
         config: options of the run, decided.
         published: options of the published run.
     """
-    ignored = ("data.", "seed", "generator.img_channels", "generator.c_dim", "discriminator.")
-    before = fields.flat(published.to_json())
-    after = fields.flat(config.to_json())
-    names = [name for name in after if not name.startswith((*ignored, "output.", "runtime."))]
-    names += [name for name in after if name.startswith("discriminator.")]
+    before, after = fields.flat(published.to_json()), fields.flat(config.to_json())
+    names = [name for name in after if not name.startswith(_NOT_COMPARED)]
     return [
-        f"{name} = {_text(after[name])} (published: {_text(before.get(name))})"
+        f"{name} = {_text(after[name])} (published: {_text(before[name])})"
         for name in (*names, "output.total_kimg")
-        if name in before and after[name] != before[name] and name not in _SAME_AS_GENERATOR
+        if name in before and after[name] != before[name]
     ]
-
-
-_SAME_AS_GENERATOR = (
-    "discriminator.resolution",
-    "discriminator.img_channels",
-    "discriminator.c_dim",
-)
 
 
 def _adopted(
