@@ -22,8 +22,10 @@ SECTIONS = [
 
 def save(folder, preset, side=16, **options):
     torch.manual_seed(0)
-    widths = {"channel_base": 128, "channel_max": 16} | options
-    networks = stylegan.create(preset, side, **widths)
+    sizes = {"channel_base": 128, "channel_max": 16}
+    if preset not in ("progan", "stylegan-b"):  # they have no mapping network
+        sizes |= {"z_dim": 64, "w_dim": 64, "mapping_layers": 2}
+    networks = stylegan.create(preset, side, **(sizes | options))
     io.save(networks, folder)
     return folder
 
@@ -33,6 +35,11 @@ def run(network, **options):
     for name, value in ({"num": 8, "steps": 3, "projections": 1} | options).items():
         words += ["--" + name.replace("_", "-"), str(value)]
     assert main(words) == 0
+
+
+@pytest.fixture
+def short_loop(monkeypatch):
+    monkeypatch.setattr(report, "LOOP_FRAMES", 8)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +75,7 @@ def test_a_page_has_every_section_and_holds_all_it_shows(reals, tmp_path, capsys
     assert "15 sections" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("short_loop")
 def test_a_picture_is_no_wider_than_a_page_shows(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "SHOWN_WIDTH", 60)  # of a 1024x1024 network: 1800
     network, page = save(tmp_path / "n", "stylegan2-f"), tmp_path / "page.html"
@@ -80,6 +88,7 @@ def test_a_picture_is_no_wider_than_a_page_shows(tmp_path, monkeypatch):
             assert images.read(BytesIO(base64.b64decode(each))).shape[-1] <= 60
 
 
+@pytest.mark.usefixtures("short_loop")
 @pytest.mark.parametrize("preset", ["progan", "stylegan-b", "stylegan-f", "stylegan2-d"])
 def test_every_family_has_a_page(preset, tmp_path):
     network = save(tmp_path / "n", preset, c_dim=2)
@@ -93,6 +102,7 @@ def test_every_family_has_a_page(preset, tmp_path):
     assert "data:image/png" in found["Droplets"]
 
 
+@pytest.mark.usefixtures("short_loop")
 def test_a_figure_that_fails_costs_no_other(tmp_path, monkeypatch, caplog):
     def fails(*arguments, **options):
         raise RuntimeError("out of memory")

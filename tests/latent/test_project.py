@@ -118,9 +118,19 @@ def test_the_network_is_not_changed(networks, projector, targets):
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("stop", [1, 17, STEPS - 1])
-@pytest.mark.parametrize("space", ["w", "w+"])
-def test_what_goes_on_from_a_state_is_what_was_not_stopped(projector, targets, stop, space):
+@pytest.mark.parametrize(
+    ("space", "stop"),
+    [
+        ("w", 1),
+        ("w+", 17),
+        ("w", STEPS - 1),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("w+", 1), ("w", 17), ("w+", STEPS - 1)]
+        ),
+    ],
+)
+def test_what_goes_on_from_a_state_is_what_was_not_stopped(projector, targets, space, stop):
     whole = run(projector(targets, space=space)).result()
     state = run(projector(targets, space=space), stop).state_dict()
     resumed = projector(targets, space=space)

@@ -103,9 +103,9 @@ def test_it_agrees_with_the_definition(k):
     assert 0.1 < result.recall < 1
 
 
-@pytest.mark.parametrize("block", [1, 2, 7, 50, 129, 1000])
+@pytest.mark.parametrize("block", [1, 2, 7, 20, 49, 1000])
 def test_blocks_do_not_change_the_result(block):
-    real, fake = cloud(130), cloud(50) + 0.5
+    real, fake = cloud(50), cloud(20) + 0.5
     whole = precision_recall(real, fake)
     assert precision_recall(real, fake, block=block) == whole
     assert torch.equal(knn_radii(real, k=3, block=block), knn_radii(real, k=3))
