@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stylegan.workflows.train import train
     from stylegan.workflows.train_classifier import train_classifier
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "ProgressBar",
     "analyze",
