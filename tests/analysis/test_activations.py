@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import stylegan
-from stylegan.analysis.activations import feature_layers, watched
+from stylegan.analysis.activations import feature_layers, observe_features
 from stylegan.models.registry import CONFIGURATIONS
 
 LAYERS = ["b4", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1"]
@@ -13,7 +13,7 @@ def test_every_family_shows_each_layer_once_coarsest_first(preset):
     generator = stylegan.create(preset, 16, channel_base=64, channel_max=8).generator.eval()
     seen = []
     ws = generator.mapping(torch.randn(2, generator.z_dim))
-    with torch.no_grad(), watched(generator, lambda name, x: seen.append((name, x.shape))):
+    with torch.no_grad(), observe_features(generator, lambda name, x: seen.append((name, x.shape))):
         generator.synthesis(ws)
     names = [name for name, _ in seen]
     assert names == list(feature_layers(generator))
@@ -27,7 +27,7 @@ def test_every_family_shows_each_layer_once_coarsest_first(preset):
 def test_features_of_adain_are_those_before_it():
     generator = stylegan.create("stylegan-f", 16, channel_base=64, channel_max=8).generator.eval()
     seen = {}
-    with torch.no_grad(), watched(generator, seen.__setitem__):
+    with torch.no_grad(), observe_features(generator, seen.__setitem__):
         generator(torch.randn(1, generator.z_dim))
     before = seen["b8.conv0"]
     after = []
@@ -44,6 +44,6 @@ def test_features_of_adain_are_those_before_it():
 
 def test_nothing_is_left_after_an_error():
     generator = stylegan.create("stylegan2-f", 16, channel_base=64).generator
-    with pytest.raises(ZeroDivisionError), watched(generator, lambda name, x: 1 / 0):
+    with pytest.raises(ZeroDivisionError), observe_features(generator, lambda name, x: 1 / 0):
         generator(torch.randn(1, generator.z_dim))
     assert all(not module._forward_hooks for module in generator.modules())

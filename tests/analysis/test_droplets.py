@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 import stylegan
-from stylegan.analysis.activations import feature_layers, watched
+from stylegan.analysis.activations import feature_layers, observe_features
 from stylegan.analysis.droplets import find_droplets, find_spikes, magnitude_maps
 from stylegan.latent.render import map_latents
 from stylegan.latent.seeds import latents_from_seeds
@@ -142,5 +142,5 @@ def test_batches_are_looked_at_one_after_the_other():
         assert a.layer == b.layer
         assert a.highest_score == pytest.approx(b.highest_score, rel=1e-4)
     assert whole.layers[0].layer == "b4.input"  # the constant counts for every image
-    with watched(generator, lambda *_: None):
+    with observe_features(generator, lambda *_: None):
         pass

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cases import grid
-from stylegan.analysis.phase import stick_score, sticking, strip
+from stylegan.analysis.phase import row_over_time, stick_score, sticking
 
 
 def path(*, glued, seed, side=64, num=13, speed=1.0, noise=0.0):
@@ -70,9 +70,9 @@ def test_what_does_not_move_has_no_score():
 def test_a_strip_stacks_one_row_of_all_frames():
     frames = torch.randint(0, 256, [5, 3, 8, 8], dtype=torch.uint8)
     frames[:, :, :3] = 7
-    picture, row = strip(frames, row=6)
+    picture, row = row_over_time(frames, row=6)
     assert picture.shape == (3, 5, 8)
     assert row == 6
     assert torch.equal(picture[:, 2], frames[2, :, 6])
     frames[:, :, 4] = torch.tensor([0, 255, 0, 255, 0], dtype=torch.uint8)[:, None, None]
-    assert strip(frames)[1] == 4
+    assert row_over_time(frames)[1] == 4

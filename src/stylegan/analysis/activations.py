@@ -1,4 +1,4 @@
-"""What the layers of a generator compute, seen from outside."""
+"""Access to the features of a generator's layers through forward hooks."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,33 +13,35 @@ from stylegan.nn.modulated import SynthesisLayer
 
 
 def feature_layers(generator: AbstractGenerator) -> dict[str, nn.Module]:
-    """Return the module that gives each layer's features, coarsest first.
+    """Return the module whose output is each layer's features, coarsest first.
 
-    Features are what follows the activation: before the normalization where there is one (pixel
-    norm, AdaIN), and the layer's output where weights are demodulated. Layers have the name of
-    their module in `generator.synthesis`, such as "b8.conv0".
+    Features are taken after the activation: before the normalization if there is one (pixel norm,
+    AdaIN), and at the layer's output if weights are demodulated. Layers are named after their
+    module in `generator.synthesis`, such as "b8.conv0".
     """
-    found: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     for name, module in generator.synthesis.named_modules():
         if isinstance(module, AbstractStyleLayer):
-            found[name] = module.features
+            modules[name] = module.features
         elif isinstance(module, SynthesisLayer) or (
             isinstance(module, EqualizedConv2d | ResampleConv2d)
             and re.fullmatch(r"b\d+\.conv\d?", name)
         ):
-            found[name] = module
-    return found
+            modules[name] = module
+    return modules
 
 
 @contextmanager
-def watched(generator: AbstractGenerator, see: Callable[[str, Tensor], object]) -> Iterator[None]:
-    """Call `see` with each layer's name and features [N, C, r, r] while the block runs.
+def observe_features(
+    generator: AbstractGenerator, observe: Callable[[str, Tensor], object]
+) -> Iterator[None]:
+    """Call `observe` with each layer's name and features [N, C, r, r] within a `with` block.
 
-    Nothing is kept: `see` reduces features as they come, so that memory stays that of the network.
+    Features are not kept: `observe` should reduce them, so that memory stays that of the network.
     """
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda module, inputs, output: (see(name, output.detach()), None)[1]
+        return lambda module, inputs, output: (observe(name, output.detach()), None)[1]
 
     handles = [
         module.register_forward_hook(hook(name))

@@ -1,7 +1,7 @@
-"""The blob artifact of StyleGAN: a spike that rules the statistics of every feature map.
+"""The blob artifact of StyleGAN: a peak that dominates the statistics of all feature maps.
 
-Source: Karras et al. 2020 (StyleGAN2), section 2 and figures 1 and 3. The measure is ours; the
-paper shows pictures.
+Source: Karras et al. 2020 (StyleGAN2), section 2 and figures 1 and 3. The paper shows pictures; the
+score is our own.
 """
 
 from collections.abc import Iterable
@@ -10,27 +10,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylegan.analysis.activations import feature_layers, watched
+from stylegan.analysis.activations import feature_layers, observe_features
 from stylegan.models.base import AbstractGenerator
 
-THRESHOLD = 10.0  # peaks over the median; docs/analyze.md shows what clean maps reach
-AGREEMENT = 0.5  # share of channels that must peak at the same place
-PEAK = 3.0  # root mean squares of its channel that make a peak
-COMPACT = 0.02  # share of the pixels above half of the peak
-FEWEST_CHANNELS = 16  # the published networks have no fewer; sums of fewer have peaks by chance
+THRESHOLD = 10.0  # peak over median; docs/analyze.md has the scores of maps without droplets
+AGREEMENT = 0.5  # fraction of channels that must peak at the same position
+PEAK = 3.0  # magnitude of a peak, in root mean squares of its channel
+COMPACT = 0.02  # maximum fraction of pixels above half of the peak
+FEWEST_CHANNELS = (
+    16  # sums of fewer have peaks by chance; the published networks have at least as many
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spikes:
-    """Spikes in the features of one layer, for each of N images.
+    """The highest peak in the features of one layer, for each of N images.
 
     Attributes:
         score: peak of the magnitude over its median, [N].
         place: row and column of the peak, in pixels of the layer, [N, 2].
-        agreement: share of channels that have a peak there, [N].
-        area: share of the pixels above half of the peak, [N].
-        found: whether it is a droplet: high, compact and in most channels, [N].
-        magnitude: [N, r, r]; about 1 where nothing stands out.
+        agreement: fraction of channels that have a peak there, [N].
+        area: fraction of pixels above half of the peak, [N].
+        found: whether the peak is a droplet: high, compact and in most channels, [N].
+        magnitude: [N, r, r]; about 1 at pixels without a peak.
     """
 
     score: Tensor
@@ -42,14 +44,14 @@ class Spikes:
 
 
 def find_spikes(features: Tensor, *, threshold: float = THRESHOLD) -> Spikes:
-    """Look for a spike that most channels share.
+    """Find a peak that most channels share.
 
     Each channel is divided by its root mean square; the magnitude of a pixel is the root mean
     square over channels.
 
     Args:
-        features: [N, C, r, r], before normalization. With fewer than 16 channels none is found.
-        threshold: of the score.
+        features: [N, C, r, r], before normalization. With fewer than 16 channels `found` is false.
+        threshold: minimum score of a droplet.
     """
     x = features.to(torch.float32)
     rms = x.square().mean(dim=(2, 3), keepdim=True).sqrt()
@@ -79,15 +81,15 @@ def find_spikes(features: Tensor, *, threshold: float = THRESHOLD) -> Spikes:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerDroplets:
-    """What one layer showed, over all images.
+    """The scores of one layer over all images.
 
     Attributes:
-        layer: its name.
-        side: of its maps, in pixels.
-        num_channels: of them.
-        median_score: over images.
-        highest_score: over images.
-        share: of the images in which there is a droplet.
+        layer: name of the layer.
+        side: side of its feature maps in pixels.
+        num_channels: number of its channels.
+        median_score: median over images.
+        highest_score: maximum over images.
+        share: fraction of images with a droplet.
     """
 
     layer: str
@@ -100,14 +102,14 @@ class LayerDroplets:
 
 @dataclass(frozen=True, kw_only=True)
 class Droplets:
-    """Droplets in a generator's images.
+    """Droplets in the images of a generator.
 
     Attributes:
-        layers: coarsest first.
-        num_images: looked at.
-        share: of the images that have a droplet in any layer.
-        places: for each image with one, the layer where it begins and its place there as a share
-            of height and width; None for the others.
+        layers: scores of the layers, coarsest first.
+        num_images: number of images.
+        share: fraction of images with a droplet in any layer.
+        places: for each image with a droplet, the coarsest layer that has it, and its row and
+            column there as fractions of height and width; None for other images.
     """
 
     layers: list[LayerDroplets]
@@ -119,12 +121,12 @@ class Droplets:
 def find_droplets(
     generator: AbstractGenerator, ws: Iterable[Tensor], *, threshold: float = THRESHOLD
 ) -> Droplets:
-    """Look for droplets in the features of every layer.
+    """Find droplets in the features of every layer.
 
     Args:
         generator: in eval mode.
-        ws: batches of [N, num_ws, w_dim] on its device; one batch's features are held at once.
-        threshold: of the score.
+        ws: batches of [N, num_ws, w_dim] on its device; memory is that of one batch.
+        threshold: minimum score of a droplet.
     """
     sides: dict[str, tuple[int, int]] = {}
     scores: dict[str, list[Tensor]] = {}
@@ -137,7 +139,7 @@ def find_droplets(
             layer: str, features: Tensor, first: list[tuple[str, float, float] | None] = first
         ) -> None:
             spikes = find_spikes(features, threshold=threshold)
-            # a constant input is one row for all
+            # the constant input is one row for all images
             rows = len(first) // len(spikes.score)
             sides[layer] = features.shape[1], features.shape[3]
             scores.setdefault(layer, []).append(spikes.score.repeat(rows))
@@ -147,7 +149,7 @@ def find_droplets(
                     y, x = ((spikes.place[row].double() + 0.5) / features.shape[3]).tolist()
                     first[row] = (layer, y, x)
 
-        with torch.no_grad(), watched(generator, see):
+        with torch.no_grad(), observe_features(generator, see):
             generator.synthesis(batch)
         places += first
     layers = []
@@ -173,15 +175,15 @@ def find_droplets(
 
 
 def magnitude_maps(generator: AbstractGenerator, ws: Tensor, layer: str) -> tuple[Tensor, Spikes]:
-    """Return images, and what a layer shows of them.
+    """Return images, and the peaks in the features of a layer.
 
     Args:
         generator: in eval mode.
-        ws: [N, num_ws, w_dim]; all are rendered at once.
+        ws: [N, num_ws, w_dim]; all are rendered in one batch.
         layer: a name of `feature_layers`.
 
     Returns:
-        Images [N, C, R, R], nominally in [-1, 1], and the spikes.
+        Images [N, C, R, R], nominally in [-1, 1], and the peaks.
     """
     kept: list[Spikes] = []
 
@@ -189,6 +191,6 @@ def magnitude_maps(generator: AbstractGenerator, ws: Tensor, layer: str) -> tupl
         if name == layer:
             kept.append(find_spikes(features))
 
-    with torch.no_grad(), watched(generator, see):
+    with torch.no_grad(), observe_features(generator, see):
         images: Tensor = generator.synthesis(ws)
     return images, kept[0]

@@ -1,7 +1,7 @@
-"""Detail that sticks to pixels while the content moves.
+"""Details that stick to pixel positions while the content moves.
 
-Source: Karras et al. 2020 (StyleGAN2), section 4.1 and figure 6, which show it; the measure is
-ours.
+Source: Karras et al. 2020 (StyleGAN2), section 4.1 and figure 6, for the effect; the score is our
+own.
 """
 
 import math
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOTION_SIDE = 64  # pixels, at which motion is estimated; larger content is reduced
-SIGMA = 1.5  # pixels of this size: the deviation of the Gaussian that lets content through
-LEAST_MOTION = 0.75  # pixels between compared frames; less tells little
-MOST_MOTION = 4.0  # pixels of the reduced size; the estimate does not follow more
-LEAST_SHARE = 0.01  # of the pixels that must move so
-STEPS = (1, 2, 4, 8)  # frames from one compared frame to the other
+MOTION_SIDE = 64  # pixels; motion is estimated at this size
+SIGMA = 1.5  # std in pixels of this size of the Gaussian that separates content from detail
+LEAST_MOTION = 0.75  # pixels between compared frames
+MOST_MOTION = 4.0  # pixels of the reduced size; the estimate is limited to this
+LEAST_FRACTION = 0.01  # minimum fraction of pixels that move
+STEPS = (1, 2, 4, 8)  # distances of compared frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,10 @@ class Sticking:
     """Whether details stick, over several paths.
 
     Attributes:
-        score: mean over paths: 1 where details stay at their pixels, 0 where they move with the
-            content; None where nothing moves enough in any path.
-        error: standard error of the mean; None for less than two paths.
-        paths: the score of each path; None for one in which too little moves.
+        score: mean over paths: 1 if details stay at their pixels, 0 if they move with the content;
+            None if no path has enough motion.
+        error: standard error of the mean; None for fewer than two paths.
+        paths: score of each path; None for a path with too little motion.
     """
 
     score: float | None
@@ -37,12 +37,12 @@ class Sticking:
 
 
 def sticking(paths: Iterable[Tensor]) -> Sticking:
-    """Score paths, each as `stick_score` takes it."""
+    """Score paths, each as for `stick_score`."""
     return mean_sticking([stick_score(frames) for frames in paths])
 
 
 def mean_sticking(scores: list[float | None]) -> Sticking:
-    """Average the scores of paths, but for those in which too little moves."""
+    """Average the scores of paths, except those with too little motion."""
     known = torch.tensor([score for score in scores if score is not None], dtype=torch.float64)
     error = (known.std() / math.sqrt(len(known))).item() if len(known) > 1 else None
     mean = known.mean().item() if len(known) > 0 else None
@@ -50,27 +50,27 @@ def mean_sticking(scores: list[float | None]) -> Sticking:
 
 
 def stick_score(frames: Tensor) -> float | None:
-    """Compare details with those before, at the same pixels and moved with the content.
+    """Compare the details of frames with earlier ones, at the same pixels and moved along.
 
-    Content is what a Gaussian of a deviation of 1/42 of the side lets through (1.5 pixels at
-    64x64 and below); its motion is found by Lucas and Kanade's method. Detail is the rest. Where
-    content moves by 0.75 pixels or more from one compared frame to the other, the score is
-    `E_moved / (E_moved + E_stayed)`, of the squared differences to the earlier detail: moved with
-    the content, and left where it was.
+    Content is the image after a Gaussian filter with a std of 1/42 of the side (1.5 pixels at 64x64
+    and below); its motion is estimated by the Lucas-Kanade method. Detail is the rest. Where the
+    content moves by 0.75 pixels or more between two frames, the score is
+    `E_moved / (E_moved + E_stayed)`, of the squared differences to the earlier detail, moved with
+    the content or at the same pixels.
 
     Args:
         frames: [T, C, R, R], float in any range, along a path through latent space, without
-            noise, whose stored maps stay at their pixels by nature.
+            noise, since stored noise maps are fixed to pixels.
 
     Returns:
-        From 0 to 1; None if too little moves.
+        From 0 to 1; None if there is too little motion.
     """
     gray = frames.to("cpu", torch.float64).mean(dim=1, keepdim=True)
     factor = max(1, gray.shape[-1] // MOTION_SIDE)
     sigma = SIGMA * factor
     content = _blurred(gray, sigma)
     detail = gray - content
-    # motion is as smooth as content, so that a small image says as much of it
+    # motion is as smooth as the content, so a small image suffices
     small = F.avg_pool2d(content, factor)
     best: tuple[float, Tensor, Tensor, int] | None = None
     for step in STEPS:
@@ -79,12 +79,12 @@ def stick_score(frames: Tensor) -> float | None:
         flow, trusted = _flow(small[:-step], small[step:], window=3 * SIGMA)
         length = flow.square().sum(dim=1, keepdim=True).sqrt()
         moves = trusted & (length * factor > LEAST_MOTION) & (length < MOST_MOTION)
-        share = moves.double().mean().item()
-        if best is None or share > best[0]:
-            best = share, flow, moves.double(), step
-        if share > 10 * LEAST_SHARE:
+        fraction = moves.double().mean().item()
+        if best is None or fraction > best[0]:
+            best = fraction, flow, moves.double(), step
+        if fraction > 10 * LEAST_FRACTION:
             break
-    if best is None or best[0] < LEAST_SHARE:
+    if best is None or best[0] < LEAST_FRACTION:
         return None
     _, flow, weight, step = best
     if factor > 1:
@@ -97,12 +97,12 @@ def stick_score(frames: Tensor) -> float | None:
     return moved / (moved + stayed) if moved + stayed > 0 else None
 
 
-def strip(frames: Tensor, *, row: int | None = None) -> tuple[Tensor, int]:
-    """Stack one row of pixels of all frames: what sticks makes vertical lines.
+def row_over_time(frames: Tensor, *, row: int | None = None) -> tuple[Tensor, int]:
+    """Stack one row of pixels of all frames; details that stick form vertical lines.
 
     Args:
         frames: uint8 [T, C, R, R].
-        row: which; None takes the one in which frames differ most.
+        row: index of the row; None for the one in which frames differ most.
 
     Returns:
         uint8 [C, T, R], the first frame on top, and the row.
@@ -114,7 +114,7 @@ def strip(frames: Tensor, *, row: int | None = None) -> tuple[Tensor, int]:
 
 
 def _blurred(images: Tensor, sigma: float) -> Tensor:
-    """Filter [N, C, H, W] with a Gaussian; borders are repeated."""
+    """Filter [N, C, H, W] with a Gaussian, with replicated borders."""
     radius = math.ceil(3 * sigma)
     axis = torch.arange(-radius, radius + 1, dtype=images.dtype)
     taps = torch.exp(-axis.square() / (2 * sigma**2))
@@ -129,17 +129,17 @@ def _blurred(images: Tensor, sigma: float) -> Tensor:
 
 
 def _flow(before: Tensor, after: Tensor, *, window: float) -> tuple[Tensor, Tensor]:
-    """Estimate how content moves from one image to another.
+    """Estimate the motion of the content from one image to another.
 
     Source: Lucas and Kanade 1981, with three rounds of warping.
 
     Args:
         before: [N, 1, H, W].
         after: the same.
-        window: deviation of the Gaussian over which motion is taken to be the same, in pixels.
+        window: std in pixels of the Gaussian window in which motion is assumed constant.
 
     Returns:
-        Motion along x and y in pixels, [N, 2, H, W]; where it explains the change, [N, 1, H, W].
+        Motion along x and y in pixels [N, 2, H, W], and where it explains the change [N, 1, H, W].
     """
     flow = torch.zeros(len(before), 2, *before.shape[2:], dtype=before.dtype)
     for _ in range(3):
@@ -156,7 +156,7 @@ def _flow(before: Tensor, after: Tensor, *, window: float) -> tuple[Tensor, Tens
                 along_y * change,
             )
         )
-        # a little of the mean gradient keeps flat places still
+        # a small fraction of the mean gradient regularizes flat regions
         floor = 1e-3 * (xx + yy).mean(dim=(1, 2, 3), keepdim=True) + 1e-12
         xx, yy = xx + floor, yy + floor
         determinant = xx * yy - xy**2
@@ -178,7 +178,7 @@ def _gradient(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _warped(images: Tensor, flow: Tensor) -> Tensor:
-    """Move [N, 1, H, W] by a flow in pixels: the result at p is the image at p - flow(p)."""
+    """Warp [N, 1, H, W] by a flow in pixels: the result at p is the image at p - flow(p)."""
     height, width = images.shape[2:]
     y, x = torch.meshgrid(
         torch.arange(height, dtype=images.dtype),

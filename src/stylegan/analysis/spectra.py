@@ -1,4 +1,4 @@
-"""Mean power spectra of images, real and generated."""
+"""Mean power spectra of images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Spectrum:
 
     Attributes:
         power: [R, R], frequency zero in the middle; white noise of variance 1 has 1 everywhere.
-        radial: mean power at each whole frequency from 0 to R / 2, in cycles per image, over all
-            directions.
-        num_images: over which the mean was taken.
+        radial: mean power over all directions at each integer frequency from 0 to R / 2, in cycles
+            per image.
+        num_images: number of images.
     """
 
     power: Tensor
@@ -26,15 +26,15 @@ class Spectrum:
 def mean_spectrum(batches: Iterable[Tensor]) -> Spectrum:
     """Average the power spectra of images.
 
-    Each color of an image loses its mean and is multiplied by a Hann window, without which the
-    borders, which do not fit each other, would fill the high frequencies. Powers are averaged over
-    colors and images.
+    The mean of each color channel is removed, and a Hann window is applied; without it the
+    discontinuity at opposite borders would add power at high frequencies. Powers are averaged over
+    channels and images.
 
     Args:
-        batches: of [N, C, R, R], float in [-1, 1], all of one size; one is held at once.
+        batches: batches of [N, C, R, R], float in [-1, 1], all of one size; memory is that of one.
 
     Raises:
-        ValueError: if there is no image, or they are of several sizes.
+        ValueError: if there is no image, or sizes differ.
     """
     total: Tensor | None = None
     num_images = 0
@@ -44,9 +44,9 @@ def mean_spectrum(batches: Iterable[Tensor]) -> Spectrum:
         if total is not None and total.shape[-1] != side:
             raise ValueError(f"images of {side} and of {total.shape[-1]} pixels")
         line = torch.hann_window(side + 1, periodic=False, dtype=torch.float64)
-        line = 0.5 * (line[1:] + line[:-1])  # symmetric about the middle, zero at no pixel
+        line = 0.5 * (line[1:] + line[:-1])  # symmetric, and nonzero at all pixels
         window = line[:, None] * line
-        # the mean as the window weighs it, or its side lobes would be left
+        # the mean weighted by the window, otherwise its side lobes remain
         mean = (images * window).sum(dim=(2, 3), keepdim=True) / window.sum()
         power = torch.fft.fft2((images - mean) * window).abs().square() / window.square().sum()
         power = power.mean(dim=1).sum(dim=0)

@@ -1,4 +1,4 @@
-"""How much each resolution contributes to the image.
+"""Contribution of each resolution to the image of a skip generator.
 
 Source: Karras et al. 2020 (StyleGAN2), section 4.2 and figure 8.
 """
@@ -21,9 +21,9 @@ class Usage:
     """Contribution of each resolution.
 
     Attributes:
-        deviations: by resolution, smallest first: standard deviation of the pixels that it adds to
-            the image, in the image's unit of [-1, 1].
-        num_images: over which it was taken.
+        deviations: std of the pixels that each resolution adds to the image, of range [-1, 1], by
+            resolution, smallest first.
+        num_images: number of images.
     """
 
     deviations: dict[int, float]
@@ -31,38 +31,37 @@ class Usage:
 
     @property
     def shares(self) -> dict[int, float]:
-        """Deviations as shares of their sum; 0 where nothing deviates."""
+        """The stds as fractions of their sum; 0 if all are 0."""
         total = sum(self.deviations.values())
         return {side: each / total if total > 0 else 0.0 for side, each in self.deviations.items()}
 
 
 def check_usage(generator: AbstractGenerator, origin: str) -> None:
-    """Check that a generator's image is a sum over resolutions.
+    """Check that the image of a generator is a sum over resolutions.
 
     Raises:
         ConfigError: if it is not.
     """
     if not _is_sum(generator):
         raise ConfigError(
-            f"{origin} makes its image at one resolution",
-            expected="a skip generator, whose image is a sum over resolutions (StyleGAN2 E and F)",
-            fix="use another network",
+            f"{origin} makes its image at one resolution; only the image of a skip generator "
+            "(StyleGAN2 E and F) is a sum over resolutions"
         )
 
 
 def resolution_usage(generator: AbstractGenerator, ws: Iterable[Tensor]) -> Usage:
-    """Measure what each resolution adds to the image of a skip generator.
+    """Measure the std of what each resolution adds to the image of a skip generator.
 
-    The RGB of each resolution is upsampled to the image's as the network does; deviations are
-    taken over images and pixels for each color, and pooled over colors. Biases do not count.
+    The RGB output of each resolution is upsampled to the image's resolution as in the network. The
+    variance over images and pixels is averaged over color channels. Biases are excluded.
 
     Args:
         generator: a skip generator in eval mode.
-        ws: batches of [N, num_ws, w_dim] on its device, 1024 in all in the paper; one batch is
-            held at once.
+        ws: batches of [N, num_ws, w_dim] on its device; 1024 latents in the paper. Memory is that
+            of one batch.
 
     Raises:
-        ConfigError: as `check_usage`.
+        ConfigError: if the image is not a sum over resolutions.
     """
     check_usage(generator, "the network")
     synthesis = generator.synthesis
@@ -82,7 +81,7 @@ def resolution_usage(generator: AbstractGenerator, ws: Iterable[Tensor]) -> Usag
         )
 
     def hook(side: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        # a bias would make a frame: upsampling takes what lies beyond the border for zero
+        # a bias would add a frame, since upsampling pads with zeros
         return lambda module, inputs, output: see(side, output - _bias_of(module))
 
     handles = [

@@ -1,4 +1,4 @@
-"""What noise does to the image.
+"""The effect of noise on the image.
 
 Source: Karras et al. 2019 (StyleGAN), section 3.2 and figures 4 and 5.
 """
@@ -17,31 +17,30 @@ from stylegan.rng import generator_for
 
 Group = Literal["all", "none", "fine", "coarse"]
 GROUPS: tuple[Group, ...] = ("all", "none", "fine", "coarse")
-FINE_SIDE = 64  # pixels, from which on noise is fine in the paper's network
-DISPLAY_GAIN = 4  # of deviations, as in the paper
+FINE_SIDE = 64  # pixels; noise of this resolution and above is fine in the paper
+DISPLAY_GAIN = 4  # factor for displayed stds, as in the paper
 
 
 def fine_from(side: int) -> int:
-    """Return the resolution from which on noise counts as fine, for images of a side.
+    """Return the lowest resolution of fine noise for images of this side.
 
-    64 at 512x512 and above, as in the paper; the upper half of the resolutions below.
+    64 for images of 512x512 and above, as in the paper; the upper half of the resolutions for
+    smaller images.
     """
     half = math.ceil((math.log2(4) + math.log2(side)) / 2)
     return int(min(FINE_SIDE, 2**half))
 
 
 def layers_of(generator: AbstractGenerator, group: Group) -> list[str]:
-    """Return the layers with noise in a group, coarsest first.
+    """Return the layers of a group that have noise, coarsest first.
 
     Raises:
-        ConfigError: if the generator has no noise at all.
+        ConfigError: if the generator has no noise inputs.
     """
     stored = noise_maps(generator)
     if not stored:
         raise ConfigError(
-            "a network without noise",
-            expected="noise inputs (StyleGAN E and F, StyleGAN2)",
-            fix="use another network",
+            "a network without noise inputs; StyleGAN E and F and StyleGAN2 have them"
         )
     border = fine_from(generator.img_resolution)
     if group == "all":
@@ -55,12 +54,12 @@ def layers_of(generator: AbstractGenerator, group: Group) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """How an image varies with noise.
+    """The variation of an image with noise.
 
     Attributes:
         mean: mean over realizations, [C, R, R], nominally in [-1, 1].
-        deviation: deviation over realizations of the mean of the colors, [R, R], in [0, 1] being
-            the whole range from black to white.
+        deviation: std over realizations of the mean of the color channels, [R, R]; 1 is the range
+            from black to white.
     """
 
     mean: Tensor
@@ -68,14 +67,14 @@ class Variation:
 
 
 def with_noise_of(generator: AbstractGenerator, ws: Tensor, group: Group) -> Tensor:
-    """Make images with the stored noise in a group of layers, and none in the others.
+    """Render images with the stored noise in a group of layers and no noise in the others.
 
     Source: figure 5 of the paper.
 
     Args:
         generator: in eval mode.
         ws: [N, num_ws, w_dim], on its device.
-        group: of layers.
+        group: the group of layers.
 
     Returns:
         [N, C, R, R], nominally in [-1, 1].
@@ -98,17 +97,17 @@ def variation(
     seed: int = 0,
     batch: int = 8,
 ) -> Variation:
-    """Measure how one image varies over realizations of noise.
+    """Measure the variation of one image over realizations of noise.
 
     Source: figure 4 of the paper: 100 realizations.
 
     Args:
         generator: in eval mode.
         ws: [1, num_ws, w_dim], on its device.
-        num: realizations, at least 2.
-        group: layers whose noise varies; the others have none.
-        seed: of the noise.
-        batch: realizations at once.
+        num: number of realizations, at least 2.
+        group: layers with varying noise; the others have none.
+        seed: seed of the noise.
+        batch: batch size.
     """
     varied = set(layers_of(generator, group))
     stored = noise_maps(generator)

@@ -1,4 +1,4 @@
-"""What a run's log says, as curves over the images shown."""
+"""Charts of the log of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from stylegan.workflows.page import Chart
 
 X_LABEL = "images shown (thousands)"
 CURVES = (
-    # title, unit, names of the log with what to call them
+    # title, unit, names in the log with their names in the chart
     ("Adversarial loss", "loss (nats)", {"loss/G": "generator", "loss/D": "discriminator"}),
     (
         "Discriminator output",
@@ -20,14 +20,14 @@ CURVES = (
 
 
 def evenly(items: Sequence[Any], num: int) -> list[Any]:
-    """Choose at most `num` items at equal distances, the first and the last among them."""
+    """Return at most `num` items at equal distances, including the first and the last."""
     if len(items) <= num:
         return list(items)
     return [items[round(index * (len(items) - 1) / (num - 1))] for index in range(num)]
 
 
 def charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Draw what the log has of `CURVES`, and the speed, over images shown."""
+    """Return the charts of `CURVES` that the log has, and of the speed, over images shown."""
     drawn = []
     for title, unit, names in CURVES:
         series = {
@@ -45,7 +45,7 @@ def charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def metric_charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Draw each metric that was computed while the run trained, over images shown."""
+    """Return a chart of each metric that was computed during training, over images shown."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for line in log:
         for name, value in line["metrics"].items() if line["kind"] == "metrics" else ():

@@ -19,7 +19,7 @@ from stylegan.analysis.droplets import (
     find_droplets,
     magnitude_maps,
 )
-from stylegan.analysis.phase import Sticking, mean_sticking, stick_score, strip
+from stylegan.analysis.phase import Sticking, mean_sticking, row_over_time, stick_score
 from stylegan.analysis.spectra import Spectrum, mean_spectrum
 from stylegan.analysis.usage import check_usage, resolution_usage
 from stylegan.analysis.variation import (
@@ -138,7 +138,7 @@ class Analysis:
 
 
 def analyze_droplets(samplers: Sequence[Sampler], *, num: int, num_shown: int = 8) -> Analysis:
-    """Look for droplets in each network; show the images that are most like it."""
+    """Find droplets in each network, and show images with the strongest ones."""
     found = {each.name: find_droplets(each.generator, each.batches(num)) for each in samplers}
     blocks: dict[str, Block] = {}
     for index, (sampler, droplets) in enumerate(zip(samplers, found.values(), strict=True)):
@@ -189,16 +189,16 @@ def analyze_phase(
     rows = [
         [
             name,
-            "too little moves" if each.score is None else f"{each.score:.3f}",
+            "too little motion" if each.score is None else f"{each.score:.3f}",
             "" if each.error is None else f"{each.error:.3f}",
             f"{sum(score is not None for score in each.paths)} of {len(each.paths)}",
         ]
         for name, each in found.items()
     ]
     blocks["phase-scores"] = Table(
-        header=["network", "sticking", "standard error", "paths that move"],
+        header=["network", "sticking", "standard error", "paths with motion"],
         rows=rows,
-        caption="1: details stay at their pixels; 0: they move with the content. Without noise.",
+        caption="1: details stick to pixels; 0: they move with the content. Without noise.",
     )
     return Analysis(
         name="phase",
@@ -214,12 +214,12 @@ def analyze_phase(
 def analyze_usage(
     sampler: Sampler, *, num: int, history: Sequence[tuple[float, Sampler]] = ()
 ) -> Analysis:
-    """Measure what each resolution adds, and over training where there are snapshots.
+    """Measure what each resolution adds to the image, also over training.
 
     Args:
         sampler: the network.
-        num: images.
-        history: of a run: thousands of images shown, and the network then, oldest first.
+        num: number of images.
+        history: (kimg, network) of the snapshots of a run, oldest first.
     """
     check_usage(sampler.generator, sampler.name)
     now = resolution_usage(sampler.generator, sampler.batches(num))
@@ -234,9 +234,9 @@ def analyze_usage(
     }
     blocks: dict[str, Block] = {
         "usage-table": Table(
-            header=["resolution", "deviation", "share, %"],
+            header=["resolution", "std", "fraction, %"],
             rows=rows,
-            caption=f"Deviation of the pixels that a resolution adds, over {num} images.",
+            caption=f"Standard deviation of the pixels that a resolution adds, over {num} images.",
         )
     }
     if history:
@@ -253,7 +253,7 @@ def analyze_usage(
             title="Contribution of each resolution over training",
             series=series,
             x_label="thousands of real images shown",
-            y_label="share, %",
+            y_label="fraction, %",
         )
     top = max(now.shares, key=now.shares.__getitem__)
     return Analysis(
@@ -308,7 +308,7 @@ def analyze_spectra(sampler: Sampler, *, num: int, reals: ImageDataset | None = 
 
 
 def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) -> Analysis:
-    """Show what noise does, in all, no, fine and coarse layers."""
+    """Show the effect of noise in all, no, fine and coarse layers."""
     generator, side = sampler.generator, sampler.generator.img_resolution
     layers_of(generator, "all")
     cells: list[Tensor] = []
@@ -354,23 +354,23 @@ def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) ->
             "noise": Figure.of(
                 sheet,
                 caption="From left to right: noise in all layers, in none, in the fine ones "
-                f"(from {border}x{border}), in the coarse ones; and the deviation over "
+                f"(from {border}x{border}), in the coarse ones; and the standard deviation over "
                 f"{num_realizations} realizations, times {DISPLAY_GAIN}.",
                 scale=scale_of(sheet, columns=len(GROUPS) + 1),
             ),
             "noise-table": Table(
-                header=["noise in", "layers", "mean deviation of a pixel, of 255"],
+                header=["noise in", "layers", "mean std of a pixel, of 255"],
                 rows=rows,
                 caption=f"Over {num_realizations} realizations of {num} images.",
             ),
         },
         summary=", ".join(f"{group} {255 * means[group]:.2f}" for group in GROUPS)
-        + " of 255 is a pixel's mean deviation",
+        + " of 255 is the mean std of a pixel",
     )
 
 
 def _droplet_sheet(sampler: Sampler, droplets: Droplets, num: int, num_shown: int) -> Figure:
-    """Show images above what the layer in which spikes are highest shows of them, peaks marked."""
+    """Show images above their features in the layer with the strongest peaks, which are marked."""
     layer = max(droplets.layers, key=lambda each: (each.share, each.median_score)).layer
     ranked = [index for index, place in enumerate(droplets.places) if place is not None]
     ranked += [index for index in range(num) if index not in ranked]
@@ -409,12 +409,12 @@ def _droplet_table(sampler: Sampler, droplets: Droplets) -> Table:
             for each in droplets.layers
         ],
         caption=f"{sampler.name}: peak of the features over their median; a droplet is a peak "
-        f"above {THRESHOLD:g} that is compact, and shared by most channels.",
+        f"above {THRESHOLD:g} that is compact and occurs in most channels.",
     )
 
 
 def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
-    """Walk from one latent to another without noise: uint8 [T, C, R, R], R at most 256."""
+    """Render a path between two latents without noise: uint8 [T, C, R, R], R at most 256."""
     ends = sampler.styles(2, first=2 * path, purpose="path")
     frames = []
     for index in range(num_frames):
@@ -428,25 +428,25 @@ def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
 
 
 def _phase_sheet(sampler: Sampler, frames: Tensor, score: float) -> Figure:
-    """Show frames of a path above the strip of one of their rows."""
-    picture, row = strip(frames)
+    """Show frames of a path above one row of pixels over time."""
+    picture, row = row_over_time(frames)
     side = frames.shape[-1]
     shown = frames[torch.linspace(0, len(frames) - 1, 6).round().long()]
-    # the strip is drawn six pictures wide and two high
+    # the row over time is six pictures wide and two high
     wide = F.interpolate(picture[None].float(), size=(2 * side, 6 * side))[0].to(torch.uint8)
     sheet = torch.cat([grid(shown, columns=6), wide], dim=1)
-    told = "no path moves enough" if math.isnan(score) else f"sticking {score:.2f}"
+    score_text = "no path with enough motion" if math.isnan(score) else f"sticking {score:.2f}"
     return Figure.of(
         sheet,
-        caption=f"{sampler.name}: a path through w ({told}), and below row {row} of all its "
-        f"{len(frames)} frames from top to bottom. What sticks to pixels makes vertical lines.",
+        caption=f"{sampler.name}: a path through w ({score_text}), and below row {row} of all its "
+        f"{len(frames)} frames from top to bottom. Details that stick to pixels form vertical lines.",
         scale=scale_of(sheet, columns=6),
     )
 
 
 def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
     maps = [(10 * each.power.clamp_min(1e-12).log10()) for each in found.values()]
-    # the mean was taken away, so that the middle says nothing
+    # the mean is removed, so frequency zero is ignored
     low = min(each.flatten().sort().values[1].item() for each in maps)
     high = max(each.max().item() for each in maps)
     cells = [
@@ -463,7 +463,7 @@ def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
 
 
 def _real_batches(reals: ImageDataset, num: int, batch: int) -> Iterator[Tensor]:
-    """Yield real images spread over the set."""
+    """Yield real images at even distances over the set."""
     num = min(num, len(reals))
     indices = [index * len(reals) // num for index in range(num)]
     for start in range(0, num, batch):
@@ -477,7 +477,7 @@ def _heat(values: Tensor) -> Tensor:
 
 
 def _marked(picture: Tensor, place: Tensor) -> Tensor:
-    """Draw a box around a place (row, column) in uint8 [3, H, W]."""
+    """Draw a box around a position (row, column) in uint8 [3, H, W]."""
     marked = picture.clone()
     side = picture.shape[-1]
     reach = max(MARK, side // 24)
@@ -495,6 +495,6 @@ def _marked(picture: Tensor, place: Tensor) -> Tensor:
 
 
 def scale_of(sheet: Tensor, *, columns: int) -> int:
-    """Return by how much to enlarge a sheet on a page, so that its pictures can be seen."""
+    """Return the scale at which the pictures of a grid are visible on a page."""
     side = sheet.shape[-1] / columns
     return max(1, round(min(MIN_SHOWN_SIDE / side, 900 / sheet.shape[-1], 4)))
