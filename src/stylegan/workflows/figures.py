@@ -439,7 +439,7 @@ def _phase_sheet(sampler: Sampler, frames: Tensor, score: float) -> Figure:
     return Figure.of(
         sheet,
         caption=f"{sampler.name}: a path through w ({score_text}), and below row {row} of all its "
-        f"{len(frames)} frames from top to bottom. Details that stick to pixels form vertical lines.",
+        f"{len(frames)} frames from top to bottom. Sticking details form vertical lines.",
         scale=scale_of(sheet, columns=6),
     )
 
