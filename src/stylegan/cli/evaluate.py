@@ -39,11 +39,11 @@ COMMAND = Command(
     present=present,
     on_result=present_result,
     metavars={"network": "NET", "data": "DATA", "metrics": "NAME,NAME", "features": "NAME"},
-    example="stylegan evaluate --network runs/ffhq --data ffhq.zip --metrics fid50k_full,ls\n"
+    example="stylegan evaluate --network runs/ffhq --data ffhq.zip --metrics fid50k_full,pr50k3\n"
     "  stylegan evaluate --fake samples/ --real photos/ --metrics fid5k:efficientnet-lite0\n"
     "  torchrun --nproc-per-node 8 -m stylegan evaluate --network runs/ffhq --data ffhq.zip"
     " --metrics fid50k_full\n"
-    "Two further uses, each with its own --help:\n"
+    "\nTwo further uses, each with its own --help:\n"
     "  stylegan evaluate --watch runs/ffhq --metrics fid10k_full\n"
     "  stylegan evaluate --compare one.jsonl other.jsonl",
 )
