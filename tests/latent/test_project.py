@@ -23,7 +23,7 @@ from stylegan.latent.statistics import style_statistics
 from stylegan.models.noise import store_noise, synthesize
 from stylegan.perceptual.discriminator import DiscriminatorDistance
 
-STEPS = 60
+STEPS = 40
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def run(projector, steps=STEPS):
 
 def test_images_of_the_network_are_found_again(projector, targets):
     at_first = projector(targets).result()
-    found = run(projector(targets, num_steps=300), 300).result()
+    found = run(projector(targets, num_steps=200), 200).result()
     for before, after in zip(at_first, found, strict=True):
         assert after.distance < before.distance / 5
         assert after.psnr > before.psnr + 1
