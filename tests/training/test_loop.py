@@ -284,6 +284,14 @@ def by_weights(generator, nimg):
     return [{"metric": "power:test", "value": value, "lower_is_better": True, "seconds": 0.1}]
 
 
+@pytest.fixture(scope="module")
+def evaluated_run(run_config, tmp_path_factory):
+    """A finished run whose snapshots are evaluated by `by_weights`. Read only."""
+    run = tmp_path_factory.mktemp("evaluated") / "run"
+    train(run_config, run, evaluate=metric(by_weights), evaluate_fraction=1)
+    return run
+
+
 def test_evaluation_changes_nothing_that_training_computes(run_config, finished_run, tmp_path):
     before = torch.get_rng_state()
     train(run_config, tmp_path / "with", evaluate=metric(by_weights), evaluate_fraction=1.0)
@@ -397,8 +405,9 @@ def test_a_run_goes_on_where_evaluation_fails(run_config, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_gives_an_evaluation_up_and_the_run_goes_on(run_config, tmp_path, number, caplog):
-    train(run_config, tmp_path / "whole", evaluate=metric(by_weights), evaluate_fraction=1)
+def test_a_signal_gives_an_evaluation_up_and_the_run_goes_on(
+    run_config, evaluated_run, tmp_path, number, caplog
+):
     reached_the_end = False
 
     def evaluate(generator, nimg):
@@ -419,11 +428,11 @@ def test_a_signal_gives_an_evaluation_up_and_the_run_goes_on(run_config, tmp_pat
         run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_fraction=1
     ).is_complete
     states = [
-        torch.load(tmp_path / run / "checkpoints" / "000000160.pt", weights_only=True)
-        for run in ("whole", "run")
+        torch.load(run / "checkpoints" / "000000160.pt", weights_only=True)
+        for run in (evaluated_run, tmp_path / "run")
     ]
     assert_same_state(*states)
-    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")[1:]
+    assert read_metrics(tmp_path / "run") == read_metrics(evaluated_run)[1:]
 
 
 def test_a_second_signal_ends_the_run_at_once(run_config, tmp_path, monkeypatch):
@@ -460,9 +469,7 @@ def test_no_evaluation_begins_after_a_signal(run_config, tmp_path):
     assert seen == []
 
 
-def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, tmp_path):
-    train(run_config, tmp_path / "whole", evaluate=metric(by_weights), evaluate_fraction=1)
-
+def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, evaluated_run, tmp_path):
     def die(progress):
         if progress.nimg == 112:  # the snapshot at 80 is evaluated, the newest checkpoint is of 80
             raise KeyError
@@ -479,20 +486,20 @@ def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, tmp_path):
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(beyond) + "\n")  # as of a run that got there and lost its checkpoint
     train(run_config, tmp_path / "run", evaluate=metric(by_weights), evaluate_fraction=1)
-    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "whole")
+    assert read_metrics(tmp_path / "run") == read_metrics(evaluated_run)
     kept = [
         {key: value for key, value in record.items() if key != "time"}
         for record in read_log(tmp_path / "run")
     ]
     assert kept == [
         {key: value for key, value in record.items() if key != "time"}
-        for record in read_log(tmp_path / "whole")
+        for record in read_log(evaluated_run)
     ]
 
 
-def test_a_complete_run_is_evaluated_once(run_config, tmp_path, caplog):
+def test_a_complete_run_is_evaluated_once(run_config, finished_run, tmp_path, caplog):
     caplog.set_level("INFO", logger="stylegan")
-    train(run_config, tmp_path / "run")
+    shutil.copytree(finished_run, tmp_path / "run")
     seen = []
 
     def evaluate(generator, nimg):
