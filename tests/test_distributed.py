@@ -30,24 +30,14 @@ def test_a_group_that_cannot_be_formed_is_refused_in_one_line(monkeypatch):
         pass
 
 
-def test_what_a_signal_handler_raises_waits_for_the_end_of_a_collective():
-    reached = []
-
-    def communicate():
-        with distributed._collective():
-            distributed.raise_outside_collectives(Stopped())
-            reached.append("end")
-
+def test_a_stop_in_one_process_raises_at_once():
     with pytest.raises(Stopped):
-        communicate()
-    assert reached == ["end"]
-    with pytest.raises(Stopped):
-        distributed.raise_outside_collectives(Stopped())
+        distributed.stop()
 
 
 def test_a_broken_connection_is_a_peer_error_in_one_line():
     message = r"rank 0 lost the other ranks.*\(reset\)$"
-    with pytest.raises(PeerError, match=message), distributed._collective():
+    with pytest.raises(PeerError, match=message), distributed._reporting_lost_ranks():
         raise RuntimeError("reset\nsecond line")
 
 

@@ -155,8 +155,8 @@ def gather(tensor: Tensor) -> list[Tensor]:
     received = (
         [torch.empty_like(tensor) for _ in range(world_size())] if is_main_process() else None
     )
-    with _collective():
-        _vote(0)
+    _vote(0)
+    with _reporting_lost_ranks():
         dist.gather(tensor, received)
     return received or []
 
@@ -172,7 +172,7 @@ def all_reduce_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
     if world_size() == 1 or not tensors:
         return list(tensors)
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-    with _collective():
+    with _reporting_lost_ranks():
         dist.all_reduce(flat)
     sums = torch.split(flat, [tensor.numel() for tensor in tensors])
     return [
@@ -183,10 +183,7 @@ def all_reduce_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def all_reduce_max(value: int) -> int:
     """Return the largest value of all ranks."""
-    if world_size() == 1:
-        return value
-    with _collective():
-        return _vote(value)
+    return value if world_size() == 1 else _vote(value)
 
 
 def barrier() -> None:
@@ -204,13 +201,13 @@ def broadcast_bytes(content: bytes | None) -> bytes | None:
     if world_size() == 1:
         return content
     content = content if is_main_process() else None
-    with _collective():
-        size = _vote(0 if content is None else 1 + len(content)) - 1
-        if size < 0:
-            return None
-        data = torch.empty([size], dtype=torch.uint8)
-        if content:
-            data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    size = _vote(0 if content is None else 1 + len(content)) - 1
+    if size < 0:
+        return None
+    data = torch.empty([size], dtype=torch.uint8)
+    if content:
+        data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    with _reporting_lost_ranks():
         dist.broadcast(data, src=0)
     return data.numpy().tobytes()
 
@@ -226,13 +223,17 @@ def check_same_on_all_ranks(content: str, what: str) -> None:
         raise ConfigError(f"{what} differ between the ranks", fix="start all by the same command")
 
 
+_is_working_alone = False
+
+
 @contextmanager
 def keep_others_waiting() -> Iterator[None]:
     """Let this rank work on its own for as long as it takes; no collectives in the block.
 
-    The other ranks wait in their next `all_reduce_max`, `broadcast_bool`, `broadcast_bytes` or
-    `gather`, which do not time out as long as a thread of this rank answers that it still works.
+    The other ranks wait in their next collective, except `all_reduce_sum`. It does not time out as
+    long as a thread of this rank answers that it still works.
     """
+    global _is_working_alone
     if world_size() == 1:
         yield
         return
@@ -245,70 +246,85 @@ def keep_others_waiting() -> Iterator[None]:
 
     thread = threading.Thread(target=answer, name="keep others waiting", daemon=True)
     thread.start()
+    _is_working_alone = True
     try:
-        yield
-    finally:
+        try:
+            yield
+        finally:
+            _is_working_alone = False
+    finally:  # also if a signal handler raised in the inner one
         is_done.set()
-        with _collective():
-            thread.join()
+        thread.join()
 
 
-@contextmanager
-def failing_on_all_ranks() -> Iterator[None]:
-    """Raise on all ranks if one rank raises in the block, so that all go on from the same place.
+_is_stop_requested = False
 
-    The rank that failed reports it in the vote in which the others take part next. So each
-    collective in the block must start with a vote; `all_reduce_sum` does not.
 
-    Raises:
-        RankFailedError: if another rank raised an Exception.
-        Stopped: if another rank raised that, also where this one failed.
+def stop() -> None:
+    """Raise Stopped in a signal handler: now, or on all ranks in the next collective.
+
+    A rank that raised on its own, between or in collectives, would leave the others waiting.
     """
-    global _is_settled
-    if world_size() == 1:
-        yield
-        return
-    _is_settled = False
-    try:
-        yield
-        with _collective():
-            _vote(0)
-    except (Exception, Stopped) as error:
-        if _is_settled or isinstance(error, PeerError):
-            raise
-        is_stopped = isinstance(error, Stopped)
-        with _collective():
-            verdict = _reduce(_STOPPED if is_stopped else _FAILED + rank())
-        if verdict >= _STOPPED and not is_stopped:
-            raise Stopped from error
-        raise
-    finally:
-        _is_settled = False
+    global _is_stop_requested
+    if world_size() == 1 or _is_working_alone:
+        raise Stopped
+    _is_stop_requested = True
 
 
 class RankFailedError(RuntimeError):
     """Another rank failed in a block of `failing_on_all_ranks`."""
 
 
-_is_settled = False  # whether all ranks know that the block failed
+class _StoppedOnAllRanks(Stopped):
+    """Stopped, raised on all ranks by the same vote."""
+
+
+@contextmanager
+def failing_on_all_ranks() -> Iterator[None]:
+    """Raise on all ranks if one rank raises in the block, so that all continue at the same place.
+
+    The rank that failed reports it in the vote in which the others take part next. Every collective
+    but `all_reduce_sum`, which must not be used in the block, starts with a vote.
+
+    Raises:
+        RankFailedError: if another rank raised an Exception.
+        Stopped: if a rank raised it or called `stop`, even if this one failed.
+    """
+    global _is_stop_requested
+    if world_size() == 1:
+        yield
+        return
+    _is_stop_requested = False
+    try:
+        yield
+        _vote(0)
+    except (PeerError, RankFailedError, _StoppedOnAllRanks):
+        raise  # all ranks know
+    except (Exception, Stopped) as error:
+        is_stopped = isinstance(error, Stopped) or _is_stop_requested
+        verdict = _reduce(_STOPPED if is_stopped else _FAILED + rank())
+        if verdict >= _STOPPED and not isinstance(error, Stopped):
+            raise Stopped from error
+        raise
+    finally:
+        _is_stop_requested = False
 
 
 def _vote(value: int) -> int:
-    """Return the largest value of all ranks, unless one of them reports a failure."""
-    global _is_settled
-    result = _reduce(value)
+    """Return the largest value of all ranks, unless one of them failed or is to stop."""
+    result = _reduce(_STOPPED if _is_stop_requested else value)
+    if result >= _STOPPED:
+        raise _StoppedOnAllRanks
     if result >= _FAILED:
-        _is_settled = True
-        if result >= _STOPPED:
-            raise Stopped
         raise RankFailedError(f"rank {result - _FAILED} failed")
     return result
 
 
 def _reduce(value: int) -> int:
     """Return the largest value of all ranks once none of them says to wait."""
-    while (result := _reduce_once(value)) == _WAIT:
-        pass
+    with _reporting_lost_ranks():
+        while (result := _reduce_once(value)) == _WAIT:
+            pass
     return result
 
 
@@ -318,40 +334,13 @@ def _reduce_once(value: int) -> int:
     return int(tensor)
 
 
-_is_communicating = False
-_deferred: BaseException | None = None
-
-
-def raise_outside_collectives(error: BaseException) -> None:
-    """Raise in a signal handler: now, or after the collective that is in progress.
-
-    One rank that leaves a collective early would leave the others waiting. Nothing is raised if
-    all ranks give up their work for another reason already.
-    """
-    global _deferred
-    if _is_settled:
-        return
-    if not _is_communicating:
-        raise error
-    _deferred = error
-
-
 @contextmanager
-def _collective() -> Iterator[None]:
-    """Defer what signal handlers raise, and report a broken connection as a PeerError."""
-    global _is_communicating, _deferred
-    _is_communicating, _deferred = True, None
+def _reporting_lost_ranks() -> Iterator[None]:
     try:
         yield
-    except RankFailedError:
-        raise
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise PeerError(
             f"rank {rank()} lost the other ranks: one of them failed, or hangs for more than "
             f"{TIMEOUT_S:g} s ({reason})"
         ) from error
-    finally:
-        _is_communicating = False
-    if _deferred is not None:
-        raise _deferred

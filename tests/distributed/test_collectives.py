@@ -10,7 +10,7 @@ SCRIPT = """
 import sys, time
 import torch
 from stylegan import distributed
-from stylegan.errors import PeerError
+from stylegan.errors import Stopped
 
 distributed.TIMEOUT_S, distributed.KEEP_ALIVE_S = 3.0, 0.2
 case = sys.argv[1]
@@ -35,6 +35,26 @@ with distributed.process_group():
         if rank == 1:
             time.sleep(30)
         distributed.all_reduce_max(0)
+    elif case == "stop":
+        for is_alone in (False, True):  # at once where it works on its own, else in the next vote
+            reached = []
+            try:
+                with distributed.failing_on_all_ranks():
+                    if rank == 1 and is_alone:
+                        with distributed.keep_others_waiting():
+                            time.sleep(1)
+                            distributed.stop()
+                    elif rank == 1:
+                        distributed.stop()
+                    reached.append("vote")
+                    distributed.gather(torch.zeros(1))
+                    reached.append("after")
+            except Stopped:
+                assert reached == ([] if rank == 1 and is_alone else ["vote"])
+            else:
+                raise AssertionError
+        assert distributed.all_reduce_max(rank) == 1
+        print("done", flush=True)
     elif case == "together":
         for failing in (0, 1):
             try:
@@ -68,7 +88,7 @@ def run(tmp_path, case):
     )
 
 
-@pytest.mark.parametrize("case", ["alone", "together"])
+@pytest.mark.parametrize("case", ["alone", "together", "stop"])
 def test_ranks_wait_for_one_that_works_alone_and_fail_together(tmp_path, case):
     done = run(tmp_path, case)
     assert done.returncode == 0, done.stderr[-3000:]

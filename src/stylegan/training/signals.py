@@ -59,7 +59,7 @@ class SignalWatch:
             ECHO_S,
         )
         if self._is_evaluating:
-            distributed.raise_outside_collectives(Stopped())
+            distributed.stop()
 
     @contextmanager
     def stopping_evaluations(self) -> Iterator[None]:
