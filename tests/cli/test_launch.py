@@ -46,7 +46,7 @@ def test_ranks_get_an_environment_of_their_own_and_their_failure_is_the_status(
 @pytest.mark.parametrize(
     "number", [pytest.param(signal.SIGHUP, marks=pytest.mark.slow), signal.SIGKILL]
 )
-def test_processes_save_and_end_with_the_one_that_launched_them(number, image_folder, tmp_path):
+def test_ranks_save_and_end_with_their_launcher(number, image_folder, tmp_path):
     run = tmp_path / "run"
     words = [
         *(sys.executable, "-m", "stylegan", "train", "--gpus", "2", "--out", str(run)),
@@ -55,8 +55,8 @@ def test_processes_save_and_end_with_the_one_that_launched_them(number, image_fo
         *("--metrics", "none", "--set", "output.samples=4", "--total-kimg", "1000"),
         *("--set", "output.tick_kimg=0.04", "--set", "generator.mapping_layers=2"),
     ]
-    told = tmp_path / "told"
-    with told.open("w") as out:
+    output = tmp_path / "output"
+    with output.open("w") as out:
         launcher = subprocess.Popen(
             words,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -64,12 +64,12 @@ def test_processes_save_and_end_with_the_one_that_launched_them(number, image_fo
             stderr=out,
             start_new_session=True,
         )
-    wait_for(lambda: has_lines(run / "log.jsonl"), told)
+    wait_for(lambda: has_lines(run / "log.jsonl"), output)
     assert not list(run.glob("checkpoints/*.pt"))
     launcher.send_signal(number)
     status = launcher.wait(60)
-    wait_for(lambda: list(run.glob("checkpoints/*.pt")), told)
-    wait_for(lambda: "and saved; the same command continues the run" in told.read_text(), told)
+    wait_for(lambda: list(run.glob("checkpoints/*.pt")), output)
+    wait_for(lambda: "and saved; the same command continues the run" in output.read_text(), output)
     assert status == (129 if number == signal.SIGHUP else -signal.SIGKILL)
     size = (run / "log.jsonl").stat().st_size
     time.sleep(3)
@@ -80,8 +80,8 @@ def has_lines(path):
     return path.exists() and path.stat().st_size > 0
 
 
-def wait_for(condition, told, limit_s=120.0):
+def wait_for(condition, output, limit_s=120.0):
     end_s = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < end_s, told.read_text()[-3000:]
+        assert time.monotonic() < end_s, output.read_text()[-3000:]
         time.sleep(0.05)

@@ -57,9 +57,9 @@ def weights(run):
 
 
 def check_same(run, other):
-    (nimg, found), (expected_nimg, expected) = weights(run), weights(other)
+    (nimg, tensors), (expected_nimg, expected) = weights(run), weights(other)
     assert nimg == expected_nimg
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert all(torch.equal(tensors[name], value) for name, value in expected.items())
 
 
 def process_of_rank(launcher, number):
@@ -95,34 +95,34 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no
 @pytest.fixture(scope="module")
 def undisturbed(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    status, told = finish(start(line(data, out, kimg=0.8)))
-    assert status == 0, told[-3000:]
+    status, output = finish(start(line(data, out, kimg=0.8)))
+    assert status == 0, output[-3000:]
     return out
 
 
 @needs_proc
-def test_a_run_whose_process_is_killed_goes_on_by_itself(data, undisturbed, tmp_path):
+def test_a_run_with_a_killed_rank_continues_by_itself(data, undisturbed, tmp_path):
     out = tmp_path / "run"
     process = start(line(data, out, kimg=0.8), restarts=2)
     wait_for(lambda: list(out.glob("checkpoints/*.pt")), process=process)
     os.kill(process_of_rank(process, 1), signal.SIGKILL)
-    status, told = finish(process)
-    assert status == 0, told[-3000:]
-    assert "resumed at" in told
-    assert "rank 0 lost the other ranks" in told
+    status, output = finish(process)
+    assert status == 0, output[-3000:]
+    assert "resumed at" in output
+    assert "rank 0 lost the other ranks" in output
     check_same(out, undisturbed)
 
 
 @needs_proc
-def test_a_signal_to_one_process_stops_all_and_one_process_goes_on(data, undisturbed, tmp_path):
+def test_a_signal_to_one_rank_stops_all_and_one_process_continues(data, undisturbed, tmp_path):
     out = tmp_path / "run"
     words = line(data, out, kimg=0.8, checkpoint_kimg=0.8)
     process = start(words)
     wait_for(lambda: has_ticked(out), process=process)
     os.kill(process_of_rank(process, 1), signal.SIGINT)
-    status, told = finish(process)
+    status, output = finish(process)
     assert status != 0  # torchrun's own, as its processes ended with 130
-    assert "SIGINT and saved; the same command continues the run" in told
+    assert "SIGINT and saved; the same command continues the run" in output
     assert len(list(out.glob("checkpoints/*.pt"))) == 1
     alone = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=200)
     assert alone.returncode == 0, alone.stderr
@@ -139,14 +139,14 @@ def test_a_signal_to_the_whole_tree_saves(data, tmp_path):
     for number in (1, 0):  # and once more from torchrun, as SLURM and systemd do
         os.kill(process_of_rank(process, number), signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    status, told = finish(process)
+    status, output = finish(process)
     assert status != 0
-    assert "SIGTERM and saved; the same command continues the run" in told
-    assert "KeyboardInterrupt" not in told
+    assert "SIGTERM and saved; the same command continues the run" in output
+    assert "KeyboardInterrupt" not in output
     assert len(list(out.glob("checkpoints/*.pt"))) == 1
 
 
-def test_only_the_first_process_needs_what_a_run_starts_from(data, undisturbed, tmp_path):
+def test_only_rank_0_needs_the_initial_weights(data, undisturbed, tmp_path):
     code = tmp_path / "elsewhere.py"
     code.write_text(
         "import os, sys\n"
@@ -159,13 +159,13 @@ def test_only_the_first_process_needs_what_a_run_starts_from(data, undisturbed, 
     )
     (tmp_path / "source").symlink_to(sorted((undisturbed / "snapshots").iterdir())[-1])
     words = [*line(data, "run", kimg=0.08), "--init-from", "source"]
-    status, told = finish(start(["", "", "", *words[2:]], code=code))
-    assert status == 0, told[-3000:]
+    status, output = finish(start(["", "", "", *words[2:]], code=code))
+    assert status == 0, output[-3000:]
     assert weights(tmp_path / "run")[0] == "000000080"
     assert not (tmp_path / "elsewhere" / "run").exists()
 
 
-def test_a_process_that_fails_stops_the_others_with_its_traceback(data, tmp_path):
+def test_a_rank_that_fails_ends_the_job_with_its_traceback(data, tmp_path):
     code = tmp_path / "fails.py"
     code.write_text(
         "import sys\n"
@@ -182,14 +182,14 @@ def test_a_process_that_fails_stops_the_others_with_its_traceback(data, tmp_path
     )
     started_s = time.monotonic()
     process = start(["", "", "", *line(data, tmp_path / "run", kimg=0.8)[2:]], code=code)
-    status, told = finish(process)
+    status, output = finish(process)
     assert status != 0
-    assert "ZeroDivisionError: the planted one" in told
-    assert "Connection closed" not in told.partition("ZeroDivisionError")[0]
+    assert "ZeroDivisionError: the planted one" in output
+    assert "Connection closed" not in output.partition("ZeroDivisionError")[0]
     assert time.monotonic() - started_s < LIMIT_S
 
 
-def test_gpus_starts_processes_on_this_machine(data, tmp_path):
+def test_gpus_starts_ranks_on_this_machine(data, tmp_path):
     out = tmp_path / "run"
     words = [sys.executable, *line(data, out, kimg=0.08), "--gpus", "2"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200)
@@ -233,5 +233,5 @@ def test_a_rank_that_hangs_ends_the_job_within_two_minutes(data, tmp_path, timeo
         if Path(f"/proc/{stopped}").exists():
             os.kill(stopped, signal.SIGKILL)
     assert time.monotonic() - started_s < LIMIT_S
-    _, told = finish(process)
-    assert "rank 0 lost the other ranks: one of them failed, or hangs for more than" in told
+    _, output = finish(process)
+    assert "rank 0 lost the other ranks: one of them failed, or hangs for more than" in output

@@ -1,14 +1,21 @@
 """The loss of each training phase: which terms it has, and with what weight.
 
-A phase is one optimizer step. Nothing here changes a network or draws random numbers.
+A phase is one optimizer step. With E for the mean over the batch, x for real images and z for
+latents, the losses are:
 
-| phase | loss, a mean over the batch |
-|---|---|
-| G | `softplus(-D(G(z)))`, or `-D(G(z))` for WGAN-GP |
-| path length | `pl_weight * pl_interval * (abs(J^T y) - mean)^2` |
-| D | `softplus(-D(x)) + softplus(D(G(z)))`, or for WGAN-GP `D(G(z)) - D(x) + gp_weight * ((norm of dD/dx - target) / target)^2 + drift * D(x)^2` |
-| R1 | `gamma / 2 * r1_interval * (squared norm of dD/dx)` |
-"""  # noqa: E501
+    G            E[softplus(-D(G(z)))]
+    path length  pl_weight * pl_interval * E[(|J^T y| - mean)^2]
+    D            E[softplus(-D(x))] + E[softplus(D(G(z)))]
+    R1           gamma / 2 * r1_interval * E[|dD/dx|^2]
+
+and for WGAN-GP, with images x' between real and generated ones:
+
+    G            -E[D(G(z))]
+    D            E[D(G(z))] - E[D(x)] + drift * E[D(x)^2]
+                 + gp_weight * E[((|dD/dx'| - gp_target) / gp_target)^2]
+
+Nothing here changes a network or draws random numbers.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Literal
