@@ -95,7 +95,7 @@ def _option(start: RunConfig, name: str, kind: Any, aliases: Sequence[str]) -> A
     documented = docstring_parser.parse(type(owner).__doc__ or "").params
     (description,) = [entry.description or "" for entry in documented if entry.arg_name == key]
     value = getattr(owner, key)
-    word = "auto" if name in BY_RULE else "none"
+    word = "auto" if name in (*BY_RULE, "runtime.threads") else "none"
     is_optional = NoneType in typing.get_args(kind)
     if kind is bool:
         default = "on" if value else "off"
