@@ -15,8 +15,10 @@ from stylegan.models.registry import CONFIGURATIONS
 def save(folder, preset, side=16, **options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        widths = {"channel_base": 256, "channel_max": 16} | options
-        generator = stylegan.create(preset, side, **widths).generator_ema
+        sizes = {"channel_base": 256, "channel_max": 16}
+        if preset not in ("progan", "stylegan-a", "stylegan-b"):  # they have no mapping network
+            sizes |= {"z_dim": 64, "w_dim": 64, "mapping_layers": 2}
+        generator = stylegan.create(preset, side, **(sizes | options)).generator_ema
         with torch.no_grad():
             for name, parameter in generator.named_parameters():
                 if name.endswith("noise_strength"):
