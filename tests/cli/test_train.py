@@ -233,7 +233,7 @@ def test_a_metric_that_cannot_be_is_told_before_anything_is_trained(line, tmp_pa
     assert main([*line, "--metrics", "swd12,fud12"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "metric 'fud12'; expected one of " in error
+    assert "metric 'fud12' does not exist; the metrics are fid50k, " in error
     assert not (tmp_path / "run").exists()
 
 

@@ -74,7 +74,7 @@ def test_resampling_convolution_is_its_formula(resample, blur):
 
 
 def test_blur_on_the_way_up_is_refused():
-    with pytest.raises(ValueError, match="on the way down only"):
+    with pytest.raises(ValueError, match="takes blur only with resample down"):
         ResampleConv2d(2, 2, resample="up", blur=True)
 
 

@@ -8,6 +8,7 @@ import inspect
 import logging
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -303,8 +304,12 @@ def test_a_gpu_takes_the_kernels():
 
 
 def test_a_training_step_with_kernels_is_one_without(run_config):
-    small = ["generator.resolution=8", "discriminator.resolution=8", "batch=4"]
-    config = run_config.with_overrides(*small, "discriminator.mbstd_group_size=4")
+    config = replace(
+        run_config,
+        generator=replace(run_config.generator, resolution=8),
+        discriminator=replace(run_config.discriminator, resolution=8, mbstd_group_size=4),
+        batch=4,
+    )
     reals = torch.randn(4, 3, 8, 8).to(DEVICE)
     terms = {}
     for name in ("reference", "triton"):
