@@ -16,6 +16,7 @@ from stylegan import images
 from stylegan.losses.objective import LossConfig
 from stylegan.models import progan, stylegan
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
+from stylegan.perceptual import efficientnet
 from stylegan.profiling import roofline, speed
 from stylegan.training.config import (
     DataConfig,
@@ -191,6 +192,14 @@ def machine_measured_once():
         for module in (roofline, speed):
             patch.setattr(module, "measure_peak_flops", peak_flops)
             patch.setattr(module, "measure_bandwidth", bandwidth)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_detectors():
+    """Feature networks that see 32x32 images in place of 224x224, for tests of what uses them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(efficientnet, "SIZE", 32)
         yield
 
 

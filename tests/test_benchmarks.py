@@ -127,7 +127,7 @@ def test_sets_that_are_equal_are_at_no_distance_in_the_benchmark(metrics):
     assert len({*a.tolist(), *b.tolist()}) == 40
 
 
-def test_what_is_not_monotone_is_told_and_all_is_drawn(metrics, tmp_path):
+def test_what_is_not_monotone_is_reported_and_all_is_drawn(metrics, tmp_path):
     def value(number):
         return {"fid": number, "kid": number, "kid_error": 0.1, "swd": number} | {
             "precision": 1 / number,
@@ -142,15 +142,15 @@ def test_what_is_not_monotone_is_told_and_all_is_drawn(metrics, tmp_path):
         },
     }
     found["degraded"]["jpeg"]["10"]["recall"] = 0.9
-    told = metrics.monotone_of(found)
-    wrong = [(metric, name) for metric, row in told.items() for name in row if not row[name]]
+    reported = metrics.monotone_of(found)
+    wrong = [(metric, name) for metric, row in reported.items() for name in row if not row[name]]
     assert wrong == [("recall", "jpeg")]
     metrics.draw(found, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.width == 900
 
 
-def test_the_memory_of_a_process_is_told_with_what_it_measured(metrics, monkeypatch):
+def test_the_memory_of_a_process_is_reported_with_what_it_measured(metrics, monkeypatch):
     monkeypatch.setenv("STYLEGAN_CACHE", "restored after the test")
     peak = metrics.peak_of("efficientnet-lite0", 4)
     assert (peak["generated"], peak["real"]) == (4, 4)

@@ -180,7 +180,7 @@ def test_an_empty_file_is_refused(server):
     assert "is an empty file" in refusal(server.url)
 
 
-def test_a_missing_file_is_told_with_the_servers_answer(server):
+def test_a_missing_file_is_reported_with_the_servers_answer(server):
     server.status = 404
     message = refusal(server.url)
     assert f"{server.url}: the server answers 404" in message
@@ -283,7 +283,7 @@ def test_offline_is_heard_within_five_seconds_and_a_slow_answer_is_not_offline()
     assert download._READ_TIMEOUT_S >= 30
 
 
-def test_urls_are_told_from_paths_and_have_places_of_their_own():
+def test_urls_are_distinguished_from_paths_and_have_places_of_their_own():
     assert download.is_url("https://example.org/network.pkl")
     assert not download.is_url("network.pkl")
     one, other = (download.cached(f"https://example.org/{folder}/G.pkl") for folder in "ab")
@@ -316,6 +316,6 @@ def test_blanks_and_a_scheme_in_capitals_are_understood(server):
     assert path == download.cached(server_url.replace(" ", "%20"))
 
 
-def test_a_server_that_leads_to_no_address_is_told(server):
+def test_a_server_that_leads_to_no_address_is_reported(server):
     server.location = "http://a..b/x.pkl"
     assert "redirects to a malformed address" in refusal(server.url)

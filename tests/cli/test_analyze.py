@@ -169,7 +169,7 @@ def test_every_figure_of_a_large_network(preset, tmp_path):
         ("path-length", {"perceptual": "discriminator"}, "path lengths"),
     ],
 )
-def test_a_mistake_is_told(network, tmp_path, command, options, message):
+def test_a_mistake_is_reported(network, tmp_path, command, options, message):
     with pytest.raises(ConfigError, match=message):
         run(command, network, out=tmp_path / "o", **options)
     assert list(tmp_path.iterdir()) == []

@@ -94,7 +94,7 @@ def test_a_calibration_is_stored_beside_the_network(calibration, network):
     assert "AUC 0.9" in text or record["area_under_curve"] == 1
 
 
-def test_own_images_are_told_from_real_ones_and_from_those_of_another(
+def test_own_images_are_distinguished_from_real_ones_and_from_those_of_another(
     calibrated, reals, tmp_path, capsys
 ):
     for index, network in enumerate(calibrated):
@@ -187,7 +187,7 @@ def test_a_picture_beyond_all_real_ones_is_warned_of(calibrated, tmp_path, caplo
         (["x.png"], {"steps": 0}, "num_steps must be more than 0"),
     ],
 )
-def test_a_mistake_is_told(network, tmp_path, paths, options, message):
+def test_a_mistake_is_reported(network, tmp_path, paths, options, message):
     with pytest.raises(ConfigError, match=message):
         run(*paths, network=network, out=tmp_path / "o", **options)
     with pytest.raises(ConfigError, match="1 calibrations were given for 2 networks"):

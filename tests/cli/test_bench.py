@@ -77,7 +77,7 @@ def plain(config):
     return replace(config, runtime=replace(config.runtime, compile=False))
 
 
-def test_layers_are_told_with_what_bounds_them(tmp_path, capsys):
+def test_layers_are_reported_with_what_bounds_them(tmp_path, capsys):
     out = tmp_path / "bench.json"
     assert main([*TINY, "--layers", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()

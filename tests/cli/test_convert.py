@@ -26,7 +26,7 @@ def run(*arguments: object) -> int:
     return cli.main(["convert", *map(str, arguments)])
 
 
-def test_the_table_tells_what_was_found_and_the_license_follows(tmp_path, capsys):
+def test_the_table_shows_what_was_read_and_the_license_follows(tmp_path, capsys):
     assert run(PARITY / "stylegan-tf.pkl", tmp_path / "native") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "found an official TensorFlow pickle" in out

@@ -132,14 +132,14 @@ def test_attribute_directions_raise_their_attribute(network, tmp_path):
         ({"count": 2, "names": "a,b=2"}, "letters, digits, dashes and underscores, got 'b=2'"),
     ],
 )
-def test_a_mistake_in_finding_is_told(network, tmp_path, monkeypatch, options, message):
+def test_a_mistake_in_finding_is_reported(network, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         run("find", **({"network": network, "out": "d.safetensors"} | options))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mistake_in_applying_is_told(network, found, tmp_path):
+def test_a_mistake_in_applying_is_reported(network, found, tmp_path):
     options = {"network": network, "directions": found, "seeds": "1", "out": tmp_path / "o"}
     for edit, message in (
         ("a", "'a' in edit .* is not a name"),

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import processes
 import stylegan
 from stylegan import images
 from stylegan.cli.main import main
@@ -29,10 +28,12 @@ from stylegan.models.stylegan2 import (
     Generator,
     GeneratorConfig,
 )
+from stylegan.perceptual import efficientnet
 from stylegan.workflows.evaluate import is_mirrored
 from stylegan.workflows.training_metrics import default_metrics, evaluator_for
 
 LITE = "efficientnet-lite0"
+pytestmark = pytest.mark.usefixtures("small_detectors")
 
 
 def small_generator(**options):
@@ -85,7 +86,7 @@ def refused(capsys, *words):
 
 
 def test_a_network_is_measured_and_each_result_is_a_record(capsys, network, photos):
-    status, told, _ = run(
+    status, reported, _ = run(
         capsys,
         "--network",
         network,
@@ -99,8 +100,8 @@ def test_a_network_is_measured_and_each_result_is_a_record(capsys, network, phot
     assert [record["metric"] for record in found] == [f"kid70:{LITE}", "swd32", f"is20:{LITE}"]
     assert found[0]["fake"]["origin"]["nimg"] == 5000
     assert found[0]["real"]["num"] == 70
-    assert f"kid70:{LITE}: kid {found[0]['value']:.5g}" in told
-    assert "appended to metrics.jsonl" in told
+    assert f"kid70:{LITE}: kid {found[0]['value']:.5g}" in reported
+    assert "appended to metrics.jsonl" in reported
 
 
 def test_python_takes_a_loaded_network_and_writes_no_file(network, photos, tmp_path):
@@ -142,17 +143,17 @@ def test_folders_of_images_are_compared_whatever_their_sizes(capsys, photos, tmp
     (record,) = records.read("a.jsonl")
     assert record["metric"] == f"fid40_full:{LITE}"
     assert (record["fake"]["kind"], record["real"]["num"]) == ("images", 80)
-    assert record["value"] > 100
+    assert record["value"] > 10
 
 
 def test_records_of_two_files_are_compared(capsys, network, photos):
     words = ["--network", network, "--data", photos, "--metrics", "swd32"]
     run(capsys, *words, "--out", "a.jsonl")
     run(capsys, *words, "--out", "b.jsonl", "--seed", 1)
-    status, told, _ = run(capsys, "--compare", "a.jsonl", "b.jsonl")
+    status, reported, _ = run(capsys, "--compare", "a.jsonl", "b.jsonl")
     assert status == 0
-    assert "swd32" in told
-    assert "fake.seed 0 and 1" in told
+    assert "swd32" in reported
+    assert "fake.seed 0 and 1" in reported
     run(capsys, *words, "--out", "c.jsonl", "--psi", 0.5)
     complaint = refused(capsys, "--compare", "a.jsonl", "c.jsonl")
     assert "fake.truncation is 1.0 in a.jsonl and 0.5 in c.jsonl" in complaint
@@ -292,7 +293,7 @@ def offline(*_, **__):
     raise WeightsError("no network", expected="one", fix="connect")
 
 
-def test_weights_that_cannot_be_had_are_told_of_before_data_is_read(capsys, network):
+def test_weights_that_cannot_be_had_are_reported_before_data_is_read(capsys, network):
     start_s = time.monotonic()
     words = ["--network", network, "--data", "no-such-folder", "--metrics", "fid50k_full"]
     status, _, messages = run(capsys, *words)
@@ -345,7 +346,7 @@ def test_names_are_taken_once_and_features_fill_in():
     assert [protocol.name for protocol in found] == [f"fid5k:{LITE}", "is5k:vgg16", "swd16k"]
 
 
-def test_training_is_given_what_measures_and_told_at_once_of_what_lacks(photos):
+def test_training_is_given_what_measures_and_reported_at_once_of_what_lacks(photos):
     dataset = ImageDataset(photos, mirror=True)
     options = {"seed": 3, "device": torch.device("cpu"), "mirror": True}
     evaluator = evaluator_for("swd032,swd16", dataset, **options)
@@ -465,24 +466,25 @@ def test_what_training_measures_needs_no_download_and_refuses_no_set(monkeypatch
         assert evaluator_for("auto", found, **options) is None
 
 
+def evaluate_with_small_detectors(words):
+    """Run `stylegan evaluate` as `small_detectors` has it."""
+    efficientnet.SIZE = 32
+    return main(["evaluate", "--device", "cpu", *words])
+
+
 def test_two_processes_give_what_one_gives(capsys, network, photos, tmp_path):
     metrics = f"fid20:{LITE},pr20_3:{LITE},swd16,ppl2_20_wend:{LITE},kid20:{LITE}"
     words = ["--network", network, "--data", photos, "--metrics", metrics]
     status, _, complaint = run(capsys, *words, "--out", "one.jsonl")
     assert status == 0, complaint
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "stylegan", "evaluate", "--device", "cpu", *words, "--out", "two.jsonl"]
-    environment = {"OMP_NUM_THREADS": "1", "PATH": str(Path(sys.executable).parent)}
-    environment |= {"HOME": str(tmp_path), "STYLEGAN_CACHE": str(tmp_path / "two")}
-    done = subprocess.run(
-        [sys.executable, *launch, *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
+    words += ["--out", str(tmp_path / "two.jsonl")]
+    processes.run(
+        evaluate_with_small_detectors,
+        words,
+        folder=tmp_path,
+        num=2,
+        environment={"STYLEGAN_CACHE": str(tmp_path / "two")},
     )
-    assert done.returncode == 0, done.stderr
     one, two = (records.read(tmp_path / f"{name}.jsonl") for name in ("one", "two"))
     assert [record["processes"] for record in one + two] == [1] * 5 + [2] * 5
     for a, b in zip(one, two, strict=True):

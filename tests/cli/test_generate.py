@@ -224,7 +224,7 @@ def test_a_video_has_the_stored_noise_in_every_frame_or_none(network, tmp_path, 
         ("video", {"seeds": "1", "out": "o.gif", "cutoff": -1}, "cutoff .* got -1"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_written(
+def test_a_mistake_is_reported_before_anything_is_written(
     network, tmp_path, monkeypatch, command, options, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -234,7 +234,7 @@ def test_a_mistake_is_told_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
 
 
-def test_a_network_that_is_not_there_is_told(tmp_path):
+def test_a_network_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(WeightsError, match="nowhere"):
         run("images", str(tmp_path / "nowhere"), seeds="1", out=tmp_path / "o")
 

@@ -8,12 +8,15 @@ from stylegan.cli import main as cli
 from stylegan.errors import DataError
 
 
-def test_version(capsys):
-    assert cli.main(["--version"]) == 0
+@pytest.mark.parametrize("word", ["version", "--version", "-V"])
+def test_version(capsys, word):
+    assert cli.main([word]) == 0
     assert capsys.readouterr().out == f"stylegan {stylegan.__version__}\n"
 
 
-@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["-h"], 0), ([], 2)])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["help"], 0), (["--help"], 0), (["-h"], 0), ([], 2)]
+)
 def test_help_lists_every_command(capsys, arguments, status):
     assert cli.main(arguments) == status
     out = capsys.readouterr().out
@@ -23,7 +26,19 @@ def test_help_lists_every_command(capsys, arguments, status):
 
 def test_an_unknown_command_is_wrong_usage(capsys):
     assert cli.main(["trian"]) == 2
-    assert "no command 'trian'" in capsys.readouterr().err
+    assert capsys.readouterr().err == "stylegan: no command 'trian'; did you mean train?\n"
+    assert cli.main(["generate", "imags"]) == 2
+    assert (
+        capsys.readouterr().err == "stylegan generate: no command 'imags'; did you mean images?\n"
+    )
+    assert cli.main(["xyz"]) == 2
+    assert capsys.readouterr().err == "stylegan: no command 'xyz'; see `stylegan --help`\n"
+
+
+def test_help_of_a_command_is_its_own(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["help", "convert"])
+    assert capsys.readouterr().out.startswith("usage: stylegan convert ")
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -215,7 +215,7 @@ def test_a_picture_unlike_the_network_s_is_warned_of(network, tmp_path, caplog, 
     assert caplog.text == ""
 
 
-def test_a_damaged_state_is_told(network, pictures, tmp_path):
+def test_a_damaged_state_is_reported(network, pictures, tmp_path):
     folder = tmp_path / "out" / "seed1"
     folder.mkdir(parents=True)
     (folder / "state.safetensors").write_bytes(b"no state")
@@ -233,7 +233,7 @@ def test_a_damaged_state_is_told(network, pictures, tmp_path):
         ({"perceptual": "lpips", "weights_dir": "nowhere"}, WeightsError, "nowhere"),
     ],
 )
-def test_a_mistake_is_told(network, pictures, tmp_path, options, error, message):
+def test_a_mistake_is_reported(network, pictures, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         run(pictures, network=network, out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

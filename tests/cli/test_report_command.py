@@ -153,6 +153,6 @@ def test_large_pictures_are_reduced(tmp_path):
         ({"steps": 0}, "--steps must be 1"),
     ],
 )
-def test_a_mistake_is_told(tmp_path, options, message):
+def test_a_mistake_is_reported(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         run(tmp_path / "nothing", **({"out": tmp_path / "page.html"} | options))

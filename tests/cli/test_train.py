@@ -118,7 +118,7 @@ def test_cond_trains_on_labels_and_the_same_line_resumes(labelled, tmp_path, cap
     assert "data.labels: True -> False" in capsys.readouterr().err
 
 
-def test_labels_without_cond_are_told_and_cond_without_labels_is_refused(
+def test_labels_without_cond_are_reported_and_cond_without_labels_is_refused(
     labelled, tmp_path, capsys
 ):
     line, folder = labelled
@@ -182,7 +182,7 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
         (["--metrics-share", "5"], 1, "metrics_fraction must be from 0 to 1, got 5"),
     ],
 )
-def test_mistakes_are_told_in_one_line(line, capsys, change, status, message):
+def test_mistakes_are_reported_in_one_line(line, capsys, change, status, message):
     assert main([*line, *change]) == status
     error = capsys.readouterr().err.strip()
     assert message in error
@@ -193,12 +193,12 @@ def test_mistakes_are_told_in_one_line(line, capsys, change, status, message):
 def test_snapshots_are_measured_and_the_best_is_kept(line, tmp_path, capsys):
     assert main([*line, "--metrics", "swd12", "--metrics-share", "1"]) == 0
     run = tmp_path / "run"
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     records = read_metrics(run)
     assert [record["nimg"] for record in records] == [4, 8, 12, 16]
     assert {record["metric"] for record in records} == {"swd12"}
     for record in records:
-        assert f"swd12 = {record['value']:.5g} at {record['nimg']} images" in told
+        assert f"swd12 = {record['value']:.5g} at {record['nimg']} images" in reported
     best = min(records, key=lambda record: record["value"])
     assert json.loads((run / "best" / "swd12" / "best.json").read_text())["nimg"] == best["nimg"]
     loaded = stylegan.load(run / "best" / "swd12").state_dict()
@@ -229,7 +229,7 @@ def test_metrics_need_the_set_the_device_and_the_seed_of_the_run(
     }
 
 
-def test_a_metric_that_cannot_be_is_told_before_anything_is_trained(line, tmp_path, capsys):
+def test_a_metric_that_cannot_be_is_reported_before_anything_is_trained(line, tmp_path, capsys):
     assert main([*line, "--metrics", "swd12,fud12"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -280,7 +280,7 @@ def test_a_recipe_is_the_command_and_the_line_wins(line, image_folder, tmp_path,
         ("[set]\nseed = 3", "option 'set' does not exist"),
     ],
 )
-def test_recipes_that_cannot_be_used_are_told_in_one_line(tmp_path, capsys, text, message):
+def test_recipes_that_cannot_be_used_are_reported_in_one_line(tmp_path, capsys, text, message):
     path = tmp_path / "recipe.toml"
     if text is not None:
         path.write_text(text)

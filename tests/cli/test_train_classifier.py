@@ -72,7 +72,7 @@ def test_every_option_reaches_the_classifier(line, tmp_path):
         (["--data", "nowhere"], "nowhere does not exist"),
     ],
 )
-def test_mistakes_are_told_in_one_line(line, option, message, capsys):
+def test_mistakes_are_reported_in_one_line(line, option, message, capsys):
     assert main([*line, *option]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1

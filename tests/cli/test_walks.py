@@ -285,7 +285,7 @@ def test_every_family_walks_at_its_level_of_detail(preset, tmp_path):
         ("truncation", {"seeds": "1", "psis": [1, "inf"]}, "psi must be a finite number, got inf"),
     ],
 )
-def test_a_mistake_is_told(network, tmp_path, command, options, message):
+def test_a_mistake_is_reported(network, tmp_path, command, options, message):
     out = tmp_path / ("o.gif" if command == "video" else "o.png")
     with pytest.raises(ConfigError, match=message):
         run(command, network, out=out, **options)

@@ -70,9 +70,9 @@ def watched(capsys, run, *words, status=0):
 def test_snapshots_are_measured_the_newest_first_and_the_best_is_kept(capsys, run):
     nimgs = nimgs_of(run)
     assert len(nimgs) >= 3
-    found, told, _ = watched(capsys, run, "--metrics", "swd32")
+    found, reported, _ = watched(capsys, run, "--metrics", "swd32")
     assert [record["nimg"] for record in found] == nimgs[::-1]
-    assert [line.split(":")[0] for line in told.splitlines()] == [
+    assert [line.split(":")[0] for line in reported.splitlines()] == [
         f"kimg {nimg / 1000:g}" for nimg in nimgs[::-1]
     ]
     least = min(found, key=lambda record: record["value"])

@@ -170,7 +170,7 @@ def test_labels_of_a_set_without_any_cannot_be_asked_for(folder):
         batches(ImageDataset(folder), batch_size=1, seed=0, labels=True)
 
 
-def test_no_room_in_shared_memory_is_told(image_folder, monkeypatch):
+def test_no_room_in_shared_memory_is_reported(image_folder, monkeypatch):
     def full(tensor):
         raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
 

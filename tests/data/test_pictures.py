@@ -27,13 +27,13 @@ def test_images_keep_their_sizes_and_come_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(("channels", "expected"), [((1, 1), 1), ((3, 3), 3), ((1, 3), None)])
-def test_grey_and_color_are_told_apart(tmp_path, channels, expected):
+def test_grey_and_color_are_distinguished(tmp_path, channels, expected):
     for index, number in enumerate(channels):
         write(tmp_path, f"{index}.png", number, 4, 4)
     assert Pictures(tmp_path).num_channels == expected
 
 
-def test_only_the_leader_tells_what_is_left_out(tmp_path, caplog, monkeypatch):
+def test_only_rank_0_reports_what_is_left_out(tmp_path, caplog, monkeypatch):
     write(tmp_path, "a.png", 3, 4, 4)
     (tmp_path / "b.png").write_bytes(b"no image")
     monkeypatch.setattr("stylegan.distributed.is_main_process", lambda: False)
@@ -55,7 +55,7 @@ def test_what_cannot_be_decoded_is_left_out_by_name(tmp_path, caplog):
         Pictures(tmp_path)
 
 
-def test_a_file_that_changes_is_told_of_by_name(tmp_path):
+def test_a_file_that_changes_is_reported_by_name(tmp_path):
     write(tmp_path, "a.png", 3, 4, 4)
     pictures = Pictures(tmp_path)
     (tmp_path / "a.png").write_bytes(b"")

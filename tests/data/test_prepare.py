@@ -229,7 +229,7 @@ def test_labels_can_number_the_top_folders(folder, tmp_path):
     assert len(prepared.skipped) == 4
 
 
-def test_an_existing_zip_is_kept_unless_told_otherwise(folder, tmp_path):
+def test_an_existing_zip_is_kept_unless_asked_otherwise(folder, tmp_path):
     destination = tmp_path / "set.zip"
     destination.write_text("precious")
     with pytest.raises(ConfigError, match=r"set\.zip exists; .*--overwrite"):

@@ -38,7 +38,7 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
     assert open_source(tmp_path / "set").images == ("linked/a.png",)
 
 
-def test_a_damaged_member_of_a_zip_is_told_apart(tmp_path):
+def test_a_damaged_member_of_a_zip_is_distinguished(tmp_path):
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.png", b"some bytes that are kept as they are")

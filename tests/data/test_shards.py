@@ -175,7 +175,7 @@ def damaged(shards, tmp_path, change):
     "content",
     ["", "[]", '{"version": 9}', '{"version": 1, "shards": [], "labels": null}'],
 )
-def test_a_damaged_index_is_told(shards, tmp_path, content):
+def test_a_damaged_index_is_reported(shards, tmp_path, content):
     path = damaged(shards, tmp_path, lambda folder: (folder / INDEX_NAME).write_text(content))
     with pytest.raises(DataError, match=r"shards\.json cannot be read"):
         ShardSet(path)

@@ -1,16 +1,9 @@
-"""What each process of a test on metrics runs: evaluations while training, made up or real.
-
-    python evaluator.py RUN_DIR DATA CASE
-
-Writes what was measured into RUN_DIR/metrics.jsonl, and what each process saw into RUN_DIR/RANK.
-"""
+"""What each rank of a test on metrics runs: evaluations while training, made up or real."""
 
 import os
 import signal
-import sys
 import threading
 import time
-from pathlib import Path
 
 import torch
 
@@ -34,11 +27,11 @@ def happen(case, name, step):
     what, number = case.split("-")
     if what in ("signal_while_waiting", "signal_and_failure"):
         if distributed.rank() != int(number):
-            time.sleep(1.5)
+            time.sleep(0.8)
             if what == "signal_and_failure":
                 raise RuntimeError("out of memory")
         else:
-            threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
     elif what == "failure_and_signal" and distributed.rank() != int(number):
         os.kill(os.getpid(), signal.SIGTERM)
     elif distributed.rank() == int(number):
@@ -66,7 +59,14 @@ def made_up(case):
     return Evaluator(names=["first", "second", "third"], measure=measure)
 
 
-def main(run_dir, data, case):
+def evaluate_as_rank(run_dir, data, case):
+    """Evaluate: results go into RUN_DIR/metrics.jsonl, what each rank saw into RUN_DIR/RANK."""
+    with distributed.process_group():
+        evaluate(run_dir, data, case)
+    return 0
+
+
+def evaluate(run_dir, data, case):
     torch.manual_seed(0)
     sizes = {"resolution": 16, "channel_base": 64, "channel_max": 8}
     generator = Generator(GeneratorConfig(z_dim=8, w_dim=8, mapping_layers=2, **sizes))
@@ -100,11 +100,5 @@ def main(run_dir, data, case):
                 interruptible=signals.stopping_evaluations,
             )
         met = distributed.all_reduce_max(distributed.rank())  # all come here, in step
-        told = f"met {met}, received {signals.received and signals.received.name}"
-        (run_dir / str(distributed.rank())).write_text(told)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    with distributed.process_group():
-        main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+        summary = f"met {met}, received {signals.received and signals.received.name}"
+        (run_dir / str(distributed.rank())).write_text(summary)

@@ -1,16 +1,12 @@
 """Several processes, or a batch in pieces, do what one process does with the whole batch."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from distributed.worker import train
+import processes
+from distributed.worker import train, train_as_rank
 
-WORKER = Path(__file__).with_name("worker.py")
-ITERATIONS = 20
+ITERATIONS = 6  # each regularizer at least twice
 WGAN = [
     "loss.adversarial=wgan-gp",
     "loss.gamma=0",
@@ -19,15 +15,10 @@ WGAN = [
 ]
 
 
-def launched(out, *, num, iterations=ITERATIONS, batch_gpu=0, overrides=()):
-    """Train in processes that `torchrun` starts."""
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *(f"--nproc-per-node={num}", str(WORKER), str(out), str(iterations), str(batch_gpu)),
-        *overrides,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+def launched(folder, *, num, iterations=ITERATIONS, batch_gpu=None, overrides=()):
+    """Train on several ranks."""
+    out = folder / "out.pt"
+    processes.run(train_as_rank, out, iterations, batch_gpu, overrides, folder=folder, num=num)
     return torch.load(out, weights_only=True)
 
 
@@ -56,7 +47,7 @@ def alone():
 
 @pytest.mark.parametrize("num", [2, 4])
 def test_processes_train_the_same_networks_as_one(num, alone, tmp_path):
-    check_equal(launched(tmp_path / "out.pt", num=num), alone)
+    check_equal(launched(tmp_path, num=num), alone)
 
 
 @pytest.mark.parametrize("batch_gpu", [4, 8])
@@ -65,7 +56,7 @@ def test_a_batch_in_pieces_trains_the_same_networks(batch_gpu, alone):
 
 
 def test_pieces_of_shares_with_regularizers_in_the_main_losses(tmp_path):
-    found = launched(tmp_path / "out.pt", num=2, iterations=4, batch_gpu=4, overrides=WGAN)
+    found = launched(tmp_path, num=2, iterations=4, batch_gpu=4, overrides=WGAN)
     check_equal(found, train(4, overrides=WGAN))
 
 

@@ -1,33 +1,18 @@
 """Metrics while training are computed by all processes, which fail and stop together."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+import processes
+from distributed.evaluator import evaluate_as_rank
 from stylegan.training.log import read_metrics
-
-WORKER = Path(__file__).with_name("evaluator.py")
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
 def run(run_dir, data, case, *, num=2):
-    run_dir.mkdir()
-    launch = [sys.executable] if num == 1 else [*LAUNCH, f"--nproc-per-node={num}"]
-    found = subprocess.run(
-        [*launch, str(WORKER), str(run_dir), str(data), case],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
-    told = [(run_dir / str(rank)).read_text() for rank in range(num)]
-    assert all(each.startswith(f"met {num - 1}") for each in told)
-    return read_metrics(run_dir), [each.rpartition(" ")[2] for each in told], found.stderr
+    """Return the records, the signal that each rank received, and the output."""
+    output = processes.run(evaluate_as_rank, run_dir, data, case, folder=run_dir, num=num)
+    summaries = [(run_dir / str(rank)).read_text() for rank in range(num)]
+    assert all(summary.startswith(f"met {num - 1}") for summary in summaries)
+    return read_metrics(run_dir), [summary.rpartition(" ")[2] for summary in summaries], output
 
 
 def test_values_are_those_of_one_process(tmp_path, data):

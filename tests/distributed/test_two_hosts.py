@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from distributed.test_torchrun import check_same, finish, line, start
+from distributed.runs import check_same
+from distributed.test_torchrun import finish, line, start
 
 ADDRESSES = ("10.177.13.1", "10.177.13.2")
 
@@ -39,6 +40,7 @@ def hosts():
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
+@pytest.mark.slow
 def test_a_run_over_two_hosts_is_that_of_two_processes_on_one(hosts, data, tmp_path):
     processes = []
     for number, (name, cable) in enumerate(hosts):
@@ -58,11 +60,11 @@ def test_a_run_over_two_hosts_is_that_of_two_processes_on_one(hosts, data, tmp_p
                 stderr=subprocess.STDOUT,
             )
         )
-    for status, told in map(finish, processes):
-        assert status == 0, told[-3000:]
+    for status, output in map(finish, processes):
+        assert status == 0, output[-3000:]
     # the second host's disk is not the first's
     assert not (tmp_path / "host1").exists()
     together = tmp_path / "together"
-    status, told = finish(start(line(data, together, kimg=0.2)))
-    assert status == 0, told[-3000:]
+    status, output = finish(start(line(data, together, kimg=0.2)))
+    assert status == 0, output[-3000:]
     check_same(tmp_path / "host0", together)

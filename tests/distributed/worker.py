@@ -1,11 +1,5 @@
-"""What each process of a test runs: iterations in float64, so that differences show.
+"""What each rank of a test runs: iterations in float64, so that differences show."""
 
-    python worker.py OUT.pt ITERATIONS [BATCH_GPU] [FIELD=VALUE ...]
-
-The leader writes weights, running means and the gradients of every phase's first step.
-"""
-
-import sys
 from dataclasses import replace
 
 import torch
@@ -84,10 +78,10 @@ def spy_on(optimizer, gradients, phases):
     optimizer.register_step_pre_hook(note)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    out, num_iterations, batch_gpu, *overrides = sys.argv[1:]
+def train_as_rank(out, num_iterations, batch_gpu, overrides):
+    """Train; rank 0 writes weights, running means and the gradients of each phase's first step."""
     with distributed.process_group():
-        found = train(int(num_iterations), int(batch_gpu) or None, overrides)
+        result = train(num_iterations, batch_gpu, overrides)
         if distributed.is_main_process():
-            torch.save(found, out)
+            torch.save(result, out)
+    return 0

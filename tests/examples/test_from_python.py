@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import pytest
 import torch
 
 from stylegan import images
@@ -10,6 +11,7 @@ from stylegan import images
 EXAMPLE = Path(__file__).parents[2] / "examples" / "from_python.py"
 
 
+@pytest.mark.usefixtures("small_detectors")
 def test_from_pictures_to_projections_metrics_and_a_report(tmp_path, capsys):
     pictures, out = tmp_path / "pictures", tmp_path / "out"
     pictures.mkdir()

@@ -3,7 +3,7 @@
 from stylegan.interop import catalogue
 
 
-def test_names_and_urls_are_told_from_paths(tmp_path, monkeypatch):
+def test_names_and_urls_are_distinguished_from_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     url = "https://example.org/network.pkl"
     assert catalogue.url_of(url) == url

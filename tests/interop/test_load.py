@@ -85,7 +85,7 @@ def test_a_run_gives_its_newest_complete_snapshot(tmp_path):
         ("stylegan2-torch-skip-resnet", "an official PyTorch pickle"),
     ],
 )
-def test_pickles_are_told_apart_by_what_they_name(stem, kind):
+def test_pickles_are_distinguished_by_what_they_name(stem, kind):
     path = PARITY / f"{stem}.pkl"
     assert kind_of(path).name == f"{kind} (.pkl)"
     family = stem.partition("-")[0]
@@ -122,7 +122,7 @@ def test_a_damaged_torch_file_is_not_taken_for_a_pickle(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["missing.pkl", "folder", "text.pkl", "empty.pkl"])
-def test_an_unknown_source_is_told_what_is_known(tmp_path, name):
+def test_an_unknown_source_is_refused_with_the_known_names(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.pkl").write_text("not weights")
     (tmp_path / "empty.pkl").touch()

@@ -313,7 +313,7 @@ def test_only_latin1_is_encoded(write_tensorflow, encoding):
     assert "text to encode as" in refusal(write_tensorflow(network))
 
 
-def test_a_missing_file_and_a_cut_file_are_told_in_one_line(tmp_path):
+def test_a_missing_file_and_a_cut_file_are_reported_in_one_line(tmp_path):
     assert "cannot be read" in refusal(tmp_path / "missing")
     cut = tmp_path / "cut.pkl"
     shutil.copy(GOLDEN, cut)

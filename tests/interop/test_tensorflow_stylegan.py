@@ -127,7 +127,7 @@ def test_every_letter_is_read(name, labels):
     assert torch.equal(again.discriminator(images, c), networks.discriminator(images, c))
 
 
-def test_progan_tells_joined_operations_by_their_names():
+def test_progan_distinguishes_joined_operations_by_their_names():
     found, networks = file_of("progan", fused_scale=False, mbstd_group_size=16)
     config = networks_of(found, "file").discriminator.config
     assert not config.fused_scale
@@ -150,7 +150,7 @@ def test_the_level_of_the_synthesis_network_counts():
     assert build_stylegan(found["G"], origin="G").lod == 1
 
 
-def test_families_are_told_apart():
+def test_families_are_distinguished():
     progan, _ = file_of("progan")
     stylegan, _ = file_of("stylegan-f")
     assert family_of_tensorflow(progan) == "progan"

@@ -106,7 +106,7 @@ def test_a_training_checkpoint_is_read_with_its_options(save, is_zip):
     assert all(torch.equal(found[name], value) for name, value in network.state_dict().items())
 
 
-def test_other_files_are_told_apart_at_a_look(tmp_path):
+def test_other_files_are_distinguished_at_a_look(tmp_path):
     (tmp_path / "pickle").write_bytes(pickle.dumps({}))
     (tmp_path / "empty").touch()
     for name in ("pickle", "empty", "missing", "."):

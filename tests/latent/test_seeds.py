@@ -5,7 +5,7 @@ from stylegan.errors import ConfigError
 from stylegan.latent.seeds import latents_from_seeds, parse_seeds
 
 
-def test_seed_zero_gives_the_numbers_that_everybody_knows():
+def test_seed_zero_gives_the_published_numbers():
     z = latents_from_seeds([0], 4)
     # numpy's legacy generator, frozen since 2009: np.random.seed(0); np.random.randn(4).
     expected = torch.tensor([[1.76405235, 0.40015721, 0.97873798, 2.2408932]])
@@ -53,7 +53,7 @@ def test_seeds_are_read_in_the_order_given(text, seeds):
         ("0-4294967295", "more than 1,000,000"),
     ],
 )
-def test_anything_else_is_told_in_one_line_with_an_example(text, problem):
+def test_anything_else_is_reported_in_one_line_with_an_example(text, problem):
     with pytest.raises(ConfigError, match=problem) as caught:
         parse_seeds(text)
     if "is not a number" in str(caught.value):

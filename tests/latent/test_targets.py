@@ -45,7 +45,7 @@ def test_zips_are_read_and_a_number_is_spread_over_them(tmp_path):
     assert len(read_targets([tmp_path / "p.zip"], side=8, num_channels=3, num=50)) == 10
 
 
-def test_a_picture_that_is_named_and_cannot_be_used_is_told(tmp_path):
+def test_a_picture_that_is_named_and_cannot_be_used_is_reported(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad.png: not an image"):
         read_targets([tmp_path / "bad.png"], side=8, num_channels=3)

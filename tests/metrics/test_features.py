@@ -46,7 +46,9 @@ def test_what_is_there_is_not_computed_again(detector, smooth_folder, tmp_path):
     assert detector.num_seen == 300
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(detector, smooth_folder, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_nothing_is_left(
+    detector, smooth_folder, tmp_path, monkeypatch
+):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -57,7 +59,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(detector, smooth_folder, tmp_pa
     assert list((tmp_path / "kept").iterdir()) == []
 
 
-def test_the_cache_tells_sets_choices_and_networks_apart(detector, smooth_folder, monkeypatch):
+def test_the_cache_distinguishes_sets_options_and_networks(detector, smooth_folder, monkeypatch):
     pictures = Pictures(smooth_folder)
     sources = [
         StoredImages(pictures),
@@ -163,7 +165,7 @@ def test_a_pass_that_fails_leaves_nothing_behind(detector, smooth_folder, tmp_pa
     assert list(kept.iterdir()) == []
 
 
-def test_damaged_statistics_are_told_of(detector, smooth_folder, tmp_path):
+def test_damaged_statistics_are_reported(detector, smooth_folder, tmp_path):
     source = StoredImages(Pictures(smooth_folder))
     storage = request(detector, tmp_path / "kept", "moments", "float32")
     extract(source, storage)

@@ -42,7 +42,7 @@ def test_records_are_read_as_they_were_written(tmp_path):
     assert records.read(path) == [RECORD, changed("value", 3)]
 
 
-def test_the_last_values_are_compared_and_lesser_differences_are_told(tmp_path):
+def test_the_last_values_are_compared_and_lesser_differences_are_reported(tmp_path):
     first = file_of(tmp_path / "a.jsonl", changed("value", 99.0), RECORD)
     second = file_of(tmp_path / "b.jsonl", changed("fake.seed", 7))
     (pair,) = records.compare(first, second)
@@ -102,7 +102,7 @@ def test_files_with_nothing_in_common_or_of_another_kind_are_refused(tmp_path):
         records.read(tmp_path / "missing.jsonl")
 
 
-def test_a_key_tells_what_a_value_is_of_and_survives_a_file():
+def test_a_key_identifies_what_was_measured_and_survives_a_file():
     record = {
         "metric": "fid5k",
         "value": 1.0,

@@ -99,7 +99,7 @@ def test_only_the_most_certain_images_count():
     assert separability(latents, logits, num_kept=2000).score > 1.3
 
 
-def test_very_certain_images_are_told_apart():
+def test_very_certain_images_are_distinguished():
     # The softmax of 20 and of 30 is 1 in float32; their order must still count.
     latents = apart(2000)
     logits = latents[:, :1].sign() * 30

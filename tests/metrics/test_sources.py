@@ -139,13 +139,13 @@ def test_a_dataset_and_pictures_of_it_are_the_same_images(smooth_folder):
 
 def test_what_is_computed_in_turn_comes_in_order(smooth_folder):
     source = StoredImages(Pictures(smooth_folder))
-    told = []
+    reported = []
     rows = compute_chunks(
         source,
         lambda index: torch.arange(CHUNK)[:, None] + 100.0 * index,
         shape=[1],
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: reported.append((done, total)),
     )
     found = torch.cat(list(rows))[:, 0].tolist()
     assert found == [*range(64), *range(100, 164), *range(200, 222)]
-    assert told == [(64, 150), (128, 150), (150, 150)]
+    assert reported == [(64, 150), (128, 150), (150, 150)]

@@ -203,7 +203,7 @@ def test_a_distance_of_pixels_needs_images_with_a_pyramid(tmp_path):
         check([parse("swd2")], network, reals, EvaluationDependencies())
 
 
-def test_what_a_metric_lacks_is_told_before_anything_is_computed(
+def test_what_a_metric_lacks_is_reported_before_anything_is_computed(
     generator, detector, smooth_folder, tmp_path, caplog
 ):
     dependencies = EvaluationDependencies(detectors={"plain": detector})

@@ -157,7 +157,7 @@ def test_a_failed_save_leaves_the_old_folder(saved, monkeypatch, failing):
     assert [path.name for path in saved.parent.iterdir()] == ["net"]
 
 
-def test_is_native_tells_folders_apart(saved, tmp_path):
+def test_is_native_recognizes_native_folders(saved, tmp_path):
     assert io.is_native(saved)
     assert not io.is_native(tmp_path)
     assert not io.is_native(tmp_path / "missing")

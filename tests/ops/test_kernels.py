@@ -287,7 +287,7 @@ def test_without_triton_kernels_are_not_used_and_nothing_warns(monkeypatch, capl
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
-def test_the_cpu_takes_the_reference_unless_it_is_told_otherwise():
+def test_the_cpu_takes_the_reference_unless_asked_otherwise():
     x = torch.zeros(1)
     assert not is_fused(x)
     with use_backend("triton"):

@@ -85,7 +85,7 @@ def test_kernels_of_joined_up_convolutions_are_turned(case, order, version):
 
 
 @pytest.mark.parametrize(("order", "version"), [((0, 1, 3, 2), 2), ((0, 1, 2, 3), 3)])
-def test_where_widths_are_equal_the_version_tells_the_order(case, order, version):
+def test_where_widths_are_equal_the_version_decides_the_order(case, order, version):
     variables = {k: v for k, v in case.networks["Gs"].variables.items() if "16x16" not in k}
     variables |= {
         f"ToRGB_lod{lod}/{part}": variables.pop(f"ToRGB_lod{lod + 1}/{part}")

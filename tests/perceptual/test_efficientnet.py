@@ -73,7 +73,7 @@ def test_features_are_those_of_the_table_with_separate_normalization(network, st
     torch.testing.assert_close(network(prepared), plainly(state, prepared), rtol=1e-4, atol=1e-5)
 
 
-def test_it_knows_what_photographs_show(network):
+def test_it_classifies_photographs(network):
     """Of SAME or even padding and four ways to normalize, these give the surest answers."""
     shown = {}
     for package, path in {

@@ -83,5 +83,5 @@ def test_each_network_computes_on_the_gpu(folder):
         )
 
 
-def test_a_network_tells_the_published_name_of_its_file():
+def test_a_network_has_the_published_name_of_its_file():
     assert load_detector("efficientnet-lite0").weights == "efficientnet-lite0-57934424.pth"

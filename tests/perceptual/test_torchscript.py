@@ -102,7 +102,7 @@ def test_its_probabilities_follow_from_features_without_the_last_bias(folder):
     torch.testing.assert_close(network.probabilities(network(prepared)), expected)
 
 
-def test_probabilities_that_no_matrix_explains_are_told(tmp_path):
+def test_probabilities_that_no_matrix_explains_are_reported(tmp_path):
     class Sharper(Inception):
         def forward(
             self, img: Tensor, return_features: bool = False, no_output_bias: bool = False

@@ -117,13 +117,13 @@ def test_another_file_of_the_name_is_refused(tmp_path, file):
     assert f"not {file.sha256}" in message
 
 
-def test_a_folder_that_is_none_is_told(tmp_path, file):
+def test_a_folder_that_is_none_is_reported(tmp_path, file):
     assert "is not a folder" in refusal(file, weights_dir=tmp_path / "nowhere")
     with pytest.raises(WeightsError, match="is not a folder"):
         weights.locate_official(weights.OFFICIAL_VGG16, weights_dir=tmp_path / "nowhere")
 
 
-def test_what_holds_no_tensors_is_told(tmp_path):
+def test_what_holds_no_tensors_is_reported(tmp_path):
     path = tmp_path / "x.pth"
     for content in (b"", b"x", b"\x80\x02]."):
         path.write_bytes(content)

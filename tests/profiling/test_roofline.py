@@ -68,7 +68,7 @@ def test_the_slower_of_products_and_memory_bounds_and_slow_layers_neither(state)
     assert slow.roof_fraction == 0.1
 
 
-def test_a_layer_that_waits_is_told_as_slow(state, monkeypatch):
+def test_a_layer_that_waits_is_reported_as_slow(state, monkeypatch):
     layer = state.generator.synthesis.get_submodule("b8.conv1")
     forward = layer.forward
     monkeypatch.setattr(

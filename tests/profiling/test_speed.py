@@ -51,7 +51,7 @@ def test_regularizers_of_every_iteration_count_once(run_config):
     assert phases["iteration"].seconds < 2 * sum(phases[name].seconds for name in parts)
 
 
-def test_slow_work_is_told_as_slow(run_config, monkeypatch):
+def test_slow_work_is_reported_as_slow(run_config, monkeypatch):
     bench = PhaseTimer(TrainState(run_config, torch.device("cpu")))
     sample = bench.sample
     monkeypatch.setattr(bench, "sample", lambda: (time.sleep(0.2), sample()))

@@ -35,9 +35,9 @@ def config_of(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_a_command_with_its_story(path):
-    told = header(path)
-    assert tuple(told) == HEADER
-    assert told["command"] == f"stylegan train --recipe recipes/{path.name}"
+    reported = header(path)
+    assert tuple(reported) == HEADER
+    assert reported["command"] == f"stylegan train --recipe recipes/{path.name}"
     recipe, config = config_of(path)
     assert recipe.arguments["out"] == f"runs/{path.stem}"
     assert path.stem.endswith(recipe.arguments["preset"])
@@ -125,9 +125,9 @@ def test_recipes_of_published_runs_mean_these_runs(path):  # issue 16, section 7
 def test_the_small_recipes_say_that_they_are_not_the_published_runs():
     recipe, config = config_of(ROOT / "recipes" / "emoji-stylegan2-f.toml")
     assert recipe.source is None
-    told = deviations(config, published_run("stylegan2-f"))
-    assert "batch = 8 (published: 32)" in told
-    assert "ema.w_avg_beta = 0.998 (published: 0.995)" in told
+    reported = deviations(config, published_run("stylegan2-f"))
+    assert "batch = 8 (published: 32)" in reported
+    assert "ema.w_avg_beta = 0.998 (published: 0.995)" in reported
 
 
 def test_recipes_of_version_0_1_are_read(tmp_path):

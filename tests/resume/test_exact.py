@@ -1,6 +1,5 @@
 """A run that is killed and started again is, bit for bit, the run that nobody touched."""
 
-import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -9,14 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import processes
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.config import RunConfig
 from stylegan.training.log import read_log
 from stylegan.training.loop import train
-
-# Its processes start with torch imported, which takes them seconds otherwise.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["stylegan.training.loop"])
 
 
 def train_until(moment: dict[str, int], config: RunConfig, run_dir: Path) -> None:
@@ -42,7 +38,7 @@ def train_until(moment: dict[str, int], config: RunConfig, run_dir: Path) -> Non
 
 
 def run_and_kill(config: RunConfig, run_dir: Path, moment: dict[str, int]) -> None:
-    process = PROCESSES.Process(target=train_until, args=(moment, config, run_dir))
+    process = processes.CONTEXT.Process(target=train_until, args=(moment, config, run_dir))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -79,8 +79,8 @@ def test_only_values_of_the_same_thing_compete(run):
     assert evaluated(run, 300, 9.0, comparable="b")
     assert not evaluated(run, 400, 2.5, comparable="a")
     assert kept(run) == (2.0, 300)
-    told = json.loads((best_folder(run, METRIC) / "best.json").read_text())
-    assert told["comparable"] == "a"
+    reported = json.loads((best_folder(run, METRIC) / "best.json").read_text())
+    assert reported["comparable"] == "a"
     assert not evaluated(run, 400, 1.5)  # one without a key has a group of its own
     assert kept(run) == (1.0, 100)
 

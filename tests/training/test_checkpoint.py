@@ -117,7 +117,7 @@ def test_the_same_images_may_lie_elsewhere(run_config, tmp_path):
     check_run_folder(tmp_path / "run", run_config.with_overrides("data.path=b"), fingerprint="a")
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     def fail(data, file):
         file.write(b"half")
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")

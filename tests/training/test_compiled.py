@@ -95,7 +95,7 @@ def test_compiled_blocks_compute_again_what_they_do_not_keep(run_config):
     assert_alike(replace(run_config, runtime=runtime))
 
 
-def test_a_compiler_that_is_missing_is_told_at_the_start(run_config, monkeypatch):
+def test_a_compiler_that_is_missing_is_reported_at_the_start(run_config, monkeypatch):
     def fail(function):
         raise RuntimeError("no g++\nand more")
 

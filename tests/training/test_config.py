@@ -209,7 +209,7 @@ def test_without_a_group_size_the_whole_batch_stays_together(run_config):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "reported"),
     [
         (["batch=8"], "batch 8 in groups of 4"),
         (["batch=16", "loss.pl_batch_shrink=8"], "path lengths of 2 images in groups of 1"),
@@ -219,13 +219,13 @@ def test_without_a_group_size_the_whole_batch_stays_together(run_config):
         ),
     ],
 )
-def test_each_process_gets_a_share_of_each_phase(run_config, overrides, told):
+def test_each_process_gets_a_share_of_each_phase(run_config, overrides, reported):
     config = run_config.with_overrides(*overrides)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=reported):
         check_processes(config, 4)
     check_processes(config, 2)
     without = config.with_overrides("loss.pl_weight=0")
-    if told.startswith("path"):
+    if reported.startswith("path"):
         check_processes(without, 4)
 
 

@@ -119,7 +119,7 @@ def test_failures_take_their_share_too(watch, make, generator, tmp_path):
     assert not evaluation.is_due(200, **SIZES, is_last=False)
 
 
-def test_what_is_passed_over_is_told(watch, make, generator, tmp_path, caplog):
+def test_what_is_passed_over_is_reported(watch, make, generator, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="stylegan")
 
     def evaluate(generator, nimg):
@@ -135,7 +135,7 @@ def test_what_is_passed_over_is_told(watch, make, generator, tmp_path, caplog):
     )
 
 
-def test_smaller_images_are_passed_over_and_told_once(make, caplog):
+def test_smaller_images_are_passed_over_and_reported_once(make, caplog):
     caplog.set_level(logging.INFO, logger="stylegan")
     evaluation = make(lambda generator, nimg: [])
     for is_last in (False, False, True):
@@ -206,7 +206,7 @@ def test_results_go_into_both_logs_and_events(watch, make, generator, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
+    ("failure", "reported"),
     [
         (DataError("a.png: bad", expected="an image", fix="remove it"), "a.png: bad; expected an"),
         (OSError(28, "No space left on device"), "No space left on device"),
@@ -219,7 +219,7 @@ def test_results_go_into_both_logs_and_events(watch, make, generator, tmp_path, 
     ],
 )
 def test_a_failure_leaves_no_record_and_an_unexpected_one_is_logged_with_its_traceback(
-    make, generator, tmp_path, caplog, failure, told
+    make, generator, tmp_path, caplog, failure, reported
 ):
     def evaluate(generator, nimg):
         raise failure
@@ -232,7 +232,7 @@ def test_a_failure_leaves_no_record_and_an_unexpected_one_is_logged_with_its_tra
     is_expected = isinstance(failure, DataError | OSError)
     assert (entry.exc_info is None) == is_expected
     assert ("raise failure" in caplog.text) != is_expected
-    assert told in line
+    assert reported in line
     assert "\n" not in line
     assert read_log(tmp_path) == read_metrics(tmp_path) == []
     assert evaluation.missing(100) == ["swd2k"]
@@ -309,7 +309,9 @@ def test_a_signal_leaves_what_came_before_it(generator, tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_value_that_is_not_finite_is_told_and_left_out(make, generator, tmp_path, caplog, value):
+def test_a_value_that_is_not_finite_is_reported_and_left_out(
+    make, generator, tmp_path, caplog, value
+):
     evaluation = make(
         lambda generator, nimg: [result(value, "fid2k"), result(2.0)], names=["fid2k", "swd2k"]
     )
@@ -325,7 +327,7 @@ def test_where_nothing_is_finite_nothing_is_written(make, generator, tmp_path):
     assert read_log(tmp_path) == read_metrics(tmp_path) == []
 
 
-def test_a_best_that_cannot_be_written_is_told(make, generator, tmp_path, caplog):
+def test_a_best_that_cannot_be_written_is_reported(make, generator, tmp_path, caplog):
     (tmp_path / "best").write_text("no folder")
     run(make(lambda generator, nimg: [result()]), generator, tmp_path)
     assert "swd2k cannot be written (" in caplog.text
@@ -357,9 +359,9 @@ def test_random_streams_and_gradients_are_as_before(make, generator, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("share", "told"), [(0.5, False), (0.05, True)])
-def test_taking_more_than_the_share_is_told_in_the_end(
-    watch, make, generator, tmp_path, caplog, share, told
+@pytest.mark.parametrize(("share", "reported"), [(0.5, False), (0.05, True)])
+def test_taking_more_than_the_share_is_reported_in_the_end(
+    watch, make, generator, tmp_path, caplog, share, reported
 ):
     def evaluate(generator, nimg):
         watch.now_s += 10
@@ -369,7 +371,7 @@ def test_taking_more_than_the_share_is_told_in_the_end(
     watch.now_s += 30
     run(evaluation, generator, tmp_path)
     evaluation.finish()
-    assert ("metrics took 25 % of the time, which is more than 5 %" in caplog.text) == told
+    assert ("metrics took 25 % of the time, which is more than 5 %" in caplog.text) == reported
 
 
 def test_only_the_metrics_that_all_processes_agreed_on_are_computed(generator, tmp_path):

@@ -83,7 +83,7 @@ def test_a_damaged_memory_is_tried_again(room, state, tmp_path, content):
     assert state.batch_gpu == 8
 
 
-def test_a_device_without_room_for_a_group_is_told(room, state, tmp_path):
+def test_a_device_without_room_for_a_group_is_reported(room, state, tmp_path):
     room(3)
     with pytest.raises(ConfigError, match="not enough memory for 4 images of 16x16 at once"):
         fit_to_memory(state, tmp_path)

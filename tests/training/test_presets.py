@@ -151,7 +151,7 @@ def test_a_run_from_weights_that_still_grow_goes_on_from_their_size():
     assert config.growth.initial_resolution == 16
 
 
-def test_what_the_initial_weights_change_in_a_preset_is_told():
+def test_what_the_initial_weights_change_in_a_preset_is_reported():
     with torch.device("meta"):
         networks = create("stylegan2-e", 64, architecture="orig")
     initial = [networks.generator.config, networks.discriminator.config]
@@ -318,7 +318,7 @@ def test_a_published_run_has_no_deviations(name):
     assert deviations(config, published_run(name)) == []
 
 
-def test_fast_choices_are_told_as_deviations_from_the_published_run():
+def test_fast_choices_are_listed_as_deviations_from_the_published_run():
     options = {"precision": "bf16", "batch": 16, "channel_base": 16384, "kimg": 5000}
     config, _ = configure("stylegan2-f", options, resolution=256)
     assert deviations(config, published_run("stylegan2-f")) == [

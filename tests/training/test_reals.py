@@ -33,7 +33,7 @@ def config_with(config, folder, *, c_dim):
     )
 
 
-def test_labels_that_are_not_used_are_told_with_the_way_to_use_them(run_config, folder, caplog):
+def test_labels_that_are_not_used_are_reported_with_the_way_to_use_them(run_config, folder, caplog):
     label(folder, [0, 1] * 6)
     config = config_with(run_config, folder, c_dim=0)
     check_dataset(open_dataset(config), config)

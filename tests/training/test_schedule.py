@@ -23,7 +23,7 @@ def test_ema_ramps_up_with_the_images_shown():
     assert ema_beta(config, nimg=9_000_000, batch=32) == pytest.approx(0.99778439)
 
 
-def test_a_constant_beta_knows_no_batch_and_no_ramp():
+def test_a_constant_beta_does_not_depend_on_batch_or_ramp():
     config = EmaConfig(half_life_kimg=10, rampup=0.05, beta=0.999)
     assert {ema_beta(config, nimg=nimg, batch=nimg + 1) for nimg in (0, 100, 9_000_000)} == {0.999}
 
