@@ -1,14 +1,20 @@
 """A command line made from the signature and docstring of a public function."""
 
+import contextlib
 import dataclasses
+import difflib
 import inspect
+import io
+import re
+import shutil
 import sys
+import textwrap
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TextIO, Union
 
 import docstring_parser
 import tyro
@@ -107,13 +113,19 @@ def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog
     width = max(map(len, commands))
     rows = [f"  {name:{width}}  {summary(commands[name])}\n" for name in commands]
     usage = f"usage: {prog} COMMAND ...   (`{prog} COMMAND --help` explains one)\n\n"
-    if name in ("-h", "--help"):
+    if name in ("help", "-h", "--help"):
         example = next(iter(commands.values())).example
         sys.stdout.write(f"{usage}{''.join(rows)}\nExample: {example}\n")
         return 0
-    problem = f"{prog}: no command {name!r}\n" if name else ""
-    sys.stderr.write(problem + usage + "".join(rows))
+    sys.stderr.write(unknown_command(prog, name, commands) if name else usage + "".join(rows))
     return 2
+
+
+def unknown_command(prog: str, name: str, commands: Iterable[str]) -> str:
+    """Return the line of wrong usage for a command that does not exist."""
+    close = difflib.get_close_matches(name, commands, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; see `{prog} --help`"
+    return f"{prog}: no command {name!r}{hint}\n"
 
 
 def present_text(result: object, console: Console) -> None:
@@ -185,14 +197,50 @@ def parse(
         )
     fields += more
     option_class = dataclasses.make_dataclass("Options", fields, kw_only=True)
-    parts = [text.short_description, text.long_description, f"Example: {command.example}"]
-    values: Any = tyro.cli(
-        option_class,
-        prog=prog,
-        description="\n\n".join(part for part in parts if part),
-        args=list(arguments),
-    )
+    # A single line break within a paragraph is none, but tyro keeps some.
+    description = re.sub(r"(?<=\S)\n(?=\S)", " ", text.long_description or "")
+    parts = [text.short_description, description, f"Example: {command.example}"]
+    help_text = _HelpText(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(help_text):
+            values: Any = tyro.cli(
+                option_class,
+                prog=prog,
+                description="\n\n".join(part for part in parts if part),
+                args=list(arguments),
+            )
+    except SystemExit:
+        sys.stdout.write(_wrapped(help_text.getvalue(), shutil.get_terminal_size().columns))
+        raise
     return {name: getattr(values, name) for name, *_ in fields}
+
+
+class _HelpText(io.TextIOWrapper):
+    """Holds a help text with the boxes and colors that the real output can show."""
+
+    def __init__(self, output: TextIO) -> None:
+        super().__init__(io.BytesIO(), encoding=output.encoding)
+        self._output = output
+
+    def isatty(self) -> bool:
+        return self._output.isatty()
+
+    def getvalue(self) -> str:
+        self.seek(0)
+        return self.read()
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Wrap the paragraphs of a help text, but no tables and command lines.
+
+    tyro wraps only its boxes.
+    """
+    return "\n".join(
+        textwrap.fill(line, width, break_on_hyphens=False)
+        if line[:1].isalpha() and not line.startswith("Example: ")
+        else line
+        for line in text.split("\n")
+    )
 
 
 def _optional_metavar(hint: Any) -> str | None:

@@ -40,15 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2: wrong usage. 130: interrupted. 143: terminated.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments[:1] == ["--version"]:
+    if arguments[:1] in (["version"], ["--version"], ["-V"]):
         sys.stdout.write(f"stylegan {stylegan.__version__}\n")
         return 0
-    if arguments[:1] in ([], ["-h"], ["--help"]):
+    if arguments[:1] == ["help"] and arguments[1:]:  # `help train` is `train --help`
+        arguments = [*arguments[1:], "--help"]
+    if arguments[:1] in ([], ["help"], ["-h"], ["--help"]):
         sys.stdout.write(_usage())
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in COMMANDS:
-        sys.stderr.write(f"stylegan: no command {name!r}\n{_usage()}")
+        from stylegan.cli.command import unknown_command
+
+        sys.stderr.write(unknown_command("stylegan", name, COMMANDS))
         return 2
     _configure_logging()
     before = _on_sigterm(_terminate)
