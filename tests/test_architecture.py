@@ -68,6 +68,7 @@ FOLDERS = {
     "losses": ["adversarial", "regularizers", "objective"],
     "data": [
         "readers",
+        "label_files",
         "check",
         "prepare",
         "labels",

@@ -219,7 +219,7 @@ def test_labels_are_looked_up_by_name_and_missing_ones_are_counted(folder, caplo
     assert ImageDataset(folder).labels is None
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"labels": 3}', '{"labels": [["a.png", "x"]]}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"labels": 3}', '{"labels": [["a.png", 0.5]]}'])
 def test_a_broken_label_file_is_refused(folder, content):
     (folder / "dataset.json").write_text(content)
     with pytest.raises(DataError, match=r"dataset\.json in "):

@@ -191,10 +191,16 @@ def test_enlarging_is_counted_and_warned_of(folder, tmp_path, caplog):
     assert made(folder, tmp_path / "same.zip", resolution=16).num_enlarged == 0
 
 
-def test_labels_are_carried_over_and_images_without_are_left_out(folder, tmp_path):
+def test_labels_are_carried_over_and_images_without_are_left_out_if_asked(folder, tmp_path, caplog):
     pairs = [["000.png", 2], ["003.png", [0.5, 1.0]], ["absent.png", 1]]
     (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
-    prepared = made(folder, tmp_path / "set.zip")
+    assert made(folder, tmp_path / "all.zip").num_images == 7
+    _, labels, _ = content_of(tmp_path / "all.zip")
+    assert labels == {
+        "labels": [["00000/img00000000.png", 2], ["00000/img00000003.png", [0.5, 1.0]]]
+    }
+    assert "5 of 7 images have no label; --labels-from json leaves them out" in caplog.text
+    prepared = made(folder, tmp_path / "set.zip", labels_from="json")
     _, labels, _ = content_of(tmp_path / "set.zip")
     assert labels == {
         "labels": [["00000/img00000000.png", 2], ["00000/img00000001.png", [0.5, 1.0]]]

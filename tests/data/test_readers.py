@@ -26,7 +26,7 @@ def test_names_are_relative_and_sorted_and_litter_is_passed_over(tmp_path):
         (tmp_path / name).touch()
     source = open_source(tmp_path)
     assert source.images == ("a.jpg", "b.webp", "b/1.PNG")
-    assert source.unrecognized == ("b/dataset.json", "notes.txt")
+    assert source.unrecognized == ("notes.txt",)
 
 
 def test_linked_folders_are_followed_but_not_in_circles(tmp_path):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.label_files import read_labels
 from stylegan.data.labels import LabelTable
-from stylegan.data.readers import LABELS_NAME, RECORD_NAME, open_source
+from stylegan.data.readers import LABELS_NAME, open_source
 from stylegan.errors import ConfigError, DataError
 
 CELEBA = "celeba"
@@ -218,15 +219,11 @@ def _names(path: str, table: LabelTable, given: str | None) -> list[str]:
 
 def _names_of_set(path: str, table: LabelTable) -> list[str]:
     """Return the names of attributes or classes in the files of a set, else numbers."""
-    source = open_source(path)
-    content = source.read_json(LABELS_NAME)
-    names = content.get("attributes") if isinstance(content, dict) else None
-    if isinstance(names, list) and names:
-        return [str(name) for name in names]
-    record = source.read_json(RECORD_NAME) if table.has_classes else None
-    classes = record.get("classes") if isinstance(record, dict) else None
-    if isinstance(classes, list) and len(set(map(str, classes))) == table.dim:
-        return [str(name) for name in classes]
+    labels = read_labels(open_source(path))
+    if labels is not None and labels.attributes:
+        return list(labels.attributes)
+    if labels is not None and table.has_classes and len(set(labels.classes)) == table.dim:
+        return list(labels.classes)
     kind = "class" if table.has_classes else "attribute"
     return [f"{kind}-{index}" for index in range(table.dim)]
 

@@ -19,7 +19,13 @@ COMMANDS = {
         function=prepare,
         present=present_text,
         positional=("source", "destination"),
-        metavars={"source": "SRC", "destination": "DST.zip", "resolution": "R", "wide_height": "H"},
+        metavars={
+            "source": "SRC",
+            "destination": "DST.zip",
+            "resolution": "R",
+            "wide_height": "H",
+            "labels_from": "json|folders|FILE.csv",
+        },
         example="stylegan data prepare photos photos256.zip --resolution 256",
     ),
     "check": Command(

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from stylegan import distributed, images
 from stylegan.data.check import Entry, Selection, examine, fingerprint, preparation, select
+from stylegan.data.label_files import read_labels
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import (
     AbstractSource,
@@ -72,9 +73,11 @@ class ImageDataset(Dataset[Tensor]):
         self._side = selection.side
         self._resolution = resolution or selection.side
         self._mirror = mirror
-        labels = self._source.read_labels()
-        self._labels = _aligned(labels, self._entries)
-        self._fingerprint = fingerprint(self._entries, labels)
+        labels = read_labels(self._source)
+        by_name = None if labels is None else labels.by_name
+        self._class_names = () if labels is None else labels.classes
+        self._labels = _aligned(by_name, self._entries)
+        self._fingerprint = fingerprint(self._entries, by_name)
         self._cache: Tensor | None = None
         self._table: LabelTable | None = None
 
@@ -126,6 +129,11 @@ class ImageDataset(Dataset[Tensor]):
         if self._table is None and self._labels is not None:
             self._table = LabelTable(self._labels, self.image_names)
         return self._table
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class, by number; empty if there are no classes or names."""
+        return self._class_names
 
     @property
     def label_dim(self) -> int:

@@ -20,6 +20,7 @@ from stylegan.data.check import (
     read_record,
     select,
 )
+from stylegan.data.label_files import read_labels
 from stylegan.data.prepare import PrepareOptions, fit
 from stylegan.data.readers import (
     RECORD_NAME,
@@ -154,7 +155,8 @@ def info(
     source = open_source(path)
     entries = examine(source, workers=workers, progress=progress)
     selection = select(source, entries)
-    labels = source.read_labels()
+    labels = read_labels(source)
+    by_name = None if labels is None else labels.by_name
     decodable = [entry for entry in entries if entry.reason is None]
     sheet = sheet_path = None
     if decodable:
@@ -167,8 +169,8 @@ def info(
         num_bad=len(selection.bad),
         sizes=_counts(entry.size for entry in decodable),
         modes=_counts(entry.stored_mode for entry in decodable),
-        labels=_describe_labels(labels, selection),
-        fingerprint=fingerprint(selection.usable, labels),
+        labels=_describe_labels(by_name, selection),
+        fingerprint=fingerprint(selection.usable, by_name),
         history=_history(source),
         sheet_path=sheet_path,
         sheet=sheet,

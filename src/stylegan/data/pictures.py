@@ -7,6 +7,7 @@ from torch import Tensor
 
 from stylegan import distributed, images
 from stylegan.data.check import examine, fingerprint, preparation
+from stylegan.data.label_files import read_labels
 from stylegan.data.readers import decode, open_source
 from stylegan.errors import DataError
 from stylegan.progress import Counter
@@ -47,7 +48,8 @@ class Pictures:
         if not usable:
             raise DataError(f"{path} has no image that Pillow can decode; check the path")
         self._names = [entry.name for entry in usable]
-        self.fingerprint = fingerprint(usable, self._source.read_labels())
+        labels = read_labels(self._source)
+        self.fingerprint = fingerprint(usable, None if labels is None else labels.by_name)
         modes = {entry.mode for entry in usable}
         self.num_channels = None if len(modes) > 1 else 1 if modes == {"L"} else 3
         self.sizes = sorted({entry.size for entry in usable})

@@ -7,7 +7,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from stylegan import __version__, images
 from stylegan.data.check import require_power_of_two
+from stylegan.data.label_files import Labels, labels_by_folder, read_label_table, read_labels
 from stylegan.data.readers import (
     LABELS_NAME,
     RECORD_NAME,
@@ -41,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 Crop = Literal["center", "wide", "none"]
 Filter = Literal["lanczos", "box"]
-LabelSource = Literal["json", "folders"]
 OnBad = Literal["skip", "fail"]
 
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
@@ -62,7 +62,7 @@ class PrepareOptions:
     filter: Filter = "lanczos"
     background: str = "white"
     compress_level: int = 6
-    labels_from: LabelSource = "json"
+    labels_from: str | None = None
     on_bad: OnBad = "skip"
 
     def __post_init__(self) -> None:
@@ -90,6 +90,7 @@ class Prepared(TextResult):
         mode: L if all images are grey, else RGB.
         skipped: name and reason of each file that was left out.
         num_bytes: size of the zip.
+        classes: number, name and number of images of each class, one in a line.
     """
 
     path: Path
@@ -99,11 +100,13 @@ class Prepared(TextResult):
     mode: Mode
     skipped: tuple[tuple[str, str], ...]
     num_bytes: int
+    classes: str = ""
 
     def __str__(self) -> str:
-        """Return one line with size and counts."""
+        """Return the classes, and one line with size and counts."""
+        classes = f"{self.classes}\n" if self.classes else ""
         enlarged = f"{self.num_enlarged} images enlarged, " if self.num_enlarged else ""
-        return (
+        return classes + (
             f"{self.path}: {self.num_images} images, {self.resolution}x{self.resolution} "
             f"{self.mode}, {self.num_bytes / 1e6:.1f} MB; {enlarged}"
             f"{len(self.skipped)} files skipped"
@@ -156,23 +159,14 @@ def prepare(
     if destination.exists() and not overwrite:
         raise ConfigError(f"{destination} exists; choose another name, or pass --overwrite")
     opened = open_source(source)
-    classes = sorted({name.split("/")[0] for name in opened.images if "/" in name})
-    labels: Mapping[str, Label] | None
-    attributes: dict[str, object] = {}
-    if options.labels_from == "folders":
-        labels = _labels_by_folder(opened.images, classes)
-    else:
-        classes, labels = [], opened.read_labels()
-        content = opened.read_json(LABELS_NAME)
-        if labels is not None and isinstance(content, dict) and "attributes" in content:
-            attributes = {"attributes": content["attributes"]}
+    labels = _labels(opened, options.labels_from)
     mode = _mode_of_set(opened, background=parse_color(options.background))
     skipped = [(name, UNRECOGNIZED) for name in opened.unrecognized]
     if skipped and options.on_bad == "fail":
         raise _unusable_file(*skipped[0])
 
     def convert(name: str) -> _PreparedImage | str:
-        if labels is not None and name not in labels:
+        if labels is not None and options.labels_from is not None and name not in labels.by_name:
             return "no label"
         try:
             return _convert(opened.read(name), options=options, mode=mode)
@@ -203,8 +197,8 @@ def prepare(
                         "crc32": f"{zlib.crc32(result.png):08x}",
                     }
                 )
-                if labels is not None:
-                    new_labels.append((new_name, labels[name]))
+                if labels is not None and name in labels.by_name:
+                    new_labels.append((new_name, labels.by_name[name]))
             if progress is not None:
                 progress(num_done, len(opened.images))
         skipped.sort()
@@ -217,15 +211,18 @@ def prepare(
             )
         if num_enlarged:
             logger.warning("%d images were smaller than the resolution: enlarged", num_enlarged)
-        new_content = {"labels": new_labels if labels is not None else None, **attributes}
-        _add(archive, LABELS_NAME, _json(new_content))
+        labels = None if labels is None else _of_new_images(labels, records, opened)
+        content: dict[str, object] = {"labels": new_labels if labels is not None else None}
+        if labels is not None and labels.attributes:
+            content["attributes"] = list(labels.attributes)
+        _add(archive, LABELS_NAME, _json(content))
         record: dict[str, object] = {
             "made_by": f"stylegan {__version__}",
             "pillow": PIL.__version__,
             "source": opened.path.resolve().name,
             "options": asdict(options),
             "mode": mode,
-            "classes": classes,
+            "classes": [] if labels is None else list(labels.classes),
             "images": records,
             "skipped": [{"source": name, "reason": reason} for name, reason in skipped],
         }
@@ -238,6 +235,7 @@ def prepare(
         mode=mode,
         skipped=tuple(skipped),
         num_bytes=destination.stat().st_size,
+        classes="" if labels is None else labels.class_table(),
     )
 
 
@@ -321,9 +319,43 @@ def _mode_of_set(source: AbstractSource, *, background: Color) -> Mode:
     return "L"
 
 
-def _labels_by_folder(names: Sequence[str], classes: Sequence[str]) -> Mapping[str, Label]:
-    numbers = {name: number for number, name in enumerate(classes)}
-    return {name: numbers[name.split("/")[0]] for name in names if "/" in name}
+def _labels(source: AbstractSource, labels_from: str | None) -> Labels | None:
+    """Return the labels that the option asks for.
+
+    Raises:
+        DataError: if there are none of the kind that is asked for.
+    """
+    if labels_from is None:
+        return read_labels(source)
+    if labels_from == "folders":
+        labels: Labels | None = labels_by_folder(source)
+        missing = "no image in a subfolder, whose name would be its class"
+    elif labels_from == "json":
+        labels, missing = read_labels(source), "no labels of its images in dataset.json"
+    else:
+        return read_label_table(Path(labels_from), source)
+    if labels is None or (source.images and not labels.by_name):
+        raise DataError(f"--labels-from {labels_from}: {source.path} has {missing}")
+    return labels
+
+
+def _of_new_images(
+    labels: Labels, records: Sequence[Mapping[str, object]], source: AbstractSource
+) -> Labels:
+    """Return the labels of the images that were used, and warn of what is unusual in them."""
+    used = {str(record["source"]) for record in records}
+    by_name = {name: label for name, label in labels.by_name.items() if name in used}
+    if len(by_name) < len(used):
+        logger.warning(
+            "%d of %d images have no label; --labels-from json leaves them out, which training "
+            "with --cond needs",
+            len(used) - len(by_name),
+            len(used),
+        )
+    classes = {label for label in by_name.values() if isinstance(label, int)}
+    if len(classes) == 1 and len(by_name) == len(used):
+        logger.warning("all images of %s are of one class, so --cond has no effect", source.path)
+    return replace(labels, by_name=by_name)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import os
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,7 +230,8 @@ class AbstractSource(abc.ABC):
         self.unrecognized = tuple(
             name
             for name in names
-            if _extension(name) not in image_extensions() and name not in (LABELS_NAME, RECORD_NAME)
+            if _extension(name) not in image_extensions()
+            and name.rpartition("/")[2] not in (LABELS_NAME, RECORD_NAME)
         )
 
     @abc.abstractmethod
@@ -262,39 +263,6 @@ class AbstractSource(abc.ABC):
         except ValueError as error:
             raise DataError(f"{name} in {self.path} is not JSON ({_line(error)})") from error
         return content
-
-    def read_labels(self) -> Mapping[str, Label] | None:
-        """Return the labels of `dataset.json` by file name, or None if it has none.
-
-        Raises:
-            DataError: if the file is not in the official layout.
-        """
-        content = self.read_json(LABELS_NAME)
-        if content is None:
-            return None
-        if not isinstance(content, dict):
-            raise self._bad_labels("no object at the top level")
-        pairs = content.get("labels")
-        if pairs is None:
-            return None
-        if not isinstance(pairs, list):
-            raise self._bad_labels("labels that are not a list")
-        labels: dict[str, Label] = {}
-        for pair in pairs:
-            match pair:
-                case [str(name), int(label)]:
-                    labels[name] = label
-                case [str(name), [*values]] if all(isinstance(v, int | float) for v in values):
-                    labels[name] = tuple(values)
-                case _:
-                    raise self._bad_labels(f"the entry {json.dumps(pair)[:80]}")
-        return labels
-
-    def _bad_labels(self, problem: str) -> DataError:
-        return DataError(
-            f"{LABELS_NAME} in {self.path} has {problem}",
-            expected='{"labels": null} or {"labels": [[name, integer or list of numbers], ...]}',
-        )
 
 
 class FolderSource(AbstractSource):
@@ -337,9 +305,16 @@ class ZipSource(AbstractSource):
                 f"{path} is neither a folder nor a readable zip archive ({_line(error)})"
             ) from error
         self._process = os.getpid()
-        infos = [info for info in self._archive.infolist() if not info.is_dir()]
-        super().__init__(path, [info.filename for info in infos])
-        self._stored = {info.filename: (info.file_size, info.CRC) for info in infos}
+        # Some programs of Windows write backslashes, which are folders all the same.
+        entries = {
+            info.filename.replace("\\", "/"): info
+            for info in self._archive.infolist()
+            if not info.filename.endswith(("/", "\\"))
+        }
+        super().__init__(path, entries)
+        self._entries = {
+            name: (info.filename, info.file_size, info.CRC) for name, info in entries.items()
+        }
 
     def _open(self) -> zipfile.ZipFile:
         # A forked process shares the file offset with its parent, so it opens the file again.
@@ -366,7 +341,7 @@ class ZipSource(AbstractSource):
     def read(self, name: str) -> bytes:
         """Return the bytes of a file; see `AbstractSource.read`."""
         try:
-            return self._open().read(name)
+            return self._open().read(self._entries[name][0])
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise _unusable(f"truncated or damaged in the zip ({_line(error)})") from error
         except (RuntimeError, NotImplementedError) as error:  # encrypted, or unknown compression
@@ -374,11 +349,11 @@ class ZipSource(AbstractSource):
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name."""
-        return name in self._stored
+        return name in self._entries
 
     def stored_crc32(self, name: str) -> tuple[int, int]:
         """Return size in bytes and CRC-32 from the archive's directory."""
-        return self._stored[name]
+        return self._entries[name][1:]
 
 
 def open_source(path: str | os.PathLike[str]) -> AbstractSource:

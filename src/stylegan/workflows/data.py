@@ -8,7 +8,7 @@ from stylegan.data import describe
 from stylegan.data import prepare as preparing
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.describe import CheckReport, SetInfo
-from stylegan.data.prepare import Crop, Filter, LabelSource, OnBad, Prepared, PrepareOptions
+from stylegan.data.prepare import Crop, Filter, OnBad, Prepared, PrepareOptions
 from stylegan.data.shards import write_shards
 from stylegan.errors import check_positive
 from stylegan.notebook import TextResult
@@ -25,7 +25,7 @@ def prepare(
     filter: Filter = "lanczos",
     background: str = "white",
     compress_level: int = 6,
-    labels_from: LabelSource = "json",
+    labels_from: str | None = None,
     on_bad: OnBad = "skip",
     workers: int | None = None,
     overwrite: bool = False,
@@ -49,9 +49,10 @@ def prepare(
         filter: for resizing.
         background: color behind transparent pixels: a CSS name, or #rrggbb.
         compress_level: of the PNG files, from 0 (large and fast) to 9 (small and slow).
-        labels_from: "json" copies the labels of the source's dataset.json, if there are any;
-            "folders" numbers the top folders by their sorted names. If there are labels, images
-            without one cannot be used.
+        labels_from: "json" for the source's dataset.json; "folders" numbers the folders of the
+            images by their names; or a CSV file with a name and a class, or several numbers, in
+            each row. Images without a label are then left out. Default: the labels of dataset.json
+            if there are any, and all images.
         on_bad: skip files that cannot be used, or fail at the first one.
         workers: number of threads. Default: one per processor core.
         overwrite: replace the destination if it exists.

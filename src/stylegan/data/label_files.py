@@ -1,0 +1,298 @@
+"""Labels of image files: from dataset.json, from a CSV table, or from the folders they are in."""
+
+import csv
+import io
+import json
+import logging
+import posixpath
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stylegan import distributed
+from stylegan.data.readers import LABELS_NAME, RECORD_NAME, AbstractSource, Label
+from stylegan.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_LAYOUT = '{"labels": null} or {"labels": [[name, integer or list of numbers], ...]}'
+_MAX_LISTED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Labels of the images of a source.
+
+    Attributes:
+        by_name: the label of each image, by its name in the source. Images can be missing.
+        classes: the names of the classes, by number; empty if they are not known.
+        attributes: the names of the positions of vectors; empty if they are not known.
+    """
+
+    by_name: Mapping[str, Label]
+    classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+
+    def class_table(self) -> str:
+        """Return a line for each class: its number, its name and the number of its images."""
+        counts = Counter(label for label in self.by_name.values() if isinstance(label, int))
+        names = dict(enumerate(self.classes))
+        lines = [f"class {number} {names.get(number, '')}".rstrip() for number in sorted(counts)]
+        lines = [
+            f"{line}: {counts[number]} images"
+            for line, number in zip(lines, sorted(counts), strict=True)
+        ]
+        if len(lines) > _MAX_LISTED:
+            lines[_MAX_LISTED:] = [f"and {len(lines) - _MAX_LISTED} more classes"]
+        return "\n".join(lines)
+
+
+def read_labels(source: AbstractSource) -> Labels | None:
+    """Return the labels of a source's dataset.json; None if there are none for its images.
+
+    The file can be in the wrapping folder of all images, too. Names are compared after
+    normalization of slashes, `./`, Unicode form and, where that is unambiguous, case.
+
+    Raises:
+        DataError: if the file is not in the official layout.
+    """
+    wrapping = wrapping_folder(source.images)
+    parents = [wrapping[: match.end()] for match in re.finditer("/", wrapping)]
+    for prefix in ("", *parents):
+        name = prefix + LABELS_NAME
+        content = source.read_json(name)
+        if content is None:
+            continue
+        origin = f"{name} in {source.path}"
+        if not isinstance(content, dict):
+            raise _bad_labels(origin, "no object at the top level")
+        pairs = content.get("labels")
+        if pairs is None:
+            return None
+        if isinstance(pairs, dict):
+            pairs = list(pairs.items())
+        if not isinstance(pairs, list):
+            raise _bad_labels(origin, "labels that are not a list")
+        values = dict(_parse_pair(pair, origin) for pair in pairs)
+        labels = _of_images(values, source, prefix, origin)
+        if labels is None:
+            return None
+        classes = content.get("classes") or _recorded_classes(source, prefix)
+        return Labels(
+            by_name=labels.by_name,
+            classes=labels.classes or _texts(classes),
+            attributes=_texts(content.get("attributes")),
+        )
+    return None
+
+
+def read_label_table(path: Path, source: AbstractSource) -> Labels:
+    """Return the labels of a source's images from a CSV file, or from another dataset.json.
+
+    The first column names the image. A second column is the class, as a whole number or a name;
+    several columns are a vector, and their headings are the names of its positions. A first row
+    that names no image is taken for headings.
+
+    Raises:
+        DataError: if the file cannot be read or names none of the images.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+    if path.suffix.lower() == ".json":
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON ({error})") from error
+        pairs = content.get("labels") if isinstance(content, dict) else None
+        if not isinstance(pairs, list):
+            raise _bad_labels(str(path), "no list of labels")
+        values = dict(_parse_pair(pair, str(path)) for pair in pairs)
+        headings: Sequence[str] = ()
+    else:
+        values, headings = _parse_csv(text, path, source)
+    wrapping = wrapping_folder(source.images)
+    labels = _of_images(values, source, wrapping, str(path))
+    if labels is None:
+        raise DataError(f"{path} names none of the images of {source.path}")
+    return Labels(by_name=labels.by_name, classes=labels.classes, attributes=tuple(headings))
+
+
+def labels_by_folder(source: AbstractSource) -> Labels:
+    """Return the class of each image by the folder that it is in, below the wrapping folder.
+
+    Classes are numbered in the natural order of the folders' names: 1, 2, 10. Images outside any
+    folder have none.
+    """
+    prefix = wrapping_folder(source.images)
+    if not any("/" in name.removeprefix(prefix) for name in source.images):
+        prefix = prefix.rstrip("/").rpartition("/")[0]  # one class: its folder wraps all images
+        prefix = f"{prefix}/" if prefix else ""
+    folder_of = {
+        name: name.removeprefix(prefix).split("/")[0]
+        for name in source.images
+        if "/" in name.removeprefix(prefix)
+    }
+    classes = sorted(set(folder_of.values()), key=natural_key)
+    numbers = {name: number for number, name in enumerate(classes)}
+    by_name = {name: numbers[folder] for name, folder in folder_of.items()}
+    return Labels(by_name=by_name, classes=tuple(classes))
+
+
+def wrapping_folder(names: Sequence[str]) -> str:
+    """Return the folder that all files are in, with a slash at its end; empty if there is none."""
+    folders = {name.rpartition("/")[0].lstrip("/") for name in names}
+    common = posixpath.commonpath(folders) if folders else ""
+    return f"{common}/" if common else ""
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a key that sorts numbers within names by their value: 1, 2, 10."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    return tuple(
+        (0, int(part), part) if part[0] in "0123456789" else (1, 0, part.casefold())
+        for part in parts
+    )
+
+
+def _parse_pair(pair: object, origin: str) -> tuple[str, Label | str]:
+    match pair:
+        case [str(name), label] | (str(name), label):
+            return name, _parse_label(label, pair, origin)
+    raise _bad_labels(origin, f"the entry {json.dumps(pair)[:80]}")
+
+
+def _parse_label(label: object, pair: object, origin: str) -> Label | str:
+    match label:
+        case int() | str():
+            return label
+        case float() if label.is_integer():
+            return int(label)
+        case [*values] if all(isinstance(value, int | float) for value in values):
+            return tuple(value for value in values if isinstance(value, int | float))
+    raise _bad_labels(origin, f"the entry {json.dumps(pair)[:80]}")
+
+
+def _parse_csv(
+    text: str, path: Path, source: AbstractSource
+) -> tuple[dict[str, Label | str], Sequence[str]]:
+    """Return the labels by name, and the headings of the columns of vectors."""
+    try:
+        dialect: type[csv.Dialect] = csv.Sniffer().sniff(text[:10_000], delimiters=",;\t")
+    except csv.Error:
+        dialect = csv.excel
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), dialect) if any(row)]
+    except csv.Error as error:
+        raise DataError(f"{path} is not a CSV file ({error})") from error
+    widths = {len(row) for row in rows}
+    if not rows or len(widths) != 1 or widths == {1}:
+        raise DataError(
+            f"{path} must have a name and the same number of labels in each row, separated by "
+            "commas"
+        )
+    find = _Finder(source.images, wrapping_folder(source.images))
+    headings = rows.pop(0) if find(rows[0][0]) is None else []
+    is_vector = widths != {2}
+    values: dict[str, Label | str] = {}
+    for name, *columns in rows:
+        numbers = [_number(column) for column in columns]
+        if is_vector:
+            if None in numbers:
+                raise DataError(f"{path} has a label of {name} that is not a number")
+            values[name] = tuple(number for number in numbers if number is not None)
+        else:
+            (number,) = numbers
+            is_whole = number is not None and number.is_integer()
+            values[name] = int(number) if is_whole and number is not None else columns[0]
+    return values, headings[1:] if is_vector else ()
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _of_images(
+    values: Mapping[str, Label | str], source: AbstractSource, prefix: str, origin: str
+) -> Labels | None:
+    """Return labels by the names of the images; None, with a warning, if none is named."""
+    find = _Finder(source.images, prefix)
+    named = {image: label for name, label in values.items() if (image := find(name)) is not None}
+    if values and source.images and not named:
+        if distributed.is_main_process():
+            logger.warning(
+                "%s names none of the images, such as %r where the images have names such as %r: "
+                "no image has a label",
+                origin,
+                next(iter(values)),
+                source.images[0],
+            )
+        return None
+    texts = {label for label in named.values() if isinstance(label, str)}
+    if not texts:
+        return Labels(by_name={name: _not_text(label) for name, label in named.items()})
+    classes = sorted({str(label) for label in named.values()}, key=natural_key)
+    numbers = {name: number for number, name in enumerate(classes)}
+    by_name = {name: numbers[str(label)] for name, label in named.items()}
+    return Labels(by_name=by_name, classes=tuple(classes))
+
+
+def _not_text(label: Label | str) -> Label:
+    assert not isinstance(label, str)
+    return label
+
+
+class _Finder:
+    """Finds the image that a label file means by a name."""
+
+    def __init__(self, images: Sequence[str], prefix: str) -> None:
+        self._exact = frozenset(images)
+        self._prefix = prefix
+        self._indexes = [(form, _index(images, prefix, form)) for form in (_normal, _folded)]
+
+    def __call__(self, name: str) -> str | None:
+        for candidate in (name, self._prefix + name):
+            if candidate in self._exact:
+                return candidate
+        for form, index in self._indexes:
+            found = index.get(form(name), ())
+            if len(found) == 1:
+                return found[0]
+        return None
+
+
+def _index(images: Iterable[str], prefix: str, form: Callable[[str], str]) -> dict[str, list[str]]:
+    index: dict[str, list[str]] = {}
+    for image in images:
+        for key in {form(image), form(image.removeprefix(prefix))}:
+            index.setdefault(key, []).append(image)
+    return index
+
+
+def _normal(name: str) -> str:
+    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    return posixpath.normpath(name).lstrip("/")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", _normal(name).casefold())
+
+
+def _recorded_classes(source: AbstractSource, prefix: str) -> object:
+    record = source.read_json(prefix + RECORD_NAME)
+    return record.get("classes") if isinstance(record, dict) else None
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    return tuple(map(str, values)) if isinstance(values, list) else ()
+
+
+def _bad_labels(origin: str, problem: str) -> DataError:
+    return DataError(f"{origin} has {problem}", expected=_LAYOUT)
