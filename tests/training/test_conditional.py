@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+import stylegan as library
+from stylegan.data.shards import ShardSet
 from stylegan.models import progan, stylegan
 from stylegan.models.stylegan2 import Generator
 from stylegan.profiling.estimate import estimate
@@ -169,9 +171,31 @@ def conditional(config, path=None):
 def labelled(image_folder, tmp_path):
     """The twelve images with three classes."""
     folder = shutil.copytree(image_folder, tmp_path / "labelled")
-    pairs = [[f"{index:02d}.png", index % 3] for index in range(12)]
+    pairs = [[f"{index:02d}.png", ["cat", "dog", "owl"][index % 3]] for index in range(12)]
     (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
     return folder
+
+
+def test_names_of_classes_go_from_the_set_to_the_weights_and_their_copies(
+    run_config, labelled, tmp_path
+):
+    run = tmp_path / "run"
+    train(conditional(run_config, labelled), run, max_minutes=0)
+    train(conditional(run_config, labelled), run, max_minutes=0)  # resumed
+    names = ("cat", "dog", "owl")
+    assert library.load(run).class_names == names
+    library.convert(run, tmp_path / "copy")
+    assert library.load(tmp_path / "copy").class_names == names
+    images = library.generate.images(run, [0], class_index="dog", device="cpu")
+    numbered = library.generate.images(run, [0], class_index=1, device="cpu")
+    other = library.generate.images(run, [0], class_index="owl", device="cpu")
+    assert torch.equal(images.pixels[0], numbered.pixels[0])
+    assert not torch.equal(images.pixels[0], other.pixels[0])
+
+
+def test_names_of_classes_go_through_shards(labelled, tmp_path):
+    library.shard(labelled, tmp_path / "shards")
+    assert ShardSet(str(tmp_path / "shards")).class_names == ("cat", "dog", "owl")
 
 
 def test_a_run_with_labels_resumes_exactly_and_draws_the_same_sheets(

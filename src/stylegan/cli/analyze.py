@@ -19,13 +19,15 @@ def present(analysis: Analysis, out: Console) -> None:
 
 def _command(function: Callable[..., Any], example: str) -> Command:
     name = function.__name__.replace("_", "-")
+    metavars = {"network": "NET", "out": "DIR", "num": "N"}
+    has_class = function is not analyze.path_length
     return Command(
         function=function,
         present=present,
         required=("out",),
         repeatable=("network",) if function in (analyze.droplets, analyze.phase) else (),
-        aliases={} if function is analyze.path_length else {"class_index": ("--class",)},
-        metavars={"network": "NET", "out": "DIR", "num": "N"},
+        aliases={"class_index": ("--class",)} if has_class else {},
+        metavars=metavars | ({"class_index": "NAME"} if has_class else {}),
         example=f"stylegan analyze {name} {example} --out analysis",
     )
 

@@ -30,7 +30,7 @@ COMMAND = Command(
         "out": "DIR",
         "data": "DATA",
         "calibrations": "FILE",
-        "class_index": "N",
+        "class_index": "NAME",
     },
     example="stylegan attribute image.png --network runs/faces --network runs/other --out verdict",
 )

@@ -15,7 +15,7 @@ _METAVARS = {
     "directions": "FILE.safetensors",
     "seeds": "KEYS",
     "cutoff": "N",
-    "class_index": "N",
+    "class_index": "NAME",
 }
 
 
@@ -40,7 +40,7 @@ COMMANDS = {
             "count": "K",
             "names": "A,B,...",
             "classifiers": "DIR",
-            "class_index": "N",
+            "class_index": "NAME",
         },
         example="stylegan directions find --network runs/faces --layers coarse "
         "--out coarse.safetensors",

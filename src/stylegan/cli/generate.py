@@ -28,7 +28,7 @@ def _command(
     example: str,
     **metavars: str,
 ) -> Command:
-    shared = {"network": "NET", "class_index": "N", "cutoff": "N", "noise_from": "FILE.npz"}
+    shared = {"network": "NET", "class_index": "NAME", "cutoff": "N", "noise_from": "FILE.npz"}
     return Command(
         function=function,
         present=present,

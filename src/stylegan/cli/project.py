@@ -26,7 +26,7 @@ COMMAND = Command(
     positional=("images",),
     required=("out",),
     aliases={"class_index": ("--class",)},
-    metavars={"images": "IMAGE...", "network": "NET", "out": "DIR", "class_index": "N"},
+    metavars={"images": "IMAGE...", "network": "NET", "out": "DIR", "class_index": "NAME"},
     example="stylegan project photos/ --network runs/faces --out projected",
 )
 

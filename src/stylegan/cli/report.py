@@ -9,7 +9,14 @@ COMMAND = Command(
     function=report,
     present=present_text,
     aliases={"class_index": ("--class",)},
-    metavars={"network": "NET", "data": "DATA", "out": "PAGE.html", "num": "N", "steps": "N"},
+    metavars={
+        "network": "NET",
+        "data": "DATA",
+        "out": "PAGE.html",
+        "num": "N",
+        "class_index": "NAME",
+        "steps": "N",
+    },
     transient=False,
     example="stylegan report --network runs/faces --data faces.zip --out report.html",
 )

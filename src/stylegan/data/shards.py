@@ -57,12 +57,14 @@ class Index:
         resolution: side of the images, in pixels.
         num_channels: 1 for grey images, 3 for RGB.
         labels: up to 65,536 labels, drawn from those of the set; None for a set without labels.
+        classes: the names of the classes, by number.
     """
 
     shards: tuple[Shard, ...]
     resolution: int
     num_channels: int
     labels: tuple[Label, ...] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def write_shards(
@@ -115,6 +117,7 @@ def write_shards(
         resolution=dataset.resolution,
         num_channels=dataset.num_channels,
         labels=None if labels is None else _sample_labels(labels, generator),
+        classes=dataset.class_names,
     )
     content = {"version": VERSION, **asdict(index)}
     write_atomic(folder / INDEX_NAME, json.dumps(content) + "\n")
@@ -191,6 +194,11 @@ class ShardSet:
         return self.index.num_channels
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class, by number; empty if there are no classes or names."""
+        return self.index.classes
+
+    @property
     def label_dim(self) -> int:
         """Width of the labels as vectors; 0 for a set without labels."""
         return 0 if self.label_table is None else self.label_table.dim
@@ -213,6 +221,7 @@ def _parse_index(content: bytes, base: str) -> Index:
         labels = data.pop("labels")
         index = Index(
             shards=shards,
+            classes=tuple(map(str, data.pop("classes", []))),
             labels=None
             if labels is None
             else tuple(tuple(label) if isinstance(label, list) else label for label in labels),

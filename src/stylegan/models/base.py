@@ -94,9 +94,11 @@ class AbstractGenerator(nn.Module, ABC):
         img_resolution: side of the images, in pixels.
         img_channels: channels of the images.
         is_growing: whether the network has a level of detail.
+        class_names: the name of each class, by number; empty if there are no labels or names.
     """
 
     config: Any
+    class_names: tuple[str, ...] = ()
     mapping: nn.Module
     synthesis: AbstractSynthesis
     is_growing: bool = False

@@ -89,6 +89,7 @@ def save(
                 "family": family_of(network),
                 "config": asdict(network.config),
                 **({"lod": network.lod} if network.is_growing else {}),
+                **({"classes": classes} if (classes := _class_names(network)) else {}),
             }
             for name, network in present.items()
         },
@@ -228,7 +229,14 @@ def _build(name: str, description: object, tensors: Mapping[str, Tensor], origin
         network.lod = lod
     except ValueError as error:
         raise _damaged(f"{origin} ({name}): {_line(error)}") from error
+    classes = rest.get("classes", [])
+    if isinstance(network, AbstractGenerator) and isinstance(classes, list):
+        network.class_names = tuple(map(str, classes))
     return network
+
+
+def _class_names(network: nn.Module) -> list[str]:
+    return list(network.class_names) if isinstance(network, AbstractGenerator) else []
 
 
 def _description_at(path: Path) -> object:

@@ -138,6 +138,9 @@ def train(
         stack.enter_context(using_threads(config.runtime.threads))
         state = TrainState(config, torch.device(decided(config.runtime.device, "runtime.device")))
         is_new = start_or_resume(state, run_dir, initial)
+        if config.data.labels:
+            state.generator.class_names = dataset.class_names
+            state.generator_ema.class_names = dataset.class_names
         with distributed.keep_others_waiting():
             dataset.preload(round(config.runtime.cache_gb * 1e9))
         log = evaluation = None

@@ -59,7 +59,7 @@ def droplets(
     *,
     num: int = 64,
     psi: float = 1.0,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -74,7 +74,7 @@ def droplets(
         out: the folder to write to.
         num: number of images.
         psi: truncation: 1 for full variation, 0 for the mean image.
-        class_index: the class, from 0, of a conditional generator.
+        class_index: the class of a conditional generator: its name, or its number from 0.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents.
         progress: called after each batch.
@@ -94,7 +94,7 @@ def phase(
     num: int = 8,
     frames: int = PATH_FRAMES,
     psi: float = 1.0,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -110,7 +110,7 @@ def phase(
         num: number of paths between two latents.
         frames: frames of each path.
         psi: truncation: 1 for full variation, 0 for the mean image.
-        class_index: the class, from 0, of a conditional generator.
+        class_index: the class of a conditional generator: its name, or its number from 0.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents.
         progress: called after each path.
@@ -132,7 +132,7 @@ def usage(
     num: int = 1024,
     history: bool = True,
     psi: float = 1.0,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -147,7 +147,7 @@ def usage(
         num: number of images.
         history: also measure every snapshot of a run.
         psi: truncation: 1 for full variation, 0 for the mean image.
-        class_index: the class, from 0, of a conditional generator.
+        class_index: the class of a conditional generator: its name, or its number from 0.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents.
         progress: called after each batch.
@@ -175,7 +175,7 @@ def spectra(
     data: str | Path | None = None,
     num: int = 512,
     psi: float = 1.0,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -188,7 +188,7 @@ def spectra(
         data: real images to compare with: a folder or zip.
         num: number of images.
         psi: truncation: 1 for full variation, 0 for the mean image.
-        class_index: the class, from 0, of a conditional generator.
+        class_index: the class of a conditional generator: its name, or its number from 0.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents.
         progress: called after each batch.
@@ -213,7 +213,7 @@ def noise(
     num: int = 4,
     realizations: int = 100,
     psi: float = 1.0,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -226,7 +226,7 @@ def noise(
         num: number of images.
         realizations: realizations of noise for each image; 100 in the paper.
         psi: truncation: 1 for full variation, 0 for the mean image.
-        class_index: the class, from 0, of a conditional generator.
+        class_index: the class of a conditional generator: its name, or its number from 0.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents and of the noise.
         progress: called after each image.
@@ -370,7 +370,7 @@ def _samplers(
     num: int,
     out: Path | None,
     psi: float,
-    class_index: int | None,
+    class_index: str | int | None,
     device: Device,
     seed: int,
     progress: Progress | None,
@@ -419,7 +419,7 @@ def _finish(
     out: Path | None,
     *,
     num: int,
-    class_index: int | None,
+    class_index: str | int | None,
 ) -> Analysis:
     """Add the record of everything that the numbers depend on, and write the files."""
     origins: dict[str, Any] = {}

@@ -142,7 +142,7 @@ def attribute(
     steps: int | None = None,
     perceptual: Perceptual | AbstractDistance = "lpips",
     weights_dir: Path | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     batch: int | None = None,
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
@@ -168,7 +168,7 @@ def attribute(
         perceptual: the distance: the published LPIPS, whose weights are downloaded once;
             EfficientNet-Lite0 of the extra [metrics]; or the network's own discriminator.
         weights_dir: a folder that holds weights of feature networks, to avoid a download.
-        class_index: the class, from 0, of networks with labels.
+        class_index: the class of networks with labels: its name, or its number from 0.
         batch: images at once (default: suits their size).
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.

@@ -106,7 +106,7 @@ def find(
     count: int | None = None,
     names: str | Sequence[str] | None = None,
     classifiers: str | Path | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -128,7 +128,7 @@ def find(
         count: how many (default 8, or one for each attribute).
         names: their names, such as "smile,pose" (default: such as factorize-0).
         classifiers: a folder of attribute classifiers, for "labels".
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
         seed: seed of the samples of w.
@@ -190,7 +190,7 @@ def sheet(
     strengths: Sequence[float] = STRENGTHS,
     psi: float = 1.0,
     cutoff: int | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
     progress: Progress | None = None,
@@ -209,7 +209,7 @@ def sheet(
         psi: truncation; 1 for full variation, 0 for the mean image. Saved latents are not
             truncated.
         cutoff: truncate only this many style inputs, coarsest first (default all).
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -263,7 +263,7 @@ def apply(
     out: Path | str | None = None,
     psi: float = 1.0,
     cutoff: int | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
     progress: Progress | None = None,
@@ -282,7 +282,7 @@ def apply(
         psi: truncation; 1 for full variation, 0 for the mean image. Saved latents are not
             truncated.
         cutoff: truncate only this many style inputs, coarsest first (default all).
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.

@@ -133,7 +133,7 @@ def images(
     out: Path | str | None = None,
     psi: float = 1.0,
     cutoff: int | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     noise_mode: NoiseMode = "const",
     noise_from: Path | None = None,
     grid: bool = False,
@@ -154,7 +154,7 @@ def images(
         psi: truncation; 1 for full variation, 0 for the mean image. Saved latents are not
             truncated.
         cutoff: truncate only this many style inputs, coarsest first (default all).
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         noise_mode: "const" uses the stored noise, or that of a file of latents; "random" draws it
             from `seed` and the image's own seed; "none" adds none.
         noise_from: a file of latents whose noise maps are used for all images.
@@ -228,7 +228,7 @@ def mix(
     layers: str = "coarse",
     psi: float = 1.0,
     cutoff: int | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     noise_from: Path | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
@@ -250,7 +250,7 @@ def mix(
         psi: truncation; 1 for full variation, 0 for the mean image. Saved latents are not
             truncated.
         cutoff: truncate only this many style inputs, coarsest first (default all).
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         noise_from: a file of latents whose noise maps are used for all images.
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
@@ -291,7 +291,7 @@ def blend(
     crossovers: str | None = None,
     psi: float = 1.0,
     cutoff: int | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     noise_from: Path | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
@@ -314,7 +314,7 @@ def blend(
         psi: truncation; 1 for full variation, 0 for the mean image. Saved latents are not
             truncated.
         cutoff: truncate only this many style inputs, coarsest first (default all).
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         noise_from: a file of latents whose noise maps are used for all images.
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
@@ -371,7 +371,7 @@ def truncation(
     out: Path | str | None = None,
     psis: Sequence[float] = TRUNCATION_PSIS,
     cutoff: int | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     noise_from: Path | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
@@ -387,7 +387,7 @@ def truncation(
         out: the PNG file to write.
         psis: the values of psi.
         cutoff: truncate only this many style inputs, coarsest first (default all).
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         noise_from: a file of latents whose noise maps are used for all images.
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
@@ -431,7 +431,7 @@ def video(
     psi: float = 1.0,
     psi_to: float | None = None,
     cutoff: int | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     noise_mode: NoiseMode = "const",
     noise_from: Path | None = None,
     scale: int | None = None,
@@ -463,7 +463,7 @@ def video(
             truncated.
         psi_to: change truncation from psi to this value; a loop returns to psi.
         cutoff: truncate only this many style inputs, coarsest first (default all).
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         noise_mode: "const" uses the stored noise, "random" draws new noise for each frame, "none"
             adds none.
         noise_from: a file of latents whose noise maps are used for all frames.

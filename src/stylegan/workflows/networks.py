@@ -1,7 +1,9 @@
 """Loading of networks for the workflows, and the checks of options that they share."""
 
+import difflib
 import hashlib
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,10 @@ Network = str | Path | AbstractGenerator
 
 Perceptual = Literal["lpips", "efficientnet", "discriminator"]
 _DISTANCES = {"lpips": "lpips-vgg16", "efficientnet": "efficientnet-lite0"}
+
+
+MAX_NAMES = 20
+"""Names of classes that an error lists."""
 
 
 def load_generator(
@@ -132,20 +138,41 @@ def stored_noise(generator: AbstractGenerator, noise: dict[str, Tensor]) -> Iter
         store_noise(generator, before)
 
 
-def label_of(class_index: int | None, generator: AbstractGenerator) -> Tensor | None:
-    """Return a class as a one-hot label [c_dim]; None for a generator without labels."""
-    num = generator.c_dim
+def label_of(class_index: str | int | None, generator: AbstractGenerator) -> Tensor | None:
+    """Return a class as a one-hot label [c_dim]; None for a generator without labels.
+
+    Args:
+        class_index: the name of a class, as the generator's `class_names` has it, or a number. A
+            text that is a name and a number is the name.
+        generator: whose classes they are.
+
+    Raises:
+        ConfigError: if there is no such class, or none is given and there are labels.
+    """
+    num, names = generator.c_dim, generator.class_names
     if class_index is None and num == 0:
         return None
     if num == 0:
         raise ConfigError(f"--class {class_index}: this generator has no labels")
-    if class_index is None or not 0 <= class_index < num:
+    number = names.index(class_index) if class_index in names else _whole_number(class_index)
+    if number is None or not 0 <= number < num:
         given = "no --class was given" if class_index is None else f"--class {class_index}"
+        known = f"the classes of this generator are 0 to {num - 1}"
+        if names:
+            shown = ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+            close = difflib.get_close_matches(str(class_index), names, n=1)
+            known += f", with the names {shown}" + (f"; did you mean {close[0]}?" if close else "")
         raise ConfigError(
-            f"{given}; the classes of this generator are 0 to {num - 1}",
+            f"{given}; {known}",
             fix="for other labels use Python: G = stylegan.load(NET); G(z, c)",
         )
-    return torch.eye(num)[class_index]
+    return torch.eye(num)[number]
+
+
+def _whole_number(text: str | int | None) -> int | None:
+    if isinstance(text, int):
+        return text
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def check_truncation(psi: float, cutoff: int | None, generator: AbstractGenerator) -> None:

@@ -123,7 +123,7 @@ def project(
     noise_maps: bool = True,
     perceptual: Perceptual | AbstractDistance = "lpips",
     weights_dir: Path | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     tune: bool = False,
     video: bool = False,
     batch: int | None = None,
@@ -150,7 +150,7 @@ def project(
         perceptual: the distance: the published LPIPS, whose weights are downloaded once;
             EfficientNet-Lite0 of the extra [metrics]; or the network's own discriminator.
         weights_dir: a folder that holds weights of feature networks, to avoid a download.
-        class_index: the class, from 0, of a network with labels.
+        class_index: the class of a network with labels: its name, or its number from 0.
         tune: also tune a copy of the network to each image, in OUT/NAME/tuned.
         video: also write a video of the optimization, OUT/NAME/video.mp4.
         batch: images at once (default: suits their size).
@@ -211,7 +211,7 @@ def open_projector(
     *,
     perceptual: Perceptual | AbstractDistance,
     weights_dir: Path | None,
-    class_index: int | None,
+    class_index: str | int | None,
     config: ProjectionConfig,
     device: DeviceName | torch.device,
     seed: int,

@@ -94,7 +94,7 @@ def report(
     steps: int = 200,
     perceptual: Perceptual = "efficientnet",
     weights_dir: Path | None = None,
-    class_index: int | None = None,
+    class_index: str | int | None = None,
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -114,7 +114,7 @@ def report(
         perceptual: the distance: the published LPIPS, whose weights are downloaded once;
             EfficientNet-Lite0 of the extra [metrics]; or the network's own discriminator.
         weights_dir: a folder with manually downloaded weights of feature networks.
-        class_index: the class, from 0, of a conditional generator.
+        class_index: the class of a conditional generator: its name, or its number from 0.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of all random numbers.
         progress: called after each section, and within some.
@@ -187,7 +187,7 @@ class ReportBuilder:
         steps: int,
         perceptual: Perceptual,
         weights_dir: Path | None,
-        class_index: int | None,
+        class_index: str | int | None,
         device: DeviceName | torch.device,
         seed: int,
         progress: Progress | None,
