@@ -67,6 +67,7 @@ FOLDERS = {
     ],
     "losses": ["adversarial", "regularizers", "objective"],
     "data": [
+        "damage",
         "readers",
         "label_files",
         "check",

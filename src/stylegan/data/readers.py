@@ -19,6 +19,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from stylegan.data.damage import num_blank_bytes
 from stylegan.errors import ConfigError, DataError
 
 LABELS_NAME = "dataset.json"
@@ -157,6 +158,8 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
         raise
     except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
         raise _unusable(f"truncated or damaged ({_line(error)})") from error
+    if num_blank := num_blank_bytes(data, image.format):
+        raise _unusable(f"truncated or damaged (the last {num_blank} bytes are blank)")
     if num_frames > 1:
         steps.append(f"took the first of {num_frames} frames")
     orientation = _orientation(image)
