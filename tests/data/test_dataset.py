@@ -2,6 +2,7 @@ import json
 import logging
 import pickle
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 
 from stylegan.data.dataset import ImageDataset, reduce
+from stylegan.data.prepare import PrepareOptions, prepare
+from stylegan.data.readers import ZipSource
 from stylegan.errors import ConfigError, DataError
 
 
@@ -184,9 +187,63 @@ def test_a_file_that_breaks_later_is_named_and_the_set_keeps_its_length(folder):
     ]:
         with pytest.raises(DataError, match=rf"00{index}.png in .*: {reason}"):
             dataset[index]
-    with pytest.raises(DataError, match=r"003.png"):
+    with pytest.raises(DataError, match=r"2 of 7 images cannot be read any more \(00"):
         dataset.preload(2**20, 1)
     assert len(dataset) == 7
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_the_next_image_takes_the_place_of_one_that_breaks(folder, preload, caplog):
+    pairs = [[f"{index:03d}.png", index] for index in range(7)]
+    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    intact = ImageDataset(folder).gather(range(7))
+    dataset = ImageDataset(folder, mirror=True)
+    (folder / "006.png").write_bytes(b"")
+    if preload:
+        dataset.preload(2**20, 1)
+    expected = intact[[0, 1, 2, 3, 4, 5, 0]]
+    for _ in range(2):
+        assert torch.equal(dataset.gather(range(7)), expected)
+    assert torch.equal(dataset.gather(range(7, 14)), expected.flip(3))
+    assert dataset.gather_labels([5, 6, 13]).argmax(dim=1).tolist() == [5, 0, 0]
+    (warning,) = [line for line in caplog.messages if "in its place" in line]
+    assert warning.startswith(f"006.png in {folder}: empty")
+
+
+def rot(path, num):
+    """Change a byte in the middle of the first images of a zip."""
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if info.filename.endswith(".png")][:num]
+    content = bytearray(path.read_bytes())
+    for info in infos:
+        content[info.header_offset + 100] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_prepared_zip_is_verified_once(folder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "set.zip"
+    prepare(folder, path, options=PrepareOptions(resolution=16))
+    reads = []
+    read = ZipSource.read
+    monkeypatch.setattr(
+        ZipSource, "read", lambda self, name: (reads.append(name), read(self, name))[1]
+    )
+    fingerprint = ImageDataset(path).fingerprint
+    assert sum(name.endswith(".png") for name in reads) == 7
+    reads.clear()
+    ImageDataset(path)
+    assert not any(name.endswith(".png") for name in reads)
+    assert caplog.text == ""
+    rot(path, 1)
+    for _ in range(2):  # a set with damage is verified each time
+        caplog.clear()
+        assert ImageDataset(path).fingerprint == fingerprint
+        assert "img00000000.png in" in caplog.text
+        assert "the next image is used in its place" in caplog.text
+    rot(path, 3)  # the first one is whole again
+    with pytest.raises(DataError, match="2 of 7 images cannot be read any more"):
+        ImageDataset(path)
 
 
 def test_the_fingerprint_sees_names_and_bytes_and_labels_only(folder, tmp_path):

@@ -78,11 +78,12 @@ def test_ctrl_c_does_not_reach_a_worker(folder):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_breaks_later_is_named_by_the_error(folder, workers):
+def test_files_that_break_later_are_named_by_the_error(folder, workers):
     dataset = ImageDataset(folder)
-    (folder / "003.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"003.png in .*: empty"):
-        drawn(dataset, 2, workers=workers)
+    for name in ("003.png", "004.png"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"cannot be read any more \(00[34].png in .*: empty"):
+        drawn(dataset, 4, workers=workers)
     assert multiprocessing.active_children() == []
 
 

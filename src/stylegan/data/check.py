@@ -1,10 +1,15 @@
 """Which images of a source can be trained on together, and why the others cannot."""
 
 import collections
+import contextlib
 import hashlib
+import json
+import logging
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from stylegan.data.readers import (
     RECORD_NAME,
@@ -16,9 +21,15 @@ from stylegan.data.readers import (
     map_in_order,
     num_threads,
 )
+from stylegan.download import cache_folder
 from stylegan.errors import ConfigError, DataError
+from stylegan.files import write_atomic
 from stylegan.progress import Counter
 
+logger = logging.getLogger(__name__)
+
+MAX_UNREADABLE = 0.01
+"""Fraction of the images that may become unreadable while a set is used."""
 MIN_RESOLUTION = 4
 """Side in pixels of the first block of the networks."""
 
@@ -147,6 +158,64 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
             )
         )
     return tuple(entries)
+
+
+def warn_of_damage(source: AbstractSource, *, progress: Counter | None = None) -> None:
+    """Read every image of a prepared zip once, and warn of those with another checksum.
+
+    The result is kept in the cache until the zip changes in size or date.
+
+    Raises:
+        DataError: if they are more than `MAX_UNREADABLE` of the images.
+    """
+    if read_record(source) is None or not source.path.is_file():
+        return
+    facts = source.path.stat()
+    state = {"size": facts.st_size, "time": facts.st_mtime_ns}
+    key = hashlib.sha256(str(source.path.resolve()).encode("utf-8", "surrogateescape"))
+    cached = cache_folder() / "verified" / f"{key.hexdigest()[:32]}.json"
+    try:
+        if json.loads(cached.read_text()) == state:
+            return
+    except (OSError, ValueError):
+        pass
+    damaged = []
+    for num_done, (name, problem) in enumerate(
+        map_in_order(partial(_problem, source), source.images, workers=num_threads(None)), 1
+    ):
+        if problem is not None:
+            damaged.append(f"{name} in {source.path}: {problem}")
+        if progress is not None:
+            progress(num_done, len(source.images))
+    for line in damaged:
+        logger.warning("%s; the next image is used in its place", line)
+    if damaged:
+        check_num_unreadable(len(damaged), len(source.images), path=source.path, reason=damaged[0])
+        return
+    with contextlib.suppress(OSError):  # a cache that cannot be written
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(cached, json.dumps(state))
+
+
+def _problem(source: AbstractSource, name: str) -> tuple[str, str | None]:
+    try:
+        source.read(name)
+    except DataError as error:
+        return name, error.message
+    return name, None
+
+
+def check_num_unreadable(num: int, num_images: int, *, path: str | Path, reason: str) -> None:
+    """Check that not too many images of a set have become unreadable; one always may.
+
+    Raises:
+        DataError: if more than `MAX_UNREADABLE` of the images cannot be read.
+    """
+    if num > max(1, MAX_UNREADABLE * num_images):
+        raise DataError(
+            f"{path}: {num} of {num_images} images cannot be read any more ({reason})",
+            fix="copy the set again, or make it again with `stylegan data prepare`",
+        )
 
 
 def preparation(source: AbstractSource) -> dict[str, object] | None:

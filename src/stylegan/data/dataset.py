@@ -3,7 +3,7 @@
 import copy
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylegan import distributed, images
-from stylegan.data.check import Entry, Selection, examine, fingerprint, preparation, select
+from stylegan.data.check import (
+    Entry,
+    Selection,
+    check_num_unreadable,
+    examine,
+    fingerprint,
+    preparation,
+    select,
+    warn_of_damage,
+)
 from stylegan.data.label_files import read_labels
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import (
@@ -80,6 +89,9 @@ class ImageDataset(Dataset[Tensor]):
         self._fingerprint = fingerprint(self._entries, by_name)
         self._cache: Tensor | None = None
         self._table: LabelTable | None = None
+        self._replacements: dict[int, int] = {}  # of images that cannot be read any more
+        if distributed.is_main_process():
+            warn_of_damage(self._source, progress=progress)
 
     @property
     def name(self) -> str:
@@ -182,23 +194,26 @@ class ImageDataset(Dataset[Tensor]):
             IndexError: if there is no such image.
             DataError: if the file has changed since construction and cannot be used.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        is_flipped, index = divmod(index, len(self._entries))
-        image = self._decode(index) if self._cache is None else self._cache[index]
-        return image.flip(2) if is_flipped else image
+        return self._image(index, decode=self._decode)
 
     def gather(self, indices: Sequence[int], *, resolution: int | None = None) -> Tensor:
-        """Return images as uint8 [N, C, R, R]; see `__getitem__` for what it raises.
+        """Return images as uint8 [N, C, R, R].
+
+        In place of an image that cannot be read any more, the next one is taken, with a warning for
+        each such image.
 
         Args:
             indices: of the images.
             resolution: R. Below that of the set, images are reduced with a box filter and rounded
                 once. None: that of the set.
+
+        Raises:
+            IndexError: if there is no such image.
+            DataError: if more than `MAX_UNREADABLE` of the images cannot be read any more.
         """
         factor = 1 if resolution is None else self._resolution // resolution
         # one by one, as a large batch needs much more memory at full size
-        return torch.stack([reduce(self[index], factor) for index in indices])
+        return torch.stack([reduce(self._image(index), factor) for index in indices])
 
     def gather_labels(self, indices: Sequence[int]) -> Tensor:
         """Return the labels of images by their indices, float32 [N, label_dim].
@@ -209,7 +224,9 @@ class ImageDataset(Dataset[Tensor]):
         """
         if self.label_table is None:
             raise ValueError(f"{self._source.path} has no labels")
-        return self.label_table.gather(torch.tensor(indices) % len(self._entries))
+        num = len(self._entries)
+        own = [self._replacements.get(index % num, index % num) for index in indices]
+        return self.label_table.gather(torch.tensor(own))
 
     def preload(
         self, budget_bytes: int, workers: int | None = None, *, progress: Counter | None = None
@@ -222,7 +239,7 @@ class ImageDataset(Dataset[Tensor]):
             progress: called with the number of images decoded and their total.
 
         Raises:
-            DataError: if a file has changed since construction and cannot be used.
+            DataError: if more than `MAX_UNREADABLE` of the images cannot be read any more.
         """
         shape = (len(self._entries), self.num_channels, self._resolution, self._resolution)
         num_bytes = torch.Size(shape).numel()
@@ -236,7 +253,7 @@ class ImageDataset(Dataset[Tensor]):
         if self._cache is None:
             cache = torch.empty(shape, dtype=torch.uint8)
             decoded = map_in_order(
-                self._decode, range(len(self._entries)), workers=num_threads(workers)
+                self._decode_or_next, range(len(self._entries)), workers=num_threads(workers)
             )
             for index, image in enumerate(decoded):
                 cache[index] = image
@@ -249,6 +266,29 @@ class ImageDataset(Dataset[Tensor]):
     def __getstate__(self) -> dict[str, object]:
         """Leave out the cache, to keep pickles small."""
         return self.__dict__ | {"_cache": None}
+
+    def _image(self, index: int, decode: Callable[[int], Tensor] | None = None) -> Tensor:
+        """Return an image from the cache, or by a function that decodes it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        is_flipped, index = divmod(index, len(self._entries))
+        decode = decode or self._decode_or_next
+        image = decode(index) if self._cache is None else self._cache[index]
+        return image.flip(2) if is_flipped else image
+
+    def _decode_or_next(self, index: int) -> Tensor:
+        """Decode an image, or the next one that can be read."""
+        while True:
+            readable = self._replacements.get(index, index)
+            try:
+                return self._decode(readable)
+            except DataError as error:
+                logger.warning("%s; the next image is used in its place", error)
+                following = (readable + 1) % len(self._entries)
+                self._replacements |= {readable: following, index: following}
+                check_num_unreadable(
+                    len(self._replacements), len(self._entries), path=self.path, reason=str(error)
+                )
 
     def _decode(self, index: int) -> Tensor:
         name = self._entries[index].name
