@@ -16,7 +16,8 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["stylegan.cli.train", "stylegan.cli.evaluate", "stylegan.training.loop"]
+    # the last one is imported by torch's optimizers when they are first used
+    ["stylegan.cli.train", "stylegan.cli.evaluate", "stylegan.training.loop", "torch._dynamo"]
 )
 
 

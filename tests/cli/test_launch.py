@@ -43,9 +43,8 @@ def test_ranks_get_an_environment_of_their_own_and_their_failure_is_the_status(
         assert environment[LAUNCHER] == str(os.getpid())
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGHUP, marks=pytest.mark.slow), signal.SIGKILL]
-)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.slow
 def test_ranks_save_and_end_with_their_launcher(number, image_folder, tmp_path):
     run = tmp_path / "run"
     words = [

@@ -1,13 +1,11 @@
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
+import processes
 import stylegan
 from stylegan.cli.main import main
 from stylegan.training.evaluation import Evaluator
@@ -191,6 +189,7 @@ def test_mistakes_are_reported_in_one_line(line, capsys, change, status, message
 
 
 def test_snapshots_are_measured_and_the_best_is_kept(line, tmp_path, capsys):
+    line += ["--snapshot-kimg", "0.004"]
     assert main([*line, "--metrics", "swd12", "--metrics-share", "1"]) == 0
     run = tmp_path / "run"
     reported = capsys.readouterr().err
@@ -238,6 +237,7 @@ def test_a_metric_that_cannot_be_is_reported_before_anything_is_trained(line, tm
 
 
 def test_other_metrics_may_follow_on_resuming(line, tmp_path):
+    line += ["--snapshot-kimg", "0.004"]
     assert main([*line, "--max-minutes", "0"]) == 0
     assert main([*line, "--metrics", "swd12"]) == 0
     nimgs = [record["nimg"] for record in read_metrics(tmp_path / "run")]
@@ -311,20 +311,15 @@ def test_bad_images_fail_only_when_asked(line, image_folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
 )
 def test_signals_save_and_set_the_exit_status(line, tmp_path, number, status):
     line[line.index("0.016")] = "1000"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stylegan", *line], stdout=subprocess.PIPE, text=True
-    )
-    for text in process.stdout:
-        if "img/s" in text:
-            break
-    os.kill(process.pid, number)
-    rest, _ = process.communicate(timeout=120)
-    assert process.returncode == status
-    assert f"stopped by {number.name} and saved; the same command continues" in rest
+    group = processes.start(processes.command, line, folder=tmp_path)
+    group.wait_for(lambda: "img/s" in group.output)
+    group.kill(0, number)
+    assert group.join() == [status]
+    assert f"stopped by {number.name} and saved; the same command continues" in group.output
     assert list((tmp_path / "run" / "checkpoints").glob("*.pt"))
 
 

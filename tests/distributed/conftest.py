@@ -18,8 +18,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def undisturbed(data, tmp_path_factory):
-    """The folder of a run of 0.32 kimg on two ranks."""
+    """The folder of a run of 0.16 kimg on two ranks."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    words = train_line(data, folder / "run", kimg=0.32)
+    words = train_line(data, folder / "run", kimg=0.16)
     processes.run(processes.command, words, folder=folder, num=2)
     return folder / "run"

@@ -7,10 +7,11 @@ OPTIONS = [
     *("--preset", "stylegan2-e", "--resolution", "16", "--channel-base", "64"),
     *("--channel-max", "8", "--batch", "8", "--device", "cpu", "--precision", "fp32"),
     *("--metrics", "none", "--set", "output.samples=4", "--set", "generator.mapping_layers=2"),
+    *("--set", "output.tick_kimg=0.04", "--set", "output.snapshot_kimg=0.16"),
 ]
 
 
-def train_line(data, out, *, kimg, checkpoint_kimg=0.08):
+def train_line(data, out, *, kimg, checkpoint_kimg=0.04):
     """The arguments of `stylegan`."""
     return [
         *("train", "--data", str(data), "--out", str(out), *OPTIONS),

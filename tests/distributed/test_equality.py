@@ -6,7 +6,7 @@ import torch
 import processes
 from distributed.worker import train, train_as_rank
 
-ITERATIONS = 6  # each regularizer at least twice
+ITERATIONS = 4  # each regularizer at least twice
 WGAN = [
     "loss.adversarial=wgan-gp",
     "loss.gamma=0",

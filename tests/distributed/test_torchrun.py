@@ -71,10 +71,11 @@ def wait_for(condition, *, process, limit_s=120.0):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_run_with_a_killed_rank_continues_by_itself(data, undisturbed, tmp_path):
     out = tmp_path / "run"
-    process = start(line(data, out, kimg=0.32), restarts=2)
+    process = start(line(data, out, kimg=0.16), restarts=2)
     wait_for(lambda: list(out.glob("checkpoints/*.pt")), process=process)
     os.kill(process_of_rank(process, 1), signal.SIGKILL)
     status, output = finish(process)
@@ -89,7 +90,7 @@ def test_a_run_with_a_killed_rank_continues_by_itself(data, undisturbed, tmp_pat
 def test_a_signal_to_the_whole_tree_saves(data, tmp_path):
     out = tmp_path / "run"
     words = line(data, out, kimg=1000, checkpoint_kimg=1000)
-    process = start([*words, "--set", "output.tick_kimg=0.04"])
+    process = start(words)
     wait_for(lambda: has_ticked(out), process=process)
     for number in (1, 0):  # and once more from torchrun, as SLURM and systemd do
         os.kill(process_of_rank(process, number), signal.SIGTERM)
@@ -118,7 +119,7 @@ def test_a_rank_that_fails_ends_the_job_with_its_traceback(data, tmp_path):
         "sys.exit(main(sys.argv[1:]))\n"
     )
     started_s = time.monotonic()
-    process = start(["", "", "", *line(data, tmp_path / "run", kimg=0.32)[2:]], code=code)
+    process = start(["", "", "", *line(data, tmp_path / "run", kimg=0.16)[2:]], code=code)
     status, output = finish(process)
     assert status != 0
     assert "ZeroDivisionError: the planted one" in output

@@ -16,7 +16,7 @@ BATCH = 16
 
 
 def config(batch_gpu, overrides):
-    sizes = {"resolution": 16, "channel_base": 64, "channel_max": 8}
+    sizes = {"resolution": 8, "channel_base": 64, "channel_max": 8}
     return RunConfig(
         preset="test",
         family="stylegan2",
@@ -48,7 +48,7 @@ def train(num_iterations, batch_gpu=None, overrides=()):
 
     for iteration in range(num_iterations):
         stream = torch.Generator().manual_seed(iteration)
-        reals = torch.randn(BATCH, 3, 16, 16, generator=stream, dtype=torch.float64)
+        reals = torch.randn(BATCH, 3, 8, 8, generator=stream, dtype=torch.float64)
         train_step(state, state.shard(BATCH).take(reals), inputs=inputs)
     tensors = {
         f"{name}.{key}": value

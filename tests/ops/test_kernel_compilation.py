@@ -38,7 +38,8 @@ for architecture, dtype in ((80, "fp16"), (90, "fp64"), (90, "fp32"), (90, "bf16
 """
 
 
-@pytest.mark.parametrize("taps", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("taps", [2, 4])
 def test_kernels_compile_without_a_warning(tmp_path, taps):
     unwanted = ("TRITON_INTERPRET", "TRITON_DEFAULT_FP_FUSION")
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}

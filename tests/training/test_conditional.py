@@ -63,8 +63,8 @@ def halves(num, stream):
 @pytest.mark.parametrize(
     ("preset", "iterations"),
     [
-        ("progan", 220),
         ("stylegan2-e", 140),
+        pytest.param("progan", 220, marks=pytest.mark.slow),
         pytest.param("stylegan-f", 300, marks=pytest.mark.slow),
     ],
 )

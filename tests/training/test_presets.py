@@ -97,6 +97,8 @@ def test_a_shorter_run_grows_faster_and_reports_more_often():
     assert config.growth.lrs == {}  # of resolutions that it does not reach
     config, _ = configure("stylegan2-d", {"total_kimg": 100}, resolution=64)
     assert (config.output.tick_kimg, config.output.snapshot_kimg) == (0.5, 5)
+    config, _ = configure("stylegan2-small", {"total_kimg": 1}, resolution=64)
+    assert (config.output.tick_kimg, config.output.snapshot_kimg) == (0.08, 0.5)
 
 
 def test_a_longer_run_grows_as_published():

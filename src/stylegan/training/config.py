@@ -164,9 +164,9 @@ class OutputConfig:
         total_kimg: length of the run, in thousands of real images shown. A run that is shorter
             than its preset compresses the schedule of progressive growing.
         tick_kimg: interval between two lines of the log. None: that of the preset, or a 200th of
-            the run if that is shorter.
+            the run if that is shorter, but at least 0.08.
         snapshot_kimg: interval between two snapshots, each with a grid of samples. None: that of
-            the preset, or a 20th of the run if that is shorter.
+            the preset, or a 20th of the run if that is shorter, but at least 0.5.
         checkpoint_kimg: interval between two checkpoints. None: that of the snapshots.
         keep_checkpoints: number of checkpoints that are kept.
         samples: number of images in the grid of samples.

@@ -24,10 +24,11 @@ from stylegan.training.config import (
 from stylegan.training.presets import PRESETS, find_preset
 from stylegan.training.threads import default_threads
 
-MIN_TICKS = 200
-"""A run has at least this number of lines in its log ..."""
-MIN_SNAPSHOTS = 20
-"""... and at least this number of snapshots and checkpoints."""
+NUM_TICKS, MIN_TICK_KIMG = 200, 0.08
+"""A run that is shorter than its preset has this number of lines in its log, at this distance at
+least."""
+NUM_SNAPSHOTS, MIN_SNAPSHOT_KIMG = 20, 0.5
+"""The same of snapshots and checkpoints."""
 GAMMA_RULE = "0.0002 * resolution^2 / batch (Karras et al. 2020, ADA, appendix C)"
 CHOSEN = "chosen"
 OF_PRESET = "the preset's"
@@ -294,8 +295,9 @@ def _output(config: RunConfig, of_preset: RunConfig) -> OutputConfig:
     snapshot = config.output.snapshot_kimg
     if snapshot is None:
         of_model = decided(model.snapshot_kimg, "output.snapshot_kimg")
-        snapshot = min(of_model, total / MIN_SNAPSHOTS)
-    tick = min(decided(model.tick_kimg, "output.tick_kimg"), total / MIN_TICKS)
+        snapshot = min(of_model, max(total / NUM_SNAPSHOTS, MIN_SNAPSHOT_KIMG))
+    of_model = decided(model.tick_kimg, "output.tick_kimg")
+    tick = min(of_model, max(total / NUM_TICKS, MIN_TICK_KIMG))
     fitted = replace(model, tick_kimg=tick, snapshot_kimg=snapshot, checkpoint_kimg=snapshot)
     return _filled(config.output, fitted)
 
