@@ -53,7 +53,13 @@ def test_networks_with_labels_are_measured(capsys):
     assert found["train_images_per_second"] > 0
 
 
-@pytest.mark.parametrize("extra", [["--preset", "progan"], ["--preset", "stylegan-f"]])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--preset", "progan"],
+        pytest.param(["--preset", "stylegan-f"], marks=pytest.mark.slow),
+    ],
+)
 def test_layers_of_a_growing_network_are_those_of_the_full_resolution(extra, capsys):
     assert main([*TINY, *extra, "--layers", "--json"]) == 0
     layers = json.loads(capsys.readouterr().out)["layers"]

@@ -89,7 +89,13 @@ def test_a_picture_is_no_wider_than_a_page_shows(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("short_loop")
-@pytest.mark.parametrize("preset", ["progan", "stylegan-b", "stylegan-f", "stylegan2-d"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        *("progan", "stylegan-f"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("stylegan-b", "stylegan2-d")),
+    ],
+)
 def test_every_family_has_a_page(preset, tmp_path):
     network = save(tmp_path / "n", preset, c_dim=2)
     run(network, **{"class": 0}, out=tmp_path / "page.html")

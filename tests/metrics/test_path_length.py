@@ -89,7 +89,7 @@ def network(generator_config) -> stylegan2.Generator:
     return made
 
 
-@pytest.mark.parametrize("name", ["ppl2_wend", "ppl2_wfull"])
+@pytest.mark.parametrize("name", ["ppl2_wend", pytest.param("ppl2_wfull", marks=pytest.mark.slow)])
 def test_of_a_generator_linear_in_w_each_pair_has_the_length_of_its_path(name):
     generator = Linear()
     stream = generator_for("path latents", seed=3, nimg=5 * 32)
@@ -102,7 +102,7 @@ def test_of_a_generator_linear_in_w_each_pair_has_the_length_of_its_path(name):
     )
 
 
-@pytest.mark.parametrize("name", ["ppl2_wend", "ppl2_wfull"])
+@pytest.mark.parametrize("name", ["ppl2_wend", pytest.param("ppl2_wfull", marks=pytest.mark.slow)])
 def test_of_a_generator_linear_in_w_the_mean_is_the_closed_form(name, monkeypatch):
     monkeypatch.setattr(path_length, "PAIRS_AT_ONCE", 4096)
     generator = Linear(z_dim=256, side=16, spherical=True)

@@ -1,12 +1,11 @@
 """Networks compute in real float32, whatever PyTorch is set to."""
 
-import subprocess
-import sys
 import threading
 
 import pytest
 import torch
 
+import processes
 from stylegan.models.registry import create
 from stylegan.ops.precision import exact_float32, float32_precision, is_tf32
 
@@ -98,23 +97,25 @@ def test_a_method_of_one_thread_does_not_change_those_of_another():
     assert settings() == (True, False)
 
 
-def test_settings_by_pytorchs_newer_names_are_respected():
-    code = """
-import torch
-from stylegan.ops.precision import exact_float32, float32_precision, is_tf32
-torch.backends.fp32_precision = "tf32"
-conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-before = conv.fp32_precision, matmul.fp32_precision
-assert before == ("tf32", "tf32")
-@exact_float32
-def compute(self):
-    assert (conv.fp32_precision, matmul.fp32_precision) == ("ieee", "ieee")
-compute(None)
-with float32_precision(tf32=True):
-    assert is_tf32()
-assert (conv.fp32_precision, matmul.fp32_precision) == before
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+def use_newer_names():
+    """Use the newer names, after which the older ones cannot be read in the process."""
+    torch.backends.fp32_precision = "tf32"
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = conv.fp32_precision, matmul.fp32_precision
+    assert before == ("tf32", "tf32")
+
+    @exact_float32
+    def compute(self):
+        assert (conv.fp32_precision, matmul.fp32_precision) == ("ieee", "ieee")
+
+    compute(None)
+    with float32_precision(tf32=True):
+        assert is_tf32()
+    assert (conv.fp32_precision, matmul.fp32_precision) == before
+
+
+def test_settings_by_pytorchs_newer_names_are_respected(tmp_path):
+    processes.run(use_newer_names, folder=tmp_path)
 
 
 @pytest.mark.gpu
