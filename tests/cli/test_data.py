@@ -86,7 +86,9 @@ def test_prepare_passes_every_option_on(photos, tmp_path):
     (photos / "cats").mkdir()
     Image.new("RGBA", (16, 16)).save(photos / "cats" / "a.png")
     line = "--resolution 8 --crop wide --wide-height 4 --filter box --background #010203"
-    line += " --compress-level 1 --labels-from folders --on-bad skip --workers 1"
+    line += (
+        " --pad-color #040506 --compress-level 1 --labels-from folders --on-bad skip --workers 1"
+    )
     archive = tmp_path / "set.zip"
     assert main(["prepare", str(photos), str(archive), *line.split()]) == 0
     with zipfile.ZipFile(archive) as file:
@@ -98,6 +100,7 @@ def test_prepare_passes_every_option_on(photos, tmp_path):
         "wide_height": 4,
         "filter": "box",
         "background": "#010203",
+        "pad_color": "#040506",
         "compress_level": 1,
         "labels_from": "folders",
         "on_bad": "skip",

@@ -49,7 +49,7 @@ def test_what_cannot_be_decoded_is_left_out_by_name(tmp_path, caplog):
         pictures = Pictures(tmp_path)
     assert len(pictures) == 1
     assert pictures.side == 4
-    assert "skipped b.png: not an image" in caplog.text
+    assert "skipped 1 file: not an image (b.png)" in caplog.text
     (tmp_path / "a.png").unlink()
     with pytest.raises(DataError, match="has no image that Pillow can decode"):
         Pictures(tmp_path)

@@ -1,5 +1,7 @@
+import importlib.util
 import io
 import os
+import shutil
 import warnings
 import zipfile
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylegan.data import readers
 from stylegan.data.readers import decode, map_in_order, num_threads, open_source, parse_color
 from stylegan.errors import ConfigError, DataError
 
@@ -210,3 +213,58 @@ def test_a_folder_that_may_not_be_read_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)  # root, who runs the tests, may read everything
     with pytest.raises(DataError, match=r"closed cannot be read \(Permission denied\)"):
         open_source(tmp_path)
+
+
+@pytest.fixture
+def heic_folder(tmp_path):
+    """A folder with a HEIC file as phones write it, a PNG, and one whose name has no extension."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    readers.image_formats.cache_clear()
+    readers.image_extensions.cache_clear()
+    picture = Image.new("RGB", (64, 48), "#c08040")
+    picture.save(tmp_path / "IMG_1.HEIC", format="HEIF", quality=90)
+    picture.save(tmp_path / "b.png")
+    shutil.copy(tmp_path / "b.png", tmp_path / "scan0001")
+    (tmp_path / "README").write_text("no image, in spite of its having no extension")
+    yield tmp_path
+    pillow_heif.register_heif_opener()
+    readers.image_formats.cache_clear()
+    readers.image_extensions.cache_clear()
+
+
+def test_heic_and_files_without_an_extension_are_read(heic_folder):
+    source = open_source(heic_folder)
+    assert source.images == ("IMG_1.HEIC", "b.png", "scan0001")
+    assert source.unrecognized == ("README",)
+    for name in source.images:
+        decoded = decode(source.read(name)).image
+        assert decoded.size == (64, 48)
+        assert np.abs(np.asarray(decoded).astype(int) - [192, 128, 64]).max() < 4
+
+
+def test_without_its_package_heic_is_named_with_what_to_install(heic_folder, monkeypatch):
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, find=importlib.util.find_spec: None if name == "pillow_heif" else find(name),
+    )
+    for table in ("OPEN", "EXTENSION", "ACCEPT"):
+        known = {k: v for k, v in getattr(Image, table, {}).items() if "HEI" not in str((k, v))}
+        monkeypatch.setattr(Image, table, known, raising=False)
+    readers.image_formats.cache_clear()
+    readers.image_extensions.cache_clear()
+    source = open_source(heic_folder)
+    assert source.images == ("IMG_1.HEIC", "b.png", "scan0001")
+    with pytest.raises(DataError, match=r"HEIC, which needs .*stylegan\[heic\].*save it as JPEG"):
+        decode(source.read("IMG_1.HEIC"))
+    assert decode(source.read("b.png")).image.size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    "image_format", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000"]
+)
+def test_the_first_bytes_of_every_format_are_known(image_format):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, format=image_format)
+    assert readers.is_image_start(buffer.getvalue()[:16])
+    assert not readers.is_image_start(b"%PDF-1.7 and more text")

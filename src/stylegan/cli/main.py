@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import logging
 import signal
 import sys
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         sys.stderr.write(unknown_command("stylegan", name, COMMANDS))
         return 2
+    for stream in (sys.stdout, sys.stderr):  # no file name can end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     _configure_logging()
     before = _on_sigterm(_terminate)
     try:

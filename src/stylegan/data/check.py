@@ -23,13 +23,14 @@ from stylegan.data.readers import (
 )
 from stylegan.download import cache_folder
 from stylegan.errors import ConfigError, DataError
-from stylegan.files import write_atomic
+from stylegan.files import printable_name, write_atomic
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
 MAX_UNREADABLE = 0.01
 """Fraction of the images that may become unreadable while a set is used."""
+_NAMES_SHOWN = 5
 MIN_RESOLUTION = 4
 """Side in pixels of the first block of the networks."""
 
@@ -284,6 +285,23 @@ def select(
         else:
             reasons[entry.name] = f"wrong mode {entry.stored_mode} (most images are grey)"
     return Selection(side=side, mode=mode, usable=tuple(usable), bad=tuple(sorted(reasons.items())))
+
+
+def group_by_reason(bad: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a line for each reason why files are left out, with the first names.
+
+    Args:
+        bad: name and reason of each file.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in bad:
+        names.setdefault(reason, []).append(printable_name(name))
+    lines = []
+    for reason, group in names.items():
+        more = f" and {len(group) - _NAMES_SHOWN} more" if len(group) > _NAMES_SHOWN else ""
+        noun = "1 file" if len(group) == 1 else f"{len(group)} files"
+        lines.append(f"skipped {noun}: {reason} ({', '.join(group[:_NAMES_SHOWN])}{more})")
+    return lines
 
 
 def fingerprint(entries: Iterable[Entry], labels: Mapping[str, Label] | None) -> str:

@@ -18,6 +18,7 @@ from stylegan.data.check import (
     check_num_unreadable,
     examine,
     fingerprint,
+    group_by_reason,
     preparation,
     select,
     warn_of_damage,
@@ -328,8 +329,8 @@ def _report(
             f"{source.path} has {len(selection.bad)} unusable files, the first is {name}: {reason}",
             fix=f"see `stylegan data check {source.path}`, or pass --on-bad skip",
         )
-    for name, reason in selection.bad if distributed.is_main_process() else ():
-        logger.warning("skipped %s: %s", name, reason)
+    for line in group_by_reason(selection.bad) if distributed.is_main_process() else ():
+        logger.warning("%s", line)
     if selection.bad and distributed.is_main_process():
         logger.warning(
             "skipped %d files; %d images left", len(selection.bad), len(selection.usable)

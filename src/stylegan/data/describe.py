@@ -31,6 +31,7 @@ from stylegan.data.readers import (
     num_threads,
     open_source,
 )
+from stylegan.files import printable_name
 from stylegan.notebook import TextResult, picture_html
 from stylegan.progress import Counter
 
@@ -63,7 +64,7 @@ class CheckReport(TextResult):
 
     def __str__(self) -> str:
         """Return one line for each bad file, then the counts and the advice."""
-        lines = [f"{name}: {reason}" for name, reason in self.bad]
+        lines = [f"{printable_name(name)}: {reason}" for name, reason in self.bad]
         if self.num_usable:
             side = self.resolution
             lines.append(f"{self.num_usable} images can be trained on at {side}x{side}.")

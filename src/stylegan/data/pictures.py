@@ -6,7 +6,7 @@ import os
 from torch import Tensor
 
 from stylegan import distributed, images
-from stylegan.data.check import examine, fingerprint, preparation
+from stylegan.data.check import examine, fingerprint, group_by_reason, preparation
 from stylegan.data.label_files import read_labels
 from stylegan.data.readers import decode, open_source
 from stylegan.errors import DataError
@@ -41,9 +41,9 @@ class Pictures:
         self._source = open_source(path)
         self.path = str(path)
         entries = examine(self._source, progress=progress)
-        for entry in entries:
-            if entry.reason is not None and distributed.is_main_process():
-                logger.warning("skipped %s: %s", entry.name, entry.reason)
+        bad = [(entry.name, entry.reason) for entry in entries if entry.reason is not None]
+        for line in group_by_reason(bad) if distributed.is_main_process() else ():
+            logger.warning("%s", line)
         usable = [entry for entry in entries if entry.reason is None]
         if not usable:
             raise DataError(f"{path} has no image that Pillow can decode; check the path")

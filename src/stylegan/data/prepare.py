@@ -15,7 +15,7 @@ import PIL
 from PIL import Image
 
 from stylegan import __version__, images
-from stylegan.data.check import require_power_of_two
+from stylegan.data.check import group_by_reason, require_power_of_two
 from stylegan.data.label_files import Labels, labels_by_folder, read_label_table, read_labels
 from stylegan.data.readers import (
     LABELS_NAME,
@@ -40,7 +40,7 @@ from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
-Crop = Literal["center", "wide", "none"]
+Crop = Literal["center", "pad", "wide", "none"]
 Filter = Literal["lanczos", "box"]
 OnBad = Literal["skip", "fail"]
 
@@ -59,6 +59,7 @@ class PrepareOptions:
     resolution: int
     crop: Crop = "center"
     wide_height: int | None = None
+    pad_color: str = "black"
     filter: Filter = "lanczos"
     background: str = "white"
     compress_level: int = 6
@@ -69,6 +70,7 @@ class PrepareOptions:
         """Check the values."""
         require_power_of_two(self.resolution)
         parse_color(self.background)
+        parse_color(self.pad_color)
         if not 0 <= self.compress_level <= 9:
             raise ConfigError(f"compress_level must be from 0 to 9, got {self.compress_level}")
         if self.wide_height is not None and not 1 <= self.wide_height <= self.resolution:
@@ -160,7 +162,10 @@ def prepare(
         raise ConfigError(f"{destination} exists; choose another name, or pass --overwrite")
     opened = open_source(source)
     labels = _labels(opened, options.labels_from)
-    mode = _mode_of_set(opened, background=parse_color(options.background))
+    colors = [parse_color(options.background)]
+    if options.crop == "pad":
+        colors.append(parse_color(options.pad_color))
+    mode = _mode_of_set(opened, colors=colors)
     skipped = [(name, UNRECOGNIZED) for name in opened.unrecognized]
     if skipped and options.on_bad == "fail":
         raise _unusable_file(*skipped[0])
@@ -202,8 +207,8 @@ def prepare(
             if progress is not None:
                 progress(num_done, len(opened.images))
         skipped.sort()
-        for name, reason in skipped:
-            logger.warning("skipped %s: %s", name, reason)
+        for line in group_by_reason(skipped):
+            logger.warning("%s", line)
         if not records:
             raise DataError(
                 f"{opened.path} has no usable image among {len(skipped)} files",
@@ -254,15 +259,18 @@ def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tu
     if box != (0, 0, *image.size):
         image = image.crop(box)
         steps.append(f"cropped to {right - left}x{bottom - top} at ({left}, {top})")
-    height = _picture_height(options)
-    if image.size != (side, height):
-        steps.append(f"resized {image.width}x{image.height} to {side}x{height} ({options.filter})")
-        image = image.resize((side, height), _FILTERS[options.filter])
-    if height != side:
-        canvas = Image.new(image.mode, (side, side))
-        canvas.paste(image, (0, (side - height) // 2))
+    size = width, height = _picture_size(image.size, options)
+    if image.size != size:
+        steps.append(f"resized {image.width}x{image.height} to {width}x{height} ({options.filter})")
+        image = image.resize(size, _FILTERS[options.filter])
+    if size != (side, side):
+        color = options.pad_color if options.crop == "pad" else "black"
+        if image.mode == "L" and len(set(parse_color(color))) > 1:
+            image = image.convert("RGB")
+        canvas = Image.new(image.mode, (side, side), color)
+        canvas.paste(image, ((side - width) // 2, (side - height) // 2))
         image = canvas
-        steps.append(f"centered on a black {side}x{side} square")
+        steps.append(f"centered on a {color} {side}x{side} square")
     return image, tuple(steps)
 
 
@@ -273,7 +281,10 @@ def _convert(data: bytes, *, options: PrepareOptions, mode: Mode) -> _PreparedIm
         image = image.convert(mode)
         steps = (*steps, "converted grey to RGB")
     left, top, right, bottom = _crop_box(decoded.image.size, options=options)
-    is_enlarged = right - left < options.resolution or bottom - top < _picture_height(options)
+    crop = right - left, bottom - top
+    is_enlarged = any(
+        before < after for before, after in zip(crop, _picture_size(crop, options), strict=True)
+    )
     return _PreparedImage(
         png=images.png_bytes(images.from_pil(image), compress_level=options.compress_level),
         size=decoded.size,
@@ -283,16 +294,25 @@ def _convert(data: bytes, *, options: PrepareOptions, mode: Mode) -> _PreparedIm
     )
 
 
-def _picture_height(options: PrepareOptions) -> int:
-    if options.crop != "wide":
-        return options.resolution
+def _picture_size(crop: tuple[int, int], options: PrepareOptions) -> tuple[int, int]:
+    """Return width and height of the picture within the square, from those of the crop."""
+    side = options.resolution
+    if options.crop == "wide":
+        return side, _wide_height(options)
+    if options.crop == "pad":
+        width, height = (max(1, round(side * length / max(crop))) for length in crop)
+        return width, height
+    return side, side
+
+
+def _wide_height(options: PrepareOptions) -> int:
     return options.wide_height or options.resolution * 3 // 4
 
 
 def _crop_box(size: tuple[int, int], *, options: PrepareOptions) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom of the crop, in pixels."""
     width, height = size
-    if options.crop == "none":
+    if options.crop in ("none", "pad"):
         return 0, 0, width, height
     if options.crop == "center":
         side = min(size)
@@ -302,14 +322,22 @@ def _crop_box(size: tuple[int, int], *, options: PrepareOptions) -> tuple[int, i
     # cropped from the image at full width. The aspect ratio changes, unless width and height
     # already are the target's.
     num_rows = round(options.resolution * height / width)
-    if width < options.resolution or num_rows < _picture_height(options):
+    if width < options.resolution or num_rows < _wide_height(options):
         raise DataError(f"wrong size {width}x{height} (too small for --crop wide)")
     top = (height - num_rows) // 2
     return 0, top, width, top + num_rows
 
 
-def _mode_of_set(source: AbstractSource, *, background: Color) -> Mode:
-    """Return RGB if any image has color; reads headers only, up to the first color image."""
+def _mode_of_set(source: AbstractSource, *, colors: Sequence[Color]) -> Mode:
+    """Return RGB if any image has color; reads headers only, up to the first color image.
+
+    Args:
+        source: the images.
+        colors: the background of transparent pixels, and the color of the padding if there is one.
+    """
+    background, *padding = colors
+    if any(len(set(color)) > 1 for color in padding):
+        return "RGB"
     for name in source.images:
         try:
             if final_mode(open_image(source.read(name)), background=background) == "RGB":

@@ -4,6 +4,7 @@ import abc
 import collections
 import contextlib
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -26,7 +27,17 @@ LABELS_NAME = "dataset.json"
 RECORD_NAME = "prepare.json"
 
 # A closed list, as other plugins of Pillow start programs (EPS) or accept any bytes (TGA).
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
+_HEIC = "HEIC, which needs a package: pip install 'stylegan[heic]', or save it as JPEG"
+"""The reason for files of phones where the package that reads them is missing."""
+
+# The first bytes of files in these formats.
+_SIGNATURES = (
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*"),
+    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"P5\n", b"P6\n"),
+)
+_ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 
 # Files that operating systems add to folders and archives.
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
@@ -59,16 +70,33 @@ UNRECOGNIZED = "not an image (by its file name extension)"
 
 @functools.cache
 def image_formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this build of Pillow can open."""
+    """Return those of `FORMATS` that this build of Pillow and its plugins can open."""
     Image.init()
+    if importlib.util.find_spec("pillow_heif") is not None:
+        importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @functools.cache
 def image_extensions() -> frozenset[str]:
-    """Return the file name extensions of `image_formats`, in lower case, with their dot."""
+    """Return the file name extensions of images, in lower case, with their dot.
+
+    They are those of `image_formats`, and those of HEIC files, which are images even where the
+    package that reads them is missing.
+    """
+    formats = image_formats()  # registers the extensions of plugins
     known = Image.registered_extensions()
-    return frozenset(extension for extension, name in known.items() if name in image_formats())
+    return _HEIC_EXTENSIONS | {ending for ending, name in known.items() if name in formats}
+
+
+def is_image_start(data: bytes) -> bool:
+    """Return whether the first bytes of a file, 16 or more, are those of an image format."""
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return data.startswith(_SIGNATURES) or is_webp or _is_iso_image(data)
+
+
+def _is_iso_image(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in _ISO_BRANDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +140,8 @@ def open_image(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
-        raise _unusable("not an image") from None
+        is_heic = _is_iso_image(data) and data[8:10] != b"av" and "HEIF" not in image_formats()
+        raise _unusable(_HEIC if is_heic else "not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except Exception as error:  # a damaged header can raise nearly any exception
@@ -221,7 +250,8 @@ class AbstractSource(abc.ABC):
 
     Attributes:
         path: the folder or zip.
-        images: relative names of files with an image's extension, with forward slashes, sorted.
+        images: relative names of files with an image's extension, or with none and an image's
+            content, with forward slashes, sorted.
         unrecognized: names of the other files, sorted, without `dataset.json`, `prepare.json` and
             files of the operating system.
     """
@@ -229,13 +259,22 @@ class AbstractSource(abc.ABC):
     def __init__(self, path: Path, names: Iterable[str]) -> None:
         self.path = path
         names = sorted(name for name in names if not _is_system_file(name))
-        self.images = tuple(name for name in names if _extension(name) in image_extensions())
-        self.unrecognized = tuple(
-            name
-            for name in names
-            if _extension(name) not in image_extensions()
-            and name.rpartition("/")[2] not in (LABELS_NAME, RECORD_NAME)
-        )
+        names = [
+            name for name in names if name.rpartition("/")[2] not in (LABELS_NAME, RECORD_NAME)
+        ]
+        self.images = tuple(name for name in names if self._is_image(name))
+        images = set(self.images)
+        self.unrecognized = tuple(name for name in names if name not in images)
+
+    def _is_image(self, name: str) -> bool:
+        """Decide by the extension of a file, without one by its content."""
+        if extension := _extension(name):
+            return extension in image_extensions()
+        return is_image_start(self.start(name))
+
+    @abc.abstractmethod
+    def start(self, name: str) -> bytes:
+        """Return the first 16 bytes of a file; empty if they cannot be read."""
 
     @abc.abstractmethod
     def read(self, name: str) -> bytes:
@@ -283,6 +322,16 @@ class FolderSource(AbstractSource):
         except OSError as error:
             raise _unusable(f"unreadable ({error.strerror})") from error
 
+    def start(self, name: str) -> bytes:
+        """Return the first 16 bytes of a file; empty if they cannot be read."""
+        if not (self.path / name).is_file():
+            return b""
+        try:
+            with (self.path / name).open("rb") as file:
+                return file.read(16)
+        except OSError:
+            return b""
+
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name."""
         return (self.path / name).is_file()
@@ -314,10 +363,10 @@ class ZipSource(AbstractSource):
             for info in self._archive.infolist()
             if not info.filename.endswith(("/", "\\"))
         }
-        super().__init__(path, entries)
         self._entries = {
             name: (info.filename, info.file_size, info.CRC) for name, info in entries.items()
         }
+        super().__init__(path, entries)
 
     def _open(self) -> zipfile.ZipFile:
         # A forked process shares the file offset with its parent, so it opens the file again.
@@ -349,6 +398,14 @@ class ZipSource(AbstractSource):
             raise _unusable(f"truncated or damaged in the zip ({_line(error)})") from error
         except (RuntimeError, NotImplementedError) as error:  # encrypted, or unknown compression
             raise _unusable(f"unreadable in the zip ({_line(error)})") from error
+
+    def start(self, name: str) -> bytes:
+        """Return the first 16 bytes of a file; empty if they cannot be read."""
+        try:
+            with self._open().open(self._entries[name][0]) as file:
+                return file.read(16)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError):
+            return b""
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name."""

@@ -22,6 +22,7 @@ def prepare(
     resolution: int,
     crop: Crop = "center",
     wide_height: int | None = None,
+    pad_color: str = "black",
     filter: Filter = "lanczos",
     background: str = "white",
     compress_level: int = 6,
@@ -41,11 +42,13 @@ def prepare(
         source: a folder of images, with its subfolders, or a zip.
         destination: the zip to write.
         resolution: side of the images in pixels, a power of two from 4.
-        crop: "center" crops the central square. "wide" crops central rows at full width, as the
+        crop: "center" crops the central square. "pad" keeps the whole image with its proportions
+            and pads it to a square. "wide" crops central rows at full width, as the
             official tool does for LSUN Car, and centers them on a black square. "none" resizes the
             whole image to a square, which changes its aspect ratio.
         wide_height: height of the picture with crop "wide", in pixels. Default: 3/4 of the
             resolution.
+        pad_color: of the padding: a CSS name, or #rrggbb.
         filter: for resizing.
         background: color behind transparent pixels: a CSS name, or #rrggbb.
         compress_level: of the PNG files, from 0 (large and fast) to 9 (small and slow).
@@ -70,6 +73,7 @@ def prepare(
         resolution=resolution,
         crop=crop,
         wide_height=wide_height,
+        pad_color=pad_color,
         filter=filter,
         background=background,
         compress_level=compress_level,
