@@ -140,8 +140,10 @@ def open_image(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
-        is_heic = _is_iso_image(data) and data[8:10] != b"av" and "HEIF" not in image_formats()
-        raise _unusable(_HEIC if is_heic else "not an image") from None
+        if not _is_iso_image(data):
+            raise _unusable("not an image") from None
+        can_read = data[8:10] == b"av" or "HEIF" in image_formats()
+        raise _unusable("truncated or damaged" if can_read else _HEIC) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except Exception as error:  # a damaged header can raise nearly any exception

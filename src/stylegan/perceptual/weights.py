@@ -89,6 +89,15 @@ OFFICIAL_VGG16 = WeightFile(
 )
 
 
+def is_local(file: WeightFile, *, weights_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Return whether a weight file is on this machine: in the folder, a package or the cache."""
+    if any(_in_folder(weights_dir, name) for name in (file.name, *file.other_names)):
+        return True
+    if file.package is not None:
+        return importlib.util.find_spec(file.package) is not None
+    return bool(file.url) and download.cached(f"{file.url}#sha256={file.sha256}").exists()
+
+
 def locate(
     file: WeightFile,
     *,

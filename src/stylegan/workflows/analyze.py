@@ -42,6 +42,7 @@ from stylegan.workflows.networks import (
     check_folder,
     check_psi,
     check_truncation,
+    choose_perceptual,
     fingerprint_of,
     label_of,
     load_generator,
@@ -246,7 +247,7 @@ def path_length(
     out: Path | None = None,
     *,
     num: int = 1000,
-    perceptual: Perceptual = "lpips",
+    perceptual: Perceptual = "auto",
     weights_dir: Path | None = None,
     data: str | Path | None = None,
     device: Device = "auto",
@@ -259,8 +260,9 @@ def path_length(
         network: a run folder, a native folder, a weight file, or a loaded generator.
         out: the folder to write to.
         num: number of images.
-        perceptual: the distance: the published LPIPS, whose weights are downloaded once, or
-            EfficientNet-Lite0 of the extra [metrics].
+        perceptual: the distance: "lpips", whose weights are downloaded once; "efficientnet", which
+            is EfficientNet-Lite0 of the extra [metrics]; or "auto", LPIPS if its weights are on
+            this machine, else EfficientNet-Lite0.
         weights_dir: a folder with manually downloaded weights of feature networks.
         data: the training set of a conditional network, from which labels are drawn.
         device: where to compute; a loaded generator stays on its device.
@@ -272,6 +274,7 @@ def path_length(
     """
     _check_num(num)
     check_folder(out)
+    perceptual = choose_perceptual(perceptual, weights_dir=weights_dir)
     protocol = path_length_protocol(num, perceptual)
     path = None if isinstance(network, AbstractGenerator) else weights_path(network)
     generator = load_generator(network if path is None else path, device, progress=progress)

@@ -140,7 +140,7 @@ def attribute(
     num: int | None = None,
     calibrations: Sequence[Path] = (),
     steps: int | None = None,
-    perceptual: Perceptual | AbstractDistance = "lpips",
+    perceptual: Perceptual | AbstractDistance = "auto",
     weights_dir: Path | None = None,
     class_index: str | int | None = None,
     batch: int | None = None,
@@ -165,8 +165,9 @@ def attribute(
         calibrations: the file of each network's calibration, in the order of the networks
             (default: beside the weights).
         steps: optimization steps of a projection (default 1000).
-        perceptual: the distance: the published LPIPS, whose weights are downloaded once;
-            EfficientNet-Lite0 of the extra [metrics]; or the network's own discriminator.
+        perceptual: the distance: "lpips", whose weights are downloaded once; "efficientnet", which
+            is EfficientNet-Lite0 of the extra [metrics]; "discriminator", the network's own; or
+            "auto", LPIPS if its weights are on this machine, else EfficientNet-Lite0.
         weights_dir: a folder that holds weights of feature networks, to avoid a download.
         class_index: the class of networks with labels: its name, or its number from 0.
         batch: images at once (default: suits their size).

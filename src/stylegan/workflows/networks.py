@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -18,15 +19,18 @@ from stylegan.interop.load import load, load_networks, local_path
 from stylegan.latent.saved import read_latents
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps, store_noise
+from stylegan.perceptual import weights
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.perceptual.discriminator import DiscriminatorDistance
 from stylegan.perceptual.networks import load_distance
 from stylegan.progress import Progress, counter
 
+logger = logging.getLogger(__name__)
+
 Network = str | Path | AbstractGenerator
 """A source as `stylegan.load` takes it, or a loaded generator."""
 
-Perceptual = Literal["lpips", "efficientnet", "discriminator"]
+Perceptual = Literal["auto", "lpips", "efficientnet", "discriminator"]
 _DISTANCES = {"lpips": "lpips-vgg16", "efficientnet": "efficientnet-lite0"}
 
 
@@ -58,6 +62,24 @@ def load_generator(
     return generator.to(target)
 
 
+def choose_perceptual(name: Perceptual, *, weights_dir: Path | None) -> Perceptual:
+    """Return the perceptual distance that "auto" stands for; other names are returned as they are.
+
+    It is LPIPS if its weights are on this machine, else EfficientNet-Lite0 if that is installed,
+    else LPIPS, which is downloaded.
+    """
+    files = (weights.VGG16, weights.OFFICIAL_VGG16)
+    if name != "auto" or any(weights.is_local(file, weights_dir=weights_dir) for file in files):
+        return "lpips" if name == "auto" else name
+    if not weights.is_local(weights.EFFICIENTNET_LITE0):
+        return "lpips"
+    logger.info(
+        "perceptual distance: EfficientNet-Lite0, as the weights of LPIPS are not on this machine; "
+        "--perceptual lpips downloads them"
+    )
+    return "efficientnet"
+
+
 def load_perceptual(
     name: Perceptual,
     network: Network,
@@ -79,6 +101,7 @@ def load_perceptual(
         ConfigError: if the network has no discriminator.
         WeightsError: if weights can neither be found nor downloaded.
     """
+    name = choose_perceptual(name, weights_dir=weights_dir)
     if name == "discriminator":
         if isinstance(network, AbstractGenerator):
             raise ConfigError(

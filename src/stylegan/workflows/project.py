@@ -121,7 +121,7 @@ def project(
     learning_rate: float | None = None,
     pixel_weight: float | None = None,
     noise_maps: bool = True,
-    perceptual: Perceptual | AbstractDistance = "lpips",
+    perceptual: Perceptual | AbstractDistance = "auto",
     weights_dir: Path | None = None,
     class_index: str | int | None = None,
     tune: bool = False,
@@ -147,8 +147,9 @@ def project(
         learning_rate: maximum learning rate (default 0.1).
         pixel_weight: weight of the mean squared error of pixels (default 0, for w+ 1).
         noise_maps: optimize the noise maps too, otherwise keep the stored ones.
-        perceptual: the distance: the published LPIPS, whose weights are downloaded once;
-            EfficientNet-Lite0 of the extra [metrics]; or the network's own discriminator.
+        perceptual: the distance: "lpips", whose weights are downloaded once; "efficientnet", which
+            is EfficientNet-Lite0 of the extra [metrics]; "discriminator", the network's own; or
+            "auto", LPIPS if its weights are on this machine, else EfficientNet-Lite0.
         weights_dir: a folder that holds weights of feature networks, to avoid a download.
         class_index: the class of a network with labels: its name, or its number from 0.
         tune: also tune a copy of the network to each image, in OUT/NAME/tuned.

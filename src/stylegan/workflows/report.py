@@ -42,6 +42,7 @@ from stylegan.workflows.networks import (
     Network,
     Perceptual,
     check_suffix,
+    choose_perceptual,
     fingerprint_of,
     label_of,
     load_generator,
@@ -92,7 +93,7 @@ def report(
     num: int = 128,
     projections: int = 2,
     steps: int = 200,
-    perceptual: Perceptual = "efficientnet",
+    perceptual: Perceptual = "auto",
     weights_dir: Path | None = None,
     class_index: str | int | None = None,
     device: DeviceName | torch.device = "auto",
@@ -111,8 +112,9 @@ def report(
         num: number of images for the analyses; more take longer.
         projections: number of images of `data` to project; 0 for none.
         steps: optimization steps of these projections.
-        perceptual: the distance: the published LPIPS, whose weights are downloaded once;
-            EfficientNet-Lite0 of the extra [metrics]; or the network's own discriminator.
+        perceptual: the distance: "lpips", whose weights are downloaded once; "efficientnet", which
+            is EfficientNet-Lite0 of the extra [metrics]; "discriminator", the network's own; or
+            "auto", LPIPS if its weights are on this machine, else EfficientNet-Lite0.
         weights_dir: a folder with manually downloaded weights of feature networks.
         class_index: the class of a conditional generator: its name, or its number from 0.
         device: where to compute; a loaded generator stays on its device.
@@ -196,7 +198,7 @@ class ReportBuilder:
         self.path = None if isinstance(network, AbstractGenerator) else weights_path(network)
         self.name = "network" if self.path is None else str(network)
         self.data, self.num, self.projections, self.steps = data, num, projections, steps
-        self.perceptual: Perceptual = perceptual
+        self.perceptual = choose_perceptual(perceptual, weights_dir=weights_dir)
         self.weights_dir, self.class_index, self.seed = weights_dir, class_index, seed
         self.device, self.progress = device, progress
         self.generator = load_generator(
