@@ -16,6 +16,7 @@ from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.models.noise import noise_maps, synthesize
 from stylegan.models.registry import create
+from stylegan.workflows.generate import video
 
 STEP = 18
 
@@ -298,3 +299,23 @@ def test_networks_without_styles_or_mean_are_refused(tmp_path, command):
     keys = {"rows": "1", "cols": "2"} if command == "mix" else {"seeds": "1-2"}
     with pytest.raises(ConfigError, match=r"no styles to mix|no mapping network"):
         run(command, str(tmp_path / "n"), out=tmp_path / "o.png", **keys)
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 3, 8])
+def test_a_random_walk_of_any_length_moves_smoothly(network, tmp_path, seconds):
+    video(network, out=tmp_path / "frames", seconds=seconds, fps=10)
+    frames = torch.stack([images.read(path) for path in sorted((tmp_path / "frames").iterdir())])
+    steps = (frames.float() - frames.roll(1, dims=0).float()).square().mean(dim=(1, 2, 3)).sqrt()
+    spread = frames.float().std(dim=0).mean()
+    assert spread > 10
+    assert steps.max() < 2 * spread
+
+
+def test_a_still_is_warned_of(network, tmp_path, caplog):
+    video(network, out=tmp_path / "still", seeds=[3], seconds=1, fps=4, device="cpu")
+    assert "all frames are the same" in caplog.text
+    caplog.clear()
+    video(network, out=tmp_path / "a", seeds=[3], seconds=1, fps=4, noise_mode="random")
+    video(network, out=tmp_path / "b", seeds=[3, 4], seconds=1, fps=4)
+    video(network, out=tmp_path / "c", seeds=[3], seconds=1, fps=4, psi_to=0.5)
+    assert caplog.text == ""

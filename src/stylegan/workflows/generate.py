@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -50,9 +51,14 @@ from stylegan.workflows.networks import (
     stored_noise,
 )
 
+logger = logging.getLogger(__name__)
+
 CHUNK_SEEDS = 256  # latents mapped before the first of them is rendered
 MAX_LATENTS = 4  # of a blend, as in the paper
-SMOOTHING_SECONDS = 1.0  # of the official interpolation videos
+SMOOTHING_SECONDS = 1.0
+"""Deviation of the filter of a random walk, as of the official interpolation videos."""
+MAX_SMOOTHING = 1 / 8
+"""Of the video's length; a wider filter leaves little motion."""
 _MAX_SHOWN = 64
 
 
@@ -525,7 +531,7 @@ def video(
                 smooth_loop(
                     num_frames,
                     generator.z_dim,
-                    sigma_frames=SMOOTHING_SECONDS * fps,
+                    sigma_frames=min(SMOOTHING_SECONDS * fps, MAX_SMOOTHING * num_frames),
                     generator=generator_for("video", seed=seed, nimg=index),
                 )
             )
@@ -544,6 +550,9 @@ def video(
             sweep_truncation, psi=psi, psi_to=psi_to, cutoff=cutoff, loop=loop, easing=easing
         )
         paths = [sweep(ws, generator.w_avg) for ws in paths]
+    is_still = all(torch.allclose(ws, ws[:1], atol=1e-5) for ws in paths)
+    if is_still and noise_mode != "random":
+        logger.warning("all frames are the same: give several seeds, or more seconds")
     frames = _frames(generator, paths, columns, noise_mode=noise_mode, seed=seed, batch=batch)
     total = len(paths[0])
     if scale is None:
