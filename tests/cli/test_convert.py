@@ -52,6 +52,14 @@ def test_what_cannot_be_said_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "out.pt").exists()
 
 
+@pytest.mark.parametrize("name", ["c.pkl", "c.PT", "c.safetensors"])
+def test_a_folder_does_not_get_the_name_of_a_file(tmp_path, capsys, name):
+    assert run(PARITY / "stylegan-tf.pkl", tmp_path / name) == 1
+    error = capsys.readouterr().err
+    assert f"{name} has the suffix {Path(name).suffix} of a file, but --to native writes a" in error
+    assert not (tmp_path / name).exists()
+
+
 def test_offline_the_place_for_the_file_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path))
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -112,8 +112,12 @@ def convert(
     out = Path(out)
     if to != "native" and (out.exists() or out.is_symlink()):
         raise WeightsError(f"{out} exists", fix="choose another name, or remove it")
-    if to == "native" and out.is_file():
-        raise WeightsError(f"{out} is a file, but --to native writes a folder")
+    if to == "native" and (out.is_file() or out.suffix.lower() in _FILE_SUFFIXES):
+        kind_of_name = "is a file" if out.is_file() else f"has the suffix {out.suffix} of a file"
+        raise WeightsError(
+            f"{out} {kind_of_name}, but --to native writes a folder",
+            fix="name a folder, or choose --to nvidia or --to rosinality",
+        )
     path = local_path(source, progress=progress)
     kind = kind_of(path)
     networks = kind.load(path, None)
@@ -136,6 +140,7 @@ def summarize(networks: Networks, *, to: Format = "native") -> tuple[Summary, ..
     )
 
 
+_FILE_SUFFIXES = (".pkl", ".pt", ".pth", ".ckpt", ".npz", ".zip", ".safetensors")
 _CONTENTS: dict[str, Callable[[Networks], dict[str, object]]] = {
     "nvidia": nvidia.state_dicts_of,
     "rosinality": rosinality.tensors_of,
