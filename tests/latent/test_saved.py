@@ -1,4 +1,5 @@
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import torch
 from stylegan.errors import ConfigError, DataError
 from stylegan.latent import saved
 from stylegan.latent.render import map_latents
-from stylegan.latent.saved import name_of, parse_keys, read_latents, styles_of, write_latents
+from stylegan.latent.saved import (
+    latents_of,
+    name_of,
+    parse_keys,
+    read_latents,
+    styles_of,
+    write_latents,
+)
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.models.noise import noise_maps
 
@@ -103,6 +111,62 @@ def test_files_that_are_none_are_refused_in_a_line(generator, tmp_path, write, m
     with pytest.raises(DataError, match=message) as caught:
         read_latents(path, generator)
     assert len(str(caught.value)) < 400
+
+
+def test_latents_of_every_shape_and_program_give_their_ws(generator, ws, tmp_path):
+    """`ws` are [2, num_ws, w_dim]; the shapes are those that encoders and projectors write."""
+    one, rows = ws[:1], ws[:, 0]
+    broadcast = rows[:, None].expand_as(ws)
+    cases = [
+        (ws, ws),
+        (one, one),
+        (ws[0], one),
+        (rows, broadcast),
+        (rows[:, None], broadcast),
+        (rows[:1], broadcast[:1]),
+        (rows[0], broadcast[:1]),
+    ]
+    for index, (given, expected) in enumerate(cases):
+        np.savez(tmp_path / f"{index}.npz", w=given.numpy())
+        np.savez(tmp_path / f"{index}-named.npz", latents=given.numpy())
+        np.save(tmp_path / f"{index}.npy", given.numpy())
+        torch.save(given, tmp_path / f"{index}.pt")
+        torch.save({"latent": given}, tmp_path / f"{index}-named.pt")
+        for name in (f"{index}.npz", f"{index}-named.npz", f"{index}.npy", f"{index}.pt"):
+            assert torch.equal(read_latents(tmp_path / name, generator).ws, expected), name
+        assert torch.equal(latents_of(given, generator).ws, expected)
+
+
+def test_a_projection_of_rosinalitys_program_is_read_with_its_noise(generator, ws, tmp_path):
+    noise = [torch.randn(1, 1, *values.shape) for values in noise_maps(generator).values()]
+    entry = {"img": torch.zeros(3, 8, 8), "latent": ws[0], "noise": noise}
+    torch.save({"face.png": entry}, tmp_path / "face.pt")
+    found = read_latents(tmp_path / "face.pt", generator)
+    assert torch.equal(found.ws, ws[:1])
+    for values, (layer, stored) in zip(noise, noise_maps(generator).items(), strict=True):
+        assert stored.shape == found.noise[layer].shape
+        assert torch.equal(found.noise[layer], values[0, 0])
+    torch.save({"a.png": entry, "b.png": entry | {"latent": ws[1]}}, tmp_path / "two.pt")
+    assert torch.equal(read_latents(tmp_path / "two.pt", generator).ws, ws)
+
+
+@pytest.mark.parametrize(
+    "shape", [[16, 8], [1, 16, 8], [2, 6, 16], [2, 15], [1, 2, 8, 16], [0, 16]]
+)
+def test_a_wrong_axis_is_refused_by_its_shape(generator, tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(shape, np.float32))
+    with pytest.raises(DataError, match=rf"w is {re.escape(str(shape))}, but this network takes"):
+        read_latents(tmp_path / "a.npy", generator)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"w": 3}, {"a": {"latent": [1.0]}}, [torch.zeros(8, 16)], {}, {"a": torch.zeros(2), "b": 1}],
+)
+def test_other_contents_are_refused(generator, tmp_path, content):
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(DataError, match="holds no tensor of latents"):
+        read_latents(tmp_path / "a.pt", generator)
 
 
 def test_keys_are_seeds_and_files_in_their_order():

@@ -20,6 +20,8 @@ from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps
 
 SUFFIX = ".npz"
+SUFFIXES = (SUFFIX, ".npy", ".pt")
+"""Files of latents: official projectors' and our own, a single array, and rosinality's."""
 PROJECTION = "projected_w.npz"  # as the official projector calls it
 MAX_BYTES = 2**30  # of the arrays in a file; a projection has a few megabytes
 _NOISE = "noise."  # before a layer's name
@@ -64,31 +66,38 @@ def write_latents(
 def read_latents(
     path: str | os.PathLike[str], generator: AbstractGenerator | None = None
 ) -> SavedLatents:
-    """Read a file of `write_latents` or of the official projector.
+    """Read latents of `write_latents`, of an official projector or of another program.
+
+    Latents are [N, num_ws, w_dim] or [num_ws, w_dim]; with a generator also [N, w_dim] or [w_dim],
+    which are used for all style inputs.
 
     Args:
-        path: an `.npz` file with an array `w`, [N, num_ws, w_dim] or [num_ws, w_dim].
+        path: an `.npz` file with an array `w` or a single array; an `.npy` file; or a `.pt` file
+            with a tensor, a dictionary with "latent", or one such dictionary for each image, as
+            rosinality's projector writes them.
         generator: the network that the latents must fit; None checks nothing.
 
     Raises:
         DataError: if the file cannot be read, is larger than `MAX_BYTES`, holds NaN or infinity,
             or does not fit the generator.
     """
-    arrays = _arrays(Path(path))
-    if "w" not in arrays:
-        raise _error(path, f"holds {', '.join(sorted(arrays))[:80] or 'nothing'}, and no w")
-    w = arrays.pop("w")
-    w = w[None] if w.ndim == 2 else w
+    path = Path(path)
+    arrays = _tensors_of_pt(path, generator) if path.suffix.lower() == ".pt" else _arrays(path)
     noise = {
-        name.removeprefix(_NOISE): torch.from_numpy(values)
-        for name, values in arrays.items()
+        name.removeprefix(_NOISE): torch.from_numpy(arrays.pop(name))
+        for name in list(arrays)
         if name.startswith(_NOISE)
     }
+    name = "w" if "w" in arrays else next(iter(arrays), None)
+    if name is None or (name != "w" and (len(arrays) > 1 or name == "z")):
+        raise _error(path, f"holds {', '.join(sorted(arrays))[:80] or 'nothing'}, and no w")
+    w = torch.from_numpy(arrays[name])
+    ws = w[None] if w.ndim == 2 and generator is None else _as_ws(w, generator)
     if generator is not None:
-        _check_fit(path, w.shape, noise, generator)
-    if not all(values.isfinite().all() for values in (torch.from_numpy(w), *noise.values())):
+        _check_fit(path, w.shape, ws, noise, generator)
+    if ws is None or not all(values.isfinite().all() for values in (ws, *noise.values())):
         raise _error(path, "holds NaN or infinity")
-    return SavedLatents(ws=torch.from_numpy(w), noise=noise)
+    return SavedLatents(ws=ws, noise=noise)
 
 
 def parse_keys(text: str) -> list[int | Path]:
@@ -100,14 +109,14 @@ def parse_keys(text: str) -> list[int | Path]:
     keys: list[int | Path] = []
     for part in text.split(","):
         name = part.strip()
-        if name.lower().endswith(SUFFIX):
+        if name.lower().endswith(SUFFIXES):
             keys.append(Path(name))
         elif re.fullmatch(r"[\d\s-]+", name, re.ASCII):
             keys.extend(parse_seeds(name))
         else:
             raise ConfigError(
                 f"{name!r} in {text!r} is neither a seed, nor a range of seeds, nor a file of "
-                f"latents that ends in {SUFFIX}",
+                f"latents that ends in {', '.join(SUFFIXES)}",
                 fix='write them like "0-5,projected/cat.npz"',
             )
     return keys
@@ -142,8 +151,8 @@ def latents_of(key: Path | Tensor, generator: AbstractGenerator) -> SavedLatents
     """
     if isinstance(key, Path):
         return read_latents(key, generator)
-    ws = key[None] if key.ndim == 2 else key
-    if not _fits(ws.shape, generator):
+    ws = _as_ws(key, generator)
+    if ws is None:
         raise ConfigError(
             f"latents must be ws [N, {generator.num_ws}, {generator.w_dim}], got {list(key.shape)}"
         )
@@ -200,10 +209,11 @@ def styles_of(
 def _check_fit(
     path: str | os.PathLike[str],
     shape: Sequence[int],
+    ws: Tensor | None,
     noise: Mapping[str, Tensor],
     generator: AbstractGenerator,
 ) -> None:
-    if not _fits(shape, generator):
+    if ws is None:
         raise DataError(
             f"latents {path}: w is {list(shape)}, but this network takes "
             f"[N, {generator.num_ws}, {generator.w_dim}]"
@@ -216,13 +226,57 @@ def _check_fit(
             )
 
 
-def _fits(shape: Sequence[int], generator: AbstractGenerator) -> bool:
-    return len(shape) == 3 and shape[0] > 0 and (*shape[1:],) == (generator.num_ws, generator.w_dim)
+def _as_ws(w: Tensor, generator: AbstractGenerator | None) -> Tensor | None:
+    """Return latents as [N, num_ws, w_dim]; None if they do not fit the generator."""
+    if generator is None:
+        return w
+    num_ws, w_dim = generator.num_ws, generator.w_dim
+    if w.numel() == 0 or w.ndim not in (1, 2, 3) or w.shape[-1] != w_dim:
+        return None
+    if w.ndim == 1 or (w.ndim == 2 and w.shape[0] != num_ws):  # one w for all style inputs
+        w = w.reshape(-1, 1, w_dim)
+    elif w.ndim == 2:
+        w = w[None]
+    if w.shape[1] not in (1, num_ws):
+        return None
+    return w.expand(-1, num_ws, -1).contiguous()
+
+
+def _tensors_of_pt(path: Path, generator: AbstractGenerator | None) -> dict[str, np.ndarray]:
+    """Return the latents in a file of `torch.save` as "w", and the noise of a single one."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise _error(path, f"holds {path.stat().st_size / 2**30:.1f} GiB")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise _error(path, "does not exist") from None
+    except DataError:
+        raise
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise _error(path, f"cannot be read ({' '.join(str(error).split())[:80]})") from None
+    parts = [content]
+    if isinstance(content, dict) and "latent" not in content:
+        parts = list(content.values())
+    latents = [part.get("latent") if isinstance(part, dict) else part for part in parts]
+    found = [latent.detach().float() for latent in latents if isinstance(latent, Tensor)]
+    if not found or len(found) != len(latents) or len({latent.shape for latent in found}) > 1:
+        raise _error(path, "holds no tensor of latents under the name latent")
+    arrays = {"w": (found[0] if len(found) == 1 else torch.stack(found)).numpy()}
+    noise = parts[0].get("noise") if len(parts) == 1 and isinstance(parts[0], dict) else None
+    if generator is not None and isinstance(noise, list):
+        layers = noise_maps(generator)  # coarsest first, as in the file
+        for layer, values in zip(layers, noise, strict=False):
+            arrays[_NOISE + layer] = values.detach().float().reshape(values.shape[-2:]).numpy()
+    return arrays
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the numeric arrays of an `.npz` file as float32."""
+    """Return the numeric arrays of an `.npz` or `.npy` file as float32."""
     try:
+        if path.suffix.lower() == ".npy":
+            if path.stat().st_size > MAX_BYTES:
+                raise _error(path, f"holds {path.stat().st_size / 2**30:.1f} GiB")
+            return _as_float32(path, {"w": np.load(path, mmap_mode="r")})
         with zipfile.ZipFile(path) as archive:
             num_bytes = sum(member.file_size for member in archive.infolist())
         if num_bytes > MAX_BYTES:
@@ -233,6 +287,10 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise _error(path, "does not exist") from None
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         raise _error(path, f"cannot be read ({' '.join(str(error).split())[:80]})") from None
+    return _as_float32(path, arrays)
+
+
+def _as_float32(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, values in arrays.items():
         if values.dtype.kind not in "fiu":
             raise _error(path, f"holds {values.dtype} under {name}")
@@ -243,6 +301,6 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 def _error(path: str | os.PathLike[str], problem: str) -> DataError:
     return DataError(
         f"latents {path}: the file {problem}",
-        expected=f"an {SUFFIX} file with an array w, [N, num_ws, w_dim]",
+        expected=f"an {SUFFIX} file with an array w, [N, num_ws, w_dim]; an .npy or a .pt file",
         fix="write one with `stylegan project`",
     )
