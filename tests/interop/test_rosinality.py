@@ -172,6 +172,62 @@ def test_a_training_checkpoint_is_read_and_its_mean_of_w_computed(tmp_path, capl
     assert_same(networks.discriminator, critic)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda tensors: tensors, id="bare"),
+        pytest.param(lambda tensors: {f"module.{k}": v for k, v in tensors.items()}, id="module"),
+        pytest.param(
+            lambda tensors: {"g_ema": {f"module.{k}": v for k, v in tensors.items()}}, id="parallel"
+        ),
+        pytest.param(lambda tensors: {"params_ema": tensors, "params": tensors}, id="params_ema"),
+        pytest.param(
+            lambda tensors: {
+                "state_dict": {
+                    "encoder.input_layer.0.weight": torch.zeros(3),
+                    **{f"decoder.{k}": v for k, v in tensors.items()},
+                },
+                "opts": {"output_size": 16},
+            },
+            id="encoder",
+        ),
+    ],
+)
+@pytest.mark.parametrize("mean", ["none", "one", "of each style"])
+def test_a_generator_within_another_programs_file_is_read(tmp_path, caplog, wrap, mean):
+    network = generator()
+    content = wrap(their_generator(network))
+    if mean != "none":
+        average = network.mapping.w_avg.clone()
+        content["latent_avg"] = average if mean == "one" else average.repeat(network.num_ws, 1)
+    torch.save(content, tmp_path / "file.pt")
+    with caplog.at_level(logging.INFO):
+        networks = load_networks(tmp_path / "file.pt")
+    assert ("holds no mean of w; computed" in caplog.text) == (mean == "none")
+    found = networks.generator_ema
+    if mean == "none":
+        found.mapping.w_avg.copy_(network.mapping.w_avg)
+    assert_same(found, network)
+    assert networks.generator is None
+
+
+def test_a_file_without_noise_maps_gets_those_of_a_fixed_seed(tmp_path, caplog):
+    network = generator()
+    tensors = {k: v for k, v in their_generator(network).items() if not k.startswith("noises.")}
+    torch.save({"g_ema": tensors}, tmp_path / "ffhq.pt")
+    with caplog.at_level(logging.INFO):
+        first = load(tmp_path / "ffhq.pt")
+    (line,) = [line for line in caplog.messages if "holds" in line]
+    assert "no noise maps; drawn from a fixed seed, and no mean of w; computed from" in line
+    z = torch.randn(2, 6)
+    assert torch.equal(load(tmp_path / "ffhq.pt")(z), first(z))
+    ours = network.state_dict()
+    for name, value in first.state_dict().items():
+        if "noise_const" not in name and name != "mapping.w_avg":
+            assert torch.equal(value, ours[name]), name
+    assert abs(first.synthesis.b16.conv1.noise_const.std() - 1) < 0.2
+
+
 def full_size(**options: object) -> Networks:
     """Make networks of the widths that the program has."""
     critic = {k: v for k, v in options.items() if k in ("resolution", "channel_base")}

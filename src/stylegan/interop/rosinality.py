@@ -48,9 +48,29 @@ _CONV = with_unit_axes(5, leading=1)
 _BIAS = with_unit_axes(4, leading=1, trailing=2)
 
 
+_PREFIXES = ("", "module.", "decoder.", "module.decoder.", "generator.")
+"""Before the names of tensors: of DataParallel, and of encoders such as pSp and e4e."""
+_EMA_KEYS = ("g_ema", "params_ema", "state_dict", None)
+"""Where files of programs with this generator keep its average; None is the file itself."""
+
+
 def is_rosinality(file: TorchFile) -> bool:
     """Return whether a file of torch.save is of this kind."""
-    return any(file.has_tensors(key) for key in ("g_ema", "g"))
+    has_own_names = any(file.has_tensors(key) for key in ("g_ema", "g"))
+    return has_own_names or _average_of(file) is not None
+
+
+def _average_of(file: TorchFile) -> tuple[str | None, str] | None:
+    """Return the item that holds the averaged generator, and the prefix of its tensors."""
+    for key in _EMA_KEYS:
+        prefix = _prefix(file.names(key), "input.input")
+        if prefix is not None:
+            return key, prefix
+    return None
+
+
+def _prefix(names: Collection[str], name: str) -> str | None:
+    return next((prefix for prefix in _PREFIXES if prefix + name in names), None)
 
 
 def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Networks:
@@ -68,11 +88,21 @@ def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Network
             left over.
     """
     networks = Networks()
+    average = _average_of(file)
     for key, name in NETWORK_NAMES.items():
-        if file.root.get(key) is None or (only is not None and name not in only):
+        if only is not None and name not in only:
             continue
-        place = f"{file.origin} ({key})"
-        tensors = file.tensors(key)
+        item: str | None = key
+        if key == "g_ema" and average is not None:
+            item, prefix = average
+        elif file.root.get(key) is None:
+            continue
+        else:
+            first = "convs.0.0.weight" if key == "d" else "input.input"
+            prefix = _prefix(file.names(key), first) or ""
+        place = file.origin if item is None else f"{file.origin} ({item})"
+        tensors = file.tensors(item, prefix=prefix)
+        tensors.pop("latent_avg", None)  # beside the tensors of a bare generator
         with refusing_impossible_configs(place):
             if key == "d":
                 networks.discriminator = _discriminator(tensors, place)
@@ -112,14 +142,31 @@ def tensors_of(networks: Networks) -> dict[str, object]:
 
 def _generator(tensors: Mapping[str, Tensor], file: TorchFile, origin: str) -> Generator:
     config = _generator_config(tensors, origin)
-    ours = _generator_names(config).read(tensors, origin=origin)
+    noise = {} if any(name.startswith("noises.") for name in tensors) else _fixed_noise(config)
+    ours = _generator_names(config).read({**tensors, **noise}, origin=origin)
     has_mean = "latent_avg" in file.root
-    ours["mapping.w_avg"] = file.tensor("latent_avg") if has_mean else torch.zeros(config.w_dim)
+    mean = file.tensor("latent_avg") if has_mean else torch.zeros(config.w_dim)
+    # encoders store it once for each style input
+    ours["mapping.w_avg"] = mean[0] if mean.ndim == 2 and len(mean) > 0 else mean
     generator = fill(partial(Generator, config), ours, origin=origin)
+    missing = ["no noise maps; drawn from a fixed seed"] if noise else []
     if not has_mean:
         _estimate_w_avg(generator)
-        logger.info("%s holds no mean of w; computed from %s latents", origin, f"{_NUM_LATENTS:,}")
+        missing.append(f"no mean of w; computed from {_NUM_LATENTS:,} latents")
+    if missing:
+        logger.info("%s holds %s", origin, ", and ".join(missing))
     return generator
+
+
+def _fixed_noise(config: GeneratorConfig) -> dict[str, Tensor]:
+    """Return noise maps under the file's names, for files without them."""
+    sides = [4, *(side for side in resolutions_up_to(config.resolution)[1:] for _ in range(2))]
+    return {
+        f"noises.noise_{index}": torch.randn(
+            [1, 1, side, side], generator=generator_for("noise maps", seed=0, nimg=index)
+        )
+        for index, side in enumerate(sides)
+    }
 
 
 def _discriminator(tensors: Mapping[str, Tensor], origin: str) -> Discriminator:

@@ -59,18 +59,33 @@ class TorchFile:
             isinstance(item, StoredTensor) for item in value.values()
         )
 
-    def tensors(self, key: str) -> dict[str, Tensor]:
+    def names(self, key: str | None) -> list[str]:
+        """Return the names of the tensors in an item that is a dictionary; None is the file."""
+        value = self.root if key is None else self.root.get(key)
+        if not isinstance(value, dict):
+            return []
+        return [name for name, item in value.items() if isinstance(item, StoredTensor)]
+
+    def tensors(self, key: str | None, *, prefix: str = "") -> dict[str, Tensor]:
         """Read an item that is a dictionary of tensors.
+
+        Args:
+            key: of the item; None reads those tensors of the file itself that have the prefix.
+            prefix: only tensors whose names start with it are read, and are returned without it.
 
         Raises:
             WeightsError: if it is not, or its tensors are larger than the file.
         """
         stored = {}
         try:
-            for name, value in instance_of(self.root.get(key), dict).items():
-                if len(instance_of(name, str)) > _MAX_NAME:
+            content = self.root if key is None else instance_of(self.root.get(key), dict)
+            for key_of_value, value in content.items():
+                name: str = instance_of(key_of_value, str)
+                if len(name) > _MAX_NAME:
                     raise TypeError("a name that is too long")
-                stored[name] = instance_of(value, StoredTensor)
+                is_other = key is None and not isinstance(value, StoredTensor)
+                if name.startswith(prefix) and not is_other:
+                    stored[name.removeprefix(prefix)] = instance_of(value, StoredTensor)
             # One budget for each item, as two items may share their tensors.
             return load_all(stored, num_bytes=self.num_bytes, origin=self.origin)
         except (TypeError, ValueError) as error:
