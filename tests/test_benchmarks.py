@@ -150,8 +150,8 @@ def test_what_is_not_monotone_is_reported_and_all_is_drawn(metrics, tmp_path):
         assert picture.width == 900
 
 
-def test_the_memory_of_a_process_is_reported_with_what_it_measured(metrics, monkeypatch):
-    monkeypatch.setenv("STYLEGAN_CACHE", "restored after the test")
+def test_the_memory_of_a_process_is_reported_with_what_it_measured(metrics, monkeypatch, tmp_path):
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path))
     peak = metrics.peak_of("efficientnet-lite0", 4)
     assert (peak["generated"], peak["real"]) == (4, 4)
     assert peak["peak_mb"] >= peak["after_imports_mb"] > 100
