@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from typing import ClassVar
 
@@ -17,7 +18,6 @@ from stylegan.losses.objective import LossConfig
 from stylegan.models import progan, stylegan
 from stylegan.models.stylegan2 import DiscriminatorConfig, GeneratorConfig
 from stylegan.perceptual import efficientnet
-from stylegan.profiling import roofline, speed
 from stylegan.training.config import (
     DataConfig,
     EmaConfig,
@@ -34,7 +34,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 if not torch.cuda.is_available():
     # Triton's kernels run in its interpreter, which is chosen when Triton is first imported
+    assert "triton" not in sys.modules
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """A cache folder for the session, so that tests leave the user's alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STYLEGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +195,8 @@ def growing_config(run_config):
 @pytest.fixture(scope="session")
 def machine_measured_once():
     """Measure the rates of the machine once for all benchmarks: each takes a second."""
+    from stylegan.profiling import roofline, speed  # they import Triton
+
     peak_flops = functools.cache(speed.measure_peak_flops)
     bandwidth = functools.cache(speed.measure_bandwidth)
     with pytest.MonkeyPatch.context() as patch:

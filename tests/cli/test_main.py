@@ -117,3 +117,16 @@ def test_an_unexpected_error_is_logged_with_its_traceback(monkeypatch, capsys, e
     assert lines[1] == "Traceback (most recent call last):"
     assert "    raise error" in lines
     assert lines[-1] == f"{type(error).__name__}: a bug"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_is_as_wide_as_the_terminal(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        cli.main(["generate", "video", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    paragraphs = [line for line in lines if line[:1].isalpha() and "Example: " not in line]
+    assert len(paragraphs) > 5
+    assert width - 15 < max(map(len, paragraphs)) <= width
+    (example,) = [line for line in lines if line.startswith("Example: ")]
+    assert example.endswith("--out loop.gif")

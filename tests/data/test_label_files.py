@@ -12,7 +12,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.label_files import (
     labels_by_folder,
     natural_key,
-    read_label_table,
+    read_csv_labels,
     read_labels,
     wrapping_folder,
 )
@@ -160,7 +160,7 @@ def test_a_table_gives_classes_or_vectors(tmp_path, text, labels, classes, attri
     source = open_source(write_images(tmp_path / "set", ["a.png", "b.png"]))
     path = tmp_path / "labels.csv"
     path.write_text("\ufeff" + text)
-    table = read_label_table(path, source)
+    table = read_csv_labels(path, source)
     assert table.by_name == labels
     assert (table.classes, table.attributes) == (classes, attributes)
 
@@ -179,7 +179,7 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path, text, message):
     source = open_source(write_images(tmp_path / "set", ["a.png", "b.png"]))
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        read_label_table(tmp_path / "labels.csv", source)
+        read_csv_labels(tmp_path / "labels.csv", source)
 
 
 def test_prepare_prints_classes_and_the_set_keeps_their_names(tmp_path, caplog):

@@ -165,8 +165,22 @@ def test_a_wrong_axis_is_refused_by_its_shape(generator, tmp_path, shape):
 )
 def test_other_contents_are_refused(generator, tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(DataError, match="holds no tensor of latents"):
+    with pytest.raises(DataError, match=r"no latents in an entry|several shapes, or none|holds a"):
         read_latents(tmp_path / "a.pt", generator)
+
+
+def test_a_file_that_claims_more_than_it_holds_is_refused_before_it_is_read(generator, tmp_path):
+    torch.save({"latent": torch.zeros(3)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    large = b"J" + (10**9).to_bytes(4, "little")
+    (pickle_name,) = [name for name in members if name.endswith("data.pkl")]
+    members[pickle_name] = members[pickle_name].replace(b"K\x03", large)  # of storage and view
+    with zipfile.ZipFile(tmp_path / "large.pt", "w") as target:
+        for name, content in members.items():
+            target.writestr(name, content)
+    with pytest.raises(DataError, match="declares a storage of 1000000000 elements over 12 bytes"):
+        read_latents(tmp_path / "large.pt", generator)
 
 
 def test_keys_are_seeds_and_files_in_their_order():

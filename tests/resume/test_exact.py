@@ -2,6 +2,7 @@
 
 import os
 import signal
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import processes
+from stylegan.data.prepare import PrepareOptions, prepare
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.config import RunConfig
 from stylegan.training.log import read_log
@@ -169,3 +171,19 @@ def test_interrupted_and_resumed_in_other_architectures(run_config, tmp_path, ar
     assert stopped == [40, 104]
     forget_stops(tmp_path, stopped)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_interrupted_and_resumed_on_a_zip_with_a_damaged_image(run_config, tmp_path):
+    path = tmp_path / "set.zip"
+    prepare(run_config.data.path, path, options=PrepareOptions(resolution=16))
+    with zipfile.ZipFile(path) as archive:
+        offset = archive.getinfo("00000/img00000003.png").header_offset
+    content = bytearray(path.read_bytes())
+    content[offset + 200] ^= 1
+    path.write_bytes(content)
+    config = run_config.with_overrides(f"data.path={path}", "runtime.cache_gb=0")
+    train(config, tmp_path / "whole")
+    # each call in a process of its own, which has to find the damage again
+    run_and_kill(config, tmp_path / "killed", {"nimg": 104})
+    train(config, tmp_path / "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")

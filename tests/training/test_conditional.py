@@ -11,6 +11,7 @@ import torch
 
 import stylegan as library
 from stylegan.data.shards import ShardSet
+from stylegan.latent.project import DEFAULTS
 from stylegan.models import progan, stylegan
 from stylegan.models.stylegan2 import Generator
 from stylegan.profiling.estimate import estimate
@@ -23,6 +24,7 @@ from stylegan.training.presets import PRESETS
 from stylegan.training.sampling import sample_inputs
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
+from stylegan.workflows.project import open_projector
 
 CPU = torch.device("cpu")
 SIZES = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2}
@@ -268,3 +270,22 @@ def test_vectors_are_labels_too(run_config, labelled, tmp_path, family):
     outcome = train(conditional(config, labelled), tmp_path / "run")
     assert outcome.is_complete
     assert read_log(tmp_path / "run")[-1]["skipped"] == 0
+
+
+def test_records_hold_the_number_of_a_class(run_config, labelled, tmp_path):
+    train(conditional(run_config, labelled), tmp_path / "run", max_minutes=0)
+    for index, name in enumerate(("dog", "1", 1)):
+        analysis = library.analyze.spectra(
+            tmp_path / "run", num=2, class_index=name, device="cpu", out=tmp_path / f"a{index}"
+        )
+        assert analysis.record["class"] == 1
+        projector, _ = open_projector(
+            tmp_path / "run",
+            perceptual="discriminator",
+            weights_dir=None,
+            class_index=name,
+            config=DEFAULTS["w"],
+            device="cpu",
+            seed=0,
+        )
+        assert projector.setting["class"] == 1

@@ -122,7 +122,7 @@ def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog
 
 
 def unknown_command(prog: str, name: str, commands: Iterable[str]) -> str:
-    """Return the line of wrong usage for a command that does not exist."""
+    """Return the error message for an unknown command, with the most similar one."""
     close = difflib.get_close_matches(name, commands, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; see `{prog} --help`"
     return f"{prog}: no command {name!r}{hint}\n"
@@ -197,7 +197,7 @@ def parse(
         )
     fields += more
     option_class = dataclasses.make_dataclass("Options", fields, kw_only=True)
-    # A single line break within a paragraph is none, but tyro keeps some.
+    # Join the lines of each paragraph: tyro keeps line breaks before non-letters.
     description = re.sub(r"(?<=\S)\n(?=\S)", " ", text.long_description or "")
     parts = [text.short_description, description, f"Example: {command.example}"]
     help_text = _HelpText(sys.stdout)
@@ -216,10 +216,10 @@ def parse(
 
 
 class _HelpText(io.TextIOWrapper):
-    """Holds a help text with the boxes and colors that the real output can show."""
+    """Captures a help text, formatted for the encoding and the terminal of the real output."""
 
     def __init__(self, output: TextIO) -> None:
-        super().__init__(io.BytesIO(), encoding=output.encoding)
+        super().__init__(io.BytesIO(), encoding=output.encoding, errors="backslashreplace")
         self._output = output
 
     def isatty(self) -> bool:
@@ -231,9 +231,9 @@ class _HelpText(io.TextIOWrapper):
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Wrap the paragraphs of a help text, but no tables and command lines.
+    """Wrap the paragraphs of a help text, except tables and command lines.
 
-    tyro wraps only its boxes.
+    tyro wraps only the boxes of options.
     """
     return "\n".join(
         textwrap.fill(line, width, break_on_hyphens=False)

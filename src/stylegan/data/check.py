@@ -161,10 +161,10 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
     return tuple(entries)
 
 
-def warn_of_damage(source: AbstractSource, *, progress: Counter | None = None) -> None:
-    """Read every image of a prepared zip once, and warn of those with another checksum.
+def verify_checksums(source: AbstractSource, *, progress: Counter | None = None) -> None:
+    """Verify the checksum of each image of a prepared zip, and warn of those that differ.
 
-    The result is kept in the cache until the zip changes in size or date.
+    The zip is read once: the result is cached until its size or modification time changes.
 
     Raises:
         DataError: if they are more than `MAX_UNREADABLE` of the images.
@@ -172,38 +172,45 @@ def warn_of_damage(source: AbstractSource, *, progress: Counter | None = None) -
     if read_record(source) is None or not source.path.is_file():
         return
     facts = source.path.stat()
-    state = {"size": facts.st_size, "time": facts.st_mtime_ns}
+    state = [facts.st_size, facts.st_mtime_ns]
     key = hashlib.sha256(str(source.path.resolve()).encode("utf-8", "surrogateescape"))
     cached = cache_folder() / "verified" / f"{key.hexdigest()[:32]}.json"
-    try:
-        if json.loads(cached.read_text()) == state:
-            return
-    except (OSError, ValueError):
-        pass
-    damaged = []
-    for num_done, (name, problem) in enumerate(
-        map_in_order(partial(_problem, source), source.images, workers=num_threads(None)), 1
-    ):
-        if problem is not None:
-            damaged.append(f"{name} in {source.path}: {problem}")
-        if progress is not None:
-            progress(num_done, len(source.images))
-    for line in damaged:
-        logger.warning("%s; the next image is used in its place", line)
+    damaged = _cached_damage(cached, state)
+    if damaged is None:
+        damaged = []
+        problems = map_in_order(
+            partial(_read_error, source), source.images, workers=num_threads(None)
+        )
+        for num_done, problem in enumerate(problems, 1):
+            damaged += [problem] if problem is not None else []
+            if progress is not None:
+                progress(num_done, len(source.images))
+        with contextlib.suppress(OSError):  # a cache that cannot be written
+            write_atomic(cached, json.dumps({"zip": state, "damaged": damaged}))
+    for problem in damaged:
+        logger.warning("%s; the next image is used in its place", problem)
     if damaged:
         check_num_unreadable(len(damaged), len(source.images), path=source.path, reason=damaged[0])
-        return
-    with contextlib.suppress(OSError):  # a cache that cannot be written
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(cached, json.dumps(state))
 
 
-def _problem(source: AbstractSource, name: str) -> tuple[str, str | None]:
+def _cached_damage(path: Path, state: list[int]) -> list[str] | None:
+    """Return the errors that were found in a zip in this state; None if it was not verified."""
+    try:
+        match json.loads(path.read_text()):
+            case {"zip": recorded, "damaged": [*damaged]} if recorded == state:
+                return [str(line) for line in damaged]
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _read_error(source: AbstractSource, name: str) -> str | None:
+    """Return why an image cannot be read; None if it can."""
     try:
         source.read(name)
     except DataError as error:
-        return name, error.message
-    return name, None
+        return str(error.at(f"{name} in {source.path}"))
+    return None
 
 
 def check_num_unreadable(num: int, num_images: int, *, path: str | Path, reason: str) -> None:
@@ -288,7 +295,7 @@ def select(
 
 
 def group_by_reason(bad: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a line for each reason why files are left out, with the first names.
+    """Summarize skipped files: one line for each reason, with the first file names.
 
     Args:
         bad: name and reason of each file.

@@ -1,6 +1,6 @@
-"""Files of full length whose end is blank, as interrupted copies and full disks leave them.
+"""Detects image files that end in blank bytes, as left by interrupted copies and full disks.
 
-Decoders accept many of them and fill the picture with gray or with the last color.
+Decoders accept many of these files and fill the rest of the picture with one color.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 def num_blank_bytes(data: bytes, image_format: str | None) -> int:
-    """Return the number of blank bytes that end the pixels of an image file; 0 for intact files.
+    """Return the number of blank bytes at the end of the pixel data; 0 if the file is intact.
 
     Source: ITU T.81 (JPEG), annex B: compressed data contain no marker, and end with EOI. RIFF and
     ISO 14496-12 state the length of each part, so that padding after the pixels is not counted.
@@ -43,7 +43,7 @@ def num_blank_bytes(data: bytes, image_format: str | None) -> int:
 
 
 def _num_blank(data: bytes) -> int:
-    """Return the length of the run of 0 or 255 at the end."""
+    """Return how many bytes at the end are all 0, or all 255."""
     return max(len(data) - len(data.rstrip(blank)) for blank in (b"\0", b"\xff"))
 
 
@@ -61,7 +61,7 @@ def _riff(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield name and content of the boxes at the top of an ISO file."""
+    """Yield name and content of the top-level boxes of an ISO base media file (AVIF, HEIC)."""
     position = 0
     while position + 8 <= len(data):
         size = int.from_bytes(data[position : position + 4], "big")

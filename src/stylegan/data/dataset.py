@@ -21,7 +21,7 @@ from stylegan.data.check import (
     group_by_reason,
     preparation,
     select,
-    warn_of_damage,
+    verify_checksums,
 )
 from stylegan.data.label_files import read_labels
 from stylegan.data.labels import LabelTable
@@ -92,7 +92,7 @@ class ImageDataset(Dataset[Tensor]):
         self._table: LabelTable | None = None
         self._replacements: dict[int, int] = {}  # of images that cannot be read any more
         if distributed.is_main_process():
-            warn_of_damage(self._source, progress=progress)
+            verify_checksums(self._source, progress=progress)
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Labels of image files: from dataset.json, from a CSV table, or from the folders they are in."""
+"""Reads labels of images from dataset.json, from a CSV file, or from the names of folders."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ _MAX_LISTED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Labels of the images of a source.
+    """The labels of the images in a folder or zip.
 
     Attributes:
         by_name: the label of each image, by its name in the source. Images can be missing.
@@ -77,7 +77,7 @@ def read_labels(source: AbstractSource) -> Labels | None:
         if not isinstance(pairs, list):
             raise _bad_labels(origin, "labels that are not a list")
         values = dict(_parse_pair(pair, origin) for pair in pairs)
-        labels = _of_images(values, source, prefix, origin)
+        labels = _match_images(values, source, prefix, origin)
         if labels is None:
             return None
         classes = content.get("classes") or _recorded_classes(source, prefix)
@@ -89,12 +89,12 @@ def read_labels(source: AbstractSource) -> Labels | None:
     return None
 
 
-def read_label_table(path: Path, source: AbstractSource) -> Labels:
-    """Return the labels of a source's images from a CSV file, or from another dataset.json.
+def read_csv_labels(path: Path, source: AbstractSource) -> Labels:
+    """Return the labels of a source's images from a CSV file.
 
     The first column names the image. A second column is the class, as a whole number or a name;
     several columns are a vector, and their headings are the names of its positions. A first row
-    that names no image is taken for headings.
+    that names no image holds the headings.
 
     Raises:
         DataError: if the file cannot be read or names none of the images.
@@ -103,20 +103,9 @@ def read_label_table(path: Path, source: AbstractSource) -> Labels:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path} cannot be read ({error})") from error
-    if path.suffix.lower() == ".json":
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON ({error})") from error
-        pairs = content.get("labels") if isinstance(content, dict) else None
-        if not isinstance(pairs, list):
-            raise _bad_labels(str(path), "no list of labels")
-        values = dict(_parse_pair(pair, str(path)) for pair in pairs)
-        headings: Sequence[str] = ()
-    else:
-        values, headings = _parse_csv(text, path, source)
+    values, headings = _parse_csv(text, path, source)
     wrapping = wrapping_folder(source.images)
-    labels = _of_images(values, source, wrapping, str(path))
+    labels = _match_images(values, source, wrapping, str(path))
     if labels is None:
         raise DataError(f"{path} names none of the images of {source.path}")
     return Labels(by_name=labels.by_name, classes=labels.classes, attributes=tuple(headings))
@@ -195,7 +184,7 @@ def _parse_csv(
             f"{path} must have a name and the same number of labels in each row, separated by "
             "commas"
         )
-    find = _Finder(source.images, wrapping_folder(source.images))
+    find = _NameIndex(source.images, wrapping_folder(source.images))
     headings = rows.pop(0) if find(rows[0][0]) is None else []
     is_vector = widths != {2}
     values: dict[str, Label | str] = {}
@@ -219,11 +208,11 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _of_images(
+def _match_images(
     values: Mapping[str, Label | str], source: AbstractSource, prefix: str, origin: str
 ) -> Labels | None:
     """Return labels by the names of the images; None, with a warning, if none is named."""
-    find = _Finder(source.images, prefix)
+    find = _NameIndex(source.images, prefix)
     named = {image: label for name, label in values.items() if (image := find(name)) is not None}
     if values and source.images and not named:
         if distributed.is_main_process():
@@ -235,22 +224,17 @@ def _of_images(
                 source.images[0],
             )
         return None
-    texts = {label for label in named.values() if isinstance(label, str)}
-    if not texts:
-        return Labels(by_name={name: _not_text(label) for name, label in named.items()})
+    numeric = {name: label for name, label in named.items() if not isinstance(label, str)}
+    if len(numeric) == len(named):
+        return Labels(by_name=numeric)
     classes = sorted({str(label) for label in named.values()}, key=natural_key)
     numbers = {name: number for number, name in enumerate(classes)}
     by_name = {name: numbers[str(label)] for name, label in named.items()}
     return Labels(by_name=by_name, classes=tuple(classes))
 
 
-def _not_text(label: Label | str) -> Label:
-    assert not isinstance(label, str)
-    return label
-
-
-class _Finder:
-    """Finds the image that a label file means by a name."""
+class _NameIndex:
+    """Looks up image names as a label file writes them; None if unknown or ambiguous."""
 
     def __init__(self, images: Sequence[str], prefix: str) -> None:
         self._exact = frozenset(images)

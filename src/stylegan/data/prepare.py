@@ -16,7 +16,7 @@ from PIL import Image
 
 from stylegan import __version__, images
 from stylegan.data.check import group_by_reason, require_power_of_two
-from stylegan.data.label_files import Labels, labels_by_folder, read_label_table, read_labels
+from stylegan.data.label_files import Labels, labels_by_folder, read_csv_labels, read_labels
 from stylegan.data.readers import (
     LABELS_NAME,
     RECORD_NAME,
@@ -216,7 +216,7 @@ def prepare(
             )
         if num_enlarged:
             logger.warning("%d images were smaller than the resolution: enlarged", num_enlarged)
-        labels = None if labels is None else _of_new_images(labels, records, opened)
+        labels = None if labels is None else _labels_in_use(labels, records, opened)
         content: dict[str, object] = {"labels": new_labels if labels is not None else None}
         if labels is not None and labels.attributes:
             content["attributes"] = list(labels.attributes)
@@ -361,16 +361,16 @@ def _labels(source: AbstractSource, labels_from: str | None) -> Labels | None:
     elif labels_from == "json":
         labels, missing = read_labels(source), "no labels of its images in dataset.json"
     else:
-        return read_label_table(Path(labels_from), source)
+        return read_csv_labels(Path(labels_from), source)
     if labels is None or (source.images and not labels.by_name):
         raise DataError(f"--labels-from {labels_from}: {source.path} has {missing}")
     return labels
 
 
-def _of_new_images(
+def _labels_in_use(
     labels: Labels, records: Sequence[Mapping[str, object]], source: AbstractSource
 ) -> Labels:
-    """Return the labels of the images that were used, and warn of what is unusual in them."""
+    """Return the labels of the images in the new set; warn if some are missing or all are equal."""
     used = {str(record["source"]) for record in records}
     by_name = {name: label for name, label in labels.by_name.items() if name in used}
     if len(by_name) < len(used):

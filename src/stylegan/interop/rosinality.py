@@ -24,7 +24,8 @@ from stylegan.interop.shapes import (
     shapes_of,
     size_of,
 )
-from stylegan.interop.torch_file import TorchFile
+from stylegan.interop.storages import StoredTensor, load_all
+from stylegan.interop.torch_file import SINGLE, TorchFile
 from stylegan.models.base import Networks
 from stylegan.models.io import fill
 from stylegan.models.registry import family_of
@@ -109,6 +110,31 @@ def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Network
             else:
                 setattr(networks, name, _generator(tensors, file, place))
     return networks
+
+
+def projections_of(file: TorchFile) -> list[tuple[Tensor, list[Tensor]]]:
+    """Return the latents and the noise maps, coarsest first, of each image in a file.
+
+    Args:
+        file: of the program's projector, with a dictionary for each image; one such dictionary; or
+            a single tensor of latents.
+
+    Raises:
+        WeightsError: if an entry has no latents, or tensors are larger than the file.
+    """
+    entries = [file.root] if {"latent", SINGLE} & file.root.keys() else list(file.root.values())
+    projections = []
+    for entry in entries:
+        values = entry if isinstance(entry, Mapping) else {"latent": entry}
+        latent, noise = values.get("latent", values.get(SINGLE)), values.get("noise")
+        maps = noise if isinstance(noise, list) else []
+        stored = {str(index): value for index, value in enumerate([latent, *maps])}
+        tensors = {k: value for k, value in stored.items() if isinstance(value, StoredTensor)}
+        if "0" not in tensors or len(tensors) < len(stored):
+            raise refusal(f"{file.origin} has no latents in an entry", "a tensor named latent")
+        first, *others = load_all(tensors, num_bytes=file.num_bytes, origin=file.origin).values()
+        projections.append((first, others))
+    return projections
 
 
 def tensors_of(networks: Networks) -> dict[str, object]:

@@ -31,6 +31,8 @@ from stylegan.interop.storages import (
     tensor_calls,
 )
 
+SINGLE = "tensor"
+"""Name of the tensor in a file that holds nothing else."""
 _ZIP_START = b"PK\x03\x04"
 _MAX_DIRECTORY = 16 << 20  # bytes; a zip directory has about 100 for each tensor
 # Errors of zipfile and our readers for damaged files.
@@ -141,6 +143,8 @@ def _read_root(stream: "_File", origin: str) -> dict[object, object]:
         raise _unreadable(origin, error) from error
     except _DAMAGE as error:
         raise _damaged(origin, error) from error
+    if isinstance(root, StoredTensor):
+        root = {SINGLE: root}
     if not isinstance(root, dict):
         raise refusal(f"{origin} holds {quoted(root)}", "a dictionary of networks")
     return root

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.errors import ConfigError, DataError
+from stylegan.errors import ConfigError, DataError, WeightsError
 from stylegan.files import write_atomic
+from stylegan.interop.rosinality import projections_of
+from stylegan.interop.torch_file import open_torch_file
 from stylegan.latent.render import device_of, map_latents
 from stylegan.latent.seeds import check_seed, latents_from_seeds, parse_seeds
 from stylegan.models.base import AbstractGenerator
@@ -27,7 +29,8 @@ MAX_BYTES = 2**30  # of the arrays in a file; a projection has a few megabytes
 _NOISE = "noise."  # before a layer's name
 
 Key = int | Path | Tensor
-"""A seed; a file of saved latents; or ws [N, num_ws, w_dim] or [num_ws, w_dim]."""
+"""A seed; a file of saved latents; or w, as ws [N, num_ws, w_dim] or of a shape that `read_latents`
+broadcasts."""
 
 Keys = str | int | Path | Tensor | Sequence[str | Key]
 """One or several of them; text is read by `parse_keys`."""
@@ -82,7 +85,7 @@ def read_latents(
             or does not fit the generator.
     """
     path = Path(path)
-    arrays = _tensors_of_pt(path, generator) if path.suffix.lower() == ".pt" else _arrays(path)
+    arrays = _arrays_of_pt(path, generator) if path.suffix.lower() == ".pt" else _arrays(path)
     noise = {
         name.removeprefix(_NOISE): torch.from_numpy(arrays.pop(name))
         for name in list(arrays)
@@ -92,10 +95,11 @@ def read_latents(
     if name is None or (name != "w" and (len(arrays) > 1 or name == "z")):
         raise _error(path, f"holds {', '.join(sorted(arrays))[:80] or 'nothing'}, and no w")
     w = torch.from_numpy(arrays[name])
-    ws = w[None] if w.ndim == 2 and generator is None else _as_ws(w, generator)
-    if generator is not None:
-        _check_fit(path, w.shape, ws, noise, generator)
-    if ws is None or not all(values.isfinite().all() for values in (ws, *noise.values())):
+    if generator is None:
+        ws = w[None] if w.ndim == 2 else w
+    else:
+        ws = _fitted(path, w, noise, generator)
+    if not all(values.isfinite().all() for values in (ws, *noise.values())):
         raise _error(path, "holds NaN or infinity")
     return SavedLatents(ws=ws, noise=noise)
 
@@ -206,16 +210,17 @@ def styles_of(
     return torch.cat([ws[:0], *blocks])
 
 
-def _check_fit(
+def _fitted(
     path: str | os.PathLike[str],
-    shape: Sequence[int],
-    ws: Tensor | None,
+    w: Tensor,
     noise: Mapping[str, Tensor],
     generator: AbstractGenerator,
-) -> None:
+) -> Tensor:
+    """Return the latents of a file as ws [N, num_ws, w_dim]; DataError if anything does not fit."""
+    ws = _as_ws(w, generator)
     if ws is None:
         raise DataError(
-            f"latents {path}: w is {list(shape)}, but this network takes "
+            f"latents {path}: w is {list(w.shape)}, but this network takes "
             f"[N, {generator.num_ws}, {generator.w_dim}]"
         )
     stored = noise_maps(generator)
@@ -224,12 +229,14 @@ def _check_fit(
             raise DataError(
                 f"latents {path}: this network has no noise {list(values.shape)} of layer {layer}"
             )
+    return ws
 
 
-def _as_ws(w: Tensor, generator: AbstractGenerator | None) -> Tensor | None:
-    """Return latents as [N, num_ws, w_dim]; None if they do not fit the generator."""
-    if generator is None:
-        return w
+def _as_ws(w: Tensor, generator: AbstractGenerator) -> Tensor | None:
+    """Broadcast w to ws [N, num_ws, w_dim]; return None if its shape does not fit the generator.
+
+    Of two axes, the first is the style inputs if it has their number, else the images.
+    """
     num_ws, w_dim = generator.num_ws, generator.w_dim
     if w.numel() == 0 or w.ndim not in (1, 2, 3) or w.shape[-1] != w_dim:
         return None
@@ -242,31 +249,21 @@ def _as_ws(w: Tensor, generator: AbstractGenerator | None) -> Tensor | None:
     return w.expand(-1, num_ws, -1).contiguous()
 
 
-def _tensors_of_pt(path: Path, generator: AbstractGenerator | None) -> dict[str, np.ndarray]:
-    """Return the latents in a file of `torch.save` as "w", and the noise of a single one."""
+def _arrays_of_pt(path: Path, generator: AbstractGenerator | None) -> dict[str, np.ndarray]:
+    """Return the latents of a `.pt` file as "w", and the noise maps if it is of one image."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _error(path, f"holds {path.stat().st_size / 2**30:.1f} GiB")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise _error(path, "does not exist") from None
-    except DataError:
-        raise
-    except Exception as error:  # torch raises many kinds for damaged files
-        raise _error(path, f"cannot be read ({' '.join(str(error).split())[:80]})") from None
-    parts = [content]
-    if isinstance(content, dict) and "latent" not in content:
-        parts = list(content.values())
-    latents = [part.get("latent") if isinstance(part, dict) else part for part in parts]
-    found = [latent.detach().float() for latent in latents if isinstance(latent, Tensor)]
-    if not found or len(found) != len(latents) or len({latent.shape for latent in found}) > 1:
-        raise _error(path, "holds no tensor of latents under the name latent")
-    arrays = {"w": (found[0] if len(found) == 1 else torch.stack(found)).numpy()}
-    noise = parts[0].get("noise") if len(parts) == 1 and isinstance(parts[0], dict) else None
-    if generator is not None and isinstance(noise, list):
-        layers = noise_maps(generator)  # coarsest first, as in the file
-        for layer, values in zip(layers, noise, strict=False):
-            arrays[_NOISE + layer] = values.detach().float().reshape(values.shape[-2:]).numpy()
+        with open_torch_file(path) as file:
+            projections = projections_of(file)
+    except WeightsError as error:
+        raise _error(path, f"cannot be read ({error.message})") from None
+    shapes = {latent.shape for latent, _ in projections}
+    if len(shapes) != 1:
+        raise _error(path, "holds latents of several shapes, or none")
+    latents = [latent.float() for latent, _ in projections]
+    arrays = {"w": (latents[0] if len(latents) == 1 else torch.stack(latents)).numpy()}
+    if generator is not None and len(projections) == 1:
+        for layer, values in zip(noise_maps(generator), projections[0][1], strict=False):
+            arrays[_NOISE + layer] = values.float().reshape(values.shape[-2:]).numpy()
     return arrays
 
 

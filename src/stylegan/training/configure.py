@@ -25,10 +25,9 @@ from stylegan.training.presets import PRESETS, find_preset
 from stylegan.training.threads import default_threads
 
 NUM_TICKS, MIN_TICK_KIMG = 200, 0.08
-"""A run that is shorter than its preset has this number of lines in its log, at this distance at
-least."""
+"""Number of log lines of a run that is shorter than its preset, and their minimum interval."""
 NUM_SNAPSHOTS, MIN_SNAPSHOT_KIMG = 20, 0.5
-"""The same of snapshots and checkpoints."""
+"""The same for snapshots and checkpoints."""
 GAMMA_RULE = "0.0002 * resolution^2 / batch (Karras et al. 2020, ADA, appendix C)"
 CHOSEN = "chosen"
 OF_PRESET = "the preset's"

@@ -45,6 +45,7 @@ from stylegan.workflows.networks import (
     check_psi,
     check_suffix,
     check_truncation,
+    class_number,
     fingerprint_of,
     label_of,
     load_generator,
@@ -170,7 +171,7 @@ def find(
         "network": {"path": None, "sha256": fingerprint_of(generator)}
         if weights is None
         else origin_of(weights),
-        "class": class_index,
+        "class": class_number(class_index, generator),
         "seed": seed,
         "version": stylegan.__version__,
     }

@@ -164,6 +164,15 @@ def stored_noise(generator: AbstractGenerator, noise: dict[str, Tensor]) -> Iter
 def label_of(class_index: str | int | None, generator: AbstractGenerator) -> Tensor | None:
     """Return a class as a one-hot label [c_dim]; None for a generator without labels.
 
+    Arguments and errors as of `class_number`.
+    """
+    number = class_number(class_index, generator)
+    return None if number is None else torch.eye(generator.c_dim)[number]
+
+
+def class_number(class_index: str | int | None, generator: AbstractGenerator) -> int | None:
+    """Return the number of a class, which records hold; None for a generator without labels.
+
     Args:
         class_index: the name of a class, as the generator's `class_names` has it, or a number. A
             text that is a name and a number is the name.
@@ -189,7 +198,7 @@ def label_of(class_index: str | int | None, generator: AbstractGenerator) -> Ten
             f"{given}; {known}",
             fix="for other labels use Python: G = stylegan.load(NET); G(z, c)",
         )
-    return torch.eye(num)[number]
+    return number
 
 
 def _whole_number(text: str | int | None) -> int | None:

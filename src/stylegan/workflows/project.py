@@ -29,6 +29,7 @@ from stylegan.workflows.networks import (
     Perceptual,
     check_batch,
     check_folder,
+    class_number,
     fingerprint_of,
     label_of,
     load_generator,
@@ -244,7 +245,7 @@ def open_projector(
         config=config,
         label=label,
         seed=seed,
-        setting={"network": origin, "class": class_index},
+        setting={"network": origin, "class": class_number(class_index, generator)},
     )
     return projector, path
 
