@@ -45,6 +45,7 @@ def test_a_signal_to_the_whole_tree_saves(data, tmp_path):
     for _ in range(2):  # to each process, and again from their launcher, as SLURM and systemd do
         for rank in (1, 0):
             group.kill(rank, signal.SIGTERM)
+        time.sleep(0.05)  # two signals at the same time would be one
     assert group.join() == [143, 143], group.output
     assert "SIGTERM and saved; the same command continues the run" in group.output
     assert "KeyboardInterrupt" not in group.output

@@ -226,6 +226,9 @@ def test_a_file_without_noise_maps_gets_those_of_a_fixed_seed(tmp_path, caplog):
         if "noise_const" not in name and name != "mapping.w_avg":
             assert torch.equal(value, ours[name]), name
     assert abs(first.synthesis.b16.conv1.noise_const.std() - 1) < 0.2
+    assert not torch.equal(
+        first.synthesis.b16.conv0.noise_const, first.synthesis.b16.conv1.noise_const
+    )
 
 
 def full_size(**options: object) -> Networks:
