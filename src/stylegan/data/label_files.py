@@ -102,7 +102,10 @@ def read_csv_labels(path: Path, source: AbstractSource) -> Labels:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
-        raise DataError(f"{path} cannot be read ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{path} cannot be read ({reason}); --labels-from takes json, folders or a CSV file"
+        ) from error
     values, headings = _parse_csv(text, path, source)
     wrapping = wrapping_folder(source.images)
     labels = _match_images(values, source, wrapping, str(path))
