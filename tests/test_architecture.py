@@ -214,6 +214,7 @@ FOLDERS = {
         "demo",
     ],
     "cli": [
+        "parser",
         "command",
         "launch",
         "data",

@@ -1,20 +1,20 @@
 """`stylegan train`."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Any
 
-import tyro
 from rich.console import Console
 
 from stylegan import distributed
-from stylegan.cli.command import Command, console, parse
+from stylegan.cli.command import Command, console, parser_of
 from stylegan.cli.launch import check_gpus, launch, stop_with_launcher
 from stylegan.cli.live import LiveLine
-from stylegan.cli.run_options import option_fields, take_options
+from stylegan.cli.parser import Option
+from stylegan.cli.run_options import run_options, take_options
 from stylegan.devices import resolve_device
 from stylegan.progress import ProgressBar
 from stylegan.training.presets import find_preset
@@ -101,16 +101,11 @@ def understand(
         "out": out is not None,
     }
     required = [name for name in COMMAND.required if not is_known[name]]
-    gpus = tyro.conf.arg(help=_GPUS, metavar="N", help_behavior_hint="")
-    values = parse(
-        dataclasses.replace(COMMAND, required=required),
-        arguments,
-        prog="stylegan train",
-        more=[
-            ("gpus", Annotated[int | None, gpus], dataclasses.field(default=None)),
-            *option_fields(start),
-        ],
-    )
-    options = take_options(values)
+    gpus = Option(name="gpus", flags=["--gpus"], kind=int, metavar="N", help=_GPUS)
+    of_run = run_options(start)
+    command = replace(COMMAND, required=required)
+    parser = parser_of(command, prog="stylegan train", more=[gpus, *of_run])
+    values = parser.values(arguments)
+    options = take_options(values, of_run)
     num_ranks = values.pop("gpus") or recipe.arguments.get("gpus")
     return values, options, num_ranks
