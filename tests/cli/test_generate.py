@@ -311,7 +311,7 @@ def test_a_psi_that_is_no_number_is_refused_before_anything_is_read(call):
 
 def test_an_endless_video_is_refused(network, tmp_path):
     with pytest.raises(ConfigError, match="at least one frame"):
-        stylegan.generate.video(network, "1", seconds=math.inf, out=tmp_path / "o.gif")
+        stylegan.generate.video(network, seeds="1", seconds=math.inf, out=tmp_path / "o.gif")
 
 
 def test_python_takes_a_loaded_generator_and_gives_images_without_files(network):
