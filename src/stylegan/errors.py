@@ -1,6 +1,7 @@
 """Errors that a user can cause, each reported in one line."""
 
 import difflib
+import shlex
 from collections.abc import Iterable
 from functools import partial
 from typing import Self, TypeVar
@@ -60,6 +61,11 @@ class Stopped(BaseException):
 
     It is not an Exception, like KeyboardInterrupt, so that handlers of errors do not catch it.
     """
+
+
+def command_line(*words: object) -> str:
+    """Return a command line of this program to paste, in backquotes: paths are quoted."""
+    return f"`{shlex.join(['stylegan', *map(str, words)])}`"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -72,6 +73,13 @@ def test_the_folder_alone_continues_a_run_with_its_metrics(line, tmp_path, capsy
     (run / "config.json").write_text("{}")
     assert main(["train", "--out", str(run)]) == 1
     assert "config.json does not hold the options of a run" in capsys.readouterr().err
+
+
+def test_the_line_that_continues_a_run_quotes_its_path(line, tmp_path, capsys):
+    line[line.index("--out") + 1] = str(tmp_path / "my run")
+    assert main([*line, "--max-minutes", "0"]) == 0
+    (shown,) = re.findall("`(stylegan .*)` continues it", capsys.readouterr().out)
+    assert main(shlex.split(shown)[1:]) == 0
 
 
 def test_a_run_is_continued_on_a_machine_with_other_devices(line, tmp_path):

@@ -33,7 +33,7 @@ from stylegan.data.readers import (
     num_threads,
     open_source,
 )
-from stylegan.errors import DataError
+from stylegan.errors import DataError, command_line
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
@@ -327,7 +327,7 @@ def _report(
         name, reason = selection.bad[0]
         raise DataError(
             f"{source.path} has {len(selection.bad)} unusable files, the first is {name}: {reason}",
-            fix=f"see `stylegan data check {source.path}`, or pass --on-bad skip",
+            fix=f"see {command_line('data', 'check', source.path)}, or pass --on-bad skip",
         )
     for line in group_by_reason(selection.bad) if distributed.is_main_process() else ():
         logger.warning("%s", line)
@@ -339,7 +339,7 @@ def _report(
         raise DataError(
             f"{source.path} has no usable image among {len(selection.bad)} files; images must be "
             "square and of one size, a power of two that is not below the resolution",
-            fix=f"see `stylegan data check {source.path}`, or run `stylegan data prepare`",
+            fix=f"see {command_line('data', 'check', source.path)}, or run `stylegan data prepare`",
         )
     num_grey = sum(entry.mode == "L" for entry in selection.usable)
     if selection.mode == "RGB" and num_grey and distributed.is_main_process():

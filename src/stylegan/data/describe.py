@@ -31,6 +31,7 @@ from stylegan.data.readers import (
     num_threads,
     open_source,
 )
+from stylegan.errors import command_line
 from stylegan.files import printable_name
 from stylegan.notebook import TextResult, picture_html
 from stylegan.progress import Counter
@@ -118,7 +119,8 @@ class SetInfo(TextResult):
             rows["sheet"] = str(self.sheet_path)
         lines = [f"{key:<12} {value}" for key, value in rows.items()]
         if self.num_bad:
-            lines.append(f"See `stylegan data check {self.path}` for the files that cannot.")
+            check = command_line("data", "check", self.path)
+            lines.append(f"See {check} for the files that cannot.")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -257,9 +259,8 @@ def _advice(
     sides = [min(entry.size) for entry in entries if entry.reason is None]
     if any_is("wrong size", "wrong mode") and sides:
         side = resolution or previous_power_of_two(int(statistics.median(sides)))
-        yield (
-            "wrong size, wrong mode: make a set of one size and mode with "
-            f"`stylegan data prepare {path} {path.resolve().stem}{side}.zip --resolution {side}`."
-        )
+        prepared = f"{path.resolve().stem}{side}.zip"
+        prepare = command_line("data", "prepare", path, prepared, "--resolution", side)
+        yield f"wrong size, wrong mode: make a set of one size and mode with {prepare}."
     if not entries:
         yield "There are no images: check the path."

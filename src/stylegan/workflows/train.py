@@ -1,6 +1,5 @@
 """Training of a run."""
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from stylegan import distributed, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.devices import resolve_device
-from stylegan.errors import ConfigError, check_fraction, check_not_negative, decided
+from stylegan.errors import ConfigError, check_fraction, check_not_negative, command_line, decided
 from stylegan.interop.load import complete_snapshots
 from stylegan.notebook import TextResult, picture_html
 from stylegan.profiling.estimate import Estimate, estimate
@@ -114,9 +113,7 @@ class TrainResult(TextResult):
             return str(self.plan)
         ending = _ending(self.outcome)
         if not self.outcome.is_complete:
-            ending += (
-                f"; `{shlex.join(['stylegan', 'train', '--out', str(self.out)])}` continues it"
-            )
+            ending += f"; {command_line('train', '--out', self.out)} continues it"
         return f"{self.out}: {self.outcome.nimg / 1000:.1f} kimg, {ending}"
 
     def _repr_html_(self) -> str:
