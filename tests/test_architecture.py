@@ -72,6 +72,7 @@ FOLDERS = {
         "readers",
         "label_files",
         "check",
+        "resumable_zip",
         "prepare",
         "labels",
         "dataset",

@@ -226,6 +226,28 @@ def check_num_unreadable(num: int, num_images: int, *, path: str | Path, reason:
         )
 
 
+def listing_digest(source: AbstractSource) -> str:
+    """Return the SHA-256 over names and states of the files of a source, in hexadecimal.
+
+    The state of a file is its stored checksum, or its size and modification time, so that no file
+    is read. Unlike `fingerprint`, it differs between copies of the same images.
+    """
+    digest = hashlib.sha256(str(source.path.resolve()).encode("utf-8", "surrogateescape"))
+    for name in source.images:
+        state = source.stored_crc32(name) or _modification(source.path / name, source.path)
+        digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _modification(*paths: Path) -> tuple[int, int]:
+    """Return size in bytes and modification time in ns of the first of the files that exists."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            facts = path.stat()
+            return facts.st_size, facts.st_mtime_ns
+    return 0, 0
+
+
 def preparation(source: AbstractSource) -> dict[str, object] | None:
     """Return crop, filter and background that `prepare` recorded; None for other sets.
 
