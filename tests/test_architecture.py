@@ -207,6 +207,7 @@ FOLDERS = {
         "training_metrics",
         "initial",
         "recipe",
+        "training_set",
         "train",
         "train_classifier",
         "figures",

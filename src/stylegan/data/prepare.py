@@ -14,7 +14,13 @@ import PIL
 from PIL import Image
 
 from stylegan import __version__, images
-from stylegan.data.check import group_by_reason, listing_digest, require_power_of_two
+from stylegan.data.check import (
+    OnBad,
+    check_left_out,
+    group_by_reason,
+    listing_digest,
+    require_power_of_two,
+)
 from stylegan.data.label_files import Labels, labels_by_folder, read_csv_labels, read_labels
 from stylegan.data.readers import (
     LABELS_NAME,
@@ -41,7 +47,6 @@ logger = logging.getLogger(__name__)
 
 Crop = Literal["center", "pad", "wide", "none"]
 Filter = Literal["lanczos", "box"]
-OnBad = Literal["skip", "fail"]
 
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 
@@ -178,7 +183,7 @@ def prepare(
 
     records: list[dict[str, Any]] = []
     new_labels: list[tuple[str, Label]] = []
-    num_enlarged = 0
+    enlarged: list[str] = []
     key = f"{__version__} {PIL.__version__} {options} {mode} {labels} {listing_digest(opened)}"
     with resumable_zip(destination, key=key) as archive:
         if archive.journal:
@@ -196,7 +201,8 @@ def prepare(
                     raise _unusable_file(name, facts["reason"])
                 skipped.append((name, facts["reason"]))
             else:
-                num_enlarged += facts.pop("is_enlarged")
+                if facts.pop("is_enlarged"):
+                    enlarged.append(name)
                 records.append(facts)
                 if labels is not None and name in labels.by_name:
                     new_labels.append((facts["name"], labels.by_name[name]))
@@ -210,8 +216,10 @@ def prepare(
                 f"{opened.path} has no usable image among {len(skipped)} files",
                 fix="check the path",
             )
-        if num_enlarged:
-            logger.warning("%d images were smaller than the resolution: enlarged", num_enlarged)
+        check_left_out(opened.path, skipped, num_usable=len(records), on_bad=options.on_bad)
+        smaller = [(name, "smaller than the resolution") for name in enlarged]
+        for line in group_by_reason(smaller, verb="enlarged"):
+            logger.warning("%s", line)
         labels = None if labels is None else _labels_in_use(labels, records, opened)
         content: dict[str, object] = {"labels": new_labels if labels is not None else None}
         if labels is not None and labels.attributes:
@@ -231,7 +239,7 @@ def prepare(
     return Prepared(
         path=destination,
         num_images=len(records),
-        num_enlarged=num_enlarged,
+        num_enlarged=len(enlarged),
         resolution=options.resolution,
         mode=mode,
         skipped=tuple(skipped),
