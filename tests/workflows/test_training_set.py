@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
+from stylegan.cli.main import main
 from stylegan.data import check
 from stylegan.errors import ConfigError, DataError
 from stylegan.training.config import DataConfig
@@ -132,3 +135,51 @@ def test_a_prepared_set_is_not_examined(photos, monkeypatch):
     path = Path(opened(photos).path)
     monkeypatch.setattr(training_set, "examine", lambda *args, **options: pytest.fail("examined"))
     assert opened(path).path == str(path)
+
+
+def write_photos_of_all_kinds(folder):
+    """Write 50 files as people have them; one is damaged."""
+    pillow_heif.register_heif_opener()
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+
+    def picture(width, height, channels=3, mode="RGB"):
+        colors = generator.integers(0, 256, (6, 6, channels), dtype=np.uint8)
+        return Image.frombytes(mode, (6, 6), colors.tobytes()).resize((width, height))
+
+    for index in range(20):
+        picture(80 + 3 * index, 100 + 5 * index).save(folder / f"photo {index}.jpg")
+    for index in range(6):
+        exif = Image.Exif()
+        exif[0x0112] = index + 2
+        picture(90, 70).save(folder / f"turned{index}.JPG", exif=exif)
+    for index in range(5):
+        picture(100, 90, 4, "CMYK").save(folder / f"print{index}.jpg")
+        deep = generator.integers(0, 65536, (70, 90), dtype=np.uint16)
+        Image.fromarray(deep).save(folder / f"deep{index}.png")
+    for index in range(4):
+        picture(120, 150).save(folder / f"IMG_{index}.HEIC")
+        frames = [picture(99, 80) for _ in range(2)]
+        frames[0].save(folder / f"moving{index}.gif", save_all=True, append_images=frames[1:])
+        picture(64, 64, 4, "RGBA").save(folder / f"alpha{index}.png")
+    picture(8, 8).save(folder / "tiny.png")
+    (folder / "damaged.jpg").write_bytes((folder / "photo 0.jpg").read_bytes()[:300])
+    return folder
+
+
+def test_photos_of_all_kinds_go_straight_into_training(tmp_path, monkeypatch, capsys):
+    folder = write_photos_of_all_kinds(tmp_path / "my photos")
+    assert len(list(folder.iterdir())) == 50
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--channel-base", "64", "--channel-max", "6", "--batch", "4", "--kimg", "0.008"]
+    words = ["train", "--data", "my photos", "--out", "runs/first", "--preset", "stylegan2-small"]
+    words += [*sizes, "--device", "cpu", "--metrics", "none"]
+    assert main(words) == 0
+    printed = capsys.readouterr()
+    assert "skipped 1 file: truncated or damaged" in printed.err
+    assert "prepared 49 images of 27 sizes: the central squares, at 64x64" in printed.err
+    assert "stylegan data prepare 'my photos' SET.zip" in printed.err
+    assert len(printed.err.splitlines()) + len(printed.out.splitlines()) < 24  # one screen
+    assert "stylegan2-small at 64x64" in printed.out
+    # the same line finds the run complete, with the same images
+    assert main(words) == 0
