@@ -139,7 +139,7 @@ def test_lines_to_paste_quote_their_paths(photos, capsys):
     folder = photos.rename(photos.with_name("my  photos; $(all)"))
     Image.new("L", (50, 40), 7).save(folder / "5.png")
     (folder / "bad.png").write_text("hello")
-    assert main(["info", str(folder)]) == 0
+    assert main(["info", str(folder), "--out", str(folder.with_name("sheet.png"))]) == 0
     assert main(["check", str(folder)]) == 1
     lines = re.findall("`(stylegan [^`]+)`", capsys.readouterr().out)
     names = [shlex.split(line)[3] for line in lines]

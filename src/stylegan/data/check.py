@@ -5,13 +5,16 @@ import contextlib
 import hashlib
 import json
 import logging
+import statistics
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from stylegan.data.readers import (
+    LABELS_NAME,
     RECORD_NAME,
     UNRECOGNIZED,
     AbstractSource,
@@ -22,15 +25,19 @@ from stylegan.data.readers import (
     num_threads,
 )
 from stylegan.download import cache_folder
-from stylegan.errors import ConfigError, DataError
+from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.files import printable_name, write_atomic
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
+OnBad = Literal["limit", "skip", "fail"]
+MAX_LEFT_OUT = 0.1
+"""Fraction of the image files that "limit" leaves out at most."""
 MAX_UNREADABLE = 0.01
 """Fraction of the images that may become unreadable while a set is used."""
 _NAMES_SHOWN = 5
+MAX_SUGGESTED = 1024
 MIN_RESOLUTION = 4
 """Side in pixels of the first block of the networks."""
 
@@ -226,6 +233,61 @@ def check_num_unreadable(num: int, num_images: int, *, path: str | Path, reason:
         )
 
 
+def check_left_out(
+    path: Path, bad: Iterable[tuple[str, str]], *, num_usable: int, on_bad: OnBad
+) -> None:
+    """Check that not too many files are left out.
+
+    Args:
+        path: of the source.
+        bad: name and reason of each file that is left out.
+        num_usable: the number of images that are used.
+        on_bad: "skip" allows any number; "limit" allows `MAX_LEFT_OUT` of the image files, without
+            files that are no images by their extension; "fail" allows no file at all.
+
+    Raises:
+        DataError: if there are more.
+    """
+    bad = sorted(bad)
+    if on_bad == "fail" and bad:
+        name, reason = bad[0]
+        raise DataError(
+            f"{path} has {len(bad)} unusable files, the first is {name}: {reason}",
+            fix=f"see {command_line('data', 'check', path)}, or pass --on-bad skip",
+        )
+    reasons = [reason for _, reason in bad if reason != UNRECOGNIZED]
+    num_images = num_usable + len(reasons)
+    if on_bad == "limit" and num_usable and len(reasons) > MAX_LEFT_OUT * num_images:
+        raise DataError(
+            f"{path}: {len(reasons)} of {num_images} images cannot be used, which is more than "
+            f"{MAX_LEFT_OUT:.0%}",
+            fix="see the reasons above, or pass --on-bad skip to use the others",
+        )
+
+
+def listing_digest(source: AbstractSource) -> str:
+    """Return the SHA-256 over names and states of the files of a source, in hexadecimal.
+
+    The state of a file is its stored checksum, or its size and modification time, so that no file
+    is read. Unlike `fingerprint`, it differs between copies of the same images.
+    """
+    digest = hashlib.sha256(str(source.path.resolve()).encode("utf-8", "surrogateescape"))
+    labels = [LABELS_NAME] if source.has(LABELS_NAME) else []
+    for name in (*source.images, *labels):
+        state = source.stored_crc32(name) or _modification(source.path / name, source.path)
+        digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _modification(*paths: Path) -> tuple[int, int]:
+    """Return size in bytes and modification time in ns of the first of the files that exists."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            facts = path.stat()
+            return facts.st_size, facts.st_mtime_ns
+    return 0, 0
+
+
 def preparation(source: AbstractSource) -> dict[str, object] | None:
     """Return crop, filter and background that `prepare` recorded; None for other sets.
 
@@ -250,6 +312,16 @@ def require_power_of_two(resolution: int) -> None:
 def previous_power_of_two(number: int) -> int:
     """Return the largest allowed resolution that is not above a number, at least 4."""
     return 1 << max(number.bit_length() - 1, MIN_RESOLUTION.bit_length() - 1)
+
+
+def suggested_resolution(entries: Iterable[Entry]) -> int:
+    """Return the largest allowed resolution below the median of the images' shorter sides.
+
+    It is at most `MAX_SUGGESTED`, the largest at which results have been published.
+    """
+    sides = [min(entry.size) for entry in entries if entry.reason is None]
+    median = int(statistics.median(sides)) if sides else MIN_RESOLUTION
+    return previous_power_of_two(min(median, MAX_SUGGESTED))
 
 
 def select(
@@ -294,20 +366,21 @@ def select(
     return Selection(side=side, mode=mode, usable=tuple(usable), bad=tuple(sorted(reasons.items())))
 
 
-def group_by_reason(bad: Iterable[tuple[str, str]]) -> list[str]:
-    """Summarize skipped files: one line for each reason, with the first file names.
+def group_by_reason(files: Iterable[tuple[str, str]], *, verb: str = "skipped") -> list[str]:
+    """Summarize files: one line for each reason, with the first file names.
 
     Args:
-        bad: name and reason of each file.
+        files: name and reason of each.
+        verb: what was done with them.
     """
     names: dict[str, list[str]] = {}
-    for name, reason in bad:
+    for name, reason in files:
         names.setdefault(reason, []).append(printable_name(name))
     lines = []
     for reason, group in names.items():
         more = f" and {len(group) - _NAMES_SHOWN} more" if len(group) > _NAMES_SHOWN else ""
         noun = "1 file" if len(group) == 1 else f"{len(group)} files"
-        lines.append(f"skipped {noun}: {reason} ({', '.join(group[:_NAMES_SHOWN])}{more})")
+        lines.append(f"{verb} {noun}: {reason} ({', '.join(group[:_NAMES_SHOWN])}{more})")
     return lines
 
 

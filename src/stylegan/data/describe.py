@@ -1,7 +1,6 @@
 """Reports on image sets: which files cannot be trained on, and what a set holds."""
 
 import collections
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from stylegan.data.check import (
     previous_power_of_two,
     read_record,
     select,
+    suggested_resolution,
 )
 from stylegan.data.label_files import read_labels
 from stylegan.data.prepare import PrepareOptions, fit
@@ -256,9 +256,8 @@ def _advice(
         yield "not an image: remove the files, or save them as PNG or JPEG."
     if any_is("too large"):
         yield "too large: reduce the images, or remove them."
-    sides = [min(entry.size) for entry in entries if entry.reason is None]
-    if any_is("wrong size", "wrong mode") and sides:
-        side = resolution or previous_power_of_two(int(statistics.median(sides)))
+    if any_is("wrong size", "wrong mode"):
+        side = resolution or suggested_resolution(entries)
         prepared = f"{path.resolve().stem}{side}.zip"
         prepare = command_line("data", "prepare", path, prepared, "--resolution", side)
         yield f"wrong size, wrong mode: make a set of one size and mode with {prepare}."

@@ -29,13 +29,14 @@ from stylegan.progress import Progress, counter
 from stylegan.rng import generator_for
 from stylegan.training import loop
 from stylegan.training.checkpoint import check_run_folder
-from stylegan.training.config import RunConfig
+from stylegan.training.config import DataConfig, RunConfig
 from stylegan.training.configure import configure
 from stylegan.training.log import read_log
 from stylegan.training.loop import Outcome
 from stylegan.training.state import TrainState
 from stylegan.workflows.curves import charts, evenly, metric_charts
 from stylegan.workflows.page import Figure, Row, Section, Table, Text, write_page
+from stylegan.workflows.training_set import open_training_set
 
 PRESET = "stylegan2-small"
 RESOLUTION = 32
@@ -136,8 +137,7 @@ def demo(
 
     Args:
         minutes: time to train, without start and report.
-        data: folder or zip of square images with a power of two from 32 as their side. Default:
-            the emoji.
+        data: folder or zip of images. Default: the emoji.
         out: folder of the run.
         device: "auto" uses a CUDA device or Apple's GPU if there is one, else the CPU.
         seed: seed of everything random.
@@ -151,11 +151,15 @@ def demo(
     """
     check_positive("minutes", minutes)
     path = find_data(None if data is None else Path(data))
-    dataset = ImageDataset(path, resolution=RESOLUTION)
+    dataset = open_training_set(
+        DataConfig(path=str(path)), resolution=RESOLUTION, run_dir=out, progress=progress
+    )
+    if not isinstance(dataset, ImageDataset):
+        raise DataError(f"{path} is a set in shards; the demo takes a folder or zip of images")
     if len(dataset) < 2:
         raise DataError(f"{path} has one image only; the demo needs hundreds")
     options = {
-        "data": str(path),
+        "data": dataset.path,
         "snapshot_kimg": SNAPSHOT_KIMG,
         "seed": seed,
         "device": resolve_device(device).type,

@@ -10,7 +10,7 @@ import torch
 
 from stylegan import distributed, images
 from stylegan.data.dataset import ImageDataset
-from stylegan.data.shards import ShardSet, is_shards
+from stylegan.data.shards import ShardSet
 from stylegan.devices import resolve_device
 from stylegan.errors import ConfigError, check_fraction, check_not_negative, command_line, decided
 from stylegan.interop.load import complete_snapshots
@@ -29,6 +29,7 @@ from stylegan.training.threads import available_threads
 from stylegan.workflows.initial import find_initial
 from stylegan.workflows.recipe import Recipe, load_recipe
 from stylegan.workflows.training_metrics import evaluator_for
+from stylegan.workflows.training_set import open_training_set
 
 METRICS_FRACTION = 0.05
 METRICS_ARGUMENTS = ("metrics", "metrics_fraction", "weights_dir")
@@ -211,7 +212,17 @@ def train(
     dataset = None
     if not is_missing:
         with distributed.keep_others_waiting():
-            dataset = _open_dataset(given, side, counter(progress, "reading images"))
+            dataset = open_training_set(
+                given.data,
+                resolution=side,
+                run_dir=run_dir,
+                keeps_file=not is_dry,
+                progress=progress,
+            )
+        if not is_dry and isinstance(dataset, ImageDataset):
+            path = Path(dataset.path)
+            if path != Path(given.data.path):  # the images had to be prepared
+                options = options | {"data.path": str(path)}
     initial = find_initial(given.init_from, run_dir)
     decided_config, reasons = configure(
         start,
@@ -321,21 +332,6 @@ def _kept_options(run_dir: Path, start: RunConfig, options: Mapping[str, Any]) -
         for name, value in kept.items()
         if name not in options and value != defaults.get(name)
     }
-
-
-def _open_dataset(
-    config: RunConfig, resolution: int | None, count: Counter | None
-) -> ImageDataset | ShardSet:
-    data = config.data
-    if is_shards(data.path):
-        return ShardSet(data.path, resolution=resolution, mirror=data.mirror)
-    return ImageDataset(
-        data.path,
-        resolution=resolution,
-        mirror=data.mirror,
-        on_bad=data.on_bad,
-        progress=count,
-    )
 
 
 def _sizes(
