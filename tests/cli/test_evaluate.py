@@ -191,6 +191,7 @@ def test_images_are_sorted_by_their_path_length(capsys, network, tmp_path):
         (["--metrics", "swd16", "--fake", "PHOTOS", "--data", "PHOTOS"], "--data with --fake"),
         (["--metrics", "swd16", "--fake", "PHOTOS"], "without real images"),
         (["--metrics", "swd16", "--network", "gone", "--data", "PHOTOS"], "gone does not exist"),
+        (["--metrics", "swd16", "--fake", "PHOTOS", "--real", "gone"], "gone does not exist"),
         (
             ["--metrics", "swd16", "--network", "NET", "--data", "PHOTOS", "--save-ranking", "x"],
             "without a path length",

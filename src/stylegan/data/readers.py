@@ -425,11 +425,14 @@ def open_source(path: str | os.PathLike[str]) -> AbstractSource:
         DataError: if there is nothing at `path`, or neither of the two.
     """
     path = Path(path)
-    if path.is_dir():
-        return FolderSource(path)
-    if path.is_file():
-        return ZipSource(path)
-    raise DataError(f"{path} does not exist; name a folder of images, or a zip")
+    check_exists(path)
+    return FolderSource(path) if path.is_dir() else ZipSource(path)
+
+
+def check_exists(path: str | os.PathLike[str]) -> None:
+    """Raise DataError unless there is a folder or a file at a path."""
+    if not Path(path).is_dir() and not Path(path).is_file():
+        raise DataError(f"{path} does not exist; name a folder of images, or a zip")
 
 
 def map_in_order(

@@ -15,6 +15,7 @@ import torch
 from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
+from stylegan.data.readers import check_exists
 from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
 from stylegan.interop.classifiers import load_classifiers
@@ -631,6 +632,9 @@ def _read_folders(
     progress: Progress | None,
 ) -> tuple[ImagesTarget, RealImages | None]:
     """Read generated images, and the real ones that they are compared with."""
+    for path in (fake, real):
+        if path is not None:
+            check_exists(path)
     generated = Pictures(fake, progress=counter(progress, "reading images"))
     target = ImagesTarget(images=generated, side=generated.side)
     if real is None:
