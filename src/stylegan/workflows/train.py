@@ -196,7 +196,8 @@ def train(
     }
     call = {**dict.fromkeys(call), **recipe_.arguments, **_given(call)}
     run_dir = Path(_required(call["out"], "out"))
-    if config is None and (record := run_to_continue(call["preset"], run_dir)) is not None:
+    record = None if config is not None else run_to_continue(call["preset"], run_dir)
+    if record is not None:
         start = _on_this_machine(record.config)
         call |= {"resolution": start.generator.resolution, **record.metrics} | _given(call)
     else:
@@ -241,7 +242,8 @@ def train(
         grown_to=initial.grown_to,
     )
     check_processes(decided_config, distributed.world_size())
-    reasons |= {name: "as the run was started" for name in kept}
+    unchanged = [] if record is None else [name for name in reasons if name not in options]
+    reasons |= dict.fromkeys([*unchanged, *kept], "as the run was started")
     plan = TrainPlan(
         config=decided_config,
         reasons=reasons,
