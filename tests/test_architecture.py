@@ -235,6 +235,7 @@ FOLDERS = {
         "bench",
         "demo",
         "main",
+        "completion",
     ],
 }
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
