@@ -44,6 +44,15 @@ def test_names_in_the_new_file_are_shown(tmp_path, capsys, to, names):
     assert names in row
 
 
+def test_a_file_does_not_get_the_suffix_of_another_format(tmp_path, capsys):
+    out = tmp_path / "weights.pkl"
+    assert run(PARITY / "stylegan2-torch-orig-orig.pkl", out, "--to", "nvidia") == 1
+    error = capsys.readouterr().err
+    assert "has the suffix .pkl of another format, but --to nvidia writes a torch.save" in error
+    assert error.endswith("; name it weights.pt\n")
+    assert not out.exists()
+
+
 def test_what_cannot_be_said_is_one_line(tmp_path, capsys):
     assert run(PARITY / "stylegan-tf.pkl", tmp_path / "out.pt", "--to", "rosinality") == 1
     error = capsys.readouterr().err
