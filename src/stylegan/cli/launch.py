@@ -1,5 +1,6 @@
 """`--gpus N`: several ranks of one command on this machine, started by torchrun's launcher."""
 
+import logging
 import os
 import signal
 import sys
@@ -67,11 +68,16 @@ def launch(
         signals_to_handle=",".join(number.name for number in stop_signals()),
         shutdown_timeout=SHUTDOWN_S,
     )
+    # Ranks report their errors; the launcher's own line would only repeat the exit status.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for number in stop_signals()}
     try:
         elastic_launch(config, sys.executable)(*program, *arguments)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            sys.stderr.write(f"stylegan: rank {rank} was ended by {name}\n")
         return abs(failure.exitcode)
     except SignalException as error:
         return 128 + error.sigval

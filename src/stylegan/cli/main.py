@@ -76,11 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = _explain(error)
         if message is None:
             logger.exception("stylegan %s: unexpected error, please report it", name)
-        else:
+        elif _is_reported(error):
             sys.stderr.write(f"stylegan {name}: {message}\n")
         return 1
     finally:
         _on_sigterm(before)
+
+
+def _is_reported(error: Exception) -> bool:
+    """Return whether this process reports an error: a mistake is reported by one rank."""
+    from stylegan import distributed  # imports torch, which `stylegan --help` does not need
+
+    return not isinstance(error, StyleganError) or distributed.reports_error()
 
 
 def _explain(error: Exception) -> str | None:
