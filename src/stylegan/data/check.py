@@ -11,16 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stylegan.data.readers import (
-    RECORD_NAME,
-    UNRECOGNIZED,
-    AbstractSource,
-    Label,
-    Mode,
-    decode,
-    map_in_order,
-    num_threads,
-)
+from stylegan.data.labels import Label
+from stylegan.data.readers import Mode, decode, map_in_order, num_threads
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.files import RECORD_NAME
 from stylegan.download import cache_folder
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import printable_name, write_atomic
@@ -262,7 +256,7 @@ def select(
     color set, as converting them loses nothing; color images are not usable in a grey set.
 
     Args:
-        source: the entries' source; its unrecognized files count as bad.
+        source: the entries' source; the files that it leaves out count as bad.
         entries: from `examine`.
         resolution: to train at, in pixels; None: the size of the images.
 
@@ -271,7 +265,7 @@ def select(
     """
     if resolution is not None:
         require_power_of_two(resolution)
-    reasons = dict.fromkeys(source.unrecognized, UNRECOGNIZED)
+    reasons = dict(source.left_out)
     reasons |= {entry.name: entry.reason for entry in entries if entry.reason is not None}
     decodable = [entry for entry in entries if entry.reason is None]
     sizes = collections.Counter(entry.size for entry in decodable if _fits(entry.size, resolution))

@@ -7,47 +7,18 @@ import logging
 import posixpath
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from stylegan import distributed
-from stylegan.data.readers import LABELS_NAME, RECORD_NAME, AbstractSource, Label
+from stylegan.data.labels import Label, Labels
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 _LAYOUT = '{"labels": null} or {"labels": [[name, integer or list of numbers], ...]}'
-_MAX_LISTED = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """The labels of the images in a folder or zip.
-
-    Attributes:
-        by_name: the label of each image, by its name in the source. Images can be missing.
-        classes: the names of the classes, by number; empty if they are not known.
-        attributes: the names of the positions of vectors; empty if they are not known.
-    """
-
-    by_name: Mapping[str, Label]
-    classes: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
-
-    def class_table(self) -> str:
-        """Return a line for each class: its number, its name and the number of its images."""
-        counts = Counter(label for label in self.by_name.values() if isinstance(label, int))
-        names = dict(enumerate(self.classes))
-        lines = [f"class {number} {names.get(number, '')}".rstrip() for number in sorted(counts)]
-        lines = [
-            f"{line}: {counts[number]} images"
-            for line, number in zip(lines, sorted(counts), strict=True)
-        ]
-        if len(lines) > _MAX_LISTED:
-            lines[_MAX_LISTED:] = [f"and {len(lines) - _MAX_LISTED} more classes"]
-        return "\n".join(lines)
 
 
 def read_labels(source: AbstractSource) -> Labels | None:
