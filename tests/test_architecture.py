@@ -84,7 +84,16 @@ FOLDERS = {
         "shards",
         "shard_stream",
     ],
-    "data/sources": ["base", "files", "folder", "zip", "open"],
+    "data/sources": [
+        "base",
+        "arrays",
+        "crc32c",
+        "tfrecord",
+        "files",
+        "folder",
+        "zip",
+        "open",
+    ],
     "perceptual": [
         "weights",
         "detector",

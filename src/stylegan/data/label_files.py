@@ -1,4 +1,4 @@
-"""Reads labels of images from dataset.json, from a CSV file, or from the names of folders."""
+"""Reads labels from dataset.json, a CSV file, the names of folders, or the source's format."""
 
 import csv
 import io
@@ -22,10 +22,11 @@ _LAYOUT = '{"labels": null} or {"labels": [[name, integer or list of numbers], .
 
 
 def read_labels(source: AbstractSource) -> Labels | None:
-    """Return the labels of a source's dataset.json; None if there are none for its images.
+    """Return the labels of a source; None if there are none for its images.
 
-    The file can be in the wrapping folder of all images, too. Names are compared after
-    normalization of slashes, `./`, Unicode form and, where that is unambiguous, case.
+    They are those of its dataset.json, else those that are part of its format. The file can be in
+    the wrapping folder of all images, too. Names are compared after normalization of slashes, `./`,
+    Unicode form and, where that is unambiguous, case.
 
     Raises:
         DataError: if the file is not in the official layout.
@@ -57,7 +58,7 @@ def read_labels(source: AbstractSource) -> Labels | None:
             classes=labels.classes or _texts(classes),
             attributes=_texts(content.get("attributes")),
         )
-    return None
+    return source.labels
 
 
 def read_csv_labels(path: Path, source: AbstractSource) -> Labels:
