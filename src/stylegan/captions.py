@@ -76,6 +76,17 @@ def is_drawable(text: str) -> bool:
     return all(map(_has_glyph, _drawable(text)))
 
 
+def class_caption(number: int, names: Sequence[str]) -> str:
+    """Return the name of a class, or its number if it has no name that can be drawn.
+
+    Args:
+        number: from 0.
+        names: of the classes, by number; empty if they have none.
+    """
+    name = names[number] if number < len(names) else ""
+    return name if name and is_drawable(name) else f"class {number}"
+
+
 def _drawable(text: str) -> str:
     """Escape control characters, and leave out accents that the font does not have."""
     letters = []
