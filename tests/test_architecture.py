@@ -15,7 +15,7 @@ LAYERS = [
     ["files"],
     ["rng", "progress", "plotting"],
     ["distributed", "download", "microbatch"],
-    ["devices"],
+    ["devices", "captions"],
     ["images"],
     ["notebook"],
     ["latents"],

@@ -50,3 +50,13 @@ def test_gif_holds_every_frame_and_loops(tmp_path):
         assert file.n_frames == 3
         assert file.info["loop"] == 0
         assert file.info["duration"] == 50
+
+
+def test_a_grid_file_is_told_from_a_single_image(tmp_path):
+    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    images.write(image, tmp_path / "image.png")
+    images.write_grid(image, tmp_path / "grid.png")
+    for name, expected in (("image.png", False), ("grid.png", True)):
+        with Image.open(tmp_path / name) as file:
+            assert images.is_grid(file) is expected
+            assert torch.equal(images.from_pil(file), image)

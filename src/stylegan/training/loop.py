@@ -246,8 +246,9 @@ class Trainer:
         stop = 0  # the reason to stop of any rank, if not 0
         if self.state.nimg == 0:
             self.outputs.write_samples()
-        distributed.barrier()
         with open_stream(dataset, self.config, self.state.device) as stream:
+            self.outputs.write_reals(stream)
+            distributed.barrier()
             while not self.is_complete and not stop:
                 self.iterate(stream)
                 self.act_on_cadence(signals)
