@@ -228,6 +228,7 @@ FOLDERS = {
         "demo",
     ],
     "cli": [
+        "parser",
         "command",
         "launch",
         "data",

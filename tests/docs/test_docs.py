@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-import tyro
 
 import stylegan
 from stylegan.cli.main import COMMANDS
+from stylegan.cli.parser import Parser
 from stylegan.cli.train import understand
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import FAMILIES, build_discriminator, build_generator, configs_for
@@ -111,21 +111,21 @@ class ParsedError(Exception):
 
 def parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     """Return the options that a command line means, without running the command."""
-    understand = tyro.cli
+    understand = Parser.values
 
-    def parse_only(*args: object, **kwargs: object) -> None:
-        raise ParsedError(understand(*args, **kwargs))
+    def parse_only(parser: Parser, arguments: list[str]) -> None:
+        raise ParsedError(understand(parser, arguments))
 
     complaint = io.StringIO()
     with monkeypatch.context() as patch, contextlib.redirect_stderr(complaint):
-        patch.setattr(tyro, "cli", parse_only)
+        patch.setattr(Parser, "values", parse_only)
         try:
             importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
         except ParsedError as parsed:
             return parsed.options
         except SystemExit:
             raise AssertionError(f"{shlex.join(arguments)}\n{complaint.getvalue()}") from None
-    raise AssertionError(f"{arguments[0]} does not parse by tyro.cli")
+    raise AssertionError(f"{arguments[0]} parses no arguments")
 
 
 def check_train_line(arguments: list[str]) -> None:

@@ -18,7 +18,7 @@ from stylegan.data.readers import Mode, decode, map_in_order, num_threads
 from stylegan.data.sources.base import NO_IMAGE, AbstractSource
 from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.download import cache_folder
-from stylegan.errors import ConfigError, DataError
+from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.files import printable_name, write_atomic
 from stylegan.progress import Counter
 
@@ -246,7 +246,7 @@ def check_left_out(
         name, reason = bad[0]
         raise DataError(
             f"{path} has {len(bad)} unusable files, the first is {name}: {reason}",
-            fix=f"see `stylegan data check {path}`, or pass --on-bad skip",
+            fix=f"see {command_line('data', 'check', path)}, or pass --on-bad skip",
         )
     reasons = [reason for _, reason in bad if reason != NO_IMAGE]
     num_images = num_usable + len(reasons)

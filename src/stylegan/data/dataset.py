@@ -29,7 +29,7 @@ from stylegan.data.labels import Label, LabelTable
 from stylegan.data.readers import decode, map_in_order, num_threads
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.open import open_source
-from stylegan.errors import DataError
+from stylegan.errors import DataError, command_line
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
@@ -335,7 +335,7 @@ def _report(source: AbstractSource, selection: Selection, *, on_bad: OnBad) -> N
         raise DataError(
             f"{source.path} has no usable image among {len(selection.bad)} files; images must be "
             "square and of one size, a power of two that is not below the resolution",
-            fix=f"see `stylegan data check {source.path}`, or run `stylegan data prepare`",
+            fix=f"see {command_line('data', 'check', source.path)}, or run `stylegan data prepare`",
         )
     num_grey = sum(entry.mode == "L" for entry in selection.usable)
     if selection.mode == "RGB" and num_grey and distributed.is_main_process():

@@ -27,6 +27,7 @@ from stylegan.data.readers import decode, map_in_order, num_threads
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.files import RECORD_NAME
 from stylegan.data.sources.open import open_source
+from stylegan.errors import command_line
 from stylegan.files import printable_name
 from stylegan.notebook import TextResult, picture_html
 from stylegan.progress import Counter
@@ -114,7 +115,8 @@ class SetInfo(TextResult):
             rows["sheet"] = str(self.sheet_path)
         lines = [f"{key:<12} {value}" for key, value in rows.items()]
         if self.num_bad:
-            lines.append(f"See `stylegan data check {self.path}` for the files that cannot.")
+            check = command_line("data", "check", self.path)
+            lines.append(f"See {check} for the files that cannot.")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -252,9 +254,8 @@ def _advice(
         yield "too large: reduce the images, or remove them."
     if any_is("wrong size", "wrong mode"):
         side = resolution or suggested_resolution(entries)
-        yield (
-            "wrong size, wrong mode: make a set of one size and mode with "
-            f"`stylegan data prepare {path} {path.resolve().stem}{side}.zip --resolution {side}`."
-        )
+        prepared = f"{path.resolve().stem}{side}.zip"
+        prepare = command_line("data", "prepare", path, prepared, "--resolution", side)
+        yield f"wrong size, wrong mode: make a set of one size and mode with {prepare}."
     if not entries:
         yield "There are no images: check the path."

@@ -24,11 +24,12 @@ from stylegan.errors import check_fraction, decided
 from stylegan.models.base import Networks
 from stylegan.ops.precision import float32_precision
 from stylegan.training.checkpoint import (
+    RunRecord,
     check_run_folder,
     load_newest_checkpoint,
     lock_run_folder,
     save_checkpoint,
-    write_config,
+    write_run_record,
 )
 from stylegan.training.clock import Clock
 from stylegan.training.config import RunConfig, check_processes
@@ -93,6 +94,7 @@ def train(
     max_minutes: float | None = None,
     evaluate: Evaluator | None = None,
     evaluate_fraction: float = 0.05,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Train to the end of the run, from its newest checkpoint if it has one.
 
@@ -116,6 +118,8 @@ def train(
             gradients. A failed metric is logged and does not end the run; a signal interrupts
             it. None: no metrics.
         evaluate_fraction: fraction of the time of this call that evaluation may take, 0 to 1.
+        metrics: the arguments that `evaluate` was made from, see `RunRecord`. They are written to
+            `config.json`.
 
     Raises:
         StyleganError: if images, options or checkpoint do not fit, or training diverges.
@@ -147,7 +151,10 @@ def train(
         log = evaluation = None
         if is_main:
             # From here on the folder holds a run; errors before this leave nothing behind.
-            write_config(run_dir, config, fingerprint=dataset.fingerprint)
+            record = RunRecord(
+                config=config, fingerprint=dataset.fingerprint, metrics=metrics or {}
+            )
+            write_run_record(run_dir, record)
             if transfer is not None:  # resuming must not need the source of the weights
                 write_transfer(run_dir, transfer)
                 save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)

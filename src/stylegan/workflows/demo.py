@@ -13,7 +13,7 @@ from torch import Tensor
 from stylegan import __version__, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.devices import DeviceName, resolve_device
-from stylegan.errors import DataError, check_positive, decided
+from stylegan.errors import DataError, check_positive, command_line, decided
 from stylegan.files import write_atomic
 from stylegan.interop.load import complete_snapshots, load
 from stylegan.latent.grids import TRUNCATION_PSIS, mixing_grid, sample_grid, truncation_grid
@@ -316,7 +316,8 @@ def find_data(path: Path | None) -> Path:
             return candidate
     raise DataError(
         f"no images at {candidates[0]}; run the demo in a checkout of the source, make a set with "
-        f"`stylegan data prepare SRC {candidates[0]} --resolution 64`, or name one with --data"
+        f"{command_line('data', 'prepare', 'SRC', candidates[0], '--resolution', 64)}, or name one "
+        "with --data"
     )
 
 
