@@ -74,3 +74,13 @@ def test_images_of_networks_and_files_become_pil_images():
 def test_other_tensors_are_no_images(tensor, message):
     with pytest.raises(ValueError, match=message):
         images.to_pil(tensor)
+
+
+def test_a_grid_file_is_told_from_a_single_image(tmp_path):
+    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    images.write(image, tmp_path / "image.png")
+    images.write_grid(image, tmp_path / "grid.png")
+    for name, expected in (("image.png", False), ("grid.png", True)):
+        with Image.open(tmp_path / name) as file:
+            assert images.is_grid(file) is expected
+            assert torch.equal(images.from_pil(file), image)

@@ -10,9 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from stylegan.captions import (
+    Captions,
+    default_scale,
+    draw_line,
+    font_size,
+    line_height,
+    row_title_width,
+)
 from stylegan.files import write_atomic
+
+_GRID_MARK = ("stylegan", "grid")
+"""Keyword and text of the chunk tEXt in PNG files of grids."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -30,24 +42,61 @@ def to_uint8(images: Tensor) -> Tensor:
     return (images.to(torch.float32) * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
-def grid(images: Tensor, *, columns: int, padding: int = 0, fill: int = 255) -> Tensor:
+def enlarge(images: Tensor, scale: int) -> Tensor:
+    """Enlarge [..., H, W] by a whole number, repeating pixels."""
+    return images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+
+
+def grid(
+    images: Tensor,
+    *,
+    columns: int,
+    padding: int = 0,
+    fill: int = 255,
+    captions: Captions | None = None,
+    scale: int | None = None,
+) -> Tensor:
     """Tile uint8 [N, C, H, W] row by row into one image, uint8 [C, H', W'].
 
     Args:
         images: uint8 [N, C, H, W].
         columns: number of columns.
         padding: pixels between images.
-        fill: value of the padding and of cells without an image.
+        fill: value of the padding, of cells without an image, and behind captions.
+        captions: texts around the images; None for none.
+        scale: enlarge the images by this whole number, repeating pixels; None enlarges images with
+            captions to `captions.MIN_SIDE` pixels or more, and no others.
     """
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ValueError(f"grid takes uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
+    texts = captions or Captions()
+    if scale is None:
+        scale = 1 if captions is None else default_scale(images.shape[-1])
+    images = enlarge(images, scale)
     num, channels, height, width = images.shape
+    size = font_size(width)
+    line = line_height(size)
     rows = -(-num // columns)
-    step_y, step_x = height + padding, width + padding
-    tiled = images.new_full((channels, rows * step_y - padding, columns * step_x - padding), fill)
+    step_y, step_x = height + (line if texts.tiles else 0) + padding, width + padding
+    top = line if texts.columns else 0
+    left = row_title_width(texts.rows, size) if texts.rows else 0
+    shape = (channels, top + rows * step_y - padding, left + columns * step_x - padding)
+    tiled = images.new_full(shape, fill)
+
+    def write_text(text: str, y: int, x: int, width: int) -> None:
+        strip = draw_line(text, width=width, size=size).to(torch.int32)
+        ink = 0 if fill >= 128 else 255
+        tiled[:, y : y + line, x : x + width] = (fill * (255 - strip) + ink * strip) // 255
+
     for index, image in enumerate(images):
-        y, x = (index // columns) * step_y, (index % columns) * step_x
+        y, x = top + (index // columns) * step_y, left + (index % columns) * step_x
         tiled[:, y : y + height, x : x + width] = image
+        if texts.tiles:
+            write_text(texts.tiles[index], y + height, x, width)
+    for column, text in enumerate(texts.columns):
+        write_text(text, 0, left + column * step_x, width)
+    for row, text in enumerate(texts.rows):
+        write_text(text, top + row * step_y + (height - line) // 2, size // 2, left - size)
     return tiled
 
 
@@ -97,16 +146,36 @@ def read(path: str | os.PathLike[str] | IO[bytes]) -> Tensor:
         return from_pil(image)
 
 
-def png_bytes(image: Tensor, *, compress_level: int = 6) -> bytes:
-    """Encode uint8 [C, H, W] as PNG. The result is deterministic."""
+def png_bytes(image: Tensor, *, compress_level: int = 6, marks_grid: bool = False) -> bytes:
+    """Encode uint8 [C, H, W] as PNG. The result is deterministic.
+
+    Args:
+        image: the pixels.
+        compress_level: from 0 (large and fast) to 9 (small and slow).
+        marks_grid: store that this is a grid of images, which `is_grid` finds.
+    """
     buffer = io.BytesIO()
-    pil_image(image).save(buffer, format="png", compress_level=compress_level)
+    info = PngInfo()
+    if marks_grid:
+        info.add_text(*_GRID_MARK)
+    pil_image(image).save(buffer, format="png", compress_level=compress_level, pnginfo=info)
     return buffer.getvalue()
+
+
+def is_grid(image: Image.Image) -> bool:
+    """Return whether an opened file is a grid of `write_grid`, and not a single image."""
+    key, value = _GRID_MARK
+    return image.info.get(key) == value
 
 
 def write(image: Tensor, path: str | os.PathLike[str]) -> None:
     """Write uint8 [C, H, W] as a PNG file, atomically."""
     write_atomic(path, png_bytes(image))
+
+
+def write_grid(image: Tensor, path: str | os.PathLike[str]) -> None:
+    """Write a grid of images as a PNG file, marked so that it is not taken for one of them."""
+    write_atomic(path, png_bytes(image, marks_grid=True))
 
 
 def write_gif(frames: Sequence[Tensor], path: str | os.PathLike[str], *, fps: float = 25) -> None:

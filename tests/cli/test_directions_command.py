@@ -3,6 +3,7 @@ import torch
 
 import stylegan
 from stylegan import images
+from stylegan.captions import draw_line, font_size, line_height, row_title_width
 from stylegan.cli.directions import main
 from stylegan.errors import ConfigError, DataError
 from stylegan.interop.load import load
@@ -26,7 +27,7 @@ def network(tmp_path_factory):
 def run(command, **options):
     words = [command]
     for name, value in options.items():
-        values = value if isinstance(value, list | tuple) else [value]
+        values = value if isinstance(value, list | tuple) else [] if value is True else [value]
         words += ["--" + name.replace("_", "-"), *map(str, values)]
     assert main(words) == 0
 
@@ -58,7 +59,8 @@ def test_methods_find_other_directions(network, tmp_path, method):
 
 def test_a_sheet_has_a_row_for_each_seed_and_direction(network, found, tmp_path):
     out = tmp_path / "s.png"
-    run("sheet", network=network, directions=found, seeds="1-2", strengths=[-2, 0, 2], out=out)
+    options = {"network": network, "directions": found, "out": out, "no_captions": True}
+    run("sheet", seeds="1-2", strengths=[-2, 0, 2], **options)
     sheet = images.read(out)
     assert sheet.shape == (3, 6 * 18 - 2, 3 * 18 - 2)
     middle = [sheet[:, 18 * row : 18 * row + 16, 18:34] for row in range(6)]
@@ -66,8 +68,14 @@ def test_a_sheet_has_a_row_for_each_seed_and_direction(network, found, tmp_path)
     assert torch.equal(middle[3], middle[5])
     assert not torch.equal(middle[0], middle[3])
     assert not torch.equal(sheet[:, :16, :16], middle[0])
-    run("sheet", network=network, directions=found, seeds="1", names="b", out=out)
+    run("sheet", seeds="1", names="b", **options)
     assert images.read(out).shape == (3, 16, 5 * 18 - 2)
+    run("sheet", network=network, directions=found, seeds="1", names="b", strengths=[2], out=out)
+    titles, line = row_title_width(["seed0001 b"], font_size(64)), line_height(font_size(64))
+    named = images.read(out)
+    assert named.shape == (3, line + 64, titles + 64)
+    expected = 255 - draw_line("+2", width=64, size=font_size(64))
+    assert torch.equal(named[0, :line, titles:], expected)
 
 
 def test_edits_add_up_and_there_and_back_gives_the_same_files(network, found, tmp_path):
@@ -177,6 +185,8 @@ def test_python_finds_and_applies_directions_without_files(network, tmp_path):
     ws = generator.mapping(latents_from_seeds([3], 16))
     assert torch.equal(edited.ws[:1], directions.apply(ws, {"a": 2.0}))
     assert torch.equal(edited[0], stylegan.generate.images(generator, edited.ws[:1])[0])
-    grid = stylegan.directions.sheet(generator, directions, 3, names="a", strengths=[0, 2])
+    grid = stylegan.directions.sheet(
+        generator, directions, 3, names="a", strengths=[0, 2], captions=False
+    )
     assert (grid.rows, grid.columns) == (1, 2)
     assert torch.equal(grid.pixels[:, :, 18:], edited[0])

@@ -9,6 +9,7 @@ from PIL import Image
 
 import stylegan
 from stylegan import images
+from stylegan.captions import draw_line, font_size, line_height, row_title_width
 from stylegan.cli.generate import main
 from stylegan.errors import ConfigError, WeightsError
 from stylegan.images import from_pil, to_uint8
@@ -121,7 +122,16 @@ def test_a_mix_of_all_layers_shows_the_columns_and_of_none_the_rows(network, tmp
     pictures = {}
     for layers in ("all", "none", "0-3", "coarse"):
         path = tmp_path / f"{layers}.png"
-        run("mix", network, rows="1,2", cols="3-5", layers=layers, psi=0.5, out=path)
+        run(
+            "mix",
+            network,
+            rows="1,2",
+            cols="3-5",
+            layers=layers,
+            psi=0.5,
+            out=path,
+            no_captions=True,
+        )
         pictures[layers] = read(path)
         assert pictures[layers].shape == (3, 3 * 18 - 2, 4 * 18 - 2)
     inner = slice(18, 34)  # the first picture that is mixed
@@ -334,13 +344,49 @@ def test_python_reads_images_from_their_files(network, tmp_path):
     assert len(list(result)) == 2
 
 
+def test_grids_name_what_they_show(network, tmp_path):
+    """The first tile, the captions around it, and what follows --captions and --scale."""
+    line, side = line_height(font_size(64)), 64
+
+    def words(text, width=side):
+        return 255 - draw_line(text, width=width, size=font_size(64))
+
+    titles = row_title_width(["seed0001", "seed0012"], font_size(64))
+    run("truncation", network, seeds="1,12", psis="0.5", out=tmp_path / "t.png")
+    sheet = read(tmp_path / "t.png")
+    still = images.enlarge(direct(network, 1, truncation_psi=0.5), 4)
+    assert torch.equal(sheet[:, line : line + side, titles:], still)
+    assert torch.equal(sheet[0, :line, titles:], words("psi 0.5"))
+    middle = slice(line + (side - line) // 2, line + (side - line) // 2 + line)
+    size = font_size(64)
+    expected = words("seed0001", titles - size)
+    assert torch.equal(sheet[0, middle, size // 2 : titles - size + size // 2], expected)
+    run("mix", network, rows="1", cols="12", layers="0-3", out=tmp_path / "m.png")
+    sheet = read(tmp_path / "m.png")
+    assert torch.equal(sheet[0, :line, -2 * side - 2 : -side - 2], words("0-3"))
+    assert torch.equal(sheet[0, :line, -side:], words("seed0012"))
+    run("blend", network, seeds="7", latents=1, num=1, captions=True, out=tmp_path / "b.png")
+    assert torch.equal(read(tmp_path / "b.png")[0, side:], words("7"))
+    run("images", network, seeds="3", out=tmp_path / "i", grid=True, captions=True, scale=5)
+    sheet = read(tmp_path / "i" / "grid.png")
+    assert torch.equal(sheet[:, :80], images.enlarge(direct(network, 3), 5))
+    assert torch.equal(sheet[0, 80:], words("seed0003", 80))
+    assert torch.equal(read(tmp_path / "i" / "seed0003.png"), direct(network, 3))
+
+
+@pytest.mark.parametrize("options", [{"captions": True}, {"scale": 2}])
+def test_captions_and_scale_need_a_grid(network, tmp_path, options):
+    with pytest.raises(ConfigError, match="captions and scale are options of the grid"):
+        run("images", network, seeds="1", out=tmp_path / "o", **options)
+
+
 def test_latents_stand_where_seeds_do(network):
     generator = load(network)
     ws = generator.mapping(latents_from_seeds([3], generator.z_dim), truncation_psi=0.7)
     result = stylegan.generate.images(generator, [ws, 5])
     assert result.names == ["latent", "seed0005"]
     assert torch.equal(result[0], direct(network, 3, truncation_psi=0.7))
-    mixed = stylegan.generate.mix(generator, ws, [5], layers="none")
+    mixed = stylegan.generate.mix(generator, ws, [5], layers="none", captions=False)
     assert (mixed.rows, mixed.columns, mixed.path) == (1, 1, None)
     assert torch.equal(mixed.pixels[:, 18:, 18:], result[0])
     with pytest.raises(ConfigError, match=r"latents must be ws \[N, 6, 16\], got \[1, 5, 16\]"):

@@ -106,18 +106,42 @@ def test_a_file_of_several_latents_without_noise_has_numbered_pictures(network, 
 
 
 def test_a_mix_takes_seeds_and_saved_latents(network, saved, tmp_path):
-    run("mix", network, rows=f"1,{saved[0]}", cols="2", layers="all", out=tmp_path / "a.png")
-    run("mix", network, rows="1,77", cols="2", layers="all", out=tmp_path / "b.png")
+    run(
+        "mix",
+        network,
+        rows=f"1,{saved[0]}",
+        cols="2",
+        layers="all",
+        captions=False,
+        out=tmp_path / "a.png",
+    )
+    run("mix", network, rows="1,77", cols="2", layers="all", captions=False, out=tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     run(
-        "mix", network, rows="1", cols="2", psi=0.5, cutoff=2, layers="none", out=tmp_path / "c.png"
+        "mix",
+        network,
+        rows="1",
+        cols="2",
+        psi=0.5,
+        cutoff=2,
+        layers="none",
+        captions=False,
+        out=tmp_path / "c.png",
     )
     expected = still(network, 1, truncation_psi=0.5, truncation_cutoff=2)
     assert torch.equal(images.read(tmp_path / "c.png")[:, STEP:, STEP:], expected)
 
 
 def test_a_truncation_grid_of_chosen_strengths(network, tmp_path):
-    run("truncation", network, seeds="4-5", psis=[1, 0, -1], cutoff=3, out=tmp_path / "a.png")
+    run(
+        "truncation",
+        network,
+        seeds="4-5",
+        psis=[1, 0, -1],
+        cutoff=3,
+        captions=False,
+        out=tmp_path / "a.png",
+    )
     sheet = images.read(tmp_path / "a.png")
     assert sheet.shape == (3, 2 * STEP - 2, 3 * STEP - 2)
     for row, seed in enumerate((4, 5)):
@@ -263,7 +287,7 @@ def test_every_family_walks_at_its_level_of_detail(preset, tmp_path):
         ),
         ("video", {"loop": False}, "without seeds is a loop.*--no-loop"),
         ("video", {"seeds": "a.npz", "space": "z"}, "space z needs seeds"),
-        ("video", {"seeds": "1", "scale": 0}, "scale must be 1 or more, got 0"),
+        ("video", {"seeds": "1", "scale": 0}, "scale must be from 1 to 64, got 0"),
         ("video", {"seeds": "1", "psi_to": "nan"}, "psi must be a finite number, got nan"),
         ("blend", {"seeds": "1-9", "latents": 5}, "latents must be from 1 to 4, got 5"),
         (

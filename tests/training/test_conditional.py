@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import stylegan as library
+from stylegan import images
+from stylegan.captions import MIN_SIDE, draw_line, font_size, line_height
 from stylegan.data.shards import ShardSet
 from stylegan.latent.project import DEFAULTS
 from stylegan.models import progan, stylegan
@@ -235,8 +237,23 @@ def test_sheets_show_labels_of_the_set(run_config, labelled, tmp_path, monkeypat
     train(config, tmp_path / "run", max_minutes=0)
     first, rest, *again = seen
     assert (first.shape, rest.shape) == ((16, 3), (4, 3))
+    classes = torch.cat([first, rest]).argmax(dim=1).tolist()
+    assert classes == sorted(classes)  # images of a class are side by side
     assert torch.cat([first, rest]).sum(dim=0).min() > 0
     assert torch.equal(again[0], first)
+
+
+def test_sheets_of_samples_and_reals_name_the_class_of_each_image(run_config, labelled, tmp_path):
+    config = conditional(run_config, labelled)
+    train(config, tmp_path / "run", max_minutes=0)
+    line = line_height(font_size(MIN_SIDE))
+    for path in (tmp_path / "run" / "reals.png", *(tmp_path / "run" / "samples").iterdir()):
+        sheet = images.read(path)
+        assert sheet.shape == (3, 2 * (64 + line + 2) - 2, 2 * 64 + 2)
+        strips = [sheet[0, y + 64 : y + 64 + line, :64] for y in (0, 66 + line)]
+        names = [255 - draw_line(name, width=64, size=11) for name in ("cat", "dog", "owl")]
+        for strip in strips:
+            assert any(torch.equal(strip, name) for name in names)
 
 
 def test_an_auxiliary_classifier_trains_in_a_run(run_config, labelled, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 import stylegan
 from stylegan import images
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.loader import batches
 from stylegan.errors import CheckpointError, ConfigError, DataError, StyleganError
 from stylegan.models.base import Networks
 from stylegan.models.stylegan2 import Generator
@@ -20,8 +21,7 @@ from stylegan.training.config import OutputConfig
 from stylegan.training.evaluation import Evaluator
 from stylegan.training.log import read_log, read_metrics
 from stylegan.training.loop import train
-from stylegan.training.state import TrainState
-from stylegan.training.transfer import copy_matching_weights
+from stylegan.training.reals import open_dataset
 
 
 def names(folder):
@@ -35,7 +35,8 @@ def test_a_run_writes_its_folder(run_config, tmp_path):
     assert outcome.is_complete
     assert outcome.nimg == 160
     assert names(run) == [
-        ".lock", "checkpoints", "config.json", "events", "log.jsonl", "samples", "snapshots"
+        ".lock", "checkpoints", "config.json", "events", "log.jsonl", "reals.png", "samples",
+        "snapshots",
     ]  # fmt: skip
     assert names(run / "samples") == ["000000000.png", "000000080.png", "000000160.png"]
     assert names(run / "snapshots") == ["000000080", "000000160"]
@@ -47,6 +48,19 @@ def test_a_run_writes_its_folder(run_config, tmp_path):
     assert 0.5 < sum(records[-1]["time"]["share"].values()) <= 1
     assert len(seen) == 20
     assert sum(progress.record is not None for progress in seen) == 7
+
+
+def test_reals_are_the_first_images_of_the_run_and_written_once(growing_config, tmp_path):
+    config, run = growing_config.with_overrides("output.samples=18"), tmp_path / "run"
+    train(config, run, max_minutes=0)
+    dataset = open_dataset(config)
+    assert dataset.is_mirrored
+    expected = next(batches(dataset, batch_size=18, seed=config.seed))
+    sheet = images.grid(images.to_uint8(expected.images), columns=4)
+    assert torch.equal(images.read(run / "reals.png"), sheet)
+    (run / "reals.png").write_bytes(b"mine")
+    train(config, run, max_minutes=0)
+    assert (run / "reals.png").read_bytes() == b"mine"
 
 
 def test_a_growing_run_logs_its_level_and_shows_sheets_of_one_size(growing_config, tmp_path):
@@ -170,37 +184,6 @@ def test_a_run_from_weights_does_not_need_their_source_again(run_config, tmp_pat
         for run in ("whole", "run")
     ]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
-
-
-def test_init_from_starts_with_the_weights_that_fit(run_config, tmp_path, caplog):
-    caplog.set_level("INFO", logger="stylegan")
-    other = Generator(dataclasses.replace(run_config.generator, resolution=32))
-    initial = Networks(generator_ema=other)
-    larger = dataclasses.replace(
-        run_config, output=dataclasses.replace(run_config.output, total_kimg=0.008)
-    )
-    train(larger, tmp_path / "run", initial=initial)
-    state = TrainState(run_config, torch.device("cpu"))
-    copy_matching_weights(state, initial)
-    for key in ("mapping.fc0.weight", "synthesis.b4.const", "synthesis.b16.conv0.weight"):
-        assert torch.equal(state.generator.state_dict()[key], other.state_dict()[key])
-        assert torch.equal(state.generator_ema.state_dict()[key], other.state_dict()[key])
-    assert "generator: " in caplog.text
-    assert "kept" in caplog.text
-    assert "discriminator: not in the source" in caplog.text
-
-
-def test_init_from_weights_that_fit_nowhere_is_refused(run_config, tmp_path):
-    other = Generator(
-        dataclasses.replace(run_config.generator, z_dim=5, w_dim=7, channel_max=3, img_channels=1)
-    )
-    state = TrainState(run_config, torch.device("cpu"))
-    for name, tensor in list(other.state_dict().items()):
-        if tensor.shape == state.generator.state_dict()[name].shape:
-            module, _, leaf = name.rpartition(".")
-            delattr(other.get_submodule(module), leaf)
-    with pytest.raises(ConfigError, match="no weight that fits the generator"):
-        copy_matching_weights(state, Networks(generator=other))
 
 
 def test_grey_images_need_grey_networks(run_config, tmp_path, image_folder):

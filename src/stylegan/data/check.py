@@ -13,17 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from stylegan.data.readers import (
-    LABELS_NAME,
-    RECORD_NAME,
-    UNRECOGNIZED,
-    AbstractSource,
-    Label,
-    Mode,
-    decode,
-    map_in_order,
-    num_threads,
-)
+from stylegan.data.labels import Label
+from stylegan.data.readers import Mode, decode, map_in_order, num_threads
+from stylegan.data.sources.base import NO_IMAGE, AbstractSource
+from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.download import cache_folder
 from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.files import printable_name, write_atomic
@@ -255,7 +248,7 @@ def check_left_out(
             f"{path} has {len(bad)} unusable files, the first is {name}: {reason}",
             fix=f"see {command_line('data', 'check', path)}, or pass --on-bad skip",
         )
-    reasons = [reason for _, reason in bad if reason != UNRECOGNIZED]
+    reasons = [reason for _, reason in bad if reason != NO_IMAGE]
     num_images = num_usable + len(reasons)
     if on_bad == "limit" and num_usable and len(reasons) > MAX_LEFT_OUT * num_images:
         raise DataError(
@@ -272,8 +265,7 @@ def listing_digest(source: AbstractSource) -> str:
     is read. Unlike `fingerprint`, it differs between copies of the same images.
     """
     digest = hashlib.sha256(str(source.path.resolve()).encode("utf-8", "surrogateescape"))
-    labels = [LABELS_NAME] if source.has(LABELS_NAME) else []
-    for name in (*source.images, *labels):
+    for name in (*source.images, LABELS_NAME):
         state = source.stored_crc32(name) or _modification(source.path / name, source.path)
         digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -334,7 +326,7 @@ def select(
     color set, as converting them loses nothing; color images are not usable in a grey set.
 
     Args:
-        source: the entries' source; its unrecognized files count as bad.
+        source: the entries' source; the files that it leaves out count as bad.
         entries: from `examine`.
         resolution: to train at, in pixels; None: the size of the images.
 
@@ -343,7 +335,7 @@ def select(
     """
     if resolution is not None:
         require_power_of_two(resolution)
-    reasons = dict.fromkeys(source.unrecognized, UNRECOGNIZED)
+    reasons = dict(source.left_out)
     reasons |= {entry.name: entry.reason for entry in entries if entry.reason is not None}
     decodable = [entry for entry in entries if entry.reason is None]
     sizes = collections.Counter(entry.size for entry in decodable if _fits(entry.size, resolution))

@@ -25,15 +25,10 @@ from stylegan.data.check import (
     verify_checksums,
 )
 from stylegan.data.label_files import read_labels
-from stylegan.data.labels import LabelTable
-from stylegan.data.readers import (
-    AbstractSource,
-    Label,
-    decode,
-    map_in_order,
-    num_threads,
-    open_source,
-)
+from stylegan.data.labels import Label, LabelTable
+from stylegan.data.readers import decode, map_in_order, num_threads
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError, command_line
 from stylegan.progress import Counter
 

@@ -21,16 +21,12 @@ from stylegan.data.check import (
     suggested_resolution,
 )
 from stylegan.data.label_files import read_labels
+from stylegan.data.labels import Label
 from stylegan.data.prepare import PrepareOptions, fit
-from stylegan.data.readers import (
-    RECORD_NAME,
-    AbstractSource,
-    Label,
-    decode,
-    map_in_order,
-    num_threads,
-    open_source,
-)
+from stylegan.data.readers import decode, map_in_order, num_threads
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.files import RECORD_NAME
+from stylegan.data.sources.open import open_source
 from stylegan.errors import command_line
 from stylegan.files import printable_name
 from stylegan.notebook import TextResult, picture_html

@@ -8,7 +8,8 @@ from torch import Tensor
 from stylegan import distributed, images
 from stylegan.data.check import examine, fingerprint, group_by_reason, preparation
 from stylegan.data.label_files import read_labels
-from stylegan.data.readers import decode, open_source
+from stylegan.data.readers import decode
+from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
 from stylegan.progress import Counter
 

@@ -21,24 +21,22 @@ from stylegan.data.check import (
     listing_digest,
     require_power_of_two,
 )
-from stylegan.data.label_files import Labels, labels_by_folder, read_csv_labels, read_labels
+from stylegan.data.label_files import labels_by_folder, read_csv_labels, read_labels
+from stylegan.data.labels import Label, Labels
 from stylegan.data.readers import (
-    LABELS_NAME,
-    RECORD_NAME,
-    UNRECOGNIZED,
-    AbstractSource,
     Color,
-    Label,
     Mode,
     decode,
     final_mode,
     map_in_order,
     num_threads,
     open_image,
-    open_source,
     parse_color,
 )
 from stylegan.data.resumable_zip import ResumableZip, resumable_zip
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
+from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
 from stylegan.notebook import TextResult
 from stylegan.progress import Counter
@@ -169,7 +167,7 @@ def prepare(
     if options.crop == "pad":
         colors.append(parse_color(options.pad_color))
     mode = _mode_of_set(opened, colors=colors)
-    skipped = [(name, UNRECOGNIZED) for name in opened.unrecognized]
+    skipped = list(opened.left_out)
     if skipped and options.on_bad == "fail":
         raise _unusable_file(*skipped[0])
 

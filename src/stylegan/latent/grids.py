@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stylegan.captions import Captions
 from stylegan.images import grid
 from stylegan.latent.layers import blend, mix_layers
 from stylegan.latent.render import map_latents, render
@@ -37,6 +38,8 @@ def truncation_grid(
     *,
     psis: Sequence[float] = TRUNCATION_PSIS,
     cutoff: int | None = None,
+    names: Sequence[str] = (),
+    scale: int | None = None,
     batch: int = 16,
 ) -> Tensor:
     """Draw a row for each ws [N, num_ws, w_dim], and a column for each psi, with the stored noise.
@@ -50,11 +53,15 @@ def truncation_grid(
         ws: untruncated.
         psis: values of truncation.
         cutoff: truncate only this many style inputs, coarsest first; None for all.
+        names: of the rows, for captions; empty for no captions.
+        scale: as of `images.grid`.
         batch: batch size on a GPU.
     """
     assert generator.w_avg is not None
     by_psi = [truncate(ws, generator.w_avg, psi, cutoff) for psi in psis]
-    return _grid(generator, torch.stack(by_psi, dim=1).flatten(0, 1), len(psis), batch)
+    captions = Captions(rows=names, columns=[f"psi {psi:g}" for psi in psis]) if names else None
+    rows = torch.stack(by_psi, dim=1).flatten(0, 1)
+    return _grid(generator, rows, len(psis), batch, captions=captions, scale=scale)
 
 
 def mixing_grid(
@@ -63,6 +70,8 @@ def mixing_grid(
     *,
     sources: Tensor,
     layers: Sequence[int],
+    captions: Captions | None = None,
+    scale: int | None = None,
     batch: int = 16,
 ) -> Tensor:
     """Draw destinations with some styles replaced by those of sources, with the stored noise.
@@ -77,6 +86,8 @@ def mixing_grid(
         destinations: ws [N, num_ws, w_dim], a row each.
         sources: ws [M, num_ws, w_dim], a column each.
         layers: indices of the style inputs taken from the source.
+        captions: as of `mixing_captions`; None for none.
+        scale: as of `images.grid`.
         batch: batch size on a GPU.
     """
     num_rows, num_columns = len(destinations), len(sources)
@@ -90,7 +101,16 @@ def mixing_grid(
     rows = [corner, top]
     for row in range(num_rows):
         rows += [left[row : row + 1], inner[row * num_columns : (row + 1) * num_columns]]
-    return grid(torch.cat(rows), columns=num_columns + 1, padding=PADDING)
+    return grid(
+        torch.cat(rows), columns=num_columns + 1, padding=PADDING, captions=captions, scale=scale
+    )
+
+
+def mixing_captions(
+    destinations: Sequence[str], *, sources: Sequence[str], layers: str
+) -> Captions:
+    """Return captions of a mixing grid: names of both kinds, the layers above the corner."""
+    return Captions(rows=["", *destinations], columns=[layers, *sources])
 
 
 def blend_grid(
@@ -101,6 +121,8 @@ def blend_grid(
     num_images: int,
     columns: int,
     crossovers: Sequence[int] | None = None,
+    names: Sequence[str] = (),
+    scale: int | None = None,
     seed: int = 0,
     batch: int = 16,
 ) -> Tensor:
@@ -117,10 +139,12 @@ def blend_grid(
         num_images: number of images.
         columns: of the grid.
         crossovers: style inputs at which the next latent begins, for all images; None draws them.
+        names: of the latents, for captions; empty for no captions.
+        scale: as of `images.grid`.
         seed: of the random choices.
         batch: batch size on a GPU.
     """
-    rows = []
+    rows, texts = [], []
     for index in range(num_images):
         stream = generator_for("blend", seed=seed, nimg=index)
         chosen = torch.randperm(len(ws), generator=stream)[:num_latents]
@@ -129,11 +153,20 @@ def blend_grid(
             drawn = torch.randperm(generator.num_ws - 1, generator=stream)[: num_latents - 1]
             places = sorted(1 + place for place in drawn.tolist())
         rows.append(blend(ws[chosen.to(ws.device)], places))
-    return _grid(generator, torch.stack(rows), columns, batch)
+        texts += [" ".join(names[place] for place in chosen.tolist())] if names else []
+    captions = Captions(tiles=texts) if names else None
+    return _grid(generator, torch.stack(rows), columns, batch, captions=captions, scale=scale)
 
 
 def _grid(
-    generator: AbstractGenerator, ws: Tensor, columns: int, batch: int, *, padding: int = PADDING
+    generator: AbstractGenerator,
+    ws: Tensor,
+    columns: int,
+    batch: int,
+    *,
+    padding: int = PADDING,
+    captions: Captions | None = None,
+    scale: int | None = None,
 ) -> Tensor:
     images = torch.stack(list(render(generator, ws, batch=batch)))
-    return grid(images, columns=columns, padding=padding)
+    return grid(images, columns=columns, padding=padding, captions=captions, scale=scale)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError, DataError, WeightsError
-from stylegan.files import write_atomic
+from stylegan.files import unique_name, write_atomic
 from stylegan.interop.rosinality import projections_of
 from stylegan.interop.torch_file import open_torch_file
 from stylegan.latent.render import device_of, map_latents
@@ -174,6 +174,21 @@ def name_of(key: Key) -> str:
         return "latent"
     is_projection = key.name == PROJECTION and key.parent.name not in ("", "..")
     return key.parent.name if is_projection else key.stem
+
+
+def names_of(keys: Sequence[Key], generator: AbstractGenerator) -> list[str]:
+    """Return a unique name for each row of `styles_of`.
+
+    Raises:
+        DataError: if a file cannot be read.
+        ConfigError: if a tensor does not fit the generator.
+    """
+    taken: set[str] = set()
+    return [
+        unique_name(name_of(key), taken)
+        for key in keys
+        for _ in range(1 if isinstance(key, int) else len(latents_of(key, generator).ws))
+    ]
 
 
 def styles_of(

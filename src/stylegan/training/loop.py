@@ -43,7 +43,7 @@ from stylegan.training.signals import SignalWatch
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 from stylegan.training.threads import using_threads
-from stylegan.training.transfer import copy_matching_weights
+from stylegan.training.transfer import Transfer, transfer_weights, write_transfer
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ def train(
         config: the run's options.
         run_dir: folder of the run; everything is written there.
         dataset: the real images, if they are open already; None opens `config.data`.
-        initial: weights for a new run, copied as far as names and shapes agree.
+        initial: weights for a new run, as of `transfer_weights`. What was copied is logged and
+            written to `initial.json`.
         observe: called after each iteration.
         max_minutes: wall-clock limit; None for no limit.
         evaluate: computes metrics of a copy of the EMA generator, in eval mode and without
@@ -141,7 +142,7 @@ def train(
         stack.enter_context(float32_precision(tf32=config.precision == "tf32"))
         stack.enter_context(using_threads(config.runtime.threads))
         state = TrainState(config, torch.device(decided(config.runtime.device, "runtime.device")))
-        is_new = start_or_resume(state, run_dir, initial)
+        transfer = start_or_resume(state, run_dir, initial)
         if config.data.labels:
             state.generator.class_names = dataset.class_names
             state.generator_ema.class_names = dataset.class_names
@@ -154,7 +155,8 @@ def train(
                 config=config, fingerprint=dataset.fingerprint, metrics=metrics or {}
             )
             write_run_record(run_dir, record)
-            if is_new and initial is not None:  # resuming must not need the source of the weights
+            if transfer is not None:  # resuming must not need the source of the weights
+                write_transfer(run_dir, transfer)
                 save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)
             log = RunLog(run_dir, nimg=state.nimg)
             stack.callback(log.close)
@@ -172,12 +174,15 @@ def train(
         return trainer.run(dataset, signals, deadline_s)
 
 
-def start_or_resume(state: TrainState, run_dir: Path, initial: Networks | None) -> bool:
-    """Load the newest checkpoint, or initial weights, on all ranks; return whether the run is new.
+def start_or_resume(state: TrainState, run_dir: Path, initial: Networks | None) -> Transfer | None:
+    """Load the newest checkpoint, or initial weights, on all ranks.
 
     Only rank 0 reads files; the others get the state from it.
+
+    Returns:
+        What was copied from the initial weights; None if nothing was, and on ranks above 0.
     """
-    saved = content = None
+    transfer = content = None
     if distributed.is_main_process():
         with distributed.keep_others_waiting():
             saved = load_newest_checkpoint(run_dir)
@@ -185,7 +190,7 @@ def start_or_resume(state: TrainState, run_dir: Path, initial: Networks | None) 
                 state.load_state_dict(saved)
                 logger.info("resumed at %d images", state.nimg)
             elif initial is not None:
-                copy_matching_weights(state, initial)
+                transfer = transfer_weights(state, initial)
             if distributed.world_size() > 1:
                 buffer = io.BytesIO()
                 torch.save(state.state_dict(), buffer)
@@ -194,7 +199,7 @@ def start_or_resume(state: TrainState, run_dir: Path, initial: Networks | None) 
     if content is not None and not distributed.is_main_process():
         buffer = io.BytesIO(content)
         state.load_state_dict(torch.load(buffer, map_location="cpu", weights_only=True))
-    return saved is None
+    return transfer
 
 
 class Trainer:
@@ -248,8 +253,9 @@ class Trainer:
         stop = 0  # the reason to stop of any rank, if not 0
         if self.state.nimg == 0:
             self.outputs.write_samples()
-        distributed.barrier()
         with open_stream(dataset, self.config, self.state.device) as stream:
+            self.outputs.write_reals(stream)
+            distributed.barrier()
             while not self.is_complete and not stop:
                 self.iterate(stream)
                 self.act_on_cadence(signals)

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stylegan import distributed, images
+from stylegan.captions import Captions, class_caption
 from stylegan.data.labels import LabelTable
+from stylegan.data.loader import Stream
+from stylegan.data.shard_stream import ShardStream
 from stylegan.models import io as native
 from stylegan.ops.box import upsample_nearest
 from stylegan.rng import generator_for
@@ -15,11 +19,14 @@ from stylegan.training.checkpoint import save_checkpoint
 from stylegan.training.clock import Clock, SlowdownMonitor
 from stylegan.training.config import RunConfig
 from stylegan.training.log import RunLog
+from stylegan.training.reals import first_images
 from stylegan.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_BATCH = 16
+REALS = "reals.png"
+"""File in a run's folder with real images as the networks get them."""
 DATA_FRACTION_WARNING = 0.2
 
 
@@ -145,7 +152,10 @@ class RunOutputs:
         z = torch.randn([num, generator.z_dim], generator=generator_for("samples", seed=seed))
         z, c = z.to(state.device), None
         if self._labels is not None:
-            c = self._labels.draw(num, generator_for("sample_labels", seed=seed)).to(state.device)
+            c = self._labels.draw(num, generator_for("sample_labels", seed=seed))
+            if self._labels.has_classes:
+                c = c[c.argmax(dim=1).argsort(stable=True)]  # images of a class side by side
+            c = c.to(state.device)
         # In small batches: one pass over all samples would need more memory than training.
         batches = [
             images.to_uint8(
@@ -155,8 +165,40 @@ class RunOutputs:
                 slice(first, first + SAMPLE_BATCH) for first in range(0, num, SAMPLE_BATCH)
             )
         ]
-        grid = images.grid(torch.cat(batches), columns=max(round(num**0.5), 1))
-        images.write(grid, self._run_dir / "samples" / f"{state.nimg:09d}.png")
+        self._write_grid(torch.cat(batches), c, Path("samples", f"{state.nimg:09d}.png"))
+
+    def write_reals(self, stream: Stream | ShardStream) -> None:
+        """Write a grid of the first real images as the networks get them, if there is none.
+
+        They are cropped, resized and mirrored, and have the full resolution of the run.
+        """
+        if not distributed.is_main_process() or (self._run_dir / REALS).exists():
+            return
+        with distributed.keep_others_waiting():
+            reals = first_images(
+                stream,
+                num=self._config.output.samples,
+                resolution=self._config.generator.resolution,
+            )
+            self._write_grid(images.to_uint8(reals.images), reals.labels, Path(REALS))
+
+    def _write_grid(self, pictures: Tensor, c: Tensor | None, path: Path) -> None:
+        """Write a grid into the run's folder, with the class of each image as its caption."""
+        names = [] if c is None else self._class_names(c)
+        grid = images.grid(
+            pictures,
+            columns=max(round(len(pictures) ** 0.5), 1),
+            padding=2 if names else 0,
+            captions=Captions(tiles=names) if names else None,
+        )
+        images.write_grid(grid, self._run_dir / path)
+
+    def _class_names(self, c: Tensor) -> list[str]:
+        """Return the class of each label, [N, c_dim]; nothing if the labels are vectors."""
+        if self._labels is None or not self._labels.has_classes:
+            return []
+        names = self._state.generator_ema.class_names
+        return [class_caption(number, names) for number in c.argmax(dim=1).tolist()]
 
     def write_checkpoint(self) -> None:
         """Write the whole state."""

@@ -6,7 +6,7 @@ import torch
 
 from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
-from stylegan.data.loader import Stream
+from stylegan.data.loader import Batch, Stream
 from stylegan.data.shard_stream import ShardStream
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, DataError
@@ -16,6 +16,8 @@ from stylegan.training.config import RunConfig
 from stylegan.training.schedule import stage_at, whole_batch
 
 logger = logging.getLogger(__name__)
+
+_READ_AT_ONCE = 16  # of `first_images`; all of them in float32 on a GPU may be too many
 
 
 def open_dataset(config: RunConfig) -> ImageDataset | ShardSet:
@@ -60,6 +62,17 @@ def open_stream(
         workers=config.runtime.workers,
         labels=config.data.labels,
     )
+
+
+def first_images(stream: Stream | ShardStream, *, num: int, resolution: int) -> Batch:
+    """Return the first images of a run, on the CPU, with their labels if the run has labels."""
+    rows = BatchSlice.whole(min(num, _READ_AT_ONCE))
+    images, labels = [], []
+    for start in range(0, num, rows.batch_size):
+        batch = stream.take(rows, start=start, resolution=resolution)
+        images.append(batch.images.cpu())
+        labels += [] if batch.labels is None else [batch.labels.cpu()]
+    return Batch(images=torch.cat(images)[:num], labels=torch.cat(labels)[:num] if labels else None)
 
 
 def check_dataset(dataset: ImageDataset | ShardSet, config: RunConfig) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import stylegan
+from stylegan.captions import Captions
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError
-from stylegan.files import unique_name
 from stylegan.images import from_uint8, to_uint8, write
 from stylegan.images import grid as tile
 from stylegan.interop.classifiers import load_classifiers
@@ -30,7 +30,7 @@ from stylegan.latent.directions import (
 from stylegan.latent.grids import PADDING
 from stylegan.latent.layers import parse_layers
 from stylegan.latent.render import device_of, render
-from stylegan.latent.saved import Key, Keys, as_keys, latents_of, name_of, styles_of, write_latents
+from stylegan.latent.saved import Keys, as_keys, names_of, styles_of, write_latents
 from stylegan.latent.statistics import sample_styles
 from stylegan.metrics.separability import fit_hyperplane
 from stylegan.models.base import AbstractGenerator
@@ -43,6 +43,7 @@ from stylegan.workflows.networks import (
     check_batch,
     check_folder,
     check_psi,
+    check_scale,
     check_suffix,
     check_truncation,
     class_number,
@@ -192,6 +193,8 @@ def sheet(
     psi: float = 1.0,
     cutoff: int | None = None,
     class_index: str | int | None = None,
+    captions: bool = True,
+    scale: int | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
     progress: Progress | None = None,
@@ -211,6 +214,9 @@ def sheet(
             truncated.
         cutoff: truncate only this many style inputs, coarsest first (default all).
         class_index: the class of a network with labels: its name, or its number from 0.
+        captions: name the seed and the direction of each row, and the strength of each column.
+        scale: enlarge the images by this whole number (default: with captions to 64 pixels or
+            more).
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -225,6 +231,7 @@ def sheet(
     keys = as_keys(seeds)
     check_batch(batch)
     check_psi(psi)
+    check_scale(scale)
     path = None if out is None else Path(out)
     check_suffix(path, ".png")
     if not strengths:
@@ -244,15 +251,18 @@ def sheet(
     )
     pictures = track(render(generator, moved, batch=batch), progress, "images", len(moved))
     columns = len(strengths)
-    result = ImageGrid(
-        pixels=tile(torch.stack([*pictures]), columns=columns, padding=PADDING),
-        path=path,
-        rows=len(moved) // columns,
-        columns=columns,
+    texts = Captions(
+        rows=[f"{key} {name}" for key in names_of(keys, generator) for name in chosen],
+        columns=[f"{strength:+g}" for strength in strengths],
     )
-    if path is not None:
-        result.write(path)
-    return result
+    pixels = tile(
+        torch.stack([*pictures]),
+        columns=columns,
+        padding=PADDING,
+        captions=texts if captions else None,
+        scale=scale,
+    )
+    return ImageGrid.of(pixels, path, rows=len(moved) // columns, columns=columns)
 
 
 def apply(
@@ -306,7 +316,7 @@ def apply(
     label = label_of(class_index, generator)
     ws = styles_of(generator, keys, c=label, psi=psi, cutoff=cutoff, batch=batch)
     moved = loaded.apply(ws, strengths)
-    names = _names_of_rows(keys, generator)
+    names = names_of(keys, generator)
     images = track(render(generator, moved, batch=batch), progress, "images", len(moved))
     kept = []
     for name, image, row in zip(names, images, moved, strict=True):
@@ -398,15 +408,6 @@ def _names(names: str | Sequence[str], num: int) -> Sequence[str]:
                 f"names must consist of letters, digits, dashes and underscores, got {name!r}"
             )
     return chosen
-
-
-def _names_of_rows(keys: Sequence[Key], generator: AbstractGenerator) -> Sequence[str]:
-    taken: set[str] = set()
-    return [
-        unique_name(name_of(key), taken)
-        for key in keys
-        for _ in range(1 if isinstance(key, int) else len(latents_of(key, generator).ws))
-    ]
 
 
 def _parse_edit(text: str) -> Sequence[tuple[str, float]]:

@@ -15,7 +15,7 @@ import torch
 from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
-from stylegan.data.readers import check_exists
+from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
 from stylegan.interop.classifiers import load_classifiers

@@ -8,17 +8,25 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
+from stylegan.captions import Captions
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError
 from stylegan.files import unique_name
 from stylegan.images import grid as tile
-from stylegan.images import read, write
-from stylegan.latent.grids import TRUNCATION_PSIS, blend_grid, mixing_grid, truncation_grid
+from stylegan.images import read, write, write_grid
+from stylegan.latent.grids import (
+    PADDING,
+    TRUNCATION_PSIS,
+    blend_grid,
+    mixing_captions,
+    mixing_grid,
+    truncation_grid,
+)
 from stylegan.latent.interpolate import (
     Easing,
     Interpolation,
@@ -29,7 +37,7 @@ from stylegan.latent.interpolate import (
 )
 from stylegan.latent.layers import parse_layers
 from stylegan.latent.render import map_latents, render
-from stylegan.latent.saved import Key, Keys, as_keys, latents_of, name_of, styles_of
+from stylegan.latent.saved import Key, Keys, as_keys, latents_of, name_of, names_of, styles_of
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.video import auto_scale, check_video, video_html, write_video
 from stylegan.models.base import AbstractGenerator
@@ -43,6 +51,7 @@ from stylegan.workflows.networks import (
     check_batch,
     check_folder,
     check_psi,
+    check_scale,
     check_suffix,
     check_truncation,
     label_of,
@@ -92,10 +101,12 @@ class GeneratedImages:
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
 
-    def picture(self, num: int = _MAX_SHOWN) -> Picture:
-        """Return a grid of the first `num` images."""
+    def picture(
+        self, num: int = _MAX_SHOWN, *, captions: bool = False, scale: int | None = None
+    ) -> Picture:
+        """Return a grid of the first `num` images; options as of `images`."""
         shown = list(itertools.islice(self, num))
-        return Picture(pixels=tile(torch.stack(shown), columns=_columns(len(shown))))
+        return Picture(pixels=_tiled(shown, self.names[:num] if captions else None, scale))
 
     def _repr_png_(self) -> bytes:
         return self.picture()._repr_png_()
@@ -112,6 +123,17 @@ class ImageGrid(Picture):
 
     rows: int
     columns: int
+
+    @classmethod
+    def of(cls, pixels: Tensor, path: Path | None, *, rows: int, columns: int) -> Self:
+        """Return a grid, written to a path if there is one."""
+        if path is not None:
+            write_grid(pixels, path)
+        return cls(pixels=pixels, path=path, rows=rows, columns=columns)
+
+    def write(self, path: Path | str) -> None:
+        """Write a PNG file."""
+        write_grid(self.pixels, path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +165,8 @@ def images(
     noise_mode: NoiseMode = "const",
     noise_from: Path | None = None,
     grid: bool = False,
+    captions: bool = False,
+    scale: int | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
@@ -165,6 +189,9 @@ def images(
             from `seed` and the image's own seed; "none" adds none.
         noise_from: a file of latents whose noise maps are used for all images.
         grid: also write OUT/grid.png.
+        captions: write the name of each image below it in the grid.
+        scale: enlarge the images of the grid by this whole number (default: with captions to 64
+            pixels or more).
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -182,8 +209,11 @@ def images(
     check_psi(psi)
     folder = None if out is None else Path(out)
     check_folder(folder)
+    check_scale(scale)
     if grid and folder is None:
         raise ConfigError("grid writes a file, so it needs out; use the result's picture()")
+    if not grid and (captions or scale is not None):
+        raise ConfigError("captions and scale are options of the grid: add --grid")
     generator = load_generator(network, device, progress=progress)
     has_seeds = any(isinstance(key, int) for key in keys)
     label = label_of(class_index, generator) if has_seeds else None
@@ -220,7 +250,7 @@ def images(
     grid_path = None
     if grid and folder is not None:
         grid_path = folder / "grid.png"
-        write(tile(torch.stack(kept), columns=_columns(total)), grid_path)
+        write_grid(_tiled(kept, names if captions else None, scale), grid_path)
     pixels = kept if folder is None else []
     return GeneratedImages(names=names, folder=folder, grid=grid_path, pixels=pixels)
 
@@ -236,6 +266,8 @@ def mix(
     cutoff: int | None = None,
     class_index: str | int | None = None,
     noise_from: Path | None = None,
+    captions: bool = True,
+    scale: int | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
     progress: Progress | None = None,
@@ -258,6 +290,9 @@ def mix(
         cutoff: truncate only this many style inputs, coarsest first (default all).
         class_index: the class of a network with labels: its name, or its number from 0.
         noise_from: a file of latents whose noise maps are used for all images.
+        captions: name the row and the column of each image, and above the corner the layers.
+        scale: enlarge the images by this whole number (default: with captions to 64 pixels or
+            more).
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -272,6 +307,7 @@ def mix(
     destinations, sources = as_keys(rows), as_keys(cols)
     check_batch(batch)
     check_psi(psi)
+    check_scale(scale)
     path = _png_path(out)
     generator = load_generator(network, device, progress=progress)
     label = label_of(class_index, generator)
@@ -283,8 +319,22 @@ def mix(
         for keys in (destinations, sources)
     )
     with stored_noise(generator, read_noise(noise_from, generator)):
-        pixels = mixing_grid(generator, row_ws, sources=column_ws, layers=chosen, batch=batch)
-    return _grid(pixels, path, len(row_ws), len(column_ws))
+        pixels = mixing_grid(
+            generator,
+            row_ws,
+            sources=column_ws,
+            layers=chosen,
+            captions=mixing_captions(
+                names_of(destinations, generator),
+                sources=names_of(sources, generator),
+                layers=layers,
+            )
+            if captions
+            else None,
+            scale=scale,
+            batch=batch,
+        )
+    return ImageGrid.of(pixels, path, rows=len(row_ws), columns=len(column_ws))
 
 
 def blend(
@@ -299,6 +349,8 @@ def blend(
     cutoff: int | None = None,
     class_index: str | int | None = None,
     noise_from: Path | None = None,
+    captions: bool = False,
+    scale: int | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
@@ -322,6 +374,9 @@ def blend(
         cutoff: truncate only this many style inputs, coarsest first (default all).
         class_index: the class of a network with labels: its name, or its number from 0.
         noise_from: a file of latents whose noise maps are used for all images.
+        captions: write the names of the latents of each image below it.
+        scale: enlarge the images by this whole number (default: with captions to 64 pixels or
+            more).
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -337,6 +392,7 @@ def blend(
     keys = as_keys(seeds)
     check_batch(batch)
     check_psi(psi)
+    check_scale(scale)
     path = _png_path(out)
     if not 1 <= latents <= MAX_LATENTS:
         raise ConfigError(f"latents must be from 1 to {MAX_LATENTS}, got {latents}")
@@ -364,10 +420,12 @@ def blend(
             num_images=num,
             columns=columns,
             crossovers=places,
+            names=_short(names_of(keys, generator)) if captions else (),
+            scale=scale,
             seed=seed,
             batch=batch,
         )
-    return _grid(pixels, path, -(-num // columns), columns)
+    return ImageGrid.of(pixels, path, rows=-(-num // columns), columns=columns)
 
 
 def truncation(
@@ -379,6 +437,8 @@ def truncation(
     cutoff: int | None = None,
     class_index: str | int | None = None,
     noise_from: Path | None = None,
+    captions: bool = True,
+    scale: int | None = None,
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
     progress: Progress | None = None,
@@ -395,6 +455,9 @@ def truncation(
         cutoff: truncate only this many style inputs, coarsest first (default all).
         class_index: the class of a network with labels: its name, or its number from 0.
         noise_from: a file of latents whose noise maps are used for all images.
+        captions: name the seed of each row and the psi of each column.
+        scale: enlarge the images by this whole number (default: with captions to 64 pixels or
+            more).
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -408,6 +471,7 @@ def truncation(
     """
     keys = as_keys(seeds)
     check_batch(batch)
+    check_scale(scale)
     path = _png_path(out)
     if not psis:
         raise ConfigError("psis must have at least one value")
@@ -418,8 +482,11 @@ def truncation(
     check_truncation(0.0, cutoff, generator)
     ws = styles_of(generator, keys, c=label, batch=batch)
     with stored_noise(generator, read_noise(noise_from, generator)):
-        pixels = truncation_grid(generator, ws, psis=psis, cutoff=cutoff, batch=batch)
-    return _grid(pixels, path, len(ws), len(psis))
+        names = names_of(keys, generator) if captions else ()
+        pixels = truncation_grid(
+            generator, ws, psis=psis, cutoff=cutoff, names=names, scale=scale, batch=batch
+        )
+    return ImageGrid.of(pixels, path, rows=len(ws), columns=len(psis))
 
 
 def video(
@@ -495,8 +562,7 @@ def video(
     num_frames = round(seconds * fps) if math.isfinite(seconds * fps) else 0
     if num_frames < 1:
         raise ConfigError(f"seconds {seconds:g} at fps {fps:g} is not at least one frame")
-    if scale is not None and scale < 1:
-        raise ConfigError(f"scale must be 1 or more, got {scale}")
+    check_scale(scale)
     columns, rows = _columns_and_rows(grid)
     if keys is None and not loop:
         raise ConfigError("a video without seeds is a loop: give seeds, or leave out --no-loop")
@@ -609,8 +675,24 @@ def _columns_and_rows(grid: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _short(names: Sequence[str]) -> list[str]:
+    """Return names with the mere number of each seed, as several share the width of an image."""
+    return [re.sub(r"^seed0*(?=\d)", "", name) for name in names]
+
+
 def _columns(num: int) -> int:
     return math.ceil(math.sqrt(num))
+
+
+def _tiled(pictures: Sequence[Tensor], names: Sequence[str] | None, scale: int | None) -> Tensor:
+    """Return a square grid, with names if there are any."""
+    return tile(
+        torch.stack([*pictures]),
+        columns=_columns(len(pictures)),
+        padding=0 if names is None else PADDING,
+        captions=None if names is None else Captions(tiles=names),
+        scale=scale,
+    )
 
 
 def _png_path(out: Path | str | None) -> Path | None:
@@ -622,10 +704,3 @@ def _png_path(out: Path | str | None) -> Path | None:
 def _check_styles(generator: AbstractGenerator) -> None:
     if generator.num_ws == 1:
         raise ConfigError("this network has no styles to mix: it has a single style input")
-
-
-def _grid(pixels: Tensor, path: Path | None, rows: int, columns: int) -> ImageGrid:
-    grid = ImageGrid(pixels=pixels, path=path, rows=rows, columns=columns)
-    if path is not None:
-        grid.write(path)
-    return grid

@@ -35,6 +35,8 @@ _DISTANCES = {"lpips": "lpips-vgg16", "efficientnet": "efficientnet-lite0"}
 
 MAX_NAMES = 20
 """Names of classes that an error lists."""
+MAX_SCALE = 64
+"""Largest factor by which pictures are enlarged."""
 
 
 def load_generator(
@@ -222,6 +224,12 @@ def check_batch(batch: int) -> None:
     """Raise ConfigError unless a batch holds at least one image."""
     if batch < 1:
         raise ConfigError(f"batch must be 1 or more, got {batch}")
+
+
+def check_scale(scale: int | None) -> None:
+    """Raise ConfigError unless images are enlarged by a whole number, or by the default (None)."""
+    if scale is not None and not 1 <= scale <= MAX_SCALE:
+        raise ConfigError(f"scale must be from 1 to {MAX_SCALE}, got {scale}")
 
 
 def check_psi(psi: float) -> None:

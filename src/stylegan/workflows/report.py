@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.data.dataset import ImageDataset
-from stylegan.data.readers import check_exists
+from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError, StyleganError
 from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path

@@ -32,6 +32,7 @@ from stylegan.training.log import read_log, read_metrics
 from stylegan.training.loop import Outcome
 from stylegan.training.presets import PRESETS, find_preset
 from stylegan.training.threads import available_threads
+from stylegan.training.transfer import Transfer, read_transfer
 from stylegan.workflows.initial import find_initial
 from stylegan.workflows.recipe import Recipe, load_recipe
 from stylegan.workflows.training_metrics import evaluator_for, training_protocols
@@ -108,6 +109,11 @@ class TrainResult(TextResult):
     def records(self) -> list[dict[str, Any]]:
         """The records of the metrics that were computed at snapshots, oldest first."""
         return read_metrics(self.out)
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """What the networks have from the initial weights; None if they were random."""
+        return read_transfer(self.out)
 
     @property
     def log(self) -> list[dict[str, Any]]:

@@ -19,8 +19,9 @@ from stylegan.data.check import (
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.label_files import labels_by_folder, read_labels
 from stylegan.data.prepare import PrepareOptions, prepare
-from stylegan.data.readers import AbstractSource, open_source
 from stylegan.data.shards import ShardSet, is_shards
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.open import open_source
 from stylegan.progress import Progress, counter
 from stylegan.training.config import DataConfig
 
