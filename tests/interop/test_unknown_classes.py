@@ -181,7 +181,7 @@ def test_hostile_calls_are_refused_inside_unknown_objects(
     network = unknown("pg_modules.discriminator.ProjectedDiscriminator")()
     network.inner = [{"a": Call(function, *arguments)}]
     path = write_pickle({"G_ema": module(generator()), "D": network})
-    with pytest.raises(WeightsError, match=f"names '{name}', which none of these files needs"):
+    with pytest.raises(WeightsError, match=f"refers to '{name}', which no supported file needs"):
         load_networks(path)
 
 
@@ -204,9 +204,9 @@ def test_a_placeholder_records_name_arguments_and_state():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"ca.b\nload\n)R", "names 'a.b.load'"),
+        (b"ca.b\nload\n)R", "refers to 'a.b.load'"),
         (b"ca.b\nC\n)R)R", "a call of an object"),
-        (b"ca\nb c\n", "names 'a.b c'"),
+        (b"ca\nb c\n", "refers to 'a.b c'"),
         (b"ca.b\nC\n)RK\x01R", "damaged"),
         (b"]}b", "takes no state"),
         (b"c__main__\nC\n)RR", "damaged"),
@@ -218,7 +218,7 @@ def test_what_is_no_object_of_a_class_is_refused(body, message):
 
 
 def test_unknown_names_are_refused_unless_they_are_wanted():
-    with pytest.raises(WeightsError, match=r"names 'a\.b\.C'"):
+    with pytest.raises(WeightsError, match=r"refers to 'a\.b\.C'"):
         read(b"ca.b\nC\n", keeps_unknown=False)
 
 

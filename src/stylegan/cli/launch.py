@@ -30,11 +30,11 @@ def check_gpus(num: int, device: torch.device) -> None:
         raise ConfigError(f"--gpus must be 1 or more, got {num}")
     if device.type == "cuda" and num > torch.cuda.device_count():
         raise ConfigError(
-            f"--gpus {num} on a machine with {torch.cuda.device_count()}",
-            fix="lower it; several machines are joined by torchrun, see docs/scaling.md",
+            f"--gpus is {num}, but this machine has {torch.cuda.device_count()}",
+            fix="lower it; docs/scaling.md explains runs on several machines",
         )
     if device.type == "mps" and num > 1:
-        raise ConfigError(f"--gpus {num} on mps, which is a single GPU", fix="leave --gpus out")
+        raise ConfigError(f"--gpus is {num}, but mps is a single GPU", fix="leave --gpus out")
 
 
 def launch(

@@ -49,6 +49,9 @@ _LITERALS = frozenset(
 # Each operation may create an object of some hundred bytes. A training checkpoint with 30 million
 # parameters and the state of both optimizers has 31,000 operations.
 _MAX_OPERATIONS = 1_000_000
+SUSPECT = "download the file again; do not use it if it stays so, as it may be malicious"
+UNTRUSTED = "nothing of the file was run; use a file from a source that you trust"
+"""What to do about a file that is not as its format requires."""
 MAX_HELD = 560 << 20
 """Limit in bytes on the strings and data of a pickle, and on the tensors of one network.
 
@@ -174,7 +177,7 @@ class Budget:
             raise WeightsError(
                 f"{self.origin} declares more data than it holds",
                 expected="tensors no larger than the file",
-                fix="download the file again, and do not trust it",
+                fix=SUSPECT,
             )
 
     def hold(self, num_bytes: int) -> None:
@@ -186,9 +189,9 @@ class Budget:
         self.held += num_bytes
         if self.held > MAX_HELD:
             raise WeightsError(
-                f"{self.origin} would take more than {MAX_HELD >> 20} MiB of memory at once",
+                f"{self.origin} needs more than {MAX_HELD >> 20} MiB of memory",
                 expected="networks of the official sizes",
-                fix="do not trust the file; if it is yours, save its networks apart",
+                fix="if you made the file, save each network in a file of its own",
             )
 
     def hold_set(self, num_items: int) -> None:
@@ -219,9 +222,9 @@ class BoundedFile(io.BufferedReader):
         """Raise WeightsError if there are bytes after the end of the pickle."""
         if left := self.num_bytes - self.tell():
             raise WeightsError(
-                f"{origin} has {left} bytes after its end",
+                f"{origin} has {left} bytes after the end of its pickle",
                 expected="one pickle and nothing else",
-                fix="download the file again, and do not trust it",
+                fix=SUSPECT,
             )
 
 
@@ -313,15 +316,13 @@ class Machine:
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             detail = " ".join(ascii(str(error)).split())[:120]
             raise WeightsError(
-                f"{self.origin} breaks off or is damaged ({detail})",
+                f"{self.origin} is incomplete or damaged ({detail})",
                 expected="a whole pickle",
                 fix="download the file again",
             ) from error
         except MemoryError as error:
             raise WeightsError(
-                f"{self.origin} does not fit into memory",
-                expected="room for all its networks",
-                fix="close other programs, or do not trust the file",
+                f"{self.origin} needs more memory than is free", fix="close other programs"
             ) from error
 
     def _run(self, stream: IO[bytes]) -> object:
@@ -409,7 +410,7 @@ class Machine:
             raise WeightsError(
                 f"{self.origin} uses the pickle operation {operation}",
                 expected="only those that build tensors and settings",
-                fix="do not trust the file",
+                fix=UNTRUSTED,
             )
 
     def _look_up(self, name: str) -> Name | Placeholder:
@@ -433,9 +434,9 @@ class Machine:
 
     def _unknown(self, name: str) -> WeightsError:
         return WeightsError(
-            f"{self.origin} names {quoted(name)}, which none of these files needs",
+            f"{self.origin} refers to {quoted(name)}, which no supported file needs",
             expected="only tensors and settings",
-            fix="do not trust the file; nothing in it was run",
+            fix=UNTRUSTED,
         )
 
     def _pop(self, num: int) -> list[object]:

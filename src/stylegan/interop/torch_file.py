@@ -244,7 +244,7 @@ def _unreadable(origin: str, error: OSError) -> WeightsError:
 def _damaged(origin: str, error: Exception) -> WeightsError:
     detail = " ".join(ascii(str(error)).split())[:120]
     return WeightsError(
-        f"{origin} breaks off or is damaged ({detail})",
+        f"{origin} is incomplete or damaged ({detail})",
         expected="a whole file of torch.save",
         fix="download the file again",
     )

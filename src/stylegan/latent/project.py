@@ -62,7 +62,7 @@ class ProjectionConfig:
     def __post_init__(self) -> None:
         if self.space not in get_args(Space):
             raise ConfigError(f"space must be w or w+, got {self.space!r}")
-        check_positive("num_steps", self.num_steps)
+        check_positive("steps", self.num_steps)
         check_positive("learning_rate", self.learning_rate)
         check_positive("style_noise_share", self.style_noise_share)
         for name in ("ramp_up", "ramp_down", "style_noise", "noise_weight", "pixel_weight"):
