@@ -163,7 +163,7 @@ def info(
     if decodable:
         sheet = _contact_sheet(source, decodable, workers=workers)
         sheet_path = out or Path(f"{Path(path).resolve().stem}-sheet.png")
-        images.write(sheet, sheet_path)
+        images.write_grid(sheet, sheet_path)
     return SetInfo(
         path=str(path),
         num_usable=len(selection.usable),

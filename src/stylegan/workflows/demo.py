@@ -277,7 +277,7 @@ def draw(generator: AbstractGenerator, folder: Path) -> dict[str, bytes]:
         ),
     }
     for name, grid in grids.items():
-        images.write(grid, folder / f"{name}.png")
+        images.write_grid(grid, folder / f"{name}.png")
     images.write_gif(interpolation_frames(generator), folder / "interpolation.gif", fps=LOOP_FPS)
     files = {path.stem: path.read_bytes() for path in folder.glob("*.png")}
     return files | {"interpolation": (folder / "interpolation.gif").read_bytes()}

@@ -30,6 +30,7 @@ from stylegan.analysis.variation import (
     variation,
     with_noise_of,
 )
+from stylegan.captions import Captions
 from stylegan.data.dataset import ImageDataset
 from stylegan.images import from_uint8, grid, to_uint8
 from stylegan.latent.render import map_latents
@@ -340,7 +341,8 @@ def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) ->
         [group, str(len(layers_of(generator, group))), f"{255 * means[group]:.2f}"]
         for group in GROUPS
     ]
-    sheet = grid(torch.stack(cells), columns=len(GROUPS) + 1, padding=2)
+    titles = Captions(columns=[*GROUPS, "std"])
+    sheet = grid(torch.stack(cells), columns=len(GROUPS) + 1, padding=2, captions=titles)
     return Analysis(
         name="noise",
         title="Noise",
@@ -453,7 +455,8 @@ def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
         ((each - low) / max(high - low, 1e-9) * 255).clamp(0, 255).to(torch.uint8)[None]
         for each in maps
     ]
-    sheet = grid(torch.stack(cells), columns=len(cells), padding=2)
+    titles = Captions(columns=list(found))
+    sheet = grid(torch.stack(cells), columns=len(cells), padding=2, captions=titles)
     return Figure.of(
         sheet,
         caption=f"Mean power of {' and '.join(found)} images, frequency zero in the middle; "
