@@ -14,8 +14,11 @@ from stylegan import images
 from stylegan.data.check import (
     Entry,
     Selection,
+    duplicates,
     examine,
     fingerprint,
+    first_names,
+    formats_of,
     previous_power_of_two,
     read_record,
     select,
@@ -38,6 +41,7 @@ from stylegan.progress import Counter
 _SHEET_COLUMNS, _SHEET_ROWS = 16, 8
 _MAX_TILE = 128  # pixels
 _MAX_BARS = 8
+_GROUPS_SHOWN = 20  # of duplicates
 _Value = TypeVar("_Value")
 
 
@@ -50,12 +54,14 @@ class CheckReport(TextResult):
         resolution: side in pixels that they can be trained at; 0 if there are none.
         bad: name and reason of each file that cannot be trained on.
         advice: what to do, one line for each kind of problem.
+        duplicates: groups of names of images with equal pixels.
     """
 
     num_usable: int
     resolution: int
     bad: tuple[tuple[str, str], ...]
     advice: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...] = ()
 
     @property
     def is_good(self) -> bool:
@@ -63,7 +69,7 @@ class CheckReport(TextResult):
         return self.num_usable > 0 and not self.bad
 
     def __str__(self) -> str:
-        """Return one line for each bad file, then the counts and the advice."""
+        """Return one line for each bad file, then the counts, the advice and the duplicates."""
         lines = [f"{printable_name(name)}: {reason}" for name, reason in self.bad]
         if self.num_usable:
             side = self.resolution
@@ -72,7 +78,15 @@ class CheckReport(TextResult):
             lines.append("No image can be trained on.")
         if self.bad:
             lines.append(f"{len(self.bad)} files cannot, and training skips them. What to do:")
-        return "\n".join([*lines, *(f"  {line}" for line in self.advice)])
+        lines += [f"  {line}" for line in self.advice]
+        if groups := self.duplicates:
+            num = sum(len(group) - 1 for group in groups)
+            noun = "1 image is a copy" if num == 1 else f"{num} images are copies"
+            lines.append(f"{noun} of another, with the same pixels:")
+            lines += [f"  {first_names(group)}" for group in groups[:_GROUPS_SHOWN]]
+            if len(groups) > _GROUPS_SHOWN:
+                lines.append(f"  and {len(groups) - _GROUPS_SHOWN} more groups")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +99,7 @@ class SetInfo(TextResult):
         num_bad: files that cannot.
         sizes: number of images of each (width, height) in pixels, the most common first.
         modes: number of images of each of Pillow's modes, the most common first.
+        formats: number of images in each file format, the most common first.
         labels: a description of the labels.
         fingerprint: SHA-256 over names, sizes, checksums and labels of the usable images.
         history: how `prepare` made the set; empty for other sets.
@@ -97,6 +112,7 @@ class SetInfo(TextResult):
     num_bad: int
     sizes: Mapping[tuple[int, int], int]
     modes: Mapping[str, int]
+    formats: Mapping[str, int]
     labels: str
     fingerprint: str
     history: Mapping[str, str]
@@ -110,6 +126,7 @@ class SetInfo(TextResult):
             "images": f"{self.num_usable} can be trained on, {self.num_bad} files cannot",
             "sizes": _histogram(sizes),
             "modes": _histogram(self.modes),
+            "formats": _histogram(self.formats),
             "labels": self.labels,
             "fingerprint": self.fingerprint,
             **self.history,
@@ -135,13 +152,16 @@ def check(
 ) -> CheckReport:
     """Decode every image, and report the files that cannot be trained on."""
     source = open_source(path)
-    entries = examine(source, workers=workers, progress=progress, trusts_record=False)
+    entries = examine(
+        source, workers=workers, progress=progress, trusts_record=False, with_digests=True
+    )
     selection = select(source, entries, resolution=resolution)
     return CheckReport(
         num_usable=len(selection.usable),
         resolution=(resolution or selection.side) if selection.usable else 0,
         bad=selection.bad,
         advice=tuple(_advice(Path(path), entries, selection, resolution=resolution)),
+        duplicates=tuple(duplicates(entries)),
     )
 
 
@@ -170,6 +190,7 @@ def info(
         num_bad=len(selection.bad),
         sizes=_counts(entry.size for entry in decodable),
         modes=_counts(entry.stored_mode for entry in decodable),
+        formats=formats_of(decodable),
         labels=_describe_labels(by_name, selection),
         fingerprint=fingerprint(selection.usable, by_name),
         history=_history(source),
@@ -252,6 +273,8 @@ def _advice(
         yield "empty, truncated, unreadable: copy or download the files again, or remove them."
     if any_is("not an image"):
         yield "not an image: remove the files, or save them as PNG or JPEG."
+    if any_is("a grid"):
+        yield "a grid: it shows several images; it is left out, and can stay."
     if any_is("too large"):
         yield "too large: reduce the images, or remove them."
     sides = [min(entry.size) for entry in entries if entry.reason is None]
