@@ -114,6 +114,24 @@ def test_prepare_makes_a_set_that_info_describes(photos, tmp_path, capsys, monke
         assert (sheet.mode, sheet.size) == ("RGB", (4 * 8 + 3 * 2, 8))
 
 
+def test_info_fits_a_terminal_and_names_the_classes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for index in range(30):
+        folder = tmp_path / "set" / f"a class with a long name {index}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "a.png")
+    line = ["prepare", "set", "set.zip", "--resolution", "4", "--labels-from", "folders"]
+    assert main(line) == 0
+    capsys.readouterr()
+    assert main(["info", "set.zip"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "labels 30 classes, for 30 of 30 images: a class with a long name 0 (1)," in text
+    assert "and 22 others" in text
+    assert "None" not in text
+
+
 def test_prepare_refuses_to_overwrite_without_the_flag(photos, tmp_path):
     line = ["prepare", str(photos), str(tmp_path / "set.zip"), "--resolution", "8"]
     assert main(line) == 0

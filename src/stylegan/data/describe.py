@@ -2,6 +2,7 @@
 
 import collections
 import statistics
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,11 @@ from stylegan.data.check import (
     read_record,
     select,
 )
-from stylegan.data.label_files import read_labels
+from stylegan.data.label_files import Labels, read_labels
 from stylegan.data.prepare import PrepareOptions, fit
 from stylegan.data.readers import (
     RECORD_NAME,
     AbstractSource,
-    Label,
     decode,
     map_in_order,
     num_threads,
@@ -41,6 +41,7 @@ from stylegan.progress import Counter
 _SHEET_COLUMNS, _SHEET_ROWS = 16, 8
 _MAX_TILE = 128  # pixels
 _MAX_BARS = 8
+_WIDTH = 80  # columns of a terminal
 _GROUPS_SHOWN = 20  # of duplicates
 _Value = TypeVar("_Value")
 
@@ -120,7 +121,7 @@ class SetInfo(TextResult):
     sheet: Tensor | None = field(repr=False)
 
     def __str__(self) -> str:
-        """Return one line for each fact."""
+        """Return the facts, each with its name, in lines of 80 columns."""
         sizes = {f"{width}x{height}": num for (width, height), num in self.sizes.items()}
         rows = {
             "images": f"{self.num_usable} can be trained on, {self.num_bad} files cannot",
@@ -133,7 +134,7 @@ class SetInfo(TextResult):
         }
         if self.sheet_path is not None:
             rows["sheet"] = str(self.sheet_path)
-        lines = [f"{key:<12} {value}" for key, value in rows.items()]
+        lines = [line for key, value in rows.items() for line in _wrapped(key, value)]
         if self.num_bad:
             lines.append(f"See `stylegan data check {self.path}` for the files that cannot.")
         return "\n".join(lines)
@@ -191,11 +192,21 @@ def info(
         sizes=_counts(entry.size for entry in decodable),
         modes=_counts(entry.stored_mode for entry in decodable),
         formats=formats_of(decodable),
-        labels=_describe_labels(by_name, selection),
+        labels=_describe_labels(labels, selection),
         fingerprint=fingerprint(selection.usable, by_name),
         history=_history(source),
         sheet_path=sheet_path,
         sheet=sheet,
+    )
+
+
+def _wrapped(key: str, value: str) -> list[str]:
+    return textwrap.wrap(
+        printable_name(f"{key:<12} {value}"),
+        _WIDTH,
+        subsequent_indent=" " * 13,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -210,16 +221,18 @@ def _histogram(counts: Mapping[str, int]) -> str:
     return ", ".join(bars) or "none"
 
 
-def _describe_labels(by_name: Mapping[str, Label] | None, selection: Selection) -> str:
-    if by_name is None:
+def _describe_labels(known: Labels | None, selection: Selection) -> str:
+    if known is None:
         return "none"
+    by_name = known.by_name
     labels = [by_name[entry.name] for entry in selection.usable if entry.name in by_name]
     if not labels:
         return f"none of {len(selection.usable)} images has one"
     of_images = f"for {len(labels)} of {len(selection.usable)} images"
     classes = [label for label in labels if isinstance(label, int)]
     if len(classes) == len(labels):
-        histogram = _histogram(_counts(map(str, classes)))
+        names = dict(enumerate(known.classes))
+        histogram = _histogram(_counts(names.get(number, str(number)) for number in classes))
         return f"{max(classes) + 1} classes, {of_images}: {histogram}"
     lengths = {1 if isinstance(label, int) else len(label) for label in labels}
     return f"vectors of {' or '.join(map(str, sorted(lengths)))} numbers, {of_images}"
@@ -230,16 +243,16 @@ def _history(source: AbstractSource) -> dict[str, str]:
     record = source.read_json(RECORD_NAME)
     if read_record(source) is None or not isinstance(record, dict):
         return {}
-    options = ", ".join(f"{key} {value}" for key, value in record["options"].items())
+    options = ", ".join(
+        f"{key} {value}" for key, value in record["options"].items() if value is not None
+    )
     steps = (step for image in record["images"] for step in image.get("steps", []))
-    classes = {"classes": ", ".join(record["classes"])} if record.get("classes") else {}
     return {
         "prepared by": f"{record.get('made_by')} with Pillow {record.get('pillow')}",
         "from": str(record.get("source")),
         "options": options,
         "steps": _histogram(_counts(steps)),
         "left out": f"{len(record.get('skipped', []))} files",
-        **classes,
     }
 
 
