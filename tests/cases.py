@@ -33,6 +33,18 @@ def grid(*factors: Sequence[object]) -> list[ParameterSet]:
     ]
 
 
+def in_turn(*factors: Sequence[object]) -> list[ParameterSet]:
+    """Return the whole grid of two factors; all but one case for each of the first are slow.
+
+    The values of the second take turns.
+    """
+    first, second = factors
+    return [
+        pytest.param(one, two, marks=() if i % len(second) == j else pytest.mark.slow)
+        for (i, one), (j, two) in product(enumerate(first), enumerate(second))
+    ]
+
+
 def kernel_grid(*factors: Sequence[object]) -> list[ParameterSet]:
     """Return the whole grid on a GPU, and `grid` for Triton's interpreter, which is slow."""
     if torch.cuda.is_available():

@@ -22,8 +22,9 @@ LAYERS = [
     ["ops"],
     ["nn"],
     ["models"],
-    ["losses", "data", "perceptual"],
+    ["losses", "perceptual"],
     ["interop"],
+    ["data"],
     ["training", "metrics", "latent", "analysis"],
     ["profiling", "classifiers"],
     ["workflows"],
@@ -70,10 +71,12 @@ FOLDERS = {
     "data": [
         "damage",
         "readers",
+        "labels",
+        "sources",
         "label_files",
         "check",
+        "resumable_zip",
         "prepare",
-        "labels",
         "dataset",
         "describe",
         "pictures",
@@ -81,6 +84,16 @@ FOLDERS = {
         "loader",
         "shards",
         "shard_stream",
+    ],
+    "data/sources": [
+        "base",
+        "arrays",
+        "crc32c",
+        "tfrecord",
+        "files",
+        "folder",
+        "zip",
+        "open",
     ],
     "perceptual": [
         "weights",
@@ -206,6 +219,7 @@ FOLDERS = {
         "training_metrics",
         "initial",
         "recipe",
+        "training_set",
         "train",
         "train_classifier",
         "figures",
@@ -214,6 +228,7 @@ FOLDERS = {
         "demo",
     ],
     "cli": [
+        "parser",
         "command",
         "launch",
         "data",
@@ -253,10 +268,11 @@ def violations(path: Path, text: str) -> list[str]:
         parts = name.split(".")
         if parts[0] != "stylegan" or len(parts) < 3:
             continue  # `from stylegan import __version__` is open to all
-        there = parts[1:3]
+        there = parts[1:]
         if there[0] == here[0]:
-            order = FOLDERS[here[0]]
-            if order.index(there[1]) >= order.index(here[1]):
+            depth = 2 if "/".join(here[:2]) in FOLDERS and there[:2] == list(here[:2]) else 1
+            order = FOLDERS["/".join(here[:depth])]
+            if order.index(there[depth]) >= order.index(here[depth]):
                 found.append(f"{'/'.join(here)} imports {name}, which does not come before it")
         elif RANK[there[0]] >= RANK[here[0]]:
             found.append(f"{'/'.join(here)} imports {name}, which does not lie below it")
@@ -275,12 +291,13 @@ def test_every_file_has_a_room():
     for path in source_files():
         here = path.relative_to(ROOT).with_suffix("").parts
         assert here[0] in RANK, f"{path} is in no layer"
-        if len(here) == 2:
-            assert here[1] in FOLDERS[here[0]], f"{path} has no place in its folder's order"
+        for depth in range(1, len(here)):
+            order = FOLDERS["/".join(here[:depth])]
+            assert here[depth] in order, f"{path} has no place in its folder's order"
 
 
 def test_folders_say_what_they_are_and_import_nothing():
-    for path in ROOT.glob("*/__init__.py"):
+    for path in ROOT.rglob("*/__init__.py"):
         tree = ast.parse(path.read_text())
         assert ast.get_docstring(tree)
         assert len(tree.body) == 1, f"{path} holds more than a docstring"
@@ -293,6 +310,9 @@ def test_folders_say_what_they_are_and_import_nothing():
         ("ops/fir.py", "def f():\n    import stylegan.training.loop"),
         ("ops/fir.py", "from stylegan.ops.modulated_conv import modulated_conv2d"),
         ("losses/objective.py", "from stylegan.data.dataset import ImageDataset"),
+        ("data/sources/folder.py", "from stylegan.data.sources.open import open_source"),
+        ("data/sources/folder.py", "from stylegan.data.dataset import ImageDataset"),
+        ("data/labels.py", "from stylegan.data.sources.base import AbstractSource"),
         ("metrics/sliced_wasserstein.py", "from stylegan.training.loop import train"),
     ],
 )

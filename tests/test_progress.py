@@ -1,3 +1,7 @@
+import io
+
+from rich.console import Console
+
 from stylegan.progress import ProgressBar, counter
 
 
@@ -20,6 +24,14 @@ def test_bars_are_drawn_on_standard_error(capsys):
     assert "loss 3" in images
     assert "3/3" in images
     assert "megabytes" in captured.err
+
+
+def test_nothing_is_drawn_before_the_first_report_of_progress():
+    terminal = Console(force_terminal=True, file=io.StringIO(), width=80)
+    for transient in (True, False):
+        with ProgressBar(console=terminal, transient=transient):
+            assert terminal.file.getvalue() == ""
+        assert terminal.file.getvalue() == ""
 
 
 def test_without_a_callback_nothing_is_counted():

@@ -1,5 +1,8 @@
 """Errors that a user can cause, each reported in one line."""
 
+import difflib
+import shlex
+from collections.abc import Iterable
 from functools import partial
 from typing import Self, TypeVar
 
@@ -58,6 +61,17 @@ class Stopped(BaseException):
 
     It is not an Exception, like KeyboardInterrupt, so that handlers of errors do not catch it.
     """
+
+
+def command_line(*words: object) -> str:
+    """Return a command line of this program to paste, in backquotes: paths are quoted."""
+    return f"`{shlex.join(['stylegan', *map(str, words)])}`"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: "; did you mean X?", or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def check_positive(name: str, value: float) -> None:

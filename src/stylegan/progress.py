@@ -67,7 +67,7 @@ def track(
 class ProgressBar:
     """A progress callback that draws one bar for each description.
 
-    It works in a terminal and in a notebook, while it is open:
+    It works in a terminal and in a notebook, while it is open, from the first report of progress:
 
         with stylegan.ProgressBar() as progress:
             stylegan.project("photos", network, out="projected", progress=progress)
@@ -98,7 +98,6 @@ class ProgressBar:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        self._bars.start()
         return self
 
     def __exit__(
@@ -107,10 +106,13 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        if self._tasks:
+            self._bars.stop()
 
     def __call__(self, description: str, completed: float, total: float | None) -> None:
         """Move the bar of this kind of work; the first call adds it."""
+        if not self._tasks:  # not earlier, so that nothing is drawn above an error
+            self._bars.start()
         kind = description.partition(" | ")[0]
         if kind not in self._tasks:
             self._tasks[kind] = self._bars.add_task(description, total=total)

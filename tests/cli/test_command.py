@@ -5,12 +5,13 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 import stylegan
-from stylegan.cli.command import Command, command_line_type, console, run, run_group
+from stylegan.cli.command import Command, command_line_type, console, parser_of, run, run_group
 from stylegan.cli.main import COMMANDS
 from stylegan.progress import Progress
 
@@ -21,6 +22,11 @@ def draw(
     *,
     num: int = 4,
     names: Sequence[str] = (),
+    scales: Sequence[float] = (1.0, -0.5),
+    kind: Literal["small", "large"] = "small",
+    width: int | None = None,
+    filled: bool = True,
+    title: str = "",
     model: torch.nn.Module | None = None,
     progress: Progress | None = None,
 ) -> tuple[object, ...]:
@@ -34,6 +40,11 @@ def draw(
         out: where to write.
         num: how many things.
         names: one name for each.
+        scales: how large.
+        kind: of things.
+        width: in 100 % of a line.
+        filled: with color.
+        title: above them.
         model: not on the command line.
         progress: called after each thing.
 
@@ -148,15 +159,56 @@ def test_the_help_is_the_docstring(capsys):
         assert part in text
     assert "--network NET which network to load, as a source of any kind. (required)" in text
     assert "--count INT, --num INT how many things. (default: 4)" in text
+    assert "--scales FLOAT,... how large. (default: 1,-0.5)" in text
+    assert "--width INT in 100 % of a line." in text
+    assert "--filled with color. (default: on; --no-filled switches it off)" in text
     assert "Raises" not in text
     assert "progress" not in text
     assert "model" not in text
 
 
-def test_an_unknown_option_is_wrong_usage(capsys):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--netwrk a", "there is no option '--netwrk'; did you mean --network?"),
+        ("--network a --wrong 1", "there is no option '--wrong'; see `draw --help`"),
+        ("out", "--network NET is missing; see `draw --help`"),
+        ("--num", "--count/--num needs a value; see `draw --help`"),
+        ("--network --num 3", "--network needs a value; see `draw --help`"),
+        ("--num 1.5", "--count/--num must be a whole number, got '1.5'; see `draw --help`"),
+        ("--kind lage", "--kind must be one of small, large, got 'lage'; did you mean large?"),
+        ("--width x", "--width must be a whole number or none, got 'x'; see `draw --help`"),
+        ("--scales 1,a", "--scales must be a finite number, got 'a'; see `draw --help`"),
+        ("--network a b c d", "these words belong to no option: c d; see `draw --help`"),
+        ("--filled=1", "--filled takes no value, got '1'; see `draw --help`"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_two(words, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        run(command(), ["--network", "a", "--wrong", "1"], prog="draw")
+        run(command(), words.split(), prog="draw")
     assert stop.value.code == 2
+    assert capsys.readouterr() == ("", f"draw: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--scales -1,0.5", "scales", (-1.0, 0.5)),
+        ("--scales=-1,.5", "scales", (-1.0, 0.5)),
+        ("--scales -1 .5 --num 3", "scales", (-1.0, 0.5)),
+        ("--names a,b", "names", ("a", "b")),
+        ("--num -3", "num", -3),
+        ("--filled", "filled", True),
+        ("--no-filled", "filled", False),
+        ("--", "filled", True),
+        ("-- -x.png", "out", Path("-x.png")),
+        ("--width none", "width", None),
+        ("--kind=large", "kind", "large"),
+    ],
+)
+def test_values_and_lists_are_read(words, name, value):
+    values = parser_of(command(), prog="draw").values(["--network", "a", *words.split()])
+    assert values[name] == value
 
 
 @pytest.mark.parametrize(
@@ -187,7 +239,7 @@ def test_a_group_lists_its_commands(capsys):
     assert run_group(commands, ["--help"], prog="stylegan group") == 0
     assert "  draw  Draw things\n" in capsys.readouterr().out
     assert run_group(commands, ["wrong"], prog="stylegan group") == 2
-    assert "stylegan group: no command 'wrong'" in capsys.readouterr().err
+    assert "stylegan group: there is no command 'wrong'" in capsys.readouterr().err
     assert run_group(commands, ["draw", "--network", "a"], prog="stylegan group") == 0
 
 
@@ -240,5 +292,6 @@ def test_optional_values_have_a_plain_placeholder_and_no_default(capsys):
     with pytest.raises(SystemExit):
         run(command(), ["--help"], prog="stylegan draw")
     text = capsys.readouterr().out
-    assert " PATH --network NET" in text
+    assert "\n  OUT               where to write.\n" in text
     assert "None" not in text
+    assert "default: )" not in text

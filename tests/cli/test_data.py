@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shlex
 import zipfile
 
 import numpy as np
@@ -189,6 +191,18 @@ def test_info_draws_images_of_any_size(photos, tmp_path, capsys):
     assert f"See `stylegan data check {photos}`" in out
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (5 * 16 + 4 * 2, 16)
+
+
+def test_lines_to_paste_quote_their_paths(photos, capsys):
+    folder = photos.rename(photos.with_name("my  photos; $(all)"))
+    Image.new("L", (50, 40), 7).save(folder / "5.png")
+    (folder / "bad.png").write_text("hello")
+    assert main(["info", str(folder), "--out", str(folder.with_name("sheet.png"))]) == 0
+    assert main(["check", str(folder)]) == 1
+    lines = re.findall("`(stylegan [^`]+)`", capsys.readouterr().out)
+    names = [shlex.split(line)[3] for line in lines]
+    assert len(names) >= 2
+    assert set(names) == {str(folder)}
 
 
 @pytest.mark.parametrize("command", ["prepare", "check", "info"])

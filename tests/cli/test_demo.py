@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 from itertools import pairwise
 from pathlib import Path
@@ -137,6 +138,19 @@ def test_a_demo_of_no_time_is_refused(data, tmp_path):
         with pytest.raises(ConfigError, match="minutes must be more than 0"):
             run(tmp_path / "run", data, minutes=minutes)
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_of_any_size_are_prepared(tmp_path, monkeypatch):
+    for index in range(3):
+        picture = torch.zeros(3, 40 + index, 50, dtype=torch.uint8)
+        images.write(picture, tmp_path / "own" / f"{index}.png")
+    paths = []
+    monkeypatch.setattr(
+        demo, "_train_for", lambda minutes, config, **options: paths.append(config.data.path)
+    )
+    monkeypatch.setattr(demo, "_write_report", lambda *args, **options: None)
+    demo.demo(data=tmp_path / "own", out=tmp_path / "demo")
+    assert re.fullmatch(r"own-32-\w+\.zip", Path(paths[0]).name)
 
 
 def test_one_image_is_refused(data, tmp_path):

@@ -26,13 +26,14 @@ def test_help_lists_every_command(capsys, arguments, status):
 
 def test_an_unknown_command_is_wrong_usage(capsys):
     assert cli.main(["trian"]) == 2
-    assert capsys.readouterr().err == "stylegan: no command 'trian'; did you mean train?\n"
+    assert capsys.readouterr().err == "stylegan: there is no command 'trian'; did you mean train?\n"
     assert cli.main(["generate", "imags"]) == 2
     assert (
-        capsys.readouterr().err == "stylegan generate: no command 'imags'; did you mean images?\n"
+        capsys.readouterr().err
+        == "stylegan generate: there is no command 'imags'; did you mean images?\n"
     )
     assert cli.main(["xyz"]) == 2
-    assert capsys.readouterr().err == "stylegan: no command 'xyz'; see `stylegan --help`\n"
+    assert capsys.readouterr().err == "stylegan: there is no command 'xyz'; see `stylegan --help`\n"
 
 
 def test_help_of_a_command_is_its_own(capsys):

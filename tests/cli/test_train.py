@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 import shutil
 import signal
 
@@ -40,13 +42,69 @@ def test_trains_and_says_what_it_does(line, tmp_path, capsys):
 
 def test_the_same_line_resumes_and_a_longer_one_goes_on(line, tmp_path, capsys):
     assert main([*line, "--max-minutes", "0"]) == 0
-    assert "the time limit is reached, saved; the same command continues" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    continued = shlex.join(["stylegan", "train", "--out", str(tmp_path / "run")])
+    assert f"the time limit is reached, saved; `{continued}` continues it" in said
     assert main(line) == 0
     assert "resumed at 4 images" in capsys.readouterr().err
     longer = [*line]
     longer[longer.index("0.016")] = "0.024"
     assert main(longer) == 0
     assert [record["nimg"] for record in read_log(tmp_path / "run")] == [8, 16, 24]
+
+
+def test_the_folder_alone_continues_a_run_with_its_metrics(line, tmp_path, capsys):
+    run = tmp_path / "run"
+    whole = [word if word != str(run) else str(tmp_path / "whole") for word in line]
+    assert main(whole) == 0
+    assert main([*line, "--max-minutes", "0"]) == 0
+    assert main(["train", "--out", str(run)]) == 0
+    assert "resumed at 4 images" in capsys.readouterr().err
+    records = [json.loads((path / "config.json").read_text()) for path in (run, tmp_path / "whole")]
+    assert records[0] == records[1]
+    assert records[0]["metrics"] == {"metrics": "none"}
+    states = [stylegan.load(path).state_dict() for path in (run, tmp_path / "whole")]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    assert main(["train", "--out", str(run), "--kimg", "0.024"]) == 0
+    assert [record["nimg"] for record in read_log(run)] == [8, 16, 24]
+    capsys.readouterr()
+    assert main(["train", "--out", str(run), "--gamma", "7"]) == 1
+    assert "loss.gamma: 1.0 -> 7.0" in capsys.readouterr().err
+    (run / "config.json").write_text("{}")
+    assert main(["train", "--out", str(run)]) == 1
+    assert "config.json does not hold the options of a run" in capsys.readouterr().err
+
+
+def test_the_line_that_continues_a_run_quotes_its_path(line, tmp_path, capsys):
+    line[line.index("--out") + 1] = str(tmp_path / "my run")
+    assert main([*line, "--max-minutes", "0"]) == 0
+    (shown,) = re.findall("`(stylegan .*)` continues it", capsys.readouterr().out)
+    assert main(shlex.split(shown)[1:]) == 0
+
+
+def test_a_run_is_continued_on_a_machine_with_other_devices(line, tmp_path):
+    assert main([*line, "--max-minutes", "0"]) == 0
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    content["config"]["runtime"] |= {"device": "mps", "threads": 1000}
+    path.write_text(json.dumps(content))
+    assert main(["train", "--out", str(tmp_path / "run")]) == 0
+    runtime = json.loads(path.read_text())["config"]["runtime"]
+    assert (runtime["device"], runtime["threads"]) == ("cpu", 1)
+
+
+def test_a_longer_growing_run_keeps_its_growth(line, tmp_path):
+    line = ["stylegan2-d" if word == "stylegan2-small" else word for word in line]
+    line += ["--set", "growth.initial_resolution=4"]
+    assert main([*line, "--max-minutes", "0"]) == 0
+    path = tmp_path / "run" / "config.json"
+    growth = json.loads(path.read_text())["config"]["growth"]
+    longer = ["0.024" if word == "0.016" else word for word in line]
+    for again in (longer, ["train", "--out", str(tmp_path / "run"), "--kimg", "0.032"]):
+        assert main([*again, "--max-minutes", "0"]) == 0
+    content = json.loads(path.read_text())["config"]
+    assert content["output"]["total_kimg"] == 0.032
+    assert content["growth"] == growth
 
 
 def test_a_changed_option_is_refused_in_one_line(line, tmp_path, capsys):
@@ -110,8 +168,8 @@ def test_cond_trains_on_labels_and_the_same_line_resumes(labelled, tmp_path, cap
     assert " 0 new, 0 dropped" in capsys.readouterr().err
     assert main([*second, "--cond"]) == 0  # goes on
     capsys.readouterr()
-    assert main([*second, "--out", str(tmp_path / "third")]) == 1
-    assert "labels of 3 numbers (c_dim), but this run has 0" in capsys.readouterr().err
+    assert main([*second, "--out", str(tmp_path / "third")]) == 0
+    assert "have labels of 3 numbers (c_dim), this run of 0" in capsys.readouterr().err
     assert main(line) == 1
     assert "data.labels: True -> False" in capsys.readouterr().err
 
@@ -319,7 +377,7 @@ def test_signals_save_and_set_the_exit_status(line, tmp_path, number, status):
     group.wait_for(lambda: "img/s" in group.output)
     group.kill(0, number)
     assert group.join() == [status]
-    assert f"stopped by {number.name} and saved; the same command continues" in group.output
+    assert f"stopped by {number.name} and saved; `stylegan train --out" in group.output
     assert list((tmp_path / "run" / "checkpoints").glob("*.pt"))
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from stylegan.data.check import examine, read_record, select
 from stylegan.data.prepare import PrepareOptions, prepare
-from stylegan.data.readers import open_source
+from stylegan.data.sources.open import open_source
 
 
 def selection_of(path, **options):

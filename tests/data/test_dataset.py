@@ -11,7 +11,7 @@ from PIL import Image
 
 from stylegan.data.dataset import ImageDataset, reduce
 from stylegan.data.prepare import PrepareOptions, prepare
-from stylegan.data.readers import ZipSource
+from stylegan.data.sources.zip import ZipSource
 from stylegan.errors import ConfigError, DataError
 
 

@@ -17,7 +17,7 @@ from stylegan.data.label_files import (
     wrapping_folder,
 )
 from stylegan.data.prepare import PrepareOptions, prepare
-from stylegan.data.readers import open_source
+from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
 
 CATS_AND_DOGS = [f"{kind}/{index}.png" for kind in ("cats", "dogs") for index in range(3)]

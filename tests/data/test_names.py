@@ -1,6 +1,7 @@
 """File names that a console cannot show end no command."""
 
 import os
+import random
 import sys
 
 import pytest
@@ -84,3 +85,52 @@ def test_files_are_grouped_by_reason():
         "skipped 7 files: empty (0.png, 1.png, 2.png, 3.png, 4.png and 2 more)",
         "skipped 1 file: not an image (a.txt)",
     ]
+
+
+def random_names(num):
+    """Names of all of Unicode, invalid bytes, leading dashes, and up to 255 bytes."""
+    generator = random.Random(0)
+    kinds = [(1, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xDC80, 0xDCFF), (0x10000, 0x10FFFF)]
+    names = set()
+    while len(names) < num:
+        low, high = generator.choice(kinds)
+        letters = "".join(
+            chr(generator.randint(low, high)) for _ in range(generator.choice([1, 3, 9, 99]))
+        )
+        name = generator.choice(["", "-", "--", "~", "\n", " "]) + letters.replace("/", "_")
+        data = os.fsencode(name)[:251]
+        names.add(os.fsdecode(data) + ".png")
+    return sorted(names)
+
+
+@pytest.mark.slow
+def test_no_command_ends_by_one_of_five_hundred_names(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, name in enumerate(random_names(500)):
+        picture = torch.full([3, 16, 16], index % 256, dtype=torch.uint8)
+        (folder / name).write_bytes(images.png_bytes(picture) if index % 20 else b"")
+    prepared, tiny = tmp_path / "set.zip", "--channel-base 64 --channel-max 6 --batch 4 --kimg 0.02"
+    commands = [
+        ("ascii", 1, f"data check {folder}"),
+        ("cp949", 0, f"data prepare {folder} {prepared} --resolution 16"),
+        ("latin-1", 0, f"data info {folder} --out {tmp_path / 'sheet.png'}"),
+        (
+            "ascii",
+            0,
+            f"train --data {folder} --preset stylegan2-small --metrics none {tiny} --device cpu "
+            f"--out {tmp_path / 'run'}",
+        ),
+        (
+            "ascii",
+            0,
+            f"evaluate --fake {folder} --real {prepared} --metrics swd64 --device cpu "
+            f"--out {tmp_path / 'metrics.jsonl'}",
+        ),
+    ]
+    for index, (encoding, status, words) in enumerate(commands):
+        group = processes.start(command_on, encoding, words.split(), folder=tmp_path / str(index))
+        assert group.join() == [status], group.output
+        output = group.output_file.read_bytes().decode(encoding)
+        assert "Traceback" not in output
+        assert "\x1b" not in output

@@ -1,21 +1,32 @@
 import json
+import os
+import signal
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
+import processes
 from stylegan import images
+from stylegan.data import prepare as preparing
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.prepare import PrepareOptions, fit, prepare
 from stylegan.data.readers import parse_color
 from stylegan.errors import ConfigError, DataError
 
 
-def made(source, destination, **options):
-    return prepare(source, destination, options=PrepareOptions(**{"resolution": 8} | options))
+def made(source, destination, *, progress=None, overwrite=False, **options):
+    return prepare(
+        source,
+        destination,
+        options=PrepareOptions(**{"resolution": 8} | options),
+        progress=progress,
+        overwrite=overwrite,
+    )
 
 
 def content_of(archive):
@@ -189,7 +200,7 @@ def test_enlarging_is_counted_and_warned_of(folder, tmp_path, caplog):
     prepared = made(folder, tmp_path / "set.zip", resolution=32)
     assert prepared.num_enlarged == 7
     assert "7 images enlarged, 0 files skipped" in str(prepared)
-    assert "7 images were smaller than the resolution: enlarged" in caplog.messages
+    assert any(line.startswith("enlarged 7 files: smaller than") for line in caplog.messages)
     assert made(folder, tmp_path / "same.zip", resolution=16).num_enlarged == 0
 
 
@@ -247,24 +258,90 @@ def test_an_existing_zip_is_kept_unless_asked_otherwise(folder, tmp_path):
     assert len(ImageDataset(destination)) == 7
 
 
-def test_an_interrupted_run_leaves_nothing_and_keeps_what_was_there(folder, tmp_path):
-    destination = tmp_path / "set.zip"
-    destination.write_text("precious")
-
+def interrupt_at(num):
     def interrupt(num_done, num_all):
-        if num_done == 3:
+        if num_done == num:
             raise KeyboardInterrupt
 
+    return interrupt
+
+
+def kill_at(num, source, destination):
+    """Be a process that is killed after a number of files."""
+
+    def kill(num_done, num_all):
+        if num_done == num:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    made(source, destination, progress=kill)
+
+
+@pytest.mark.parametrize("num_done", [1, 5, 13])
+def test_an_interrupted_run_keeps_what_was_there_and_is_continued(rogues, tmp_path, num_done):
+    whole, destination = tmp_path / "whole.zip", tmp_path / "set.zip"
+    destination.write_text("precious")
+    made(rogues, whole)
     with pytest.raises(KeyboardInterrupt):
-        prepare(
-            folder,
-            destination,
-            options=PrepareOptions(resolution=8),
-            overwrite=True,
-            progress=interrupt,
-        )
+        made(rogues, destination, overwrite=True, progress=interrupt_at(num_done))
     assert destination.read_text() == "precious"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "set.zip"]
+    done = []
+    prepared = made(rogues, destination, overwrite=True, progress=lambda num, _: done.append(num))
+    assert destination.read_bytes() == whole.read_bytes()
+    assert prepared.num_images == len(ImageDataset(whole))
+    assert not list(tmp_path.glob("set.zip.*"))
+
+
+def test_a_killed_run_is_continued_without_preparing_images_again(rogues, tmp_path, monkeypatch):
+    destination = tmp_path / "set.zip"
+    group = processes.start(kill_at, 9, rogues, destination, folder=tmp_path / "killed")
+    assert group.join() == [-signal.SIGKILL]
+    assert not destination.exists()
+    made(rogues, tmp_path / "whole.zip")
+    names = []
+    convert = preparing._convert
+    monkeypatch.setattr(
+        preparing, "_convert", lambda *args, **options: names.append(1) or convert(*args, **options)
+    )
+    made(rogues, destination)
+    assert destination.read_bytes() == (tmp_path / "whole.zip").read_bytes()
+    assert len(names) == len(list(rogues.iterdir())) - 1 - 9
+    assert not list(tmp_path.glob("set.zip.*"))
+
+
+def test_what_was_written_for_other_options_or_images_is_not_used(folder, tmp_path):
+    destination = tmp_path / "set.zip"
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, destination, progress=interrupt_at(5), filter="box")
+    made(folder, destination)
+    made(folder, tmp_path / "whole.zip")
+    assert destination.read_bytes() == (tmp_path / "whole.zip").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, destination, progress=interrupt_at(5), overwrite=True)
+    Image.new("RGB", (9, 9), "red").save(folder / "001.png")
+    made(folder, destination, overwrite=True)
+    made(folder, tmp_path / "red.zip")
+    assert destination.read_bytes() == (tmp_path / "red.zip").read_bytes()
+
+
+@pytest.mark.parametrize("place", [0.5, 0.7, 0.9])
+def test_a_damaged_part_is_used_up_to_the_damage(folder, tmp_path, place):
+    destination, part = tmp_path / "set.zip", tmp_path / "set.zip.part"
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, destination, progress=interrupt_at(5))
+    data = bytearray(part.read_bytes())
+    data[round(place * len(data))] ^= 1
+    part.write_bytes(data)
+    made(folder, destination)
+    made(folder, tmp_path / "whole.zip")
+    assert destination.read_bytes() == (tmp_path / "whole.zip").read_bytes()
+
+
+def test_two_processes_do_not_write_one_zip(folder, tmp_path):
+    with (
+        FileLock(tmp_path / "set.zip.lock"),
+        pytest.raises(ConfigError, match=r"another process is writing .*set\.zip"),
+    ):
+        made(folder, tmp_path / "set.zip")
 
 
 def test_a_place_that_cannot_be_written_is_reported(folder, tmp_path):

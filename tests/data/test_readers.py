@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from stylegan.data import readers
-from stylegan.data.readers import decode, map_in_order, num_threads, open_source, parse_color
+from stylegan.data.readers import decode, map_in_order, num_threads, parse_color
+from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
 
 
@@ -29,7 +30,7 @@ def test_names_are_relative_and_sorted_and_litter_is_passed_over(tmp_path):
         (tmp_path / name).touch()
     source = open_source(tmp_path)
     assert source.images == ("a.jpg", "b.webp", "b/1.PNG")
-    assert source.unrecognized == ("notes.txt",)
+    assert source.left_out == (("notes.txt", "not an image (by its file name extension)"),)
 
 
 def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
@@ -236,7 +237,7 @@ def heic_folder(tmp_path):
 def test_heic_and_files_without_an_extension_are_read(heic_folder):
     source = open_source(heic_folder)
     assert source.images == ("IMG_1.HEIC", "b.png", "scan0001")
-    assert source.unrecognized == ("README",)
+    assert [name for name, _ in source.left_out] == ["README"]
     for name in source.images:
         decoded = decode(source.read(name)).image
         assert decoded.size == (64, 48)

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-import tyro
 
 import stylegan
 from stylegan.cli.main import COMMANDS
+from stylegan.cli.parser import Parser
 from stylegan.cli.train import understand
 from stylegan.models.base import num_parameters
 from stylegan.models.registry import FAMILIES, build_discriminator, build_generator, configs_for
@@ -111,21 +111,21 @@ class ParsedError(Exception):
 
 def parse(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
     """Return the options that a command line means, without running the command."""
-    understand = tyro.cli
+    understand = Parser.values
 
-    def parse_only(*args: object, **kwargs: object) -> None:
-        raise ParsedError(understand(*args, **kwargs))
+    def parse_only(parser: Parser, arguments: list[str]) -> None:
+        raise ParsedError(understand(parser, arguments))
 
     complaint = io.StringIO()
     with monkeypatch.context() as patch, contextlib.redirect_stderr(complaint):
-        patch.setattr(tyro, "cli", parse_only)
+        patch.setattr(Parser, "values", parse_only)
         try:
             importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
         except ParsedError as parsed:
             return parsed.options
         except SystemExit:
             raise AssertionError(f"{shlex.join(arguments)}\n{complaint.getvalue()}") from None
-    raise AssertionError(f"{arguments[0]} does not parse by tyro.cli")
+    raise AssertionError(f"{arguments[0]} parses no arguments")
 
 
 def check_train_line(arguments: list[str]) -> None:
@@ -424,11 +424,11 @@ def test_every_test_that_is_named_is_there():
 def test_the_page_on_data_has_every_reason():
     table = read("docs/data.md").partition("## check")[2].partition("\n## ")[0]
     reasons = tuple(row[0].strip("`") for row in rows(table) if row[0].startswith("`"))
-    tree = ast.parse((SOURCE / "data" / "readers.py").read_text(encoding="utf-8"))
     raised = [
         ast.unparse(node.args[0]).strip("f'")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "_unusable"
+        for path in (SOURCE / "data").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "unusable"
     ]
     assert len(raised) > 5
     assert [reason for reason in raised if not reason.startswith(reasons)] == []

@@ -121,16 +121,22 @@ def test_a_damaged_torch_file_is_not_taken_for_a_pickle(tmp_path):
         load(tmp_path / "weights.pt")
 
 
-@pytest.mark.parametrize("name", ["missing.pkl", "folder", "text.pkl", "empty.pkl"])
+@pytest.mark.parametrize("name", ["folder", "text.pkl", "empty.pkl"])
 def test_an_unknown_source_is_refused_with_the_known_names(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text.pkl").write_text("not weights")
     (tmp_path / "empty.pkl").touch()
-    found = "does not exist" if name == "missing.pkl" else "is of an unknown kind"
-    with pytest.raises(WeightsError, match=found) as caught:
+    with pytest.raises(WeightsError, match="is of an unknown kind") as caught:
         load(tmp_path / name)
     for kind in ("native folder", "run folder", "official PyTorch pickle", "rosinality file"):
         assert kind in caught.value.expected
+
+
+def test_a_source_that_does_not_exist_is_refused_with_a_similar_name(tmp_path):
+    with pytest.raises(WeightsError, match="does not exist; expected a run folder"):
+        load(tmp_path / "missing.pkl")
+    with pytest.raises(WeightsError, match="did you mean stylegan2-ffhq-config-f"):
+        load("stylegan2-ffhq-conf-f")
 
 
 def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path):

@@ -1,7 +1,6 @@
 """Official pickles of every architecture become our networks, or are refused by name."""
 
 import dataclasses
-import itertools
 import resource
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from interop_files import Persistent, persistent
 from torch import Tensor, nn
 
+from cases import grid, in_turn
 from stylegan.errors import WeightsError
 from stylegan.interop.nvidia import load_official_pickle
 from stylegan.models.stylegan2 import (
@@ -21,6 +21,8 @@ from stylegan.models.stylegan2 import (
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "stylegan2-torch-skip-resnet.pkl"
 SMALL = {"resolution": 16, "channel_base": 128, "channel_max": 12}
+ARCHITECTURES = ["orig", "skip", "resnet"]
+STYLES = ["ada", "stylegan3", "silent"]
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 
 
@@ -88,10 +90,7 @@ def refusal(path: Path) -> str:
     return message
 
 
-@pytest.mark.parametrize("style", ["ada", "stylegan3", "silent"])
-@pytest.mark.parametrize(
-    ("ours", "theirs"), list(itertools.product(["orig", "skip", "resnet"], repeat=2))
-)
+@pytest.mark.parametrize(("ours", "theirs", "style"), grid(ARCHITECTURES, ARCHITECTURES, STYLES))
 def test_each_pair_of_architectures_comes_back(write_pickle, ours, theirs, style):
     first, average = generator(architecture=ours), generator(architecture=ours, mapping_layers=2)
     critic = discriminator(architecture=theirs)
@@ -107,21 +106,23 @@ def test_each_pair_of_architectures_comes_back(write_pickle, ours, theirs, style
     assert networks.discriminator.config == critic.config
 
 
-@pytest.mark.parametrize("style", ["ada", "stylegan3", "silent"])
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"resolution": 8},
-        {"resolution": 64},
-        {"img_channels": 1},
-        {"img_channels": 4},
-        {"c_dim": 3},
-        {"channel_base": 100},
-        {"channel_base": 90, "channel_max": 512},
-        {"channel_base": 32768, "channel_max": 4},
-        {"mapping_layers": 8},
-        {"mapping_layers": 1},
-    ],
+    ("options", "style"),
+    in_turn(
+        [
+            {"resolution": 8},
+            {"resolution": 64},
+            {"img_channels": 1},
+            {"img_channels": 4},
+            {"c_dim": 3},
+            {"channel_base": 100},
+            {"channel_base": 90, "channel_max": 512},
+            {"channel_base": 32768, "channel_max": 4},
+            {"mapping_layers": 8},
+            {"mapping_layers": 1},
+        ],
+        STYLES,
+    ),
     ids=str,
 )
 def test_each_size_comes_back(write_pickle, options, style):

@@ -10,6 +10,7 @@ import torch
 from tensorflow_files import Network
 from torch import nn
 
+from cases import in_turn
 from stylegan.errors import WeightsError
 from stylegan.interop.load import load, load_networks
 from stylegan.models.stylegan2 import (
@@ -77,12 +78,15 @@ def refusal(path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("is_silent", [False, True])
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [*itertools.product(["orig", "skip", "resnet"], repeat=2), ("growing", "growing")],
+    ("architectures", "is_silent"),
+    in_turn(
+        [*itertools.product(["orig", "skip", "resnet"], repeat=2), ("growing", "growing")],
+        [False, True],
+    ),
 )
-def test_each_configuration_comes_back(write_tensorflow, ours, theirs, is_silent):
+def test_each_configuration_comes_back(write_tensorflow, architectures, is_silent):
+    ours, theirs = architectures
     first, average = generator(architecture=ours), generator(architecture=ours)
     critic = discriminator(architecture=theirs)
     said = [{}, {}] if is_silent else [arguments(first.config), arguments(critic.config)]
@@ -116,19 +120,21 @@ def test_an_impossible_level_of_detail_is_refused(write_tensorflow, lod):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        {"resolution": 8},
-        {"resolution": 64},
-        {"img_channels": 1},
-        {"channel_base": 100},
-        {"channel_base": 32768, "channel_max": 4},
-        {"mapping_layers": 8},
-        {"mapping_layers": 1},
-    ],
+    ("options", "is_silent"),
+    in_turn(
+        [
+            {"resolution": 8},
+            {"resolution": 64},
+            {"img_channels": 1},
+            {"channel_base": 100},
+            {"channel_base": 32768, "channel_max": 4},
+            {"mapping_layers": 8},
+            {"mapping_layers": 1},
+        ],
+        [False, True],
+    ),
     ids=str,
 )
-@pytest.mark.parametrize("is_silent", [False, True])
 def test_each_size_comes_back(write_tensorflow, options, is_silent):
     network = generator(**options)
     critic = discriminator(**{k: v for k, v in options.items() if k != "mapping_layers"})

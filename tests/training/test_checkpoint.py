@@ -5,11 +5,12 @@ import torch
 
 from stylegan.errors import CheckpointError
 from stylegan.training.checkpoint import (
+    RunRecord,
     check_run_folder,
     list_checkpoints,
     load_newest_checkpoint,
     save_checkpoint,
-    write_config,
+    write_run_record,
 )
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
@@ -97,7 +98,7 @@ def test_no_checkpoint_is_none_and_none_readable_is_an_error(tmp_path):
 
 def test_a_run_goes_on_with_other_lengths_but_not_with_other_options(run_config, tmp_path):
     run = tmp_path / "run"
-    write_config(run, run_config, fingerprint="a")
+    write_run_record(run, RunRecord(config=run_config, fingerprint="a"))
     check_run_folder(run, run_config.with_overrides("output.total_kimg=9"), fingerprint="a")
     with pytest.raises(CheckpointError, match=r"loss.gamma: 1.0 -> 2.0; seed: 0 -> 3"):
         check_run_folder(run, run_config.with_overrides("loss.gamma=2", "seed=3"), fingerprint="a")
@@ -113,7 +114,7 @@ def test_folders_of_something_else_are_refused(run_config, tmp_path):
 
 
 def test_the_same_images_may_lie_elsewhere(run_config, tmp_path):
-    write_config(tmp_path / "run", run_config, fingerprint="a")
+    write_run_record(tmp_path / "run", RunRecord(config=run_config, fingerprint="a"))
     check_run_folder(tmp_path / "run", run_config.with_overrides("data.path=b"), fingerprint="a")
 
 

@@ -22,8 +22,6 @@ from stylegan.training.evaluation import Evaluator
 from stylegan.training.log import read_log, read_metrics
 from stylegan.training.loop import train
 from stylegan.training.reals import open_dataset
-from stylegan.training.state import TrainState
-from stylegan.training.transfer import copy_matching_weights
 
 
 def names(folder):
@@ -186,37 +184,6 @@ def test_a_run_from_weights_does_not_need_their_source_again(run_config, tmp_pat
         for run in ("whole", "run")
     ]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
-
-
-def test_init_from_starts_with_the_weights_that_fit(run_config, tmp_path, caplog):
-    caplog.set_level("INFO", logger="stylegan")
-    other = Generator(dataclasses.replace(run_config.generator, resolution=32))
-    initial = Networks(generator_ema=other)
-    larger = dataclasses.replace(
-        run_config, output=dataclasses.replace(run_config.output, total_kimg=0.008)
-    )
-    train(larger, tmp_path / "run", initial=initial)
-    state = TrainState(run_config, torch.device("cpu"))
-    copy_matching_weights(state, initial)
-    for key in ("mapping.fc0.weight", "synthesis.b4.const", "synthesis.b16.conv0.weight"):
-        assert torch.equal(state.generator.state_dict()[key], other.state_dict()[key])
-        assert torch.equal(state.generator_ema.state_dict()[key], other.state_dict()[key])
-    assert "generator: " in caplog.text
-    assert "kept" in caplog.text
-    assert "discriminator: not in the source" in caplog.text
-
-
-def test_init_from_weights_that_fit_nowhere_is_refused(run_config, tmp_path):
-    other = Generator(
-        dataclasses.replace(run_config.generator, z_dim=5, w_dim=7, channel_max=3, img_channels=1)
-    )
-    state = TrainState(run_config, torch.device("cpu"))
-    for name, tensor in list(other.state_dict().items()):
-        if tensor.shape == state.generator.state_dict()[name].shape:
-            module, _, leaf = name.rpartition(".")
-            delattr(other.get_submodule(module), leaf)
-    with pytest.raises(ConfigError, match="no weight that fits the generator"):
-        copy_matching_weights(state, Networks(generator=other))
 
 
 def test_grey_images_need_grey_networks(run_config, tmp_path, image_folder):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import stylegan
-from stylegan.training.checkpoint import write_config
+from stylegan.training.checkpoint import RunRecord, write_run_record
 from stylegan.training.configure import resolve
 from stylegan.training.loop import train
 from stylegan.training.presets import find_preset
@@ -60,7 +60,7 @@ def test_a_resumed_run_keeps_its_threads_unless_there_are_fewer(
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     started = find_preset("stylegan2-small").start
     config, _ = resolve(started.with_options({"data": str(image_folder)}), resolution=16)
-    write_config(tmp_path, config, fingerprint="")
+    write_run_record(tmp_path, RunRecord(config=config, fingerprint=""))
 
     def threads(**options):
         plan = stylegan.train(

@@ -51,6 +51,15 @@ def test_a_call_trains_and_the_same_call_continues(image_folder, tmp_path):
     assert '<img src="data:image/png;base64,' in html
 
 
+def test_the_folder_alone_continues_a_run(image_folder, tmp_path):
+    train(image_folder, tmp_path / "run", max_minutes=0)
+    result = stylegan.train(out=tmp_path / "run")
+    assert result.outcome.is_complete
+    assert result.plan.config.loss.gamma == 1
+    with pytest.raises(ConfigError, match="preset is missing"):
+        stylegan.train(out=tmp_path / "other")
+
+
 def test_options_have_the_names_of_the_command_line(image_folder, tmp_path):
     plans = [
         train(image_folder, tmp_path / "run", dry_run=True, **options).plan

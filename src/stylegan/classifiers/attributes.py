@@ -11,7 +11,8 @@ from torch import Tensor
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.label_files import read_labels
 from stylegan.data.labels import LabelTable
-from stylegan.data.readers import LABELS_NAME, open_source
+from stylegan.data.sources.files import LABELS_NAME
+from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
 
 CELEBA = "celeba"

@@ -1,26 +1,21 @@
 """A command line made from the signature and docstring of a public function."""
 
-import contextlib
-import dataclasses
-import difflib
 import inspect
-import io
 import re
-import shutil
 import sys
-import textwrap
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TextIO, Union
+from typing import Annotated, Any, Literal, Union
 
 import docstring_parser
-import tyro
 from rich.console import Console
 
 from stylegan import distributed
+from stylegan.cli.parser import Option, Parser
+from stylegan.errors import did_you_mean
 from stylegan.progress import ProgressBar
 
 _PLAIN = (str, int, float, bool, Path)
@@ -86,7 +81,7 @@ def run(command: Command, arguments: Sequence[str], *, prog: str) -> int:
         StyleganError: for a user's mistake, which the caller reports.
         SystemExit: with 2 for wrong usage, with 0 after `--help`.
     """
-    values = parse(command, arguments, prog=prog)
+    values = parser_of(command, prog=prog).values(arguments)
     display = {name: values.pop(name) for name in command.display_options()}
     has_progress = "progress" in inspect.signature(command.function).parameters
     with ProgressBar(
@@ -123,9 +118,8 @@ def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog
 
 def unknown_command(prog: str, name: str, commands: Iterable[str]) -> str:
     """Return the error message for an unknown command, with the most similar one."""
-    close = difflib.get_close_matches(name, commands, n=1)
-    hint = f"; did you mean {close[0]}?" if close else f"; see `{prog} --help`"
-    return f"{prog}: no command {name!r}{hint}\n"
+    hint = did_you_mean(name, commands) or f"; see `{prog} --help`"
+    return f"{prog}: there is no command {name!r}{hint}\n"
 
 
 def present_text(result: object, console: Console) -> None:
@@ -145,112 +139,66 @@ def summary(command: Command) -> str:
     )
 
 
-def parse(
-    command: Command,
-    arguments: Sequence[str],
-    *,
-    prog: str,
-    more: Sequence[tuple[str, Any, Any]] = (),
-) -> dict[str, Any]:
-    """Return the function's and the display's options from a command line.
+def parser_of(command: Command, *, prog: str, more: Sequence[Option] = ()) -> Parser:
+    """Return the parser of a command line.
 
     Args:
         command: whose options to parse.
-        arguments: of the command line, without the command's name.
         prog: the name of the command in messages.
-        more: options beside those of the function's signature: name, type and dataclass field.
-
-    Raises:
-        SystemExit: with 2 for wrong usage, with 0 after `--help`.
+        more: options beside those of the function's signature.
     """
     text = docstring_parser.parse(command.function.__doc__ or "")
     display_text = docstring_parser.parse(command.present.__doc__ or "")
-    help_of = {param.arg_name: param.description or "" for param in text.params}
-    help_of |= {param.arg_name: param.description or "" for param in display_text.params}
-    options = command.options() | command.display_options()
-    annotated: Any = Annotated
-    fields: list[tuple[str, Any, Any]] = []
-    for name, parameter in options.items():
-        is_unset = parameter.default is None or parameter.default == ()
-        argument = tyro.conf.arg(
-            help=" ".join(help_of.get(name, "").split()),
-            metavar=command.metavars.get(name) or _optional_metavar(parameter.annotation),
-            help_behavior_hint="" if is_unset and name not in command.required else None,
-            aliases=tuple(command.aliases.get(name, ())) or None,
-        )
-        markers: list[Any] = [argument]
-        if name in command.positional:
-            markers.append(tyro.conf.Positional)
-        if name in command.repeatable:
-            markers.append(tyro.conf.UseAppendAction)
-        default = parameter.default
-        is_required = default is inspect.Parameter.empty or name in command.required
-        hint = parameter.annotation
-        if name in command.required:  # the type without None
-            (hint,) = (part for part in typing.get_args(hint) if part is not NoneType)
-        fields.append(
-            (
-                name,
-                annotated[(hint, *markers)],
-                dataclasses.field() if is_required else dataclasses.field(default=default),
-            )
-        )
-    fields += more
-    option_class = dataclasses.make_dataclass("Options", fields, kw_only=True)
-    # Join the lines of each paragraph: tyro keeps line breaks before non-letters.
+    help_of = {
+        entry.arg_name: " ".join((entry.description or "").split())
+        for entry in (*text.params, *display_text.params)
+    }
+    options = [
+        _option(command, name, parameter, help_of.get(name, ""))
+        for name, parameter in (command.options() | command.display_options()).items()
+    ]
     description = re.sub(r"(?<=\S)\n(?=\S)", " ", text.long_description or "")
     parts = [text.short_description, description, f"Example: {command.example}"]
-    help_text = _HelpText(sys.stdout)
-    try:
-        with contextlib.redirect_stdout(help_text):
-            values: Any = tyro.cli(
-                option_class,
-                prog=prog,
-                description="\n\n".join(part for part in parts if part),
-                args=list(arguments),
-            )
-    except SystemExit:
-        sys.stdout.write(_wrapped(help_text.getvalue(), shutil.get_terminal_size().columns))
-        raise
-    return {name: getattr(values, name) for name, *_ in fields}
+    return Parser(prog, "\n\n".join(part for part in parts if part), [*options, *more])
 
 
-class _HelpText(io.TextIOWrapper):
-    """Captures a help text, formatted for the encoding and the terminal of the real output."""
-
-    def __init__(self, output: TextIO) -> None:
-        super().__init__(io.BytesIO(), encoding=output.encoding, errors="backslashreplace")
-        self._output = output
-
-    def isatty(self) -> bool:
-        return self._output.isatty()
-
-    def getvalue(self) -> str:
-        self.seek(0)
-        return self.read()
-
-
-def _wrapped(text: str, width: int) -> str:
-    """Wrap the paragraphs of a help text, except tables and command lines.
-
-    tyro wraps only the boxes of options.
-    """
-    return "\n".join(
-        textwrap.fill(line, width, break_on_hyphens=False)
-        if line[:1].isalpha() and not line.startswith("Example: ")
-        else line
-        for line in text.split("\n")
+def _option(command: Command, name: str, parameter: inspect.Parameter, text: str) -> Option:
+    kind, default = parameter.annotation, parameter.default
+    many: Literal["list", "repeat", "words"] | None = None
+    if typing.get_origin(kind) in (tuple, list, Sequence):
+        kind, many = typing.get_args(kind)[0], "list"
+    if typing.get_origin(kind) in (Union, UnionType) and {str, Path} & {*typing.get_args(kind)}:
+        (kind,) = (part for part in typing.get_args(kind) if part is not NoneType)
+    if name in command.repeatable:
+        many = "repeat"
+    negation = f"; --no-{name.replace('_', '-')} switches it off" if default is True else ""
+    is_positional = name in command.positional
+    if is_positional and many is not None:
+        many = "words"
+    is_required = default is inspect.Parameter.empty or name in command.required
+    is_unset = default in (None, (), "", inspect.Parameter.empty)
+    flag = "--" + name.replace("_", "-")
+    return Option(
+        name=name,
+        flags=() if is_positional else (*command.aliases.get(name, ()), flag),
+        kind=kind,
+        many=many,
+        default=default,
+        is_required=is_required,
+        metavar=command.metavars.get(name) or (name.upper() if is_positional else None),
+        help=text,
+        default_text="" if is_unset else f"default: {default_text(default)}{negation}",
+        group="arguments" if is_positional else "options",
     )
 
 
-def _optional_metavar(hint: Any) -> str | None:
-    """Return the placeholder of an optional value without tyro's `{None}|`; else None."""
-    types = [part for part in typing.get_args(hint) if part is not NoneType]
-    if NoneType not in typing.get_args(hint) or len(types) > 1:
-        return None
-    if typing.get_origin(types[0]) is Literal:
-        return "{" + ",".join(map(str, typing.get_args(types[0]))) + "}"
-    return types[0].__name__.upper() if types[0] in _PLAIN else None
+def default_text(default: Any) -> str:
+    """Return the value of an option as its help shows it."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple | list):
+        return ",".join(map(default_text, default))
+    return f"{default:g}" if isinstance(default, float) else f"{default}"
 
 
 def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

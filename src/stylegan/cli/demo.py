@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
-from stylegan.cli.command import Command, console, parse
+from stylegan.cli.command import Command, console, parser_of
 from stylegan.cli.live import LiveLine
 from stylegan.progress import ProgressBar
 from stylegan.workflows.demo import DemoResult, demo
@@ -28,7 +28,7 @@ COMMAND = Command(
 
 def main(arguments: Sequence[str]) -> int:
     """Run `stylegan demo`."""
-    options = parse(COMMAND, arguments, prog="stylegan demo")
+    options = parser_of(COMMAND, prog="stylegan demo").values(arguments)
     out = console()
     with LiveLine(out) as line, ExitStack() as stack:
         bars: list[ProgressBar] = []

@@ -56,7 +56,7 @@ COMMANDS = {
         present=_present_grid,
         required=("out",),
         aliases=_CLASS,
-        metavars=_METAVARS | {"out": "GRID.png", "names": "A,B,...", "strengths": "S..."},
+        metavars=_METAVARS | {"out": "GRID.png", "names": "A,B,...", "strengths": "S,..."},
         example="stylegan directions sheet --network runs/faces --directions d.safetensors "
         "--seeds 1 --out d.png",
     ),

@@ -70,7 +70,7 @@ COMMANDS = {
         "--seeds 91,388 --out truncation.png",
         seeds="KEYS",
         out="GRID.png",
-        psis="PSI...",
+        psis="PSI,...",
     ),
     "video": _command(
         generate.video,

@@ -88,7 +88,7 @@ def _explain(error: Exception) -> str | None:
         case PeerError():
             return f"stopped, as another rank failed; {error.message}"
         case StyleganError():
-            return " ".join(str(error).split())
+            return " ".join(str(error).splitlines())  # spaces may be part of a name
         case OSError(filename=name) if name is not None:  # such as a folder that is not writable
             return f"{name}: {error.strerror or error}"
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):

@@ -1,25 +1,25 @@
 """`stylegan train`."""
 
 import argparse
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Any
 
-import tyro
 from rich.console import Console
 
 from stylegan import distributed
-from stylegan.cli.command import Command, console, parse
+from stylegan.cli.command import Command, console, parser_of
 from stylegan.cli.launch import check_gpus, launch, stop_with_launcher
 from stylegan.cli.live import LiveLine
-from stylegan.cli.run_options import option_fields, take_options
+from stylegan.cli.parser import Option
+from stylegan.cli.run_options import run_options, take_options
 from stylegan.devices import resolve_device
 from stylegan.progress import ProgressBar
 from stylegan.training.presets import find_preset
 from stylegan.workflows.recipe import Recipe, load_recipe
-from stylegan.workflows.train import TrainPlan, TrainResult, train
+from stylegan.workflows.train import TrainPlan, TrainResult, run_to_continue, train
 
 _GPUS = "Ranks on this machine, one per GPU, as torchrun starts them; also on CPUs."
 
@@ -38,7 +38,9 @@ COMMAND = Command(
     present=present,
     aliases={"metrics_fraction": ("--metrics-share",)},
     required=("preset", "data", "out"),
-    example="stylegan train --preset stylegan2-small --data photos/ --out runs/photos",
+    example="stylegan train --preset stylegan2-small --data photos/ --out runs/photos\n"
+    "\nA run is continued by its folder alone, with other options where they may change:\n"
+    "  stylegan train --out runs/photos --kimg 2000",
 )
 
 
@@ -81,27 +83,29 @@ def understand(
 ) -> tuple[dict[str, Any], dict[str, Any], int | None]:
     """Return the call of `train`, the options of the run and the number of ranks.
 
-    The options depend on the model family, so preset and recipe are read first.
+    The options depend on the model family, so preset, recipe and run are read first.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe")
     first.add_argument("--preset")
+    first.add_argument("--out")
     known, _ = first.parse_known_args(list(arguments))
     recipe = Recipe() if known.recipe is None else load_recipe(known.recipe, preset=known.preset)
-    start = find_preset(known.preset or recipe.arguments.get("preset", "stylegan2-f")).start
+    preset, out = (getattr(known, name) or recipe.arguments.get(name) for name in ("preset", "out"))
+    run = run_to_continue(preset, out)
+    start = find_preset(preset or "stylegan2-f").start if run is None else run.config
     start = start.with_options(recipe.options)
-    in_recipe = {**recipe.arguments, "data": start.data.path or None}
-    required = [name for name in COMMAND.required if in_recipe.get(name) is None]
-    gpus = tyro.conf.arg(help=_GPUS, metavar="N", help_behavior_hint="")
-    values = parse(
-        dataclasses.replace(COMMAND, required=required),
-        arguments,
-        prog="stylegan train",
-        more=[
-            ("gpus", Annotated[int | None, gpus], dataclasses.field(default=None)),
-            *option_fields(start),
-        ],
-    )
-    options = take_options(values)
+    is_known = {
+        "preset": preset is not None or run is not None,
+        "data": start.data.path != "",
+        "out": out is not None,
+    }
+    required = [name for name in COMMAND.required if not is_known[name]]
+    gpus = Option(name="gpus", flags=["--gpus"], kind=int, metavar="N", help=_GPUS)
+    of_run = run_options(start)
+    command = replace(COMMAND, required=required)
+    parser = parser_of(command, prog="stylegan train", more=[gpus, *of_run])
+    values = parser.values(arguments)
+    options = take_options(values, of_run)
     num_ranks = values.pop("gpus") or recipe.arguments.get("gpus")
     return values, options, num_ranks

@@ -6,34 +6,34 @@ import hashlib
 import itertools
 import json
 import logging
+import statistics
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
-from stylegan.data.readers import (
-    RECORD_NAME,
-    UNRECOGNIZED,
-    AbstractSource,
-    Label,
-    Mode,
-    decode,
-    map_in_order,
-    num_threads,
-)
+from stylegan.data.labels import Label
+from stylegan.data.readers import Mode, decode, map_in_order, num_threads
+from stylegan.data.sources.base import NO_IMAGE, AbstractSource
+from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.download import cache_folder
-from stylegan.errors import ConfigError, DataError
+from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.files import printable_name, write_atomic
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
 
+OnBad = Literal["limit", "skip", "fail"]
+MAX_LEFT_OUT = 0.1
+"""Fraction of the image files that "limit" leaves out at most."""
 MAX_UNREADABLE = 0.01
 """Fraction of the images that may become unreadable while a set is used."""
 _NAMES_SHOWN = 5
+MAX_SUGGESTED = 1024
 MIN_RESOLUTION = 4
 """Side in pixels of the first block of the networks."""
 
@@ -261,6 +261,60 @@ def check_num_unreadable(num: int, num_images: int, *, path: str | Path, reason:
         )
 
 
+def check_left_out(
+    path: Path, bad: Iterable[tuple[str, str]], *, num_usable: int, on_bad: OnBad
+) -> None:
+    """Check that not too many files are left out.
+
+    Args:
+        path: of the source.
+        bad: name and reason of each file that is left out.
+        num_usable: the number of images that are used.
+        on_bad: "skip" allows any number; "limit" allows `MAX_LEFT_OUT` of the image files, without
+            files that are no images by their extension; "fail" allows no file at all.
+
+    Raises:
+        DataError: if there are more.
+    """
+    bad = sorted(bad)
+    if on_bad == "fail" and bad:
+        name, reason = bad[0]
+        raise DataError(
+            f"{path} has {len(bad)} unusable files, the first is {name}: {reason}",
+            fix=f"see {command_line('data', 'check', path)}, or pass --on-bad skip",
+        )
+    reasons = [reason for _, reason in bad if reason != NO_IMAGE]
+    num_images = num_usable + len(reasons)
+    if on_bad == "limit" and num_usable and len(reasons) > MAX_LEFT_OUT * num_images:
+        raise DataError(
+            f"{path}: {len(reasons)} of {num_images} images cannot be used, which is more than "
+            f"{MAX_LEFT_OUT:.0%}",
+            fix="see the reasons above, or pass --on-bad skip to use the others",
+        )
+
+
+def listing_digest(source: AbstractSource) -> str:
+    """Return the SHA-256 over names and states of the files of a source, in hexadecimal.
+
+    The state of a file is its stored checksum, or its size and modification time, so that no file
+    is read. Unlike `fingerprint`, it differs between copies of the same images.
+    """
+    digest = hashlib.sha256(str(source.path.resolve()).encode("utf-8", "surrogateescape"))
+    for name in (*source.images, LABELS_NAME):
+        state = source.stored_crc32(name) or _modification(source.path / name, source.path)
+        digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _modification(*paths: Path) -> tuple[int, int]:
+    """Return size in bytes and modification time in ns of the first of the files that exists."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            facts = path.stat()
+            return facts.st_size, facts.st_mtime_ns
+    return 0, 0
+
+
 def preparation(source: AbstractSource) -> dict[str, object] | None:
     """Return crop, filter and background that `prepare` recorded; None for other sets.
 
@@ -287,6 +341,16 @@ def previous_power_of_two(number: int) -> int:
     return 1 << max(number.bit_length() - 1, MIN_RESOLUTION.bit_length() - 1)
 
 
+def suggested_resolution(entries: Iterable[Entry]) -> int:
+    """Return the largest allowed resolution below the median of the images' shorter sides.
+
+    It is at most `MAX_SUGGESTED`, the largest at which results have been published.
+    """
+    sides = [min(entry.size) for entry in entries if entry.reason is None]
+    median = int(statistics.median(sides)) if sides else MIN_RESOLUTION
+    return previous_power_of_two(min(median, MAX_SUGGESTED))
+
+
 def select(
     source: AbstractSource, entries: tuple[Entry, ...], *, resolution: int | None = None
 ) -> Selection:
@@ -297,7 +361,7 @@ def select(
     color set, as converting them loses nothing; color images are not usable in a grey set.
 
     Args:
-        source: the entries' source; its unrecognized files count as bad.
+        source: the entries' source; the files that it leaves out count as bad.
         entries: from `examine`.
         resolution: to train at, in pixels; None: the size of the images.
 
@@ -306,7 +370,7 @@ def select(
     """
     if resolution is not None:
         require_power_of_two(resolution)
-    reasons = dict.fromkeys(source.unrecognized, UNRECOGNIZED)
+    reasons = dict(source.left_out)
     reasons |= {entry.name: entry.reason for entry in entries if entry.reason is not None}
     decodable = [entry for entry in entries if entry.reason is None]
     sizes = collections.Counter(entry.size for entry in decodable if _fits(entry.size, resolution))
@@ -329,19 +393,20 @@ def select(
     return Selection(side=side, mode=mode, usable=tuple(usable), bad=tuple(sorted(reasons.items())))
 
 
-def group_by_reason(bad: Iterable[tuple[str, str]]) -> list[str]:
-    """Summarize skipped files: one line for each reason, with the first file names.
+def group_by_reason(files: Iterable[tuple[str, str]], *, verb: str = "skipped") -> list[str]:
+    """Summarize files: one line for each reason, with the first file names.
 
     Args:
-        bad: name and reason of each file.
+        files: name and reason of each.
+        verb: what was done with them.
     """
     names: dict[str, list[str]] = {}
-    for name, reason in bad:
+    for name, reason in files:
         names.setdefault(reason, []).append(name)
     lines = []
     for reason, group in names.items():
         noun = "1 file" if len(group) == 1 else f"{len(group)} files"
-        lines.append(f"skipped {noun}: {reason} ({first_names(group)})")
+        lines.append(f"{verb} {noun}: {reason} ({first_names(group)})")
     return lines
 
 

@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +13,9 @@ from torch.utils.data import Dataset
 from stylegan import distributed, images
 from stylegan.data.check import (
     Entry,
+    OnBad,
     Selection,
+    check_left_out,
     check_num_unreadable,
     examine,
     fingerprint,
@@ -25,16 +26,11 @@ from stylegan.data.check import (
     verify_checksums,
 )
 from stylegan.data.label_files import read_labels
-from stylegan.data.labels import LabelTable
-from stylegan.data.readers import (
-    AbstractSource,
-    Label,
-    decode,
-    map_in_order,
-    num_threads,
-    open_source,
-)
-from stylegan.errors import DataError
+from stylegan.data.labels import Label, LabelTable
+from stylegan.data.readers import decode, map_in_order, num_threads
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.open import open_source
+from stylegan.errors import DataError, command_line
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
@@ -55,13 +51,15 @@ class ImageDataset(Dataset[Tensor]):
         resolution: side of the images in pixels. Larger images, by a power of two, are reduced with
             a box filter and rounded once. None: the images' own size.
         mirror: double the set; the second half is the first, flipped horizontally.
-        on_bad: "skip" leaves out files that cannot be used; "fail" raises an error instead.
+        on_bad: "skip" leaves out files that cannot be used, "limit" up to a tenth of the images,
+            "fail" none.
+        entries: what `examine` returned, if the images have been examined.
         workers: threads that decode at construction; None uses one per processor core.
         progress: called with the number of images decoded and their total.
 
     Raises:
         ConfigError: if `resolution` is not a power of two from 4.
-        DataError: if there is no usable image, or, with on_bad="fail", a file cannot be used.
+        DataError: if there is no usable image, or more files cannot be used than `on_bad` allows.
     """
 
     def __init__(
@@ -70,12 +68,14 @@ class ImageDataset(Dataset[Tensor]):
         *,
         resolution: int | None = None,
         mirror: bool = False,
-        on_bad: Literal["skip", "fail"] = "skip",
+        on_bad: OnBad = "skip",
+        entries: tuple[Entry, ...] | None = None,
         workers: int | None = None,
         progress: Counter | None = None,
     ) -> None:
         self._source = open_source(path)
-        entries = examine(self._source, workers=workers, progress=progress)
+        if entries is None:
+            entries = examine(self._source, workers=workers, progress=progress)
         selection = select(self._source, entries, resolution=resolution)
         _report(self._source, selection, on_bad=on_bad)
         self._entries = selection.usable
@@ -325,27 +325,23 @@ def reduce(pixels: Tensor, factor: int) -> Tensor:
     return ((sums + factor**2 // 2) // factor**2).to(torch.uint8)
 
 
-def _report(
-    source: AbstractSource, selection: Selection, *, on_bad: Literal["skip", "fail"]
-) -> None:
-    """Warn of the files that are left out; raise if there are any and `on_bad` is "fail"."""
-    if on_bad == "fail" and selection.bad:
-        name, reason = selection.bad[0]
-        raise DataError(
-            f"{source.path} has {len(selection.bad)} unusable files, the first is {name}: {reason}",
-            fix=f"see `stylegan data check {source.path}`, or pass --on-bad skip",
-        )
+def _report(source: AbstractSource, selection: Selection, *, on_bad: OnBad) -> None:
+    """Warn of the files that are left out; raise if `on_bad` does not allow as many."""
+    num_usable = len(selection.usable)
+    if on_bad == "fail":
+        check_left_out(source.path, selection.bad, num_usable=num_usable, on_bad=on_bad)
     for line in group_by_reason(selection.bad) if distributed.is_main_process() else ():
         logger.warning("%s", line)
     if selection.bad and distributed.is_main_process():
         logger.warning(
             "skipped %d files; %d images left", len(selection.bad), len(selection.usable)
         )
+    check_left_out(source.path, selection.bad, num_usable=num_usable, on_bad=on_bad)
     if not selection.usable:
         raise DataError(
             f"{source.path} has no usable image among {len(selection.bad)} files; images must be "
             "square and of one size, a power of two that is not below the resolution",
-            fix=f"see `stylegan data check {source.path}`, or run `stylegan data prepare`",
+            fix=f"see {command_line('data', 'check', source.path)}, or run `stylegan data prepare`",
         )
     num_grey = sum(entry.mode == "L" for entry in selection.usable)
     if selection.mode == "RGB" and num_grey and distributed.is_main_process():

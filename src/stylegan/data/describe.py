@@ -1,7 +1,6 @@
 """Reports on image sets: which files cannot be trained on, and what a set holds."""
 
 import collections
-import statistics
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,17 +22,16 @@ from stylegan.data.check import (
     previous_power_of_two,
     read_record,
     select,
+    suggested_resolution,
 )
-from stylegan.data.label_files import Labels, read_labels
+from stylegan.data.label_files import read_labels
+from stylegan.data.labels import Labels
 from stylegan.data.prepare import PrepareOptions, fit
-from stylegan.data.readers import (
-    RECORD_NAME,
-    AbstractSource,
-    decode,
-    map_in_order,
-    num_threads,
-    open_source,
-)
+from stylegan.data.readers import decode, map_in_order, num_threads
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.files import RECORD_NAME
+from stylegan.data.sources.open import open_source
+from stylegan.errors import command_line
 from stylegan.files import printable_name
 from stylegan.notebook import TextResult, picture_html
 from stylegan.progress import Counter
@@ -136,7 +134,8 @@ class SetInfo(TextResult):
             rows["sheet"] = str(self.sheet_path)
         lines = [line for key, value in rows.items() for line in _wrapped(key, value)]
         if self.num_bad:
-            lines.append(f"See `stylegan data check {self.path}` for the files that cannot.")
+            check = command_line("data", "check", self.path)
+            lines.append(f"See {check} for the files that cannot.")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -290,12 +289,10 @@ def _advice(
         yield "a grid: it shows several images; it is left out, and can stay."
     if any_is("too large"):
         yield "too large: reduce the images, or remove them."
-    sides = [min(entry.size) for entry in entries if entry.reason is None]
-    if any_is("wrong size", "wrong mode") and sides:
-        side = resolution or previous_power_of_two(int(statistics.median(sides)))
-        yield (
-            "wrong size, wrong mode: make a set of one size and mode with "
-            f"`stylegan data prepare {path} {path.resolve().stem}{side}.zip --resolution {side}`."
-        )
+    if any_is("wrong size", "wrong mode"):
+        side = resolution or suggested_resolution(entries)
+        prepared = f"{path.resolve().stem}{side}.zip"
+        prepare = command_line("data", "prepare", path, prepared, "--resolution", side)
+        yield f"wrong size, wrong mode: make a set of one size and mode with {prepare}."
     if not entries:
         yield "There are no images: check the path."

@@ -1,4 +1,4 @@
-"""Reads labels of images from dataset.json, from a CSV file, or from the names of folders."""
+"""Reads labels from dataset.json, a CSV file, the names of folders, or the source's format."""
 
 import csv
 import io
@@ -7,54 +7,26 @@ import logging
 import posixpath
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from stylegan import distributed
-from stylegan.data.readers import LABELS_NAME, RECORD_NAME, AbstractSource, Label
+from stylegan.data.labels import Label, Labels
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 _LAYOUT = '{"labels": null} or {"labels": [[name, integer or list of numbers], ...]}'
-_MAX_LISTED = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Labels:
-    """The labels of the images in a folder or zip.
-
-    Attributes:
-        by_name: the label of each image, by its name in the source. Images can be missing.
-        classes: the names of the classes, by number; empty if they are not known.
-        attributes: the names of the positions of vectors; empty if they are not known.
-    """
-
-    by_name: Mapping[str, Label]
-    classes: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
-
-    def class_table(self) -> str:
-        """Return a line for each class: its number, its name and the number of its images."""
-        counts = Counter(label for label in self.by_name.values() if isinstance(label, int))
-        names = dict(enumerate(self.classes))
-        lines = [f"class {number} {names.get(number, '')}".rstrip() for number in sorted(counts)]
-        lines = [
-            f"{line}: {counts[number]} images"
-            for line, number in zip(lines, sorted(counts), strict=True)
-        ]
-        if len(lines) > _MAX_LISTED:
-            lines[_MAX_LISTED:] = [f"and {len(lines) - _MAX_LISTED} more classes"]
-        return "\n".join(lines)
 
 
 def read_labels(source: AbstractSource) -> Labels | None:
-    """Return the labels of a source's dataset.json; None if there are none for its images.
+    """Return the labels of a source; None if there are none for its images.
 
-    The file can be in the wrapping folder of all images, too. Names are compared after
-    normalization of slashes, `./`, Unicode form and, where that is unambiguous, case.
+    They are those of its dataset.json, else those that are part of its format. The file can be in
+    the wrapping folder of all images, too. Names are compared after normalization of slashes, `./`,
+    Unicode form and, where that is unambiguous, case.
 
     Raises:
         DataError: if the file is not in the official layout.
@@ -86,7 +58,7 @@ def read_labels(source: AbstractSource) -> Labels | None:
             classes=labels.classes or _texts(classes),
             attributes=_texts(content.get("attributes")),
         )
-    return None
+    return source.labels
 
 
 def read_csv_labels(path: Path, source: AbstractSource) -> Labels:

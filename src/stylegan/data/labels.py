@@ -1,16 +1,48 @@
-"""Labels of a set as vectors for networks."""
+"""Labels of the images of a set, and their vectors for networks."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stylegan.data.readers import Label
 from stylegan.errors import DataError
 
+Label = int | tuple[float, ...]
+
 MAX_CLASSES = 65536  # larger numbers are not taken for classes
+_MAX_LISTED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The labels of the images of a source.
+
+    Attributes:
+        by_name: the label of each image, by its name in the source. Images can be missing.
+        classes: the names of the classes, by number; empty if they are not known.
+        attributes: the names of the positions of vectors; empty if they are not known.
+    """
+
+    by_name: Mapping[str, Label]
+    classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+
+    def class_table(self) -> str:
+        """Return a line for each class: its number, its name and the number of its images."""
+        counts = Counter(label for label in self.by_name.values() if isinstance(label, int))
+        names = dict(enumerate(self.classes))
+        lines = [f"class {number} {names.get(number, '')}".rstrip() for number in sorted(counts)]
+        lines = [
+            f"{line}: {counts[number]} images"
+            for line, number in zip(lines, sorted(counts), strict=True)
+        ]
+        if len(lines) > _MAX_LISTED:
+            lines[_MAX_LISTED:] = [f"and {len(lines) - _MAX_LISTED} more classes"]
+        return "\n".join(lines)
 
 
 class LabelTable:

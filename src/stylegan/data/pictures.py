@@ -14,7 +14,8 @@ from stylegan.data.check import (
     preparation,
 )
 from stylegan.data.label_files import read_labels
-from stylegan.data.readers import decode, open_source
+from stylegan.data.readers import decode
+from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
 from stylegan.progress import Counter
 

@@ -1,40 +1,43 @@
 """Make a training set: a zip of equally sized images from images of any size and mode."""
 
-import contextlib
+import itertools
 import json
 import logging
 import os
-import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import PIL
 from PIL import Image
 
 from stylegan import __version__, images
-from stylegan.data.check import group_by_reason, require_power_of_two
-from stylegan.data.label_files import Labels, labels_by_folder, read_csv_labels, read_labels
+from stylegan.data.check import (
+    OnBad,
+    check_left_out,
+    group_by_reason,
+    listing_digest,
+    require_power_of_two,
+)
+from stylegan.data.label_files import labels_by_folder, read_csv_labels, read_labels
+from stylegan.data.labels import Label, Labels
 from stylegan.data.readers import (
-    LABELS_NAME,
-    RECORD_NAME,
-    UNRECOGNIZED,
-    AbstractSource,
     Color,
-    Label,
     Mode,
     decode,
     final_mode,
     map_in_order,
     num_threads,
     open_image,
-    open_source,
     parse_color,
 )
+from stylegan.data.resumable_zip import ResumableZip, resumable_zip
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
+from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
-from stylegan.files import atomic_path
 from stylegan.notebook import TextResult
 from stylegan.progress import Counter
 
@@ -42,10 +45,8 @@ logger = logging.getLogger(__name__)
 
 Crop = Literal["center", "pad", "wide", "none"]
 Filter = Literal["lanczos", "box"]
-OnBad = Literal["skip", "fail"]
 
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +138,8 @@ def prepare(
 
     Besides the images and `dataset.json`, the zip holds `prepare.json`, a record of how each image
     was made. The same images and options give the same bytes for any number of workers. The zip is
-    written under a temporary name and renamed when it is complete. Each skipped file is named in a
-    warning.
+    written under a temporary name and renamed when it is complete. If the process is stopped before
+    that, the same call continues it. Skipped files are named in a warning for each reason.
 
     Source: the layout is the data set format of the official StyleGAN2-ADA implementation.
 
@@ -166,7 +167,7 @@ def prepare(
     if options.crop == "pad":
         colors.append(parse_color(options.pad_color))
     mode = _mode_of_set(opened, colors=colors)
-    skipped = [(name, UNRECOGNIZED) for name in opened.unrecognized]
+    skipped = list(opened.left_out)
     if skipped and options.on_bad == "fail":
         raise _unusable_file(*skipped[0])
 
@@ -178,32 +179,31 @@ def prepare(
         except DataError as error:
             return error.message
 
-    records: list[dict[str, object]] = []
+    records: list[dict[str, Any]] = []
     new_labels: list[tuple[str, Label]] = []
-    num_enlarged = 0
-    with _new_zip(destination) as archive:
-        converted = map_in_order(convert, opened.images, workers=num_threads(workers))
-        for num_done, (name, result) in enumerate(zip(opened.images, converted, strict=True), 1):
-            if isinstance(result, str):
+    enlarged: list[str] = []
+    key = f"{__version__} {PIL.__version__} {options} {mode} {labels} {listing_digest(opened)}"
+    with resumable_zip(destination, key=key) as archive:
+        if archive.journal:
+            logger.info("continuing %s after %d files", destination, len(archive.journal))
+        rest = opened.images[len(archive.journal) :]
+        converted = map_in_order(convert, rest, workers=num_threads(workers))
+        written = (
+            _write(archive, name, result, num_before=len(records))
+            for name, result in zip(rest, converted, strict=True)
+        )
+        for num_done, facts in enumerate(itertools.chain(archive.journal, written), 1):
+            name = facts["source"]
+            if "reason" in facts:
                 if options.on_bad == "fail":
-                    raise _unusable_file(name, result)
-                skipped.append((name, result))
+                    raise _unusable_file(name, facts["reason"])
+                skipped.append((name, facts["reason"]))
             else:
-                new_name = f"{len(records) // 1000:05d}/img{len(records):08d}.png"
-                _add(archive, new_name, result.png)
-                num_enlarged += result.is_enlarged
-                records.append(
-                    {
-                        "name": new_name,
-                        "source": name,
-                        "size": result.size,
-                        "mode": result.mode,
-                        "steps": result.steps,
-                        "crc32": f"{zlib.crc32(result.png):08x}",
-                    }
-                )
+                if facts.pop("is_enlarged"):
+                    enlarged.append(name)
+                records.append(facts)
                 if labels is not None and name in labels.by_name:
-                    new_labels.append((new_name, labels.by_name[name]))
+                    new_labels.append((facts["name"], labels.by_name[name]))
             if progress is not None:
                 progress(num_done, len(opened.images))
         skipped.sort()
@@ -214,13 +214,15 @@ def prepare(
                 f"{opened.path} has no usable image among {len(skipped)} files",
                 fix="check the path",
             )
-        if num_enlarged:
-            logger.warning("%d images were smaller than the resolution: enlarged", num_enlarged)
+        check_left_out(opened.path, skipped, num_usable=len(records), on_bad=options.on_bad)
+        smaller = [(name, "smaller than the resolution") for name in enlarged]
+        for line in group_by_reason(smaller, verb="enlarged"):
+            logger.warning("%s", line)
         labels = None if labels is None else _labels_in_use(labels, records, opened)
         content: dict[str, object] = {"labels": new_labels if labels is not None else None}
         if labels is not None and labels.attributes:
             content["attributes"] = list(labels.attributes)
-        _add(archive, LABELS_NAME, _json(content))
+        archive.write(LABELS_NAME, _json(content))
         record: dict[str, object] = {
             "made_by": f"stylegan {__version__}",
             "pillow": PIL.__version__,
@@ -231,11 +233,11 @@ def prepare(
             "images": records,
             "skipped": [{"source": name, "reason": reason} for name, reason in skipped],
         }
-        _add(archive, RECORD_NAME, _json(record))
+        archive.write(RECORD_NAME, _json(record))
     return Prepared(
         path=destination,
         num_images=len(records),
-        num_enlarged=num_enlarged,
+        num_enlarged=len(enlarged),
         resolution=options.resolution,
         mode=mode,
         skipped=tuple(skipped),
@@ -386,24 +388,33 @@ def _labels_in_use(
     return replace(labels, by_name=by_name)
 
 
-@contextlib.contextmanager
-def _new_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip for writing; it gets the name `path` when it is complete."""
-    try:
-        with (
-            atomic_path(path) as temporary,
-            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
-        ):
-            yield archive
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror})") from error
+def _write(
+    archive: ResumableZip, source: str, result: _PreparedImage | str, *, num_before: int
+) -> dict[str, Any]:
+    """Add an image to the zip, or only the reason why it is left out; return the facts about it.
 
-
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    info = zipfile.ZipInfo(name, date_time=_EPOCH)
-    info.create_system = 3  # Unix on every system, so that the bytes are the same
-    info.external_attr = 0o644 << 16
-    archive.writestr(info, data)
+    Args:
+        archive: the zip.
+        source: name of the image in its source.
+        result: the image, or the reason.
+        num_before: number of images in the zip.
+    """
+    if isinstance(result, str):
+        facts: dict[str, Any] = {"source": source, "reason": result}
+        archive.add(facts)
+        return facts
+    name = f"{num_before // 1000:05d}/img{num_before:08d}.png"
+    facts = {
+        "name": name,
+        "source": source,
+        "size": result.size,
+        "mode": result.mode,
+        "steps": result.steps,
+        "crc32": f"{zlib.crc32(result.png):08x}",
+        "is_enlarged": result.is_enlarged,
+    }
+    archive.add(facts, name, result.png)
+    return facts
 
 
 def _json(content: dict[str, object]) -> bytes:

@@ -1,20 +1,14 @@
-"""Reading image files from folders and zips, and decoding them with Pillow."""
+"""Decoding image files with Pillow, in threads."""
 
-import abc
 import collections
 import contextlib
 import functools
 import importlib.util
 import io
-import json
 import os
-import threading
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -23,9 +17,6 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from stylegan import images
 from stylegan.data.damage import num_blank_bytes
 from stylegan.errors import ConfigError, DataError
-
-LABELS_NAME = "dataset.json"
-RECORD_NAME = "prepare.json"
 
 # A closed list, as other plugins of Pillow start programs (EPS) or accept any bytes (TGA).
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -45,8 +36,7 @@ _SIGNATURES = (
 )
 _ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
 
-# Files that operating systems add to folders and archives.
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_MAX_TEXT = 200  # characters of another library's error
 
 # EXIF 2.32, tag 0x0112: how to rotate and flip the stored picture.
 _ORIENTATION_TAG = 0x0112
@@ -64,14 +54,11 @@ _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I
 _COLOR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"})
 
 Color = tuple[int, int, int]
-Label = int | tuple[float, ...]
 Mode = Literal["L", "RGB"]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 WHITE: Color = (255, 255, 255)
-UNRECOGNIZED = "not an image (by its file name extension)"
-"""Why a file whose extension is that of no image format is left out."""
 
 
 @functools.cache
@@ -144,18 +131,18 @@ def open_image(data: bytes) -> Image.Image:
         DataError: if `data` is not an image, or it has too many pixels.
     """
     if not data:
-        raise _unusable("empty")
+        raise unusable("empty")
     try:
         image = Image.open(io.BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
         if not _is_iso_image(data):
-            raise _unusable("not an image") from None
+            raise unusable("not an image") from None
         can_read = data[8:10] == b"av" or "HEIF" in image_formats()
-        raise _unusable("truncated or damaged" if can_read else _HEIC) from None
+        raise unusable("truncated or damaged" if can_read else _HEIC) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except Exception as error:  # a damaged header can raise nearly any exception
-        raise _unusable(f"truncated or damaged ({_line(error)})") from error
+        raise unusable(f"truncated or damaged ({one_line(error)})") from error
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise _too_large()
     return image
@@ -172,7 +159,7 @@ def final_mode(image: Image.Image, *, background: Color = WHITE) -> Mode:
         return "RGB" if has_alpha and len(set(background)) > 1 else "L"
     if image.mode in _COLOR_MODES:
         return "RGB"
-    raise _unusable(f"wrong mode {image.mode}")
+    raise unusable(f"wrong mode {image.mode}")
 
 
 def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
@@ -188,7 +175,7 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
     """
     image = open_image(data)
     if images.is_grid(image):
-        raise _unusable("a grid of images, written by stylegan")
+        raise unusable("a grid of images, written by stylegan")
     size, stored_mode, file_format = image.size, image.mode, stored_format(image, data)
     mode = final_mode(image, background=background)
     steps = []
@@ -198,9 +185,9 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
     except MemoryError:
         raise
     except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, ...
-        raise _unusable(f"truncated or damaged ({_line(error)})") from error
+        raise unusable(f"truncated or damaged ({one_line(error)})") from error
     if num_blank := num_blank_bytes(data, image.format):
-        raise _unusable(f"truncated or damaged (the last {num_blank} bytes are blank)")
+        raise unusable(f"truncated or damaged (the last {num_blank} bytes are blank)")
     if num_frames > 1:
         steps.append(f"took the first of {num_frames} frames")
     orientation = _orientation(image)
@@ -248,11 +235,12 @@ def _to_eight_bits(
     if "icc_profile" in image.info:
         steps.append("dropped the color profile")
     if stored_mode.startswith("I"):
-        levels = np.asarray(image).astype(np.int64)
+        levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
-            raise _unusable(f"wrong mode {stored_mode} (values outside 16 bits)")
+            raise unusable(f"wrong mode {stored_mode} (values outside 16 bits)")
         steps.append("scaled 16 bits to 8")
-        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+        table = (np.arange(65536) * 255 + 32767) // 65535
+        return Image.fromarray(table.astype(np.uint8)[levels])
     if data[:4] == b"\x89PNG" and data[24] == 16:  # the bit depth, which Pillow does not expose
         steps.append("scaled 16 bits to 8")
     if image.has_transparency_data:
@@ -265,201 +253,23 @@ def _to_eight_bits(
     return image
 
 
-def _unusable(reason: str) -> DataError:
+def unusable(reason: str) -> DataError:
+    """Return the error for an image that cannot be used.
+
+    Args:
+        reason: starts with one of those in docs/data.md.
+    """
     return DataError(reason)
 
 
 def _too_large() -> DataError:
-    return _unusable(f"too large (more than {Image.MAX_IMAGE_PIXELS} pixels)")
+    return unusable(f"too large (more than {Image.MAX_IMAGE_PIXELS} pixels)")
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-class AbstractSource(abc.ABC):
-    """Names and bytes of image files. It can be pickled, and read from several threads.
-
-    Attributes:
-        path: the folder or zip.
-        images: relative names of files with an image's extension, or with none and an image's
-            content, with forward slashes, sorted.
-        unrecognized: names of the other files, sorted, without `dataset.json`, `prepare.json` and
-            files of the operating system.
-    """
-
-    def __init__(self, path: Path, names: Iterable[str]) -> None:
-        self.path = path
-        names = sorted(name for name in names if not _is_system_file(name))
-        names = [
-            name for name in names if name.rpartition("/")[2] not in (LABELS_NAME, RECORD_NAME)
-        ]
-        self.images = tuple(name for name in names if self._is_image(name))
-        images = set(self.images)
-        self.unrecognized = tuple(name for name in names if name not in images)
-
-    def _is_image(self, name: str) -> bool:
-        """Decide by the extension of a file, without one by its content."""
-        if extension := _extension(name):
-            return extension in image_extensions()
-        return is_image_start(self.start(name))
-
-    @abc.abstractmethod
-    def start(self, name: str) -> bytes:
-        """Return the first 16 bytes of a file; empty if they cannot be read."""
-
-    @abc.abstractmethod
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a file.
-
-        Raises:
-            DataError: if they cannot be read.
-        """
-
-    @abc.abstractmethod
-    def has(self, name: str) -> bool:
-        """Return whether there is a file of this name."""
-
-    @abc.abstractmethod
-    def stored_crc32(self, name: str) -> tuple[int, int] | None:
-        """Return size in bytes and CRC-32 of a file; None if they are not stored."""
-
-    def read_json(self, name: str) -> object:
-        """Return the content of a JSON file, or None if there is no such file.
-
-        Raises:
-            DataError: if it is not JSON.
-        """
-        if not self.has(name):
-            return None
-        try:
-            content: object = json.loads(self.read(name))
-        except ValueError as error:
-            raise DataError(f"{name} in {self.path} is not JSON ({_line(error)})") from error
-        return content
-
-
-class FolderSource(AbstractSource):
-    """The files of a folder and of its subfolders; symbolic links to folders are followed."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, _walk(path))
-
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a file; see `AbstractSource.read`."""
-        if not (self.path / name).is_file():  # reading a named pipe would block forever
-            raise _unusable("unreadable (not a regular file)")
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise _unusable(f"unreadable ({error.strerror})") from error
-
-    def start(self, name: str) -> bytes:
-        """Return the first 16 bytes of a file; empty if they cannot be read."""
-        if not (self.path / name).is_file():
-            return b""
-        try:
-            with (self.path / name).open("rb") as file:
-                return file.read(16)
-        except OSError:
-            return b""
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a file of this name."""
-        return (self.path / name).is_file()
-
-    def stored_crc32(self, name: str) -> None:
-        """Return None, as a folder stores no checksums."""
-        return None
-
-
-class ZipSource(AbstractSource):
-    """The files of a zip archive, such as one in the official layout.
-
-    Raises:
-        DataError: if the archive's directory cannot be read.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        try:
-            self._archive: zipfile.ZipFile | None = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(
-                f"{path} is neither a folder nor a readable zip archive ({_line(error)})"
-            ) from error
-        self._process = os.getpid()
-        # Some programs of Windows write backslashes, which are folders all the same.
-        entries = {
-            info.filename.replace("\\", "/"): info
-            for info in self._archive.infolist()
-            if not info.filename.endswith(("/", "\\"))
-        }
-        self._entries = {
-            name: (info.filename, info.file_size, info.CRC) for name, info in entries.items()
-        }
-        super().__init__(path, entries)
-
-    def _open(self) -> zipfile.ZipFile:
-        # A forked process shares the file offset with its parent, so it opens the file again.
-        with self._lock:
-            if self._archive is None or self._process != os.getpid():
-                self._archive, self._process = zipfile.ZipFile(self.path), os.getpid()
-            return self._archive
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave out the lock and the open file."""
-        return self.__dict__ | {"_lock": None, "_archive": None}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Restore without an open file."""
-        self.__dict__.update(state, _lock=threading.Lock())
-
-    def close(self) -> None:
-        """Close the file; the next read opens it again."""
-        with self._lock:
-            if self._archive is not None and self._process == os.getpid():
-                self._archive.close()
-            self._archive = None
-
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a file; see `AbstractSource.read`."""
-        try:
-            return self._open().read(self._entries[name][0])
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise _unusable(f"truncated or damaged in the zip ({_line(error)})") from error
-        except (RuntimeError, NotImplementedError) as error:  # encrypted, or unknown compression
-            raise _unusable(f"unreadable in the zip ({_line(error)})") from error
-
-    def start(self, name: str) -> bytes:
-        """Return the first 16 bytes of a file; empty if they cannot be read."""
-        try:
-            with self._open().open(self._entries[name][0]) as file:
-                return file.read(16)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError):
-            return b""
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a file of this name."""
-        return name in self._entries
-
-    def stored_crc32(self, name: str) -> tuple[int, int]:
-        """Return size in bytes and CRC-32 from the archive's directory."""
-        return self._entries[name][1:]
-
-
-def open_source(path: str | os.PathLike[str]) -> AbstractSource:
-    """Open a folder (recursively) or a zip.
-
-    Raises:
-        DataError: if there is nothing at `path`, or neither of the two.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return FolderSource(path)
-    if path.is_file():
-        return ZipSource(path)
-    raise DataError(f"{path} does not exist; name a folder of images, or a zip")
+def one_line(error: Exception) -> str:
+    """Return the text of an error in one line, not too long; its type if it has no text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
 def map_in_order(
@@ -497,30 +307,3 @@ def num_threads(workers: int | None) -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _walk(path: Path) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
-
-    visited: set[str] = set()
-    for folder, subfolders, files in os.walk(path, onerror=refuse, followlinks=True):
-        if os.path.realpath(folder) in visited:  # a link to a folder above
-            subfolders.clear()
-            continue
-        visited.add(os.path.realpath(folder))
-        for file in files:
-            yield (Path(folder) / file).relative_to(path).as_posix()
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
-def _is_system_file(name: str) -> bool:
-    parts = name.split("/")
-    return (
-        parts[-1].lower() in _SYSTEM_FILES
-        or "__MACOSX" in parts
-        or any(part.startswith(".") for part in parts)
-    )

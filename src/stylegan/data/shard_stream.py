@@ -16,8 +16,9 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.data.dataset import reduce
+from stylegan.data.labels import Label
 from stylegan.data.loader import Batch
-from stylegan.data.readers import Label, decode
+from stylegan.data.readers import decode
 from stylegan.data.shards import INDEX_NAME, Index, ShardSet, read_address
 from stylegan.errors import ConfigError, DataError
 from stylegan.microbatch import BatchSlice

@@ -18,8 +18,8 @@ import torch
 
 from stylegan import download, images
 from stylegan.data.dataset import ImageDataset
-from stylegan.data.labels import LabelTable
-from stylegan.data.readers import Label, map_in_order, num_threads
+from stylegan.data.labels import Label, LabelTable
+from stylegan.data.readers import map_in_order, num_threads
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic
 from stylegan.progress import Counter

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylegan import download
-from stylegan.errors import WeightsError
+from stylegan.errors import WeightsError, did_you_mean
 from stylegan.files import file_sha256
 from stylegan.interop import (
     catalogue,
@@ -155,8 +155,12 @@ def kind_of(path: Path) -> Kind:
     Raises:
         WeightsError: if it is missing, or of an unknown kind.
     """
-    is_there = path.exists()
-    if is_there and not path.is_file() and not path.is_dir():
+    if not path.exists():
+        raise WeightsError(
+            f"{path} does not exist{did_you_mean(str(path), catalogue.KNOWN)}",
+            expected="a run folder, a weight file, a URL or a name of published weights",
+        )
+    if not path.is_file() and not path.is_dir():
         # Reading a pipe or a device could block or never end.
         raise WeightsError(
             f"{path} is neither a file nor a folder",
@@ -164,12 +168,11 @@ def kind_of(path: Path) -> Kind:
             fix="write them to a file first",
         )
     for kind in KINDS:
-        if is_there and kind.recognizes(path):
+        if kind.recognizes(path):
             return kind
     raise WeightsError(
-        f"{path} is of an unknown kind" if is_there else f"{path} does not exist",
-        expected=" or ".join(kind.name for kind in KINDS if kind.load is not _refuse_torch_file),
-        fix="check the path, or pass a URL",
+        f"{path} is of an unknown kind",
+        expected=", or ".join(kind.name for kind in KINDS if kind.load is not _refuse_torch_file),
     )
 
 

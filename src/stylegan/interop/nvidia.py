@@ -8,6 +8,7 @@ Official pickles are read. Dictionaries of state dicts, for the official classes
 written.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -43,8 +44,11 @@ from stylegan.models.stylegan2 import (
 )
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
 
+logger = logging.getLogger(__name__)
+
 NETWORK_NAMES = {"G": "generator", "D": "discriminator", "G_ema": "generator_ema"}
 """Our names of the networks, by the official names."""
+_OUT = "b4.out.weight"  # of every StyleGAN2 discriminator
 _FILTERED = ("fromrgb", "conv", "conv0", "conv1", "skip")
 
 
@@ -69,7 +73,8 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
 
     Sizes and architecture are read off the tensors' shapes, and must agree with the arguments
     that the file records. Every tensor is used. Mapping layers with a learning-rate multiplier
-    other than 0.01 are rescaled to 0.01: they compute the same, but train at another speed.
+    other than 0.01 are rescaled to 0.01: they compute the same, but train at another speed. Beside
+    a generator, a discriminator of another class is left out, with a line in the log.
 
     Args:
         modules: by their official names. The dictionary is emptied, so that each module can be
@@ -81,8 +86,12 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
             or left over.
     """
     networks = Networks()
+    has_generator = not modules.keys().isdisjoint(("G", "G_ema"))
     for key in list(modules):
         module, place = modules.pop(key), f"{origin} ({key})"
+        if key == "D" and has_generator and _OUT not in module.state_dict:
+            logger.info("%s: left out, as %s is not StyleGAN2's", place, quoted(module.class_name))
+            continue
         tensors = _with_usual_multiplier(_without_filters(module.state_dict, place), module, place)
         build: Callable[[], Generator | Discriminator]
         with refusing_impossible_configs(place):
@@ -274,7 +283,7 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
 def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorConfig:
     """Read a discriminator's options from its tensors, and compare them with its arguments."""
     shapes = shapes_of(module.state_dict)
-    if "b4.out.weight" not in shapes:
+    if _OUT not in shapes:
         raise refusal(
             f"{origin} is a {quoted(module.class_name)} that is not StyleGAN2",
             "a StyleGAN2 discriminator",

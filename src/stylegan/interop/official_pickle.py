@@ -1,12 +1,14 @@
 """Reader of official PyTorch pickles: ADA, and StyleGAN2 networks of StyleGAN3's repository.
 
-Only tensors, settings and names are read. The source code inside is ignored, no class is imported,
-and a file that names anything outside the list in spec 14.3 is refused.
+Only tensors, settings and names are read. The source code inside is ignored, and no class is
+imported. Objects of classes outside the list in spec 14.3, such as other discriminators, are
+placeholders. They are left out, with a line in the log.
 
 Source: the file layout of Karras et al. 2020 (ADA) and 2021 (StyleGAN3), as observed.
 """
 
 import io
+import logging
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,12 +22,15 @@ from stylegan.interop.restricted import (
     BoundedFile,
     Budget,
     Machine,
+    Placeholder,
     instance_of,
     new_record,
     quoted,
 )
 from stylegan.interop.shapes import refusal
 from stylegan.interop.storages import Storage, StoredTensor, load_all, read_legacy, tensor_calls
+
+logger = logging.getLogger(__name__)
 
 KEYS = ("G", "D", "G_ema")
 _MAX_DEPTH = 8  # nesting of modules; the official networks have 4
@@ -64,11 +69,12 @@ def read_official_pickle(
         only: keys to read; tensors of other networks are not built.
 
     Returns:
-        The networks "G", "D" and "G_ema", as far as the file has them.
+        The networks "G", "D" and "G_ema", as far as the file has them. Beside a generator, networks
+        of unknown classes are left out.
 
     Raises:
-        WeightsError: if the file is missing, damaged, of another kind, names anything but
-            tensors and settings, or declares more data than it holds or may hold.
+        WeightsError: if the file is missing, damaged, of another kind, names functions or modules
+            that no such file needs, or declares more data than it holds or may hold.
     """
     path = Path(path)
     try:
@@ -78,7 +84,9 @@ def read_official_pickle(
                 found = "a zip archive" if magic == b"PK" else "no pickle"
                 raise refusal(f"{path} is {found}", "an official PyTorch pickle")
             reader = _Reader(str(path), stream.num_bytes)
-            root = Machine(str(path), reader.calls, budget=reader.budget).run(stream)
+            root = Machine(str(path), reader.calls, budget=reader.budget, keeps_unknown=True).run(
+                stream
+            )
             stream.check_end(str(path))
             return reader.modules(root, only)
     except OSError as error:
@@ -103,6 +111,20 @@ class _Node:
         return dict(part)
 
 
+def _unknown_class(value: object) -> str | None:
+    """Return the name of an unknown class in a module and its children; None if there is none."""
+    pending, seen = [value], set[int]()
+    while pending:
+        each = pending.pop()
+        if isinstance(each, Placeholder):
+            return each.name
+        children = each.state.get("_modules") if isinstance(each, _Node) else None
+        if isinstance(children, dict) and id(children) not in seen:
+            seen.add(id(children))
+            pending.extend(children.values())
+    return None
+
+
 class _Reader:
     """Stand-ins for the allowed names, with the budget of one file."""
 
@@ -123,21 +145,50 @@ class _Reader:
 
     def modules(self, root: object, only: Collection[str]) -> dict[str, OfficialModule]:
         """Turn the file's top-level dictionary into modules."""
-        if not isinstance(root, dict) or not any(isinstance(root.get(k), _Node) for k in KEYS):
+        kinds = (_Node, Placeholder)
+        if not isinstance(root, dict) or not any(isinstance(root.get(k), kinds) for k in KEYS):
             raise refusal(
                 f"{self.origin} holds no network under G, D or G_ema",
                 "a dictionary with official networks",
             )
+        left_out = self._left_out(root)
         result = {}
         for key in KEYS:
             node = root.get(key)
-            if node is None or key not in only:
+            if node is None or key not in only or key in left_out:
                 continue
             try:
                 result[key] = self._module(instance_of(node, _Node))
             except (TypeError, ValueError) as error:
                 raise refusal(f"{self.origin} ({key}) holds {error}", "a network") from error
         return result
+
+    def _left_out(self, root: dict[object, object]) -> dict[str, str]:
+        """Return the classes of the parts of the file that cannot be read, and log their names.
+
+        Raises:
+            WeightsError: if that leaves no generator.
+        """
+        left_out = {
+            str(key)[:_MAX_NAME]: name
+            for key, value in root.items()
+            if (name := _unknown_class(value)) is not None
+        }
+        left_out |= {
+            str(key)[:_MAX_NAME]: value.class_name
+            for key, value in root.items()
+            if isinstance(value, _Node) and key not in (*KEYS, "augment_pipe", *left_out)
+        }
+        if not left_out:
+            return {}
+        listed = ", ".join(f"{quoted(key)} ({quoted(name)})" for key, name in left_out.items())
+        if not any(isinstance(root.get(key), _Node) and key not in left_out for key in KEYS):
+            raise refusal(
+                f"{self.origin} holds only networks of other classes: {listed}",
+                "a StyleGAN2 generator under G or G_ema",
+            )
+        logger.info("%s: left out %s, which are of other classes", self.origin, listed)
+        return left_out
 
     def _module(self, root: _Node) -> OfficialModule:
         attributes: dict[str, object] = {}

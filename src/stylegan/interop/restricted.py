@@ -1,7 +1,8 @@
 """A restricted pickle reader that builds plain data and calls only functions of its caller.
 
 Python's unpickler imports and calls whatever a file names. This reader imports nothing: names are
-looked up in a table, and a name outside the table is an error. Memory is limited to the size of the
+looked up in a table, and a name outside the table is an error, or a placeholder that only records
+what the file says. Memory is limited to the size of the
 file, so that a small file cannot exhaust it, and to `MAX_HELD`, as a sparse file can have any size.
 `pickletools`, the standard library's disassembler, decodes the operations.
 """
@@ -11,6 +12,7 @@ import io
 import itertools
 import os
 import pickletools
+import re
 import stat
 import sys
 import warnings
@@ -102,6 +104,42 @@ def new_record(items: object = ()) -> Record:
     if not isinstance(items, tuple) or items:
         raise ValueError("a dictionary made from arguments")
     return Record()
+
+
+_BUILTIN = ("object", "bool", "int", "float", "complex", "str", "bytes", "tuple", "list", "dict")
+_HARMLESS = frozenset(
+    {
+        *("argparse.Namespace", "types.SimpleNamespace", "functools.partial"),
+        *("collections.Counter", "collections.defaultdict", "collections.deque"),
+        *("copyreg._reconstructor", "copy_reg._reconstructor"),
+        *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"),
+        *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTIN),
+    }
+)
+"""Names of the standard library that may be placeholders. No other ones: files that run commands,
+such as `posix.system`, are refused by name."""
+_STANDARD = sys.stdlib_module_names | {"__builtin__", "copy_reg"}
+_CONSTRUCTOR = re.compile(r"_*[A-Z]\w*|_*re(build|construct)\w*|\w+_ctor")
+"""Last part of the names of classes, and of functions that only make objects again."""
+
+
+@dataclass(eq=False)
+class Placeholder:
+    """Stand-in for an unknown class or function, or an object made from it. It does nothing.
+
+    Attributes:
+        name: dotted name in the file, such as "timm.models.efficientnet.EfficientNet".
+        arguments: those that the file gives; None for the class or function itself.
+        state: what the file would set; None for nothing.
+    """
+
+    name: str
+    arguments: object = None
+    state: object = None
+
+    def restore(self, state: object) -> None:
+        """Record the state."""
+        self.state = state
 
 
 @dataclass(frozen=True)
@@ -239,6 +277,9 @@ class Machine:
             its arguments by a `Budget`.
         budget: charged for the strings and data of the pickle.
         persistent: resolves persistent ids; None refuses them.
+        keeps_unknown: make a `Placeholder` of classes outside `calls`, and of objects of these
+            classes. Refused in any case are names of the standard library but for harmless ones,
+            and calls of anything but classes.
     """
 
     def __init__(
@@ -248,11 +289,13 @@ class Machine:
         *,
         budget: Budget,
         persistent: Callable[[object], object] | None = None,
+        keeps_unknown: bool = False,
     ) -> None:
         self.origin = origin
         self.calls = calls
         self.budget = budget
         self.persistent = persistent
+        self.keeps_unknown = keeps_unknown
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
@@ -326,23 +369,33 @@ class Machine:
             self.stack.append(tuple(self._pop_to_mark()))
         elif operation in ("APPEND", "APPENDS"):
             items = self._pop(1) if operation == "APPEND" else self._pop_to_mark()
-            instance_of(self.stack[-1], list).extend(items)
+            if not isinstance(self.stack[-1], Placeholder):
+                instance_of(self.stack[-1], list).extend(items)
         elif operation in ("SETITEM", "SETITEMS"):
             items = self._pop(2) if operation == "SETITEM" else self._pop_to_mark()
             if len(items) % 2 != 0:
                 raise ValueError("a key without a value")
             keys = [_key(key) for key in items[::2]]
-            instance_of(self.stack[-1], dict).update(zip(keys, items[1::2], strict=True))
+            if not isinstance(self.stack[-1], Placeholder):
+                instance_of(self.stack[-1], dict).update(zip(keys, items[1::2], strict=True))
         elif operation == "ADDITEMS":
             items = self._pop_to_mark()
-            instance_of(self.stack[-1], set).update(_key(item) for item in items)
+            if not isinstance(self.stack[-1], Placeholder):
+                instance_of(self.stack[-1], set).update(_key(item) for item in items)
         elif operation == "STACK_GLOBAL":
             module, name = self._pop(2)
             self.stack.append(self._look_up(f"{instance_of(module, str)}.{instance_of(name, str)}"))
         elif operation in ("REDUCE", "NEWOBJ"):
             self.budget.hold(_OBJECT)
             target, arguments = self._pop(2)
-            self.stack.append(instance_of(target, Name).call(*instance_of(arguments, tuple)))
+            if isinstance(target, Placeholder):
+                self.stack.append(self._placeholder(target, arguments))
+            else:
+                self.stack.append(instance_of(target, Name).call(*instance_of(arguments, tuple)))
+        elif operation == "NEWOBJ_EX" and self.keeps_unknown:
+            self.budget.hold(_OBJECT)
+            target, *arguments = self._pop(3)
+            self.stack.append(self._placeholder(instance_of(target, Placeholder), arguments))
         elif operation == "BUILD":
             (state,) = self._pop(1)
             target = self.stack[-1]
@@ -359,15 +412,31 @@ class Machine:
                 fix="do not trust the file",
             )
 
-    def _look_up(self, name: str) -> Name:
-        """Find an allowed name."""
-        if name not in self.calls:
-            raise WeightsError(
-                f"{self.origin} names {quoted(name)}, which none of these files needs",
-                expected="only tensors and settings",
-                fix="do not trust the file; nothing in it was run",
-            )
-        return Name(name, self.calls[name])
+    def _look_up(self, name: str) -> Name | Placeholder:
+        """Find an allowed name, or make a placeholder."""
+        if name in self.calls:
+            return Name(name, self.calls[name])
+        is_standard = name.partition(".")[0] in _STANDARD and name not in _HARMLESS
+        if not self.keeps_unknown or is_standard or not _is_dotted(name):
+            raise self._unknown(name)
+        self.budget.hold(_OBJECT)
+        return Placeholder(name)
+
+    def _placeholder(self, target: Placeholder, arguments: object) -> Placeholder:
+        """Record a call of an unknown class."""
+        last = target.name.rpartition(".")[2]
+        if target.arguments is not None:
+            raise ValueError("a call of an object")
+        if target.name not in _HARMLESS and not _CONSTRUCTOR.fullmatch(last):
+            raise self._unknown(target.name)
+        return Placeholder(target.name, arguments)
+
+    def _unknown(self, name: str) -> WeightsError:
+        return WeightsError(
+            f"{self.origin} names {quoted(name)}, which none of these files needs",
+            expected="only tensors and settings",
+            fix="do not trust the file; nothing in it was run",
+        )
 
     def _pop(self, num: int) -> list[object]:
         """Take the last `num` values, none from below a mark."""
@@ -432,8 +501,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+def _is_dotted(name: str) -> bool:
+    """Return whether a name is that of a class or function in a module."""
+    return len(name) <= _MAX_LINE and name.isascii() and all(map(str.isidentifier, name.split(".")))
+
+
 def _key(value: object) -> Hashable:
     """Check a key. Hashing a deeply nested tuple would overflow the C stack."""
-    if not isinstance(value, str | int):
+    parts = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(part, str | int | float | None) for part in parts):
         raise TypeError(f"{quoted(value)} as a key")
     return value

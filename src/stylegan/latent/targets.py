@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.data.prepare import PrepareOptions, fit
-from stylegan.data.readers import decode, image_extensions, open_source
+from stylegan.data.readers import decode, image_extensions
+from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
 from stylegan.files import unique_name
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, did_you_mean
 
 Space = Literal["z", "w"]
 Sampling = Literal["full", "end"]
@@ -394,7 +394,7 @@ def parse(text: str) -> AbstractProtocol:
     else:
         raise ConfigError(
             f"metric {text!r} does not exist; the metrics are {', '.join(STANDARD)}, with any "
-            "count, such as fid5k_full"
+            f"count, such as fid5k_full{did_you_mean(stem, STANDARD)}"
         )
     if not colon:
         return protocol

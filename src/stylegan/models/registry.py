@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, did_you_mean
 from stylegan.models import progan, stylegan, stylegan2
 from stylegan.models.base import (
     AbstractDiscriminator,
@@ -144,7 +144,10 @@ def configs_for(
         ConfigError: if the name or an option is unknown, or a value cannot work.
     """
     if name not in CONFIGURATIONS:
-        raise ConfigError(f"configuration must be one of {', '.join(CONFIGURATIONS)}, got {name!r}")
+        raise ConfigError(
+            f"configuration must be one of {', '.join(CONFIGURATIONS)}, got {name!r}"
+            f"{did_you_mean(name, CONFIGURATIONS)}"
+        )
     row = CONFIGURATIONS[name]
     family = FAMILIES[row.family]
     known = {

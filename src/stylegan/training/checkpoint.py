@@ -3,8 +3,9 @@
 import json
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,22 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 LOCK = ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """The content of a run's `config.json`.
+
+    Attributes:
+        config: options of the run.
+        fingerprint: of its images.
+        metrics: arguments of `stylegan.train` that choose the metrics of snapshots: those of
+            `metrics`, `metrics_fraction` and `weights_dir` that were given.
+    """
+
+    config: RunConfig
+    fingerprint: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: int) -> Path:
@@ -95,10 +112,33 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 def read_config(run_dir: Path) -> RunConfig | None:
     """Return the config of the run in a folder, or None if there is none that can be read."""
     try:
-        text = (run_dir / "config.json").read_text(encoding="utf-8")
-        return RunConfig.from_json(json.loads(text)["config"])
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        record = read_run_record(run_dir)
+    except (OSError, CheckpointError):
         return None
+    return None if record is None else record.config
+
+
+def read_run_record(run_dir: Path) -> RunRecord | None:
+    """Return the content of a run's `config.json`; None if the folder has no such file.
+
+    Raises:
+        CheckpointError: if the file does not hold the options of a run.
+    """
+    path = run_dir / "config.json"
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return RunRecord(
+            config=RunConfig.from_json(content["config"]),
+            fingerprint=content["fingerprint"],
+            metrics=dict(content.get("metrics", {})),
+        )
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path} does not hold the options of a run ({_first_line(error)})",
+            fix="choose another --out",
+        ) from error
 
 
 def check_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> None:
@@ -108,24 +148,16 @@ def check_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> N
         CheckpointError: if the folder holds something else, if an option that changes the result
             differs, or if the images differ.
     """
-    path = run_dir / "config.json"
-    if path.exists():
-        try:
-            written = json.loads(path.read_text(encoding="utf-8"))
-            old, old_fingerprint = RunConfig.from_json(written["config"]), written["fingerprint"]
-        except (ValueError, KeyError, TypeError, ConfigError) as error:
-            raise CheckpointError(
-                f"{path} does not hold the options of a run ({_first_line(error)})",
-                fix="choose another --out",
-            ) from error
-        changed = differences(old, config)
+    record = read_run_record(run_dir)
+    if record is not None:
+        changed = differences(record.config, config)
         if changed:
             raise CheckpointError(
                 f"{run_dir} was started with other options ({'; '.join(changed)})",
                 fix="use the same options, or choose another --out (with --init-from to start from "
                 "its weights)",
             )
-        if old_fingerprint != fingerprint:
+        if record.fingerprint != fingerprint:
             raise CheckpointError(
                 f"{config.data.path} holds other images than when {run_dir} was started",
                 fix="restore them, or choose another --out",
@@ -139,9 +171,13 @@ def check_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> N
         )
 
 
-def write_config(run_dir: Path, config: RunConfig, *, fingerprint: str) -> None:
+def write_run_record(run_dir: Path, record: RunRecord) -> None:
     """Write `config.json`; a folder that has it is the folder of a run."""
-    content = {"config": config.to_json(), "fingerprint": fingerprint}
+    content = {
+        "config": record.config.to_json(),
+        "fingerprint": record.fingerprint,
+        "metrics": dict(record.metrics),
+    }
     write_atomic(run_dir / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

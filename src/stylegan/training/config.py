@@ -34,13 +34,14 @@ class DataConfig:
     Attributes:
         path: folder or zip of images, or folder or URL of shards.
         mirror: also train on each image flipped horizontally; an epoch is then twice as long.
-        on_bad: "skip" leaves out images that cannot be used and names them; "fail" stops.
+        on_bad: what to do about images that cannot be used: "limit" leaves out up to a tenth of
+            them, "skip" any number, "fail" stops at the first.
         labels: train both networks on the labels of the data set.
     """
 
     path: str
     mirror: bool = False
-    on_bad: Literal["skip", "fail"] = "skip"
+    on_bad: Literal["limit", "skip", "fail"] = "limit"
     labels: bool = False
 
 

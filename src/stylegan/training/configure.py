@@ -68,7 +68,7 @@ def configure(
     start = preset if isinstance(preset, RunConfig) else find_preset(preset).start
     reasons: Reasons = {}
     if initial is not None:
-        start, reasons = _adopted(start, initial, label_dim)
+        start, reasons = _adopted(start, initial)
     config = start.with_options(options or {})
     reasons = {
         name: reason
@@ -170,7 +170,7 @@ def deviations(config: RunConfig, published: RunConfig) -> list[str]:
 
 
 def _adopted(
-    start: RunConfig, initial: Sequence[GeneratorConfig | DiscriminatorConfig], label_dim: int
+    start: RunConfig, initial: Sequence[GeneratorConfig | DiscriminatorConfig]
 ) -> tuple[RunConfig, Reasons]:
     """Replace the networks of a preset by those of the initial weights."""
     family = FAMILIES[start.family]
@@ -178,14 +178,15 @@ def _adopted(
     source: Any
     for source in initial:
         if type(source) not in (family.generator_config, family.discriminator_config):
+            others = [
+                name
+                for name, other in FAMILIES.items()
+                if type(source) in (other.generator_config, other.discriminator_config)
+            ]
             raise ConfigError(
-                f"--init-from has networks of another family than preset {start.preset}, which is "
-                f"of family {start.family}"
-            )
-        if source.c_dim != label_dim:
-            raise ConfigError(
-                f"--init-from has a network with labels of {source.c_dim} numbers (c_dim), but "
-                f"this run has {label_dim}; change --cond or the labels of the images"
+                f"--init-from has networks of family {others[0]}, but preset {start.preset} is of "
+                f"family {start.family}",
+                fix=f"choose a preset of family {others[0]}",
             )
         name = "generator" if hasattr(source, "z_dim") else "discriminator"
         networks[name] = source

@@ -126,7 +126,7 @@ def describe(kind: Any) -> str:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return " or ".join(describe(option) for option in typing.get_args(kind))
     if typing.get_origin(kind) is dict:
-        return "pairs such as 8:64,16:32, or none"
+        return "pairs such as 8:64,16:32"
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
     return names.get(kind, "none" if kind is types.NoneType else str(kind))
 

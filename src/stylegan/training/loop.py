@@ -24,11 +24,12 @@ from stylegan.errors import check_fraction, decided
 from stylegan.models.base import Networks
 from stylegan.ops.precision import float32_precision
 from stylegan.training.checkpoint import (
+    RunRecord,
     check_run_folder,
     load_newest_checkpoint,
     lock_run_folder,
     save_checkpoint,
-    write_config,
+    write_run_record,
 )
 from stylegan.training.clock import Clock
 from stylegan.training.config import RunConfig, check_processes
@@ -42,7 +43,7 @@ from stylegan.training.signals import SignalWatch
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 from stylegan.training.threads import using_threads
-from stylegan.training.transfer import copy_matching_weights
+from stylegan.training.transfer import Transfer, transfer_weights, write_transfer
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def train(
     max_minutes: float | None = None,
     evaluate: Evaluator | None = None,
     evaluate_fraction: float = 0.05,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Train to the end of the run, from its newest checkpoint if it has one.
 
@@ -108,13 +110,16 @@ def train(
         config: the run's options.
         run_dir: folder of the run; everything is written there.
         dataset: the real images, if they are open already; None opens `config.data`.
-        initial: weights for a new run, copied as far as names and shapes agree.
+        initial: weights for a new run, as of `transfer_weights`. What was copied is logged and
+            written to `initial.json`.
         observe: called after each iteration.
         max_minutes: wall-clock limit; None for no limit.
         evaluate: computes metrics of a copy of the EMA generator, in eval mode and without
             gradients. A failed metric is logged and does not end the run; a signal interrupts
             it. None: no metrics.
         evaluate_fraction: fraction of the time of this call that evaluation may take, 0 to 1.
+        metrics: the arguments that `evaluate` was made from, see `RunRecord`. They are written to
+            `config.json`.
 
     Raises:
         StyleganError: if images, options or checkpoint do not fit, or training diverges.
@@ -137,7 +142,7 @@ def train(
         stack.enter_context(float32_precision(tf32=config.precision == "tf32"))
         stack.enter_context(using_threads(config.runtime.threads))
         state = TrainState(config, torch.device(decided(config.runtime.device, "runtime.device")))
-        is_new = start_or_resume(state, run_dir, initial)
+        transfer = start_or_resume(state, run_dir, initial)
         if config.data.labels:
             state.generator.class_names = dataset.class_names
             state.generator_ema.class_names = dataset.class_names
@@ -146,8 +151,12 @@ def train(
         log = evaluation = None
         if is_main:
             # From here on the folder holds a run; errors before this leave nothing behind.
-            write_config(run_dir, config, fingerprint=dataset.fingerprint)
-            if is_new and initial is not None:  # resuming must not need the source of the weights
+            record = RunRecord(
+                config=config, fingerprint=dataset.fingerprint, metrics=metrics or {}
+            )
+            write_run_record(run_dir, record)
+            if transfer is not None:  # resuming must not need the source of the weights
+                write_transfer(run_dir, transfer)
                 save_checkpoint(run_dir, state.state_dict(), nimg=0, keep=1)
             log = RunLog(run_dir, nimg=state.nimg)
             stack.callback(log.close)
@@ -165,12 +174,15 @@ def train(
         return trainer.run(dataset, signals, deadline_s)
 
 
-def start_or_resume(state: TrainState, run_dir: Path, initial: Networks | None) -> bool:
-    """Load the newest checkpoint, or initial weights, on all ranks; return whether the run is new.
+def start_or_resume(state: TrainState, run_dir: Path, initial: Networks | None) -> Transfer | None:
+    """Load the newest checkpoint, or initial weights, on all ranks.
 
     Only rank 0 reads files; the others get the state from it.
+
+    Returns:
+        What was copied from the initial weights; None if nothing was, and on ranks above 0.
     """
-    saved = content = None
+    transfer = content = None
     if distributed.is_main_process():
         with distributed.keep_others_waiting():
             saved = load_newest_checkpoint(run_dir)
@@ -178,7 +190,7 @@ def start_or_resume(state: TrainState, run_dir: Path, initial: Networks | None) 
                 state.load_state_dict(saved)
                 logger.info("resumed at %d images", state.nimg)
             elif initial is not None:
-                copy_matching_weights(state, initial)
+                transfer = transfer_weights(state, initial)
             if distributed.world_size() > 1:
                 buffer = io.BytesIO()
                 torch.save(state.state_dict(), buffer)
@@ -187,7 +199,7 @@ def start_or_resume(state: TrainState, run_dir: Path, initial: Networks | None) 
     if content is not None and not distributed.is_main_process():
         buffer = io.BytesIO(content)
         state.load_state_dict(torch.load(buffer, map_location="cpu", weights_only=True))
-    return saved is None
+    return transfer
 
 
 class Trainer:

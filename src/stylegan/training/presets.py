@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, did_you_mean
 from stylegan.losses.objective import LossConfig
 from stylegan.models.registry import configs_for
 from stylegan.training.config import (
@@ -60,7 +60,9 @@ def find_preset(name: str) -> Preset:
         ConfigError: if there is no such preset.
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        raise ConfigError(
+            f"preset must be one of {', '.join(PRESETS)}, got {name!r}{did_you_mean(name, PRESETS)}"
+        )
     return PRESETS[name]
 
 

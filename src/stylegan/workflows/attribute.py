@@ -15,7 +15,7 @@ from torch import Tensor
 import stylegan
 from stylegan.captions import Captions
 from stylegan.devices import DeviceName
-from stylegan.errors import ConfigError, DataError
+from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.extras import import_extra
 from stylegan.files import write_atomic
 from stylegan.images import enlarge, grid, read, to_uint8
@@ -362,7 +362,8 @@ class _Network:
             DataError: if there is none, or it was made with something else.
         """
         path = self.calibration_file
-        fix = f"run `stylegan attribute --calibrate --network {self.name} --data DATA --out DIR`"
+        words = ["--calibrate", "--network", self.name, "--data", "DATA", "--out", "DIR"]
+        fix = f"run {command_line('attribute', *words)}"
         if path is None:
             raise ConfigError("a loaded generator needs the file of its calibration: calibrations")
         try:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from stylegan.data import describe
 from stylegan.data import prepare as preparing
+from stylegan.data.check import OnBad
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.describe import CheckReport, SetInfo
-from stylegan.data.prepare import Crop, Filter, OnBad, Prepared, PrepareOptions
+from stylegan.data.prepare import Crop, Filter, Prepared, PrepareOptions
 from stylegan.data.shards import write_shards
 from stylegan.errors import check_positive
 from stylegan.notebook import TextResult
@@ -56,7 +57,8 @@ def prepare(
             images by their names; or a CSV file with a name and a class, or several numbers, in
             each row. Images without a label are then left out. Default: the labels of dataset.json
             if there are any, and all images.
-        on_bad: skip files that cannot be used, or fail at the first one.
+        on_bad: what to do about files that cannot be used: "skip" leaves out any number, "limit" up
+            to a tenth of the images, "fail" stops at the first one.
         workers: number of threads. Default: one per processor core.
         overwrite: replace the destination if it exists.
         progress: called with the number of images done.

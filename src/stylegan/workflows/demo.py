@@ -13,7 +13,7 @@ from torch import Tensor
 from stylegan import __version__, images
 from stylegan.data.dataset import ImageDataset
 from stylegan.devices import DeviceName, resolve_device
-from stylegan.errors import DataError, check_positive, decided
+from stylegan.errors import DataError, check_positive, command_line, decided
 from stylegan.files import write_atomic
 from stylegan.interop.load import complete_snapshots, load
 from stylegan.latent.grids import (
@@ -36,13 +36,14 @@ from stylegan.progress import Progress, counter
 from stylegan.rng import generator_for
 from stylegan.training import loop
 from stylegan.training.checkpoint import check_run_folder
-from stylegan.training.config import RunConfig
+from stylegan.training.config import DataConfig, RunConfig
 from stylegan.training.configure import configure
 from stylegan.training.log import read_log
 from stylegan.training.loop import Outcome
 from stylegan.training.state import TrainState
 from stylegan.workflows.curves import charts, evenly, metric_charts
 from stylegan.workflows.page import Figure, Row, Section, Table, Text, write_page
+from stylegan.workflows.training_set import open_training_set
 
 PRESET = "stylegan2-small"
 RESOLUTION = 32
@@ -144,8 +145,7 @@ def demo(
 
     Args:
         minutes: time to train, without start and report.
-        data: folder or zip of square images with a power of two from 32 as their side. Default:
-            the emoji.
+        data: folder or zip of images. Default: the emoji.
         out: folder of the run.
         device: "auto" uses a CUDA device or Apple's GPU if there is one, else the CPU.
         seed: seed of everything random.
@@ -159,11 +159,15 @@ def demo(
     """
     check_positive("minutes", minutes)
     path = find_data(None if data is None else Path(data))
-    dataset = ImageDataset(path, resolution=RESOLUTION)
+    dataset = open_training_set(
+        DataConfig(path=str(path)), resolution=RESOLUTION, run_dir=out, progress=progress
+    )
+    if not isinstance(dataset, ImageDataset):
+        raise DataError(f"{path} is a set in shards; the demo takes a folder or zip of images")
     if len(dataset) < 2:
         raise DataError(f"{path} has one image only; the demo needs hundreds")
     options = {
-        "data": str(path),
+        "data": dataset.path,
         "snapshot_kimg": SNAPSHOT_KIMG,
         "seed": seed,
         "device": resolve_device(device).type,
@@ -328,7 +332,8 @@ def find_data(path: Path | None) -> Path:
             return candidate
     raise DataError(
         f"no images at {candidates[0]}; run the demo in a checkout of the source, make a set with "
-        f"`stylegan data prepare SRC {candidates[0]} --resolution 64`, or name one with --data"
+        f"{command_line('data', 'prepare', 'SRC', candidates[0], '--resolution', 64)}, or name one "
+        "with --data"
     )
 
 

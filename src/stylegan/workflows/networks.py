@@ -1,6 +1,5 @@
 """Loading of networks for the workflows, and the checks of options that they share."""
 
-import difflib
 import hashlib
 import logging
 import math
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stylegan.devices import DeviceName, resolve_device
-from stylegan.errors import ConfigError, DataError, WeightsError
+from stylegan.errors import ConfigError, DataError, WeightsError, did_you_mean
 from stylegan.interop.load import load, load_networks, local_path
 from stylegan.latent.saved import read_latents
 from stylegan.models.base import AbstractGenerator
@@ -194,8 +193,7 @@ def class_number(class_index: str | int | None, generator: AbstractGenerator) ->
         known = f"the classes of this generator are 0 to {num - 1}"
         if names:
             shown = ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
-            close = difflib.get_close_matches(str(class_index), names, n=1)
-            known += f", with the names {shown}" + (f"; did you mean {close[0]}?" if close else "")
+            known += f", with the names {shown}{did_you_mean(str(class_index), names)}"
         raise ConfigError(
             f"{given}; {known}",
             fix="for other labels use Python: G = stylegan.load(NET); G(z, c)",

@@ -1,7 +1,7 @@
 """Training of a run."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -10,14 +10,15 @@ import torch
 
 from stylegan import distributed, images
 from stylegan.data.dataset import ImageDataset
-from stylegan.data.shards import ShardSet, is_shards
-from stylegan.errors import ConfigError, check_fraction, check_not_negative, decided
+from stylegan.data.shards import ShardSet
+from stylegan.devices import resolve_device
+from stylegan.errors import ConfigError, check_fraction, check_not_negative, command_line, decided
 from stylegan.interop.load import complete_snapshots
 from stylegan.notebook import TextResult, picture_html
 from stylegan.profiling.estimate import Estimate, estimate
 from stylegan.progress import Counter, Progress, counter
 from stylegan.training import loop
-from stylegan.training.checkpoint import read_config
+from stylegan.training.checkpoint import RunRecord, read_config, read_run_record
 from stylegan.training.config import RunConfig, canonical, check_processes
 from stylegan.training.configure import Reasons, configure, deviations, published_run
 from stylegan.training.evaluation import Evaluator
@@ -25,11 +26,14 @@ from stylegan.training.log import read_log, read_metrics
 from stylegan.training.loop import Outcome
 from stylegan.training.presets import PRESETS, find_preset
 from stylegan.training.threads import available_threads
+from stylegan.training.transfer import Transfer, read_transfer
 from stylegan.workflows.initial import find_initial
 from stylegan.workflows.recipe import Recipe, load_recipe
 from stylegan.workflows.training_metrics import evaluator_for
+from stylegan.workflows.training_set import open_training_set
 
 METRICS_FRACTION = 0.05
+METRICS_ARGUMENTS = ("metrics", "metrics_fraction", "weights_dir")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,11 @@ class TrainResult(TextResult):
         return read_metrics(self.out)
 
     @property
+    def transfer(self) -> Transfer | None:
+        """What the networks have from the initial weights; None if they were random."""
+        return read_transfer(self.out)
+
+    @property
     def log(self) -> list[dict[str, Any]]:
         """The records of the log, oldest first."""
         return read_log(self.out)
@@ -109,7 +118,10 @@ class TrainResult(TextResult):
         """Return how the run ended, or the plan after a dry run."""
         if self.outcome is None:
             return str(self.plan)
-        return f"{self.out}: {self.outcome.nimg / 1000:.1f} kimg, {_ending(self.outcome)}"
+        ending = _ending(self.outcome)
+        if not self.outcome.is_complete:
+            ending += f"; {command_line('train', '--out', self.out)} continues it"
+        return f"{self.out}: {self.outcome.nimg / 1000:.1f} kimg, {ending}"
 
     def _repr_html_(self) -> str:
         samples = self.samples if self.outcome is not None else None
@@ -138,13 +150,15 @@ def train(
     """Train a generator and a discriminator on images.
 
     The same call resumes the run in `out`: after a crash, a signal or a time limit. On the CPU the
-    result is bit for bit that of a run that nothing interrupted.
+    result is bit for bit that of a run that nothing interrupted. `out` alone is enough to resume
+    it: the folder holds the options of the run.
 
     Args:
-        data: folder (searched recursively) or zip of images, or folder or URL of shards.
+        data: folder (searched recursively) or zip of images, or folder or URL of shards. Default:
+            that of the run in `out`.
         out: folder of the run.
         preset: a row of the preset table, such as stylegan2-f, stylegan-f, progan or
-            stylegan2-small.
+            stylegan2-small. Default: the options of the run in `out`.
         recipe: a TOML file with options; options that are given here replace those of the file.
         config: options of the run, in place of a preset. `training.configure.resolve` decides
             those that are None.
@@ -177,13 +191,17 @@ def train(
         "resolution": resolution,
         "metrics": metrics,
         "metrics_fraction": metrics_fraction,
-        "weights_dir": weights_dir,
+        "weights_dir": _text(weights_dir),
         "max_minutes": max_minutes,
     }
     call = {**dict.fromkeys(call), **recipe_.arguments, **_given(call)}
-    start = config or find_preset(_required(call["preset"], "preset")).start
-    options = recipe_.options | canonical(_given({"data": _text(data)}) | options, start.family)
     run_dir = Path(_required(call["out"], "out"))
+    if config is None and (record := run_to_continue(call["preset"], run_dir)) is not None:
+        start = _on_this_machine(record.config)
+        call |= {"resolution": start.generator.resolution, **record.metrics} | _given(call)
+    else:
+        start = config or find_preset(_required(call["preset"], "preset")).start
+    options = recipe_.options | canonical(_given({"data": _text(data)}) | options, start.family)
     fraction = METRICS_FRACTION if call["metrics_fraction"] is None else call["metrics_fraction"]
     check_fraction("metrics_fraction", fraction)
     if call["max_minutes"] is not None:
@@ -200,7 +218,17 @@ def train(
     dataset = None
     if not is_missing:
         with distributed.keep_others_waiting():
-            dataset = _open_dataset(given, side, counter(progress, "reading images"))
+            dataset = open_training_set(
+                given.data,
+                resolution=side,
+                run_dir=run_dir,
+                keeps_file=not is_dry,
+                progress=progress,
+            )
+        if not is_dry and isinstance(dataset, ImageDataset):
+            path = Path(dataset.path)
+            if path != Path(given.data.path):  # the images had to be prepared
+                options = options | {"data.path": str(path)}
     initial = find_initial(given.init_from, run_dir)
     decided_config, reasons = configure(
         start,
@@ -234,8 +262,37 @@ def train(
         max_minutes=call["max_minutes"],
         evaluate=evaluate,
         evaluate_fraction=fraction,
+        metrics=_given({name: call[name] for name in METRICS_ARGUMENTS}),
     )
     return TrainResult(plan=plan, out=run_dir, outcome=outcome)
+
+
+def run_to_continue(preset: str | None, out: str | Path | None) -> RunRecord | None:
+    """Return the run that a call continues with its own options: one that names no preset.
+
+    Args:
+        preset: of the call; None if it names none.
+        out: folder of the run; None if the call names none.
+
+    Returns:
+        The run in `out`; None if it holds none, or the call names a preset.
+
+    Raises:
+        CheckpointError: if the options of the run cannot be read.
+    """
+    return None if preset is not None or out is None else read_run_record(Path(out))
+
+
+def _on_this_machine(config: RunConfig) -> RunConfig:
+    """Leave the device and the threads of a run to the rules where this machine has not these."""
+    runtime = config.runtime
+    if runtime.threads is not None and runtime.threads > available_threads():
+        runtime = replace(runtime, threads=None)
+    try:
+        resolve_device(runtime.device or "auto")
+    except ConfigError:
+        runtime = replace(runtime, device=None)
+    return replace(config, runtime=runtime)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +312,7 @@ def _required(value: Any, name: str) -> Any:
 def _kept_options(run_dir: Path, start: RunConfig, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options that a run keeps, although the call that resumes it does not give them.
 
-    Their defaults depend on the machine, or were others in version 0.1.
+    Their defaults depend on the machine or on the length of the run, or were others in version 0.1.
     """
     recorded = read_config(run_dir)
     if recorded is None or recorded.preset != start.preset:
@@ -268,29 +325,19 @@ def _kept_options(run_dir: Path, start: RunConfig, options: Mapping[str, Any]) -
         "precision": start.precision,
         "ema.w_avg_beta": start.ema.w_avg_beta,
     }
+    given = start.with_options(options)
+    if recorded.growth is not None and given.growth is not None:
+        for name in ("train_kimg", "fade_kimg"):
+            if getattr(given.growth, name) is None:
+                kept[f"growth.{name}"] = getattr(recorded.growth, name)
     threads = recorded.runtime.threads
     if threads is not None and threads <= available_threads():
         kept["runtime.threads"], defaults["runtime.threads"] = threads, None
     return {
         name: value
         for name, value in kept.items()
-        if name not in options and value != defaults[name]
+        if name not in options and value != defaults.get(name)
     }
-
-
-def _open_dataset(
-    config: RunConfig, resolution: int | None, count: Counter | None
-) -> ImageDataset | ShardSet:
-    data = config.data
-    if is_shards(data.path):
-        return ShardSet(data.path, resolution=resolution, mirror=data.mirror)
-    return ImageDataset(
-        data.path,
-        resolution=resolution,
-        mirror=data.mirror,
-        on_bad=data.on_bad,
-        progress=count,
-    )
 
 
 def _sizes(
@@ -363,5 +410,5 @@ def _ending(outcome: Outcome) -> str:
         return "complete"
     if outcome.signal is not None:
         name = Signals(outcome.signal).name
-        return f"stopped by {name} and saved; the same command continues the run"
-    return "the time limit is reached, saved; the same command continues the run"
+        return f"stopped by {name} and saved"
+    return "the time limit is reached, saved"

@@ -1,0 +1,1 @@
+"""Sources of images: folders, archives, and the data sets of other programs."""
