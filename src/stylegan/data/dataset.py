@@ -19,6 +19,7 @@ from stylegan.data.check import (
     check_num_unreadable,
     examine,
     fingerprint,
+    formats_of,
     group_by_reason,
     preparation,
     select,
@@ -166,6 +167,11 @@ class ImageDataset(Dataset[Tensor]):
     def path(self) -> str:
         """The folder or zip."""
         return str(self._source.path)
+
+    @property
+    def formats(self) -> dict[str, int]:
+        """Number of images in each file format, the most common first."""
+        return formats_of(self._entries)
 
     @property
     def preparation(self) -> dict[str, object] | None:

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from stylegan import images
 from stylegan.data.damage import num_blank_bytes
 from stylegan.errors import ConfigError, DataError
 
@@ -22,6 +23,11 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000"
 _HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 _HEIC = "HEIC, which needs a package: pip install 'stylegan[heic]', or save it as JPEG"
 """The reason for files of phones where the package that reads them is missing."""
+
+LOSSY_FORMATS = frozenset(
+    {"JPEG", "AVIF", "HEIF", "WEBP (lossy)", "JPEG2000 (lossy)", "TIFF (lossy)"}
+)
+"""Formats of `stored_format` whose compression changes the pixels."""
 
 # The first bytes of files in these formats.
 _SIGNATURES = (
@@ -94,12 +100,14 @@ class Decoded:
         image: in mode L or RGB.
         size: width and height as stored in the file, in pixels.
         mode: Pillow's mode as stored in the file.
+        format: as of `stored_format`.
         steps: descriptions of the conversions, in order.
     """
 
     image: Image.Image
     size: tuple[int, int]
     mode: str
+    format: str
     steps: tuple[str, ...]
 
 
@@ -163,10 +171,12 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
 
     Raises:
         DataError: if the data cannot be used. The message starts with one of: empty, not an image,
-            too large, truncated or damaged, wrong mode.
+            a grid, too large, truncated or damaged, wrong mode.
     """
     image = open_image(data)
-    size, stored_mode = image.size, image.mode
+    if images.is_grid(image):
+        raise unusable("a grid of images, written by stylegan")
+    size, stored_mode, file_format = image.size, image.mode, stored_format(image, data)
     mode = final_mode(image, background=background)
     steps = []
     try:
@@ -187,7 +197,27 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
         steps.append(f"turned upright (EXIF orientation {orientation})")
-    return Decoded(image=image, size=size, mode=stored_mode, steps=tuple(steps))
+    return Decoded(image=image, size=size, mode=stored_mode, format=file_format, steps=tuple(steps))
+
+
+def stored_format(image: Image.Image, data: bytes) -> str:
+    """Return Pillow's name of a file's format, with " (lossy)" where a format can be both.
+
+    Source: RFC 9649 for WebP, where lossless pixels are in a chunk VP8L; ISO/IEC 15444-1 for
+    JPEG 2000, where the last byte of the marker COD is 0 for the irreversible transform.
+
+    Args:
+        image: the opened file.
+        data: its bytes.
+    """
+    name = image.format or ""
+    start = data.find(b"\xff\x52")  # the marker COD, in which the transform has the offset 13
+    is_lossy = {
+        "WEBP": b"VP8L" not in data,
+        "JPEG2000": start >= 0 and data[start + 13 : start + 14] == b"\0",
+        "TIFF": "jpeg" in str(image.info.get("compression")),
+    }
+    return "JPEG" if name == "MPO" else name + " (lossy)" * is_lossy.get(name, False)
 
 
 def _orientation(image: Image.Image) -> int:

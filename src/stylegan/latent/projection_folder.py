@@ -114,7 +114,7 @@ class ProjectionFolder:
         steps = _strip_steps(self.setting["options"]["num_steps"])
         intermediate = [images.read(self._intermediate(step)) for step in steps]
         strip = torch.stack([self.target.image, *intermediate, projection.image])
-        images.write(images.grid(strip, columns=len(strip), padding=2), folder / "strip.png")
+        images.write_grid(images.grid(strip, columns=len(strip), padding=2), folder / "strip.png")
         fraction = projection.distance / mean_distance if mean_distance > 0 else 0.0
         record = {
             **self.setting,
@@ -130,6 +130,10 @@ class ProjectionFolder:
         }
         write_atomic(folder / _RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
         (folder / _STATE).unlink(missing_ok=True)
+
+    def warn_if_unlike(self) -> None:
+        """Warn if the target of a finished projection looks unlike the network's images."""
+        fraction = self.result["share_of_mean_image"]
         if fraction > UNLIKE_FRACTION:
             logger.warning(
                 "%s looks unlike the network's images: the distance after projection is %.0f %% of "

@@ -201,6 +201,7 @@ def project(
     )
     result = []
     for each in folders:
+        each.warn_if_unlike()
         if video and not each.folder.joinpath("video.mp4").exists():
             each.write_video()
         tuned_psnr = _tune(each, projector, seed=seed, progress=progress) if tune else None
