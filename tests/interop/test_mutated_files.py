@@ -102,7 +102,7 @@ def changed(dice: random.Random) -> Change:
             tensor = result.pop(name)
             form = dice.randrange(8)
             if form == 1:
-                result[name + dice.choice(["", "x", "\n", "\x1b", "." * 300])] = tensor
+                result[name + dice.choice(["", "x", "\n", "\x1b", "x" * 300])] = tensor
             elif form == 2:
                 result[name] = tensor.t() if tensor.ndim == 2 else tensor[None]
             elif form == 3:
