@@ -53,7 +53,7 @@ def test_a_call_trains_and_the_same_call_continues(image_folder, tmp_path):
 
 def test_a_run_from_other_weights_says_what_it_kept(image_folder, tmp_path, caplog):
     assert train(image_folder, tmp_path / "small", resolution=8, max_minutes=0).transfer is None
-    options = {"init_from": str(tmp_path / "small"), "max_minutes": 0}
+    options = {"init_from": tmp_path / "small", "max_minutes": 0}
     with caplog.at_level("INFO", logger="stylegan"):
         result = train(image_folder, tmp_path / "large", **options)
     table = result.transfer.networks["generator_ema"]
