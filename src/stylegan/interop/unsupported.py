@@ -36,7 +36,7 @@ PROGRAMS = (
     Program(
         r"(generator_ema\.|generator\.)?style_mapping\.",
         "MMGeneration or MMagic",
-        "the scales of its tensors are not published",
+        "the scales of its tensors are not known here",
         "use the official file that its converted weights come from (docs/weights.md), or "
         "generate with that program",
     ),
