@@ -109,13 +109,16 @@ def new_record(items: object = ()) -> Record:
     return Record()
 
 
-_BUILTIN = ("object", "bool", "int", "float", "complex", "str", "bytes", "tuple", "list", "dict")
+_BUILTIN = (
+    *("object", "bool", "int", "float", "complex", "str", "bytes", "tuple", "list", "dict"),
+    *("frozenset", "slice", "range"),
+)
 _HARMLESS = frozenset(
     {
         *("argparse.Namespace", "types.SimpleNamespace", "functools.partial"),
         *("collections.Counter", "collections.defaultdict", "collections.deque"),
         *("copyreg._reconstructor", "copy_reg._reconstructor"),
-        *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"),
+        *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "datetime.datetime"),
         *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTIN),
     }
 )
@@ -420,7 +423,7 @@ class Machine:
         is_standard = name.partition(".")[0] in _STANDARD and name not in _HARMLESS
         if not self.keeps_unknown or is_standard or not _is_dotted(name):
             raise self._unknown(name)
-        self.budget.hold(_OBJECT)
+        self.budget.hold(_OBJECT + len(name))
         return Placeholder(name)
 
     def _placeholder(self, target: Placeholder, arguments: object) -> Placeholder:
