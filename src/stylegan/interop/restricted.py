@@ -239,6 +239,7 @@ class Machine:
             its arguments by a `Budget`.
         budget: charged for the strings and data of the pickle.
         persistent: resolves persistent ids; None refuses them.
+        max_bytes: limit on one value, in bytes.
     """
 
     def __init__(
@@ -248,11 +249,13 @@ class Machine:
         *,
         budget: Budget,
         persistent: Callable[[object], object] | None = None,
+        max_bytes: int = _MAX_BYTES,
     ) -> None:
         self.origin = origin
         self.calls = calls
         self.budget = budget
         self.persistent = persistent
+        self.max_bytes = max_bytes
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
@@ -282,7 +285,9 @@ class Machine:
             ) from error
 
     def _run(self, stream: IO[bytes]) -> object:
-        for index, (operation, argument) in enumerate(_operations(stream)):
+        for index, (operation, argument) in enumerate(
+            _operations(stream, max_bytes=self.max_bytes)
+        ):
             if operation == "STOP":
                 if len(self.stack) != 1:
                     raise ValueError(f"{len(self.stack)} values at the end")
@@ -406,7 +411,7 @@ class _Arguments:
         return self.stream.readline(_MAX_LINE)
 
 
-def _operations(stream: IO[bytes], *, max_bytes: int = _MAX_BYTES) -> Iterator[tuple[str, object]]:
+def _operations(stream: IO[bytes], *, max_bytes: int) -> Iterator[tuple[str, object]]:
     """Yield the operations of a pickle and their arguments, up to STOP.
 
     `pickletools.genops` would read arguments of any declared size.
