@@ -50,9 +50,10 @@ def _open(path: Path, every: int) -> AbstractSource:
     if path.is_dir():
         return FolderSource(path, every=every)
     try:
-        return containers.open_container(path, every=every) or ZipSource(path)
+        container = containers.open_container(path, every=every)
     except DataError as error:
-        raise error if str(path) in error.message else error.at(str(path)) from error
+        raise error.at(str(path)) from error
+    return ZipSource(path) if container is None else container
 
 
 def _images_beside(folder: Path) -> list[tuple[str, str]]:

@@ -42,6 +42,8 @@ class TiffSource(AbstractSource):
         buffer = io.BytesIO()
         with self._lock:
             try:
+                if len(self._pages) == 1:
+                    return self.path.read_bytes()
                 image = self._open()
                 image.seek(self._pages[int(name)])
                 image.save(buffer, format="TIFF", compression="raw")

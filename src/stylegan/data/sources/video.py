@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stylegan.data.readers import one_line, unusable
+from stylegan.data.readers import unusable
 from stylegan.data.sources.arrays import encode
 from stylegan.data.sources.base import AbstractSource
 from stylegan.errors import DataError
@@ -49,7 +49,7 @@ class VideoSource(AbstractSource):
         try:
             num_frames = self._count()
         except (av.error.FFmpegError, OSError) as error:
-            raise DataError(f"truncated or damaged ({one_line(error)})") from error
+            raise DataError(f"truncated or damaged ({error.strerror})") from error
         super().__init__(path, [f"{number:08d}" for number in range(0, num_frames, every)])
 
     @staticmethod
@@ -65,7 +65,10 @@ class VideoSource(AbstractSource):
     def read(self, name: str) -> bytes:
         """Return a frame as PPM; see `AbstractSource.read`."""
         index = int(name)
-        if self._process != os.getpid():  # a forked process shares the file offset with its parent
+        if self._process != os.getpid():
+            # A forked process shares the file offset with its parent, but has none of the decoder's
+            # threads, so that closing the decoder would wait for ever.
+            self._inherited = self._frames
             self._start()
         with self._turn:
             self._waiting.append(index)
@@ -101,7 +104,7 @@ class VideoSource(AbstractSource):
                 self._next += 1
         except av.error.FFmpegError as error:
             self._restart()
-            raise unusable(f"truncated or damaged ({one_line(error)})") from error
+            raise unusable(f"truncated or damaged ({error.strerror})") from error
         return self._held.pop(index)
 
     def _start(self) -> None:
@@ -119,8 +122,7 @@ class VideoSource(AbstractSource):
 
     def _decode(self) -> Iterator[Any]:
         with self._av().open(str(self.path), options=_OPTIONS) as container:
-            # The threads of a decoder would be missing after a fork, which then hangs at its end.
-            container.streams.video[0].codec_context.thread_count = 1
+            container.streams.video[0].thread_type = "AUTO"
             yield from container.decode(video=0)
 
     def _count(self) -> int:
