@@ -78,9 +78,12 @@ def test_transparent_pixels_are_composed_on_white(tmp_path):
         (np.zeros((2, 2, 8, 8, 3), np.uint8), "[2, 2, 8, 8, 3]; expected"),
         (np.zeros(8, np.uint8), "[8]; expected"),
         (np.zeros((2, 0, 8, 3), np.uint8), "[2, 0, 8, 3]; expected"),
-        (COLOR / 127.5 - 1, "image 0 has floats from -"),
-        (COLOR.astype(np.float32), "image 0 has floats from 0 to 255); expected floats in [0, 1]"),
-        (np.stack([GREY / 255, GREY * np.nan]).reshape(10, 8, 16), "image 5 has floats from nan"),
+        (COLOR / 127.5 - 1, "(floats from -"),
+        (COLOR.astype(np.float32), "(floats from 0 to 255 at index 0); expected floats in [0, 1]"),
+        (
+            np.stack([GREY / 255, GREY * np.nan]).reshape(10, 8, 16),
+            "(floats from nan to nan at index 5)",
+        ),
         (
             np.array([{"a": 1}], object),
             "unreadable (Array can't be memory-mapped",
@@ -135,9 +138,12 @@ def test_npz_files_give_images_and_labels(tmp_path, save, arrays, labels):
 def test_npz_files_without_one_array_of_images_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "set.npz"
     for arrays, error in (
-        ({"a": COLOR, "b": GREY}, r"several sets \(a uint8 \[5, 8, 16, 3\], b uint8"),
-        ({"w": np.zeros((2, 4))}, r"not images \(the arrays are w float64 \[2, 4\]\)"),
-        ({}, "the arrays are none"),
+        (
+            {"a": COLOR, "b": GREY},
+            r"\(several arrays of images among a uint8 \[5, 8, 16, 3\], b uint8",
+        ),
+        ({"w": np.zeros((2, 4))}, r"\(no array of images among w float64 \[2, 4\]\)"),
+        ({}, "no array of images among no arrays"),
     ):
         np.savez(path, **arrays)
         with pytest.raises(DataError, match=error):

@@ -35,10 +35,10 @@ def test_files_of_several_images_are_read_and_all_others_named_with_a_reason(mix
     reasons = dict(source.left_out)
     assert reasons.pop("clip.mp4").startswith(("truncated or damaged (", "reading a video: "))
     assert reasons.pop("latents.npy") == (
-        "not images (image 0 has floats from -1 to -1); expected floats in [0, 1]"
+        "not an image (floats from -1 to -1 at index 0); expected floats in [0, 1]"
     )
     assert reasons.pop("none.npy") == "empty"
-    assert reasons.pop("sub/stats.npz").startswith("not images (the arrays are mean float64 [4])")
+    assert reasons.pop("sub/stats.npz").startswith("not an image (no array of images among mean")
     assert reasons == {
         "notes.txt": "not an image (by its file name extension)",
         "photos.zip": "not an image (an archive; extract it, or name it instead)",

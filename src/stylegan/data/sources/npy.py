@@ -93,9 +93,11 @@ def _choose(
     if len(names) > 1:
         names = [name for name in names if "train" in name] or names
     if len(names) != 1:
-        found = ", ".join(f"{name} {_describe(array)}" for name, array in arrays.items()) or "none"
+        found = (
+            ", ".join(f"{name} {_describe(array)}" for name, array in arrays.items()) or "no arrays"
+        )
         raise DataError(
-            f"not images (the arrays are {found})" if not names else f"several sets ({found})",
+            f"not an image ({'several arrays' if names else 'no array'} of images among {found})",
             expected=f"one array {_LAYOUTS}",
             fix="save the images as a .npy file",
         )
@@ -133,7 +135,7 @@ def _with_rows(array: NDArray[Any]) -> NDArray[Any]:
         DataError: if the array does not hold images.
     """
     if problem := _problem(array):
-        raise DataError(f"not images (an array {problem})")
+        raise DataError(f"not an image (an array {problem})")
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS):
         return array[None]
     if array.ndim == 4 and array.shape[3] not in _CHANNELS:
@@ -153,7 +155,7 @@ def _check_range(images: NDArray[Any]) -> None:
         low, high = float(image.min()), float(image.max())
         if not (low >= 0 and high <= 1):  # also of NaN
             raise DataError(
-                f"not images (image {index} has floats from {low:g} to {high:g})",
+                f"not an image (floats from {low:g} to {high:g} at index {index})",
                 expected="floats in [0, 1]",
             )
 
