@@ -286,6 +286,7 @@ class Machine:
         keeps_unknown: make a `Placeholder` of classes outside `calls`, and of objects of these
             classes. Refused in any case are names of the standard library but for harmless ones,
             and calls of anything but classes.
+        max_bytes: limit on one value, in bytes.
     """
 
     def __init__(
@@ -296,12 +297,14 @@ class Machine:
         budget: Budget,
         persistent: Callable[[object], object] | None = None,
         keeps_unknown: bool = False,
+        max_bytes: int = _MAX_BYTES,
     ) -> None:
         self.origin = origin
         self.calls = calls
         self.budget = budget
         self.persistent = persistent
         self.keeps_unknown = keeps_unknown
+        self.max_bytes = max_bytes
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
@@ -329,7 +332,9 @@ class Machine:
             ) from error
 
     def _run(self, stream: IO[bytes]) -> object:
-        for index, (operation, argument) in enumerate(_operations(stream)):
+        for index, (operation, argument) in enumerate(
+            _operations(stream, max_bytes=self.max_bytes)
+        ):
             if operation == "STOP":
                 if len(self.stack) != 1:
                     raise ValueError(f"{len(self.stack)} values at the end")
@@ -479,7 +484,7 @@ class _Arguments:
         return self.stream.readline(_MAX_LINE)
 
 
-def _operations(stream: IO[bytes], *, max_bytes: int = _MAX_BYTES) -> Iterator[tuple[str, object]]:
+def _operations(stream: IO[bytes], *, max_bytes: int) -> Iterator[tuple[str, object]]:
     """Yield the operations of a pickle and their arguments, up to STOP.
 
     `pickletools.genops` would read arguments of any declared size.
