@@ -137,9 +137,9 @@ def error_of(path):
         (pickled({"labels": ["a", "b", "c"], "data": pixels(0)}), "uint8 [3, 3072] and 3 labels"),
         (pickled({"labels": [1]}), "no array `data`"),
         (pickled([1, 2]), "holds a list; expected a dictionary"),
-        (b"", "breaks off or is damaged"),
-        (batch(3)[:500], "breaks off or is damaged"),
-        (b"\x80\x02cos\nsystem\nU\x04true\x85R.", "names 'os.system', which none of these files"),
+        (b"", "is incomplete or damaged"),
+        (batch(3)[:500], "is incomplete or damaged"),
+        (b"\x80\x02cos\nsystem\nU\x04true\x85R.", "refers to 'os.system', which no supported file needs"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_named_and_nothing_is_run(files, tmp_path, content, error):
