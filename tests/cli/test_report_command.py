@@ -139,8 +139,11 @@ def test_a_picture_is_no_wider_than_a_page_shows(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "preset",
     [
-        *("progan", "stylegan-f"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("stylegan-b", "stylegan2-d")),
+        "stylegan-f",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("progan", "stylegan-b", "stylegan2-d")
+        ),
     ],
 )
 def test_every_family_has_a_page(preset, tmp_path):

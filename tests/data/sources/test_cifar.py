@@ -139,7 +139,10 @@ def error_of(path):
         (pickled([1, 2]), "holds a list; expected a dictionary"),
         (b"", "is incomplete or damaged"),
         (batch(3)[:500], "is incomplete or damaged"),
-        (b"\x80\x02cos\nsystem\nU\x04true\x85R.", "refers to 'os.system', which no supported file needs"),
+        (
+            b"\x80\x02cos\nsystem\nU\x04true\x85R.",
+            "refers to 'os.system', which no supported file needs",
+        ),
     ],
 )
 def test_a_batch_that_does_not_fit_is_named_and_nothing_is_run(files, tmp_path, content, error):
