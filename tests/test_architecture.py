@@ -111,15 +111,6 @@ FOLDERS = {
         "torchscript",
         "discriminator",
         "networks",
-        "generate",
-        "training_metrics",
-        "initial",
-        "recipe",
-        "train",
-        "demo",
-        "initial",
-        "recipe",
-        "train",
     ],
     "training": [
         "fields",
@@ -304,6 +295,14 @@ def test_every_file_has_a_room():
         for depth in range(1, len(here)):
             order = FOLDERS["/".join(here[:depth])]
             assert here[depth] in order, f"{path} has no place in its folder's order"
+
+
+def test_every_room_has_one_file_or_folder():
+    for folder, order in FOLDERS.items():
+        assert len(set(order)) == len(order)
+        for name in order:
+            path = ROOT / folder / name
+            assert path.with_suffix(".py").is_file() or path.is_dir(), path
 
 
 def test_folders_say_what_they_are_and_import_nothing():
