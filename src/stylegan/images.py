@@ -96,7 +96,7 @@ def grid(
     for column, text in enumerate(texts.columns):
         write_text(text, 0, left + column * step_x, width)
     for row, text in enumerate(texts.rows):
-        write_text(text, top + row * step_y + (height - line) // 2, size // 2, left - size)
+        write_text(text, top + row * step_y + (height - line) // 2, size // 4, left - size // 2)
     return tiled
 
 
