@@ -44,6 +44,8 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def enlarge(images: Tensor, scale: int) -> Tensor:
     """Enlarge [..., H, W] by a whole number, repeating pixels."""
+    if scale == 1:
+        return images
     return images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
