@@ -200,12 +200,12 @@ def test_a_picture_beyond_all_real_ones_is_warned_of(calibrated, tmp_path, caplo
     ("paths", "options", "message"),
     [
         ([], {"calibrate": True}, "calibrate needs --data"),
-        (["x.png"], {"calibrate": True, "data": "d"}, "calibrate takes real images by --data"),
+        (["x.png"], {"calibrate": True, "data": "d"}, "--calibrate takes its images from --data"),
         ([], {"calibrate": True, "data": "d", "num": 4}, "num must be 5 or more, got 4"),
-        (["x.png"], {"num": 9}, "options of --calibrate"),
+        (["x.png"], {"num": 9}, "only apply to --calibrate"),
         ([], {}, "needs an image"),
         (["x.png"], {"batch": 0}, "batch must be 1 or more"),
-        (["x.png"], {"steps": 0}, "num_steps must be more than 0"),
+        (["x.png"], {"steps": 0}, "steps must be more than 0"),
     ],
 )
 def test_a_mistake_is_reported(network, tmp_path, paths, options, message):

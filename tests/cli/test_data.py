@@ -163,6 +163,7 @@ def test_prepare_passes_every_option_on(photos, tmp_path):
         "pad_color": "#040506",
         "compress_level": 1,
         "labels_from": "folders",
+        "every": 1,
         "on_bad": "skip",
     }
     assert pixels[:, 0].tolist() == [[0, 0, 0]] * 2 + [[1, 2, 3]] * 4 + [[0, 0, 0]] * 2

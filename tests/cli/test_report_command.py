@@ -8,7 +8,7 @@ import torch
 import stylegan
 from stylegan import images
 from stylegan.cli.report import main
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, DataError
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.workflows import report
@@ -55,6 +55,11 @@ def sections(path):
     text = path.read_text(encoding="utf-8")
     parts = re.findall(r"<section>\n<h2>(.*?)</h2>(.*?)</section>", text, re.DOTALL)
     return dict(parts), text
+
+
+def test_images_that_do_not_exist_are_refused(tmp_path):
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        main(["--network", "runs/any", "--data", str(tmp_path / "nowhere")])
 
 
 def test_a_page_has_every_section_and_holds_all_it_shows(reals, tmp_path, capsys):

@@ -163,7 +163,7 @@ def test_a_figure_holds_the_file_itself_at_its_size():
 def test_a_gif_is_named_as_one_and_anything_else_is_refused():
     for kind in ("gif", "bmp"):
         buffer = io.BytesIO()
-        images.to_pil(torch.zeros(3, 4, 4, dtype=torch.uint8)).save(buffer, kind)
+        images.pil_image(torch.zeros(3, 4, 4, dtype=torch.uint8)).save(buffer, kind)
         sections = [Section(title="s", blocks=[Figure(data=buffer.getvalue(), caption="c")])]
         if kind == "gif":
             assert "data:image/gif;base64," in page("p", sections=sections)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from stylegan.data.labels import Label
 from stylegan.data.readers import Mode, decode, map_in_order, num_threads
-from stylegan.data.sources.base import NO_IMAGE, AbstractSource
+from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.download import cache_folder
 from stylegan.errors import ConfigError, DataError, command_line
@@ -262,16 +262,16 @@ def check_num_unreadable(num: int, num_images: int, *, path: str | Path, reason:
 
 
 def check_left_out(
-    path: Path, bad: Iterable[tuple[str, str]], *, num_usable: int, on_bad: OnBad
+    source: AbstractSource, bad: Iterable[tuple[str, str]], *, num_usable: int, on_bad: OnBad
 ) -> None:
     """Check that not too many files are left out.
 
     Args:
-        path: of the source.
+        source: of the files.
         bad: name and reason of each file that is left out.
         num_usable: the number of images that are used.
-        on_bad: "skip" allows any number; "limit" allows `MAX_LEFT_OUT` of the image files, without
-            files that are no images by their extension; "fail" allows no file at all.
+        on_bad: "skip" allows any number; "limit" allows `MAX_LEFT_OUT` of the images, without the
+            other files of the source; "fail" allows no file at all.
 
     Raises:
         DataError: if there are more.
@@ -280,14 +280,14 @@ def check_left_out(
     if on_bad == "fail" and bad:
         name, reason = bad[0]
         raise DataError(
-            f"{path} has {len(bad)} unusable files, the first is {name}: {reason}",
-            fix=f"see {command_line('data', 'check', path)}, or pass --on-bad skip",
+            f"{source.path} has {len(bad)} unusable files, the first is {name}: {reason}",
+            fix=f"see {command_line('data', 'check', source.path)}, or pass --on-bad skip",
         )
-    reasons = [reason for _, reason in bad if reason != NO_IMAGE]
-    num_images = num_usable + len(reasons)
-    if on_bad == "limit" and num_usable and len(reasons) > MAX_LEFT_OUT * num_images:
+    num_bad = len({name for name, _ in bad} - {name for name, _ in source.left_out})
+    num_images = num_usable + num_bad
+    if on_bad == "limit" and num_usable and num_bad > MAX_LEFT_OUT * num_images:
         raise DataError(
-            f"{path}: {len(reasons)} of {num_images} images cannot be used, which is more than "
+            f"{source.path}: {num_bad} of {num_images} images cannot be used, which is more than "
             f"{MAX_LEFT_OUT:.0%}",
             fix="see the reasons above, or pass --on-bad skip to use the others",
         )

@@ -329,14 +329,14 @@ def _report(source: AbstractSource, selection: Selection, *, on_bad: OnBad) -> N
     """Warn of the files that are left out; raise if `on_bad` does not allow as many."""
     num_usable = len(selection.usable)
     if on_bad == "fail":
-        check_left_out(source.path, selection.bad, num_usable=num_usable, on_bad=on_bad)
+        check_left_out(source, selection.bad, num_usable=num_usable, on_bad=on_bad)
     for line in group_by_reason(selection.bad) if distributed.is_main_process() else ():
         logger.warning("%s", line)
     if selection.bad and distributed.is_main_process():
         logger.warning(
             "skipped %d files; %d images left", len(selection.bad), len(selection.usable)
         )
-    check_left_out(source.path, selection.bad, num_usable=num_usable, on_bad=on_bad)
+    check_left_out(source, selection.bad, num_usable=num_usable, on_bad=on_bad)
     if not selection.usable:
         raise DataError(
             f"{source.path} has no usable image among {len(selection.bad)} files; images must be "

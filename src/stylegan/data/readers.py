@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, TiffImagePlugin, UnidentifiedImageError
 
 from stylegan import images
 from stylegan.data.damage import num_blank_bytes
@@ -29,9 +29,10 @@ LOSSY_FORMATS = frozenset(
 )
 """Formats of `stored_format` whose compression changes the pixels."""
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF 6.0 and BigTIFF
 # The first bytes of files in these formats.
 _SIGNATURES = (
-    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*"),
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", *_TIFF),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"P5\n", b"P6\n"),
 )
 _ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
@@ -40,6 +41,7 @@ _MAX_TEXT = 200  # characters of another library's error
 
 # EXIF 2.32, tag 0x0112: how to rotate and flip the stored picture.
 _ORIENTATION_TAG = 0x0112
+_SUBFILE_TYPE_TAG, _BITS_TAG = 254, 258
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -135,6 +137,11 @@ def open_image(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
+        if data.startswith(_TIFF):
+            raise unusable(
+                "truncated or damaged, or a TIFF that Pillow cannot read (save it with 8 or "
+                "16 bits)"
+            ) from None
         if not _is_iso_image(data):
             raise unusable("not an image") from None
         can_read = data[8:10] == b"av" or "HEIF" in image_formats()
@@ -146,6 +153,24 @@ def open_image(data: bytes) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise _too_large()
     return image
+
+
+def page_numbers(image: Image.Image) -> list[int]:
+    """Return the pages of a TIFF that are images of their own; [0] for all other formats.
+
+    Smaller copies and masks of other pages are not counted. The image is left at its first page.
+
+    Source: TIFF 6.0, section 8, tag NewSubfileType.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return [0]
+    pages = [0]
+    for number in range(1, image.n_frames):
+        image.seek(number)
+        if not int(image.tag_v2.get(_SUBFILE_TYPE_TAG, 0)) & 0b101:
+            pages.append(number)
+    image.seek(0)
+    return pages
 
 
 def final_mode(image: Image.Image, *, background: Color = WHITE) -> Mode:
@@ -180,6 +205,7 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
     mode = final_mode(image, background=background)
     steps = []
     try:
+        num_pages = len(page_numbers(image))
         num_frames = int(getattr(image, "n_frames", 1))
         image.load()
     except MemoryError:
@@ -188,6 +214,8 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
         raise unusable(f"truncated or damaged ({one_line(error)})") from error
     if num_blank := num_blank_bytes(data, image.format):
         raise unusable(f"truncated or damaged (the last {num_blank} bytes are blank)")
+    if num_pages > 1:
+        raise unusable("several pages (extract the zip; in a folder, each page is an image)")
     if num_frames > 1:
         steps.append(f"took the first of {num_frames} frames")
     orientation = _orientation(image)
@@ -241,7 +269,7 @@ def _to_eight_bits(
         steps.append("scaled 16 bits to 8")
         table = (np.arange(65536) * 255 + 32767) // 65535
         return Image.fromarray(table.astype(np.uint8)[levels])
-    if data[:4] == b"\x89PNG" and data[24] == 16:  # the bit depth, which Pillow does not expose
+    if _has_sixteen_bits(image, data):
         steps.append("scaled 16 bits to 8")
     if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, background)
@@ -251,6 +279,13 @@ def _to_eight_bits(
         image = image.convert("L" if stored_mode == "1" else "RGB")
         steps.append(f"converted {stored_mode} to {image.mode}")
     return image
+
+
+def _has_sixteen_bits(image: Image.Image, data: bytes) -> bool:
+    """Return whether Pillow has dropped the low byte of the channels of a PNG or TIFF."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 16 in image.tag_v2.get(_BITS_TAG, ())
+    return data[:4] == b"\x89PNG" and data[24] == 16
 
 
 def unusable(reason: str) -> DataError:

@@ -153,8 +153,8 @@ def network_target(
         labels = None if dataset is None else dataset.label_table
         if labels is None or labels.dim != generator.c_dim:
             raise ConfigError(
-                f"labels of {0 if labels is None else labels.dim} numbers for a network with "
-                f"labels of {generator.c_dim}; pass the data that it was trained on"
+                f"the images have labels of {0 if labels is None else labels.dim} numbers, but the "
+                f"network has labels of {generator.c_dim}; pass the images that it was trained on"
             )
     return NetworkTarget(generator=generator, origin=origin, seed=seed, labels=labels, psi=psi)
 

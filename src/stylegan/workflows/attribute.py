@@ -213,15 +213,15 @@ def attribute(
     if batch is not None:
         check_batch(batch)
     if calibrate and has_images:
-        raise ConfigError("calibrate takes real images by --data, and no other images")
+        raise ConfigError("--calibrate takes its images from --data; leave out the others")
     if calibrate and data is None:
         raise ConfigError(
-            "calibrate needs --data", fix="pass images like the network's training images"
+            "--calibrate needs --data", fix="pass images like the network's training images"
         )
     if calibrate and num is not None and num < MIN_IMAGES:
-        raise ConfigError(f"num must be {MIN_IMAGES} or more, got {num}")
+        raise ConfigError(f"--num must be {MIN_IMAGES} or more, got {num}")
     if not calibrate and (data is not None or num is not None):
-        raise ConfigError("data and num are options of --calibrate")
+        raise ConfigError("--data and --num only apply to --calibrate")
     if not calibrate and not has_images:
         raise ConfigError("attribute needs an image, or --calibrate")
     import_extra("sklearn", extra="metrics", purpose="attribute")  # before the long work
@@ -365,7 +365,7 @@ class _Network:
         words = ["--calibrate", "--network", self.name, "--data", "DATA", "--out", "DIR"]
         fix = f"run {command_line('attribute', *words)}"
         if path is None:
-            raise ConfigError("a loaded generator needs the file of its calibration: calibrations")
+            raise ConfigError("a loaded generator needs its calibration file; pass calibrations")
         try:
             calibration = Calibration.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:

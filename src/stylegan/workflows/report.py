@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError, StyleganError
 from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path
@@ -146,6 +147,8 @@ def report(
     ):
         if value < least:
             raise ConfigError(f"--{name} must be {least} or more, got {value}")
+    if data is not None:
+        check_exists(data)
     builder = ReportBuilder(
         network,
         data,
