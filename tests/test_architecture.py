@@ -90,6 +90,13 @@ FOLDERS = {
         "arrays",
         "crc32c",
         "tfrecord",
+        "lsun",
+        "cifar",
+        "mnist",
+        "npy",
+        "tiff",
+        "video",
+        "containers",
         "files",
         "folder",
         "zip",
@@ -104,15 +111,6 @@ FOLDERS = {
         "torchscript",
         "discriminator",
         "networks",
-        "generate",
-        "training_metrics",
-        "initial",
-        "recipe",
-        "train",
-        "demo",
-        "initial",
-        "recipe",
-        "train",
     ],
     "training": [
         "fields",
@@ -198,7 +196,9 @@ FOLDERS = {
         "tensorflow_stylegan",
         "tensorflow_stylegan2",
         "rosinality",
+        "basicsr",
         "nvidia",
+        "unsupported",
         "catalogue",
         "load",
         "classifiers",
@@ -295,6 +295,14 @@ def test_every_file_has_a_room():
         for depth in range(1, len(here)):
             order = FOLDERS["/".join(here[:depth])]
             assert here[depth] in order, f"{path} has no place in its folder's order"
+
+
+def test_every_room_has_one_file_or_folder():
+    for folder, order in FOLDERS.items():
+        assert len(set(order)) == len(order)
+        for name in order:
+            path = ROOT / folder / name
+            assert path.with_suffix(".py").is_file() or path.is_dir(), path
 
 
 def test_folders_say_what_they_are_and_import_nothing():

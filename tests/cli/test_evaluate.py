@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import processes
 import stylegan
@@ -145,6 +146,23 @@ def test_folders_of_images_are_compared_whatever_their_sizes(capsys, photos, tmp
     assert record["metric"] == f"fid40_full:{LITE}"
     assert (record["fake"]["kind"], record["real"]["num"]) == ("images", 80)
     assert record["value"] > 10
+
+
+def test_lossy_images_against_others_are_warned_of(capsys, photos, tmp_path):
+    (tmp_path / "made").mkdir()
+    for path in sorted(Path(photos).iterdir())[:36]:
+        with Image.open(path) as image:
+            image.save(tmp_path / "made" / f"{path.stem}.jpg")
+    words = ["--metrics", "swd32", "--out", "a.jsonl"]
+    status, _, complaint = run(capsys, "--fake", tmp_path / "made", "--real", photos, *words)
+    assert status == 0
+    assert "made has images with lossy compression (JPEG) and" in " ".join(complaint.split())
+    (record,) = records.read("a.jsonl")
+    assert record["fake"]["origin"]["formats"] == {"JPEG": 36}
+    assert record["real"]["origin"]["formats"] == {"PNG": 80}
+    for side in (photos, tmp_path / "made"):
+        _, _, complaint = run(capsys, "--fake", side, "--real", side, *words)
+        assert "lossy" not in complaint
 
 
 def test_records_of_two_files_are_compared(capsys, network, photos):

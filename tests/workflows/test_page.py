@@ -244,6 +244,8 @@ def test_points_that_are_not_finite_interrupt_the_curve():
     pieces = polylines(chart_html(chart(series={"a": curve})))
     assert [len(piece) for piece in pieces] == [2, 2, 2]
     assert pieces[1][0] == pieces[1][1]  # a lone point, drawn as a dot
+    html = chart_html(chart(series={"a": curve}))
+    assert re.findall('polyline class="(.*?)"', html) == ["line", "dot", "line"]
 
 
 @pytest.mark.parametrize(

@@ -109,13 +109,16 @@ def new_record(items: object = ()) -> Record:
     return Record()
 
 
-_BUILTIN = ("object", "bool", "int", "float", "complex", "str", "bytes", "tuple", "list", "dict")
+_BUILTIN = (
+    *("object", "bool", "int", "float", "complex", "str", "bytes", "tuple", "list", "dict"),
+    *("frozenset", "slice", "range"),
+)
 _HARMLESS = frozenset(
     {
         *("argparse.Namespace", "types.SimpleNamespace", "functools.partial"),
         *("collections.Counter", "collections.defaultdict", "collections.deque"),
         *("copyreg._reconstructor", "copy_reg._reconstructor"),
-        *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"),
+        *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "datetime.datetime"),
         *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTIN),
     }
 )
@@ -283,6 +286,7 @@ class Machine:
         keeps_unknown: make a `Placeholder` of classes outside `calls`, and of objects of these
             classes. Refused in any case are names of the standard library but for harmless ones,
             and calls of anything but classes.
+        max_bytes: limit on one value, in bytes.
     """
 
     def __init__(
@@ -293,12 +297,14 @@ class Machine:
         budget: Budget,
         persistent: Callable[[object], object] | None = None,
         keeps_unknown: bool = False,
+        max_bytes: int = _MAX_BYTES,
     ) -> None:
         self.origin = origin
         self.calls = calls
         self.budget = budget
         self.persistent = persistent
         self.keeps_unknown = keeps_unknown
+        self.max_bytes = max_bytes
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
@@ -326,7 +332,9 @@ class Machine:
             ) from error
 
     def _run(self, stream: IO[bytes]) -> object:
-        for index, (operation, argument) in enumerate(_operations(stream)):
+        for index, (operation, argument) in enumerate(
+            _operations(stream, max_bytes=self.max_bytes)
+        ):
             if operation == "STOP":
                 if len(self.stack) != 1:
                     raise ValueError(f"{len(self.stack)} values at the end")
@@ -420,7 +428,7 @@ class Machine:
         is_standard = name.partition(".")[0] in _STANDARD and name not in _HARMLESS
         if not self.keeps_unknown or is_standard or not _is_dotted(name):
             raise self._unknown(name)
-        self.budget.hold(_OBJECT)
+        self.budget.hold(_OBJECT + len(name))
         return Placeholder(name)
 
     def _placeholder(self, target: Placeholder, arguments: object) -> Placeholder:
@@ -476,7 +484,7 @@ class _Arguments:
         return self.stream.readline(_MAX_LINE)
 
 
-def _operations(stream: IO[bytes], *, max_bytes: int = _MAX_BYTES) -> Iterator[tuple[str, object]]:
+def _operations(stream: IO[bytes], *, max_bytes: int) -> Iterator[tuple[str, object]]:
     """Yield the operations of a pickle and their arguments, up to STOP.
 
     `pickletools.genops` would read arguments of any declared size.

@@ -15,6 +15,7 @@ import torch
 from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
+from stylegan.data.readers import LOSSY_FORMATS
 from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
@@ -640,8 +641,26 @@ def _read_folders(
     if real is None:
         return target, None
     pictures = Pictures(real, progress=counter(progress, "reading images"))
+    _warn_of_formats(generated, pictures)
     return target, RealImages(
         images=pictures, side=pictures.side, is_mirrored=mirror == "yes", seed=seed
+    )
+
+
+def _warn_of_formats(generated: Pictures, real: Pictures) -> None:
+    """Warn if one side is stored with lossy compression, and the other is not."""
+    counts = [
+        {name: num for name, num in each.formats.items() if name in LOSSY_FORMATS}
+        for each in (generated, real)
+    ]
+    if bool(counts[0]) == bool(counts[1]) or not distributed.is_main_process():
+        return
+    lossy, other = (generated, real) if counts[0] else (real, generated)
+    logger.warning(
+        "%s has images with lossy compression (%s) and %s has none (%s): metrics also measure the "
+        "compression; store both in the same way",
+        *(lossy.path, ", ".join(counts[0] or counts[1])),
+        *(other.path, ", ".join(other.formats)),
     )
 
 
