@@ -39,7 +39,7 @@ def open_source(path: str | os.PathLike[str], *, every: int = 1) -> AbstractSour
 
 
 def _open(path: Path, every: int) -> AbstractSource:
-    if not path.exists():
+    if not path.is_dir() and not path.is_file():
         raise DataError(f"{path} does not exist; name a folder of images, or a zip")
     for kind in _DATA_SETS:
         if kind.matches(path):

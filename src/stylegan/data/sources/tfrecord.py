@@ -139,7 +139,8 @@ def _largest(folder: Path) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.*") if file.suffix.lower() in SUFFIXES)
+    files = (file for file in folder.glob("*.*") if file.suffix.lower() in SUFFIXES)
+    return sorted(file for file in files if file.is_file())
 
 
 def _index(path: Path) -> tuple[list[int], list[int]]:
