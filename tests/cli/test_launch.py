@@ -75,7 +75,7 @@ def test_ranks_save_and_end_with_their_launcher(number, image_folder, tmp_path):
     launcher.send_signal(number)
     status = launcher.wait(60)
     wait_for(lambda: list(run.glob("checkpoints/*.pt")), output)
-    wait_for(lambda: "and saved; the same command continues the run" in output.read_text(), output)
+    wait_for(lambda: "and saved; `stylegan train --out" in output.read_text(), output)
     assert status == (129 if number == signal.SIGHUP else -signal.SIGKILL)
     size = (run / "log.jsonl").stat().st_size
     time.sleep(3)

@@ -30,7 +30,7 @@ def test_a_signal_to_one_rank_stops_all_and_one_process_continues(data, undistur
     group.wait_for(lambda: has_ticked(out))
     group.kill(1, signal.SIGINT)
     assert group.join() == [130, 130], group.output
-    assert "SIGINT and saved; the same command continues the run" in group.output
+    assert "SIGINT and saved; `stylegan train --out" in group.output
     assert len(list(out.glob("checkpoints/*.pt"))) == 1
     output = processes.run(processes.command, words, folder=tmp_path)
     assert "resumed at" in output
@@ -47,7 +47,7 @@ def test_a_signal_to_the_whole_tree_saves(data, tmp_path):
             group.kill(rank, signal.SIGTERM)
         time.sleep(0.05)  # two signals at the same time would be one
     assert group.join() == [143, 143], group.output
-    assert "SIGTERM and saved; the same command continues the run" in group.output
+    assert "SIGTERM and saved; `stylegan train --out" in group.output
     assert "KeyboardInterrupt" not in group.output
     assert len(list(out.glob("checkpoints/*.pt"))) == 1
 
