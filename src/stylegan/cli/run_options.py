@@ -20,6 +20,7 @@ from stylegan.training.config import (
 
 _COMMON = (
     *("mirror", "cond", "batch", "total_kimg", "gamma", "channel_base", "channel_max"),
+    *("augment", "augment_set", "augment_target", "augment_kimg"),
     *("precision", "seed", "init_from", "snapshot_kimg", "checkpoint_kimg", "on_bad"),
     *("device", "workers", "batch_gpu", "threads"),
 )
