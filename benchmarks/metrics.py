@@ -244,6 +244,7 @@ class Few:
     def __init__(self, images, num):
         self._images, self._num = images, num
         self.path, self.fingerprint = str(DATA), f"{images.fingerprint}, {num}"
+        self.formats = {"PNG": num}
 
     def __len__(self):
         return self._num

@@ -100,6 +100,13 @@ FOLDERS = {
         "arrays",
         "crc32c",
         "tfrecord",
+        "lsun",
+        "cifar",
+        "mnist",
+        "npy",
+        "tiff",
+        "video",
+        "containers",
         "files",
         "folder",
         "zip",
@@ -114,15 +121,6 @@ FOLDERS = {
         "torchscript",
         "discriminator",
         "networks",
-        "generate",
-        "training_metrics",
-        "initial",
-        "recipe",
-        "train",
-        "demo",
-        "initial",
-        "recipe",
-        "train",
     ],
     "training": [
         "fields",
@@ -208,7 +206,9 @@ FOLDERS = {
         "tensorflow_stylegan",
         "tensorflow_stylegan2",
         "rosinality",
+        "basicsr",
         "nvidia",
+        "unsupported",
         "catalogue",
         "load",
         "classifiers",
@@ -257,6 +257,7 @@ FOLDERS = {
         "bench",
         "demo",
         "main",
+        "completion",
     ],
 }
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
@@ -304,6 +305,14 @@ def test_every_file_has_a_room():
         for depth in range(1, len(here)):
             order = FOLDERS["/".join(here[:depth])]
             assert here[depth] in order, f"{path} has no place in its folder's order"
+
+
+def test_every_room_has_one_file_or_folder():
+    for folder, order in FOLDERS.items():
+        assert len(set(order)) == len(order)
+        for name in order:
+            path = ROOT / folder / name
+            assert path.with_suffix(".py").is_file() or path.is_dir(), path
 
 
 def test_folders_say_what_they_are_and_import_nothing():

@@ -52,6 +52,30 @@ def test_gif_holds_every_frame_and_loops(tmp_path):
         assert file.info["duration"] == 50
 
 
+def test_images_of_networks_and_files_become_pil_images():
+    floats = torch.stack([torch.full([3, 2, 4], value) for value in (-1.0, 0.0, 1.0)])
+    pictures = images.to_pil(floats.requires_grad_())
+    assert [picture.getpixel((0, 0)) for picture in pictures] == [(0,) * 3, (128,) * 3, (255,) * 3]
+    assert pictures[0].size == (4, 2)
+    pixels = torch.arange(8, dtype=torch.uint8).reshape(1, 2, 4)
+    gray = images.to_pil(pixels)
+    assert gray.mode == "L"
+    assert torch.equal(images.from_pil(gray), pixels)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(4, 4), r"got \[4, 4\]"),
+        (torch.zeros(2, 5, 4, 4), "with 1, 3 or 4 channels"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), "float or uint8, got torch.int64"),
+    ],
+)
+def test_other_tensors_are_no_images(tensor, message):
+    with pytest.raises(ValueError, match=message):
+        images.to_pil(tensor)
+
+
 def test_a_grid_file_is_told_from_a_single_image(tmp_path):
     image = torch.zeros(3, 4, 4, dtype=torch.uint8)
     images.write(image, tmp_path / "image.png")

@@ -42,6 +42,11 @@ def test_public_names_are_there_and_others_are_not():
     assert not hasattr(stylegan, "trian")
 
 
+def test_public_names_are_listed_before_they_are_used():
+    script = "import stylegan; print(*(name for name in stylegan.__all__ if name in dir(stylegan)))"
+    assert run("-c", script).stdout.split() == stylegan.__all__
+
+
 def test_generates_and_trains_without_compiler_and_network(image_folder, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "CC"}
     environment["PATH"] = str(tmp_path)  # nothing on it

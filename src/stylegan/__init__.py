@@ -6,6 +6,7 @@ The names below are imported on first use, so `import stylegan` costs nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stylegan.images import to_pil
     from stylegan.interop.load import load, load_networks
     from stylegan.models.io import save
     from stylegan.models.registry import create
@@ -44,6 +45,7 @@ __all__ = [
     "report",
     "save",
     "shard",
+    "to_pil",
     "train",
     "train_classifier",
     "watch",
@@ -70,6 +72,7 @@ _HOMES = {
     "report": "stylegan.workflows.report",
     "save": "stylegan.models.io",
     "shard": "stylegan.workflows.data",
+    "to_pil": "stylegan.images",
     "train": "stylegan.workflows.train",
     "train_classifier": "stylegan.workflows.train_classifier",
     "watch": "stylegan.workflows.evaluate",
@@ -86,3 +89,8 @@ def __getattr__(name: str) -> Any:
     if hasattr(home, name):
         return getattr(home, name)
     return importlib.import_module(f"{_HOMES[name]}.{name}")  # a module of functions
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those that have not been imported yet."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -66,7 +66,7 @@ def draw_line(text: str, *, width: int, size: int) -> Tensor:
     """
     font, height = _font(size), line_height(size)
     strip = Image.new("L", (width, height))
-    shown = _shortened(_drawable(text), font, width)
+    shown = _shortened(_drawable(text), font, width - size // 3)  # apart from its neighbors
     ImageDraw.Draw(strip).text((width / 2, height / 2), shown, fill=255, font=font, anchor="mm")
     return torch.from_numpy(np.array(strip))
 

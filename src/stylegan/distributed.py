@@ -17,15 +17,16 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.distributed.rendezvous import rendezvous
 
-from stylegan.errors import ConfigError, PeerError, Stopped
+from stylegan.errors import ConfigError, PeerError, Stopped, StyleganError
 
 TIMEOUT_S = 60.0  # of a collective; torchrun then takes up to 30 s to end a rank that hangs
 JOIN_TIMEOUT_S = 600.0  # until all ranks have started
 KEEP_ALIVE_S = 10.0  # between two signs of a rank that works on its own
+SAME_ERROR_S = 3.0  # until another rank fails with the same error
 
 # Values of a vote, beyond those that callers use.
 _FAILED, _STOPPED, _WAIT = 2**60, 2**61, 2**62  # _FAILED has the number of the rank added
@@ -53,18 +54,22 @@ def process_group() -> Iterator[None]:
     """Join the other ranks that `torchrun` started; without torchrun, do nothing.
 
     Collectives on CPU tensors use gloo, those on CUDA tensors NCCL. An exception that leaves the
-    block is recorded for torchrun, which prints the first one of all ranks.
+    block is recorded for torchrun, which prints the first one of all ranks. If a user's mistake
+    ends all ranks, only rank 0 reports it, see `reports_error`.
 
     Raises:
         ConfigError: if the other ranks cannot be reached.
         PeerError: from a collective, if another rank failed or hangs.
     """
+    global _fails_alone
+    _fails_alone = False
     if not is_launched():
         yield
         return
     try:
-        _join()
+        store = _join()
     except (RuntimeError, ValueError, KeyError) as error:
+        _fails_alone = True
         raise ConfigError(
             f"rank {os.environ.get('RANK')} cannot join the other ranks ({error})",
             fix="start all ranks by the same torchrun command, or run without torchrun",
@@ -72,6 +77,12 @@ def process_group() -> Iterator[None]:
     try:
         yield
     except PeerError:
+        _fails_alone = True
+        raise
+    except StyleganError as error:
+        _fails_alone = not _is_error_of_rank_0(str(error), store)
+        if reports_error():
+            get_error_handler().record_exception(error)
         raise
     except Exception as error:
         get_error_handler().record_exception(error)
@@ -80,7 +91,7 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _join() -> None:
+def _join() -> Store:
     """Initialize the process group from the environment variables that torchrun sets."""
     is_cuda = torch.cuda.is_available()
     if is_cuda and (index := cuda_index()) is not None:
@@ -103,6 +114,23 @@ def _join() -> None:
         world_size=world_size,
         timeout=timedelta(seconds=TIMEOUT_S),
     )
+    return store
+
+
+def _is_error_of_rank_0(message: str, store: Store) -> bool:
+    """Return whether rank 0 fails with the same message, or this is rank 0."""
+    timeout = timedelta(seconds=SAME_ERROR_S)
+    others = [f"error_read/{number}" for number in range(1, world_size())]
+    with suppress(RuntimeError):  # a rank has ended, or does not fail
+        if is_main_process():
+            store.set("error", message)
+            store.wait(others, timeout)  # the store may end with this process
+            return True
+        store.wait(["error"], timeout)
+        is_same = store.get("error") == message.encode()
+        store.set(f"error_read/{rank()}", "")
+        return is_same
+    return is_main_process()
 
 
 def rank() -> int:
@@ -123,6 +151,17 @@ def is_main_process() -> bool:
 def reports_to_user() -> bool:
     """True on rank 0, also before the process group exists."""
     return os.environ.get("RANK", "0") == "0"
+
+
+_fails_alone = False
+
+
+def reports_error() -> bool:
+    """Whether this process reports the mistake that ends it: rank 0, or a rank that fails alone.
+
+    Mistakes that are noticed before the process group exists are noticed by all ranks.
+    """
+    return reports_to_user() or _fails_alone
 
 
 _is_standalone = False

@@ -250,7 +250,9 @@ def _receive_http(
                     tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
                     version.write_text(tag or "")
             elif not content_range.startswith(f"bytes {start}-"):
-                raise DownloadError(f"{url}: the server sent another range, {content_range[:40]!a}")
+                raise DownloadError(
+                    f"{url}: the server sent the wrong bytes, {content_range[:40]!a}"
+                )
             length = response.headers.get("Content-Length")
             total = start + int(length) if length and length.isdecimal() else None
             if start == 0:

@@ -100,10 +100,37 @@ def grid(
     return tiled
 
 
-def to_pil(image: Tensor) -> Image.Image:
+def pil_image(image: Tensor) -> Image.Image:
     """Return uint8 [C, H, W] with 1 (gray), 3 (RGB) or 4 (RGBA) channels as a PIL image."""
     array: NDArray[np.uint8] = image.cpu().permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def to_pil(images: Tensor) -> Image.Image | list[Image.Image]:
+    """Return images as PIL images.
+
+    Args:
+        images: float in [-1, 1], as networks give them, or uint8 in 0..255: [C, H, W] or
+            [N, C, H, W] with 1 (gray), 3 (RGB) or 4 (RGBA) channels, on any device.
+
+    Returns:
+        An image for [C, H, W], a list of images for [N, C, H, W].
+
+    Raises:
+        ValueError: if the shape or the dtype is another.
+    """
+    if images.ndim not in (3, 4) or images.shape[-3] not in (1, 3, 4):
+        raise ValueError(
+            "to_pil takes [C, H, W] or [N, C, H, W] with 1, 3 or 4 channels, got "
+            f"{list(images.shape)}"
+        )
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"to_pil takes float or uint8, got {images.dtype}")
+    pixels = images.detach()
+    pixels = pixels if pixels.dtype == torch.uint8 else to_uint8(pixels)
+    if pixels.ndim == 3:
+        return pil_image(pixels)
+    return [pil_image(image) for image in pixels]
 
 
 def from_pil(image: Image.Image) -> Tensor:
@@ -131,7 +158,7 @@ def png_bytes(image: Tensor, *, compress_level: int = 6, marks_grid: bool = Fals
     info = PngInfo()
     if marks_grid:
         info.add_text(*_GRID_MARK)
-    to_pil(image).save(buffer, format="png", compress_level=compress_level, pnginfo=info)
+    pil_image(image).save(buffer, format="png", compress_level=compress_level, pnginfo=info)
     return buffer.getvalue()
 
 
@@ -164,7 +191,7 @@ def save_gif(frames: Sequence[Tensor], file: IO[bytes], *, fps: float = 25) -> N
     The format has durations in hundredths of a second. They are rounded so that the total duration
     is exact.
     """
-    first, *rest = [to_pil(frame) for frame in frames]
+    first, *rest = [pil_image(frame) for frame in frames]
     ends = [round(100 * index / fps) for index in range(len(frames) + 1)]
     first.save(
         file,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stylegan.images import png_bytes, write
+from stylegan.images import png_bytes, write_grid
 
 
 class TextResult(abc.ABC):
@@ -53,7 +53,7 @@ def picture_html(image: Tensor) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image that a notebook shows.
+    """A grid of images, which a notebook shows.
 
     Attributes:
         pixels: uint8 [C, H, W].
@@ -65,7 +65,7 @@ class Picture:
 
     def write(self, path: Path | str) -> None:
         """Write a PNG file."""
-        write(self.pixels, path)
+        write_grid(self.pixels, path)
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self.pixels)

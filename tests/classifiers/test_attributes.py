@@ -82,7 +82,7 @@ def test_some_are_chosen_by_name_number_and_range(labeled):
     chosen = found(path, names="a,b,c,d,e,f,g,h", selection="h, 2-4,b,3")
     assert [name for _, name, _ in chosen] == ["b", "c", "d", "e", "h"]
     for selection in ("i", "8", "6-9", "4-2", ",", "a-b"):
-        with pytest.raises(ConfigError, match="--attributes"):
+        with pytest.raises(ConfigError, match="there is no attribute"):
             found(path, names="a,b,c,d,e,f,g,h", selection=selection)
 
 
@@ -92,12 +92,12 @@ def test_some_are_chosen_by_name_number_and_range(labeled):
         (
             [[0.5], [1], [0], [1]],
             {},
-            "the attribute attribute-0, must be 0 and 1, or -1 and 1, got 0.5",
+            "of attribute attribute-0, position 0, must be 0 and 1, or -1 and 1, got 0.5",
         ),
         (
             [[-1], [1], [0], [1]],
             {},
-            "the attribute attribute-0, must be 0 and 1, or -1 and 1, got -1",
+            "of attribute attribute-0, position 0, must be 0 and 1, or -1 and 1, got -1",
         ),
         ([[1], [1], [1]], {}, "the attribute attribute-0 needs at least two images"),
         ([[1], [0], [0]], {"names": "bald"}, "two that do not, got 1 and 2"),

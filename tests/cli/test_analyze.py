@@ -5,6 +5,7 @@ import torch
 
 import stylegan
 from stylegan import images
+from stylegan.captions import draw_line, font_size, line_height
 from stylegan.cli.analyze import main
 from stylegan.errors import ConfigError
 from stylegan.models import io
@@ -78,7 +79,10 @@ def test_noise_has_a_row_for_each_image(network, tmp_path):
     found = record(tmp_path, "noise")["result"]
     assert found["realizations"] == 5
     assert found["mean_deviation"]["all"] > found["mean_deviation"]["none"]
-    assert images.read(tmp_path / "noise.png").shape == (3, 3 * 18 - 2, 5 * 18 - 2)
+    line = line_height(font_size(64))
+    sheet = images.read(tmp_path / "noise.png")
+    assert sheet.shape == (3, line + 3 * 66 - 2, 5 * 66 - 2)
+    assert torch.equal(sheet[0, :line, 66:130], 255 - draw_line("none", width=64, size=11))
 
 
 def test_spectra_with_and_without_real_images(network, tmp_path):
@@ -94,7 +98,11 @@ def test_spectra_with_and_without_real_images(network, tmp_path):
     # uniform bytes have a variance of 1/3 in [-1, 1]
     assert both["real"]["radial"][4] == pytest.approx(1 / 3, rel=0.3)
     assert (tmp_path / "both" / "spectra-radial.png").exists()
-    assert images.read(tmp_path / "both" / "spectra.png").shape == (1, 16, 34)
+    assert images.read(tmp_path / "both" / "spectra.png").shape == (
+        1,
+        line_height(font_size(64)) + 64,
+        130,
+    )
 
 
 def test_droplets_and_phase_set_networks_side_by_side(network, tmp_path):

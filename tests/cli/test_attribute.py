@@ -9,9 +9,11 @@ import torch
 
 import stylegan
 from stylegan import images
+from stylegan.captions import draw_line, font_size, line_height, row_title_width
 from stylegan.cli.attribute import main
 from stylegan.errors import ConfigError, DataError
 from stylegan.images import to_uint8
+from stylegan.latent import projection_folder
 from stylegan.latent.attribution import Calibration, image_with_seeded_noise
 from stylegan.models import io
 
@@ -109,19 +111,38 @@ def test_own_images_are_distinguished_from_real_ones_and_from_those_of_another(
         total = row["none"] + sum(each["probability"] for each in row["networks"])
         assert total == pytest.approx(1)
     sheet = images.read(tmp_path / "verdict" / "pairs.png")
-    assert sheet.shape == (3, 3 * 18 - 2, 3 * 18 - 2)
+    size = font_size(64)
+    titles = row_title_width([row["verdict"] for row in record["images"]], size)
+    line = line_height(size)
+    assert sheet.shape == (3, line + 3 * (64 + line + 2) - 2, titles + 3 * 66 - 2)
+    name = 255 - draw_line("own0", width=64, size=size)
+    assert torch.equal(sheet[0, line + 64 : 2 * line + 64, titles : titles + 64], name)
     text = capsys.readouterr().out
     assert text.count("own0") == 1
 
 
-def test_one_network_says_whether_it_made_an_image(calibrated, reals, tmp_path):
+def test_one_network_says_whether_it_made_an_image(calibrated, reals, tmp_path, capsys):
     network, _ = calibrated
     image, _ = image_with_seeded_noise(stylegan.load(network), 5)
     images.write(to_uint8(image)[0], tmp_path / "own.png")
     run(tmp_path / "own.png", reals / "3.png", network=network, out=tmp_path / "verdict")
     rows = json.loads((tmp_path / "verdict" / "verdict.json").read_text())["images"]
-    assert [row["verdict"].endswith("not made by it") for row in rows] == [False, True]
-    assert rows[0]["verdict"].endswith(f"made by {network}")
+    # eight own images are too few to deny one
+    assert [row["verdict"] for row in rows] == [f"probably made by {network}", "undecided"]
+    assert 'with 8 own images it cannot say "not made by it"' in capsys.readouterr().out
+
+
+def test_enough_images_exclude_a_picture(network, reals, tmp_path):
+    options = {"network": network, "calibrate": True, "data": reals, "steps": 3, "num": 8}
+    path = tmp_path / "c.json"
+    run(**options, calibration=path, out=tmp_path / "a")
+    record = json.loads(path.read_text())
+    record["own"] = [0.9 * min(record["own"])] * 19
+    path.write_text(json.dumps(record))
+    run(reals / "3.png", network=network, calibration=path, steps=3, out=tmp_path / "b")
+    (row,) = json.loads((tmp_path / "b" / "verdict.json").read_text())["images"]
+    assert row["networks"][0]["own_p_value"] == pytest.approx(0.05)
+    assert row["verdict"] == "probably not made by it"
 
 
 def test_a_stopped_calibration_goes_on(network, reals, tmp_path, monkeypatch):
@@ -179,12 +200,12 @@ def test_a_picture_beyond_all_real_ones_is_warned_of(calibrated, tmp_path, caplo
     ("paths", "options", "message"),
     [
         ([], {"calibrate": True}, "calibrate needs --data"),
-        (["x.png"], {"calibrate": True, "data": "d"}, "calibrate takes real images by --data"),
+        (["x.png"], {"calibrate": True, "data": "d"}, "--calibrate takes its images from --data"),
         ([], {"calibrate": True, "data": "d", "num": 4}, "num must be 5 or more, got 4"),
-        (["x.png"], {"num": 9}, "options of --calibrate"),
+        (["x.png"], {"num": 9}, "only apply to --calibrate"),
         ([], {}, "needs an image"),
         (["x.png"], {"batch": 0}, "batch must be 1 or more"),
-        (["x.png"], {"steps": 0}, "num_steps must be more than 0"),
+        (["x.png"], {"steps": 0}, "steps must be more than 0"),
     ],
 )
 def test_a_mistake_is_reported(network, tmp_path, paths, options, message):
@@ -202,7 +223,7 @@ def test_python_attributes_without_files(calibrated, reals, tmp_path):
     assert [image.made_by for image in result.images] == [calibrated[0]]
     assert str(result).splitlines()[1].startswith("image0")
     assert "made by" in result._repr_html_()
-    shown = result.picture().pixels
+    shown = result.picture(captions=False).pixels
     assert torch.equal(shown[:, :16, :16], to_uint8(image)[0])
     assert torch.equal(shown[:, :16, 18:34], result.images[0].projections[0])
     again = stylegan.attribute(to_uint8(image), calibrated, out=tmp_path, **options)
@@ -218,7 +239,20 @@ def test_python_returns_the_calibration_that_it_stores(network, reals, tmp_path)
     (stored,) = result.calibrations
     assert stored.path == path
     assert Calibration.from_json(json.loads(path.read_text())) == stored.calibration
-    assert str(result).startswith(f"{path}: 5 own and 5 real images; AUC ")
+    assert str(result).startswith(f"{path}: 5 own and 5 real images\n  AUC ")
+    assert "0 of these real images have a distance below" in str(result)
+    assert "is calibrated on few images" in str(result)
+    assert all(len(line) <= 80 for line in str(result).splitlines()[1:])
+
+
+def test_a_calibration_does_not_call_its_own_pictures_unlike_it(
+    network, reals, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(projection_folder, "UNLIKE_FRACTION", 0.0)
+    options = {"network": network, "calibrate": True, "data": reals, "num": 5, "steps": 2}
+    with caplog.at_level("WARNING", "stylegan"):
+        run(**options, out=tmp_path / "o", calibration=tmp_path / "c.json")
+    assert caplog.text == ""
 
 
 def test_scikit_learn_is_missed_before_the_work(network, tmp_path, monkeypatch):

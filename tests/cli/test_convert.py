@@ -44,6 +44,15 @@ def test_names_in_the_new_file_are_shown(tmp_path, capsys, to, names):
     assert names in row
 
 
+def test_a_file_does_not_get_the_suffix_of_another_format(tmp_path, capsys):
+    out = tmp_path / "weights.pkl"
+    assert run(PARITY / "stylegan2-torch-orig-orig.pkl", out, "--to", "nvidia") == 1
+    error = capsys.readouterr().err
+    assert "has the suffix .pkl of another format, but --to nvidia writes a torch.save" in error
+    assert error.endswith("; name it weights.pt\n")
+    assert not out.exists()
+
+
 def test_what_cannot_be_said_is_one_line(tmp_path, capsys):
     assert run(PARITY / "stylegan-tf.pkl", tmp_path / "out.pt", "--to", "rosinality") == 1
     error = capsys.readouterr().err
@@ -214,40 +223,40 @@ REFUSALS = {
     "billion-view.pt": "declares a tensor of 1000000000 elements",
     "bomb-data.pt": "a compressed member 'data/0'",
     "bomb.pt": "a compressed member 'data.pkl'",
-    "call-in-meta.pkl": "names 'posix.system'",
-    "call-tensorflow.pkl": "names '__builtin__.eval'",
+    "call-in-meta.pkl": "refers to 'posix.system'",
+    "call-tensorflow.pkl": "refers to '__builtin__.eval'",
     "claimed-bytes.pkl": "one value of 1099511627776 bytes",
     "empty.pkl": "is of an unknown kind",
-    "eval-in-tuple.pkl": "names 'builtins.eval'",
-    "eval.pkl": "names 'builtins.eval'",
+    "eval-in-tuple.pkl": "refers to 'builtins.eval'",
+    "eval.pkl": "refers to 'builtins.eval'",
     "folder": "is of an unknown kind",
-    "holes-bytearrays.pkl": "would take more than 560 MiB of memory at once",
-    "holes-bytes.pkl": "would take more than 560 MiB of memory at once",
+    "holes-bytearrays.pkl": "needs more than 560 MiB of memory",
+    "holes-bytes.pkl": "needs more than 560 MiB of memory",
     "holes-description": "is of an unknown kind",
     "holes-integer.pkl": "one value of 2147483647 bytes",
     "holes-name.pkl": "no newline found",
     "holes-name.pt": "no newline found",
     "holes-string.pkl": "one value of 2147483647 bytes",
-    "holes-texts.pkl": "would take more than 560 MiB of memory at once",
+    "holes-texts.pkl": "needs more than 560 MiB of memory",
     "holes-weights": "(generator_ema) lacks",
-    "legacy-eval.pt": "names '__builtin__.eval'",
+    "legacy-eval.pt": "refers to '__builtin__.eval'",
     "nested.pkl": "holds no network",
     "operations.pkl": "more than 1000000 operations",
     "page.pkl": "is of an unknown kind",
     "picture.pkl": "is of an unknown kind",
     "pipe.pkl": "is neither a file nor a folder",
     "pictures.zip": "is a zip archive without data.pkl",
-    "sets.pkl": "would take more than 560 MiB of memory at once",
+    "sets.pkl": "needs more than 560 MiB of memory",
     "source.pkl": "(G_ema) is a 'Generator' that is not StyleGAN2",
-    "system-2.pkl": "names 'posix.system'",
-    "system.pkl": "names 'posix.system'",
+    "system-2.pkl": "refers to 'posix.system'",
+    "system.pkl": "refers to 'posix.system'",
     "text.pkl": "is of an unknown kind",
     "text-of-many-arrays.pkl": "declares more data than it holds",
-    "trailer.pkl": "bytes after its end",
-    "truncated-tf.pkl": "breaks off",
-    "truncated.pkl": "breaks off",
-    "truncated.pt": "breaks off",
-    "zip-system.pt": "names 'posix.system'",
+    "trailer.pkl": "bytes after the end of its pickle",
+    "truncated-tf.pkl": "is incomplete or damaged",
+    "truncated.pkl": "is incomplete or damaged",
+    "truncated.pt": "is incomplete or damaged",
+    "zip-system.pt": "refers to 'posix.system'",
 }
 PROGRAM = """
 import sys

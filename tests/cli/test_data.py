@@ -47,6 +47,45 @@ def test_check_lists_offenders_and_ends_with_what_to_do(photos, capsys):
     assert len(lines) == 9
 
 
+def test_check_names_images_with_equal_pixels_without_failing(photos, capsys):
+    with Image.open(photos / "1.png") as image:
+        image.save(photos / "1 again.bmp")
+        for index in range(6):
+            image.save(photos / f"1 copy{index}.png", compress_level=index)
+        grey = image.convert("L").point(lambda level: 255 - level)
+    grey.save(photos / "grey.png")
+    grey.convert("RGB").save(photos / "gray.png")
+    assert main(["check", str(photos)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "13 images can be trained on at 16x16."
+    assert lines[1:] == [
+        "8 images are copies of another, with the same pixels:",
+        "  1 again.bmp, 1 copy0.png, 1 copy1.png, 1 copy2.png, 1 copy3.png and 3 more",
+        "  gray.png, grey.png",
+    ]
+
+
+def test_check_shows_twenty_groups_of_copies(tmp_path, capsys):
+    for index in range(21):
+        for name in "ab":
+            Image.new("L", (4, 4), index).save(tmp_path / f"{index:02d}{name}.png")
+    assert main(["check", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "21 images are copies of another, with the same pixels:"
+    assert (len(lines), lines[-1]) == (23, "  and 1 more groups")
+
+
+def test_a_rotated_copy_with_the_tag_that_turns_it_back_has_the_same_pixels(tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "b.png", exif=exif)
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "c.png")
+    assert main(["check", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "  a.png, b.png"
+
+
 def test_check_of_an_empty_folder_fails_and_says_so(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 1
     out = capsys.readouterr().out
@@ -65,6 +104,7 @@ def test_prepare_makes_a_set_that_info_describes(photos, tmp_path, capsys, monke
     assert rows["images"] == "4 can be trained on, 0 files cannot"
     assert rows["sizes"] == "8x8 (4)"
     assert rows["modes"] == "RGB (4)"
+    assert rows["formats"] == "PNG (4)"
     assert rows["labels"] == "none"
     assert len(rows["fingerprint"]) == 64
     assert rows["from"] == "photos"
@@ -74,6 +114,24 @@ def test_prepare_makes_a_set_that_info_describes(photos, tmp_path, capsys, monke
     assert rows["sheet"] == "set-sheet.png"
     with Image.open("set-sheet.png") as sheet:
         assert (sheet.mode, sheet.size) == ("RGB", (4 * 8 + 3 * 2, 8))
+
+
+def test_info_fits_a_terminal_and_names_the_classes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for index in range(30):
+        folder = tmp_path / "set" / f"a class with a long name {index}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "a.png")
+    line = ["prepare", "set", "set.zip", "--resolution", "4", "--labels-from", "folders"]
+    assert main(line) == 0
+    capsys.readouterr()
+    assert main(["info", "set.zip"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert "labels 30 classes, for 30 of 30 images: a class with a long name 0 (1)," in text
+    assert "and 22 others" in text
+    assert "None" not in text
 
 
 def test_prepare_refuses_to_overwrite_without_the_flag(photos, tmp_path):
@@ -105,6 +163,7 @@ def test_prepare_passes_every_option_on(photos, tmp_path):
         "pad_color": "#040506",
         "compress_level": 1,
         "labels_from": "folders",
+        "every": 1,
         "on_bad": "skip",
     }
     assert pixels[:, 0].tolist() == [[0, 0, 0]] * 2 + [[1, 2, 3]] * 4 + [[0, 0, 0]] * 2

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from stylegan import images
+from stylegan.captions import font_size, line_height, row_title_width
 from stylegan.cli.demo import main
 from stylegan.errors import CheckpointError, ConfigError, DataError
 from stylegan.interop.load import load
@@ -47,14 +48,16 @@ def run(folder, data, *, minutes, seed=0):
 
 
 def test_a_demo_trains_and_writes_its_pictures_and_its_report(finished):
-    sizes = {}
+    sizes, size = {}, font_size(96)
+    titles, line = row_title_width(["seed0000"], size), line_height(size)
     for name in ("samples.png", "truncation.png", "mixing.png", "interpolation.gif"):
         with Image.open(finished / "report" / name) as picture:
             sizes[name] = (*picture.size, getattr(picture, "n_frames", 1))
     assert sizes == {
         "samples.png": (256, 256, 1),
-        "truncation.png": (6 * 34 - 2, 6 * 34 - 2, 1),
-        "mixing.png": (7 * 34 - 2, 6 * 34 - 2, 1),
+        # three times the size, with titles of columns and rows
+        "truncation.png": (titles + 6 * 98 - 2, line + 6 * 98 - 2, 1),
+        "mixing.png": (titles + 7 * 98 - 2, line + 6 * 98 - 2, 1),
         "interpolation.gif": (64, 64, 8),
     }
     html = (finished / "report.html").read_text()

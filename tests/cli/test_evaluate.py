@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import processes
 import stylegan
@@ -147,6 +148,23 @@ def test_folders_of_images_are_compared_whatever_their_sizes(capsys, photos, tmp
     assert record["value"] > 10
 
 
+def test_lossy_images_against_others_are_warned_of(capsys, photos, tmp_path):
+    (tmp_path / "made").mkdir()
+    for path in sorted(Path(photos).iterdir())[:36]:
+        with Image.open(path) as image:
+            image.save(tmp_path / "made" / f"{path.stem}.jpg")
+    words = ["--metrics", "swd32", "--out", "a.jsonl"]
+    status, _, complaint = run(capsys, "--fake", tmp_path / "made", "--real", photos, *words)
+    assert status == 0
+    assert "made has images with lossy compression (JPEG) and" in " ".join(complaint.split())
+    (record,) = records.read("a.jsonl")
+    assert record["fake"]["origin"]["formats"] == {"JPEG": 36}
+    assert record["real"]["origin"]["formats"] == {"PNG": 80}
+    for side in (photos, tmp_path / "made"):
+        _, _, complaint = run(capsys, "--fake", side, "--real", side, *words)
+        assert "lossy" not in complaint
+
+
 def test_records_of_two_files_are_compared(capsys, network, photos):
     words = ["--network", network, "--data", photos, "--metrics", "swd32"]
     run(capsys, *words, "--out", "a.jsonl")
@@ -184,18 +202,25 @@ def test_images_are_sorted_by_their_path_length(capsys, network, tmp_path):
         (["--metrics", "swd16"], "neither --network nor --fake is given"),
         (
             ["--metrics", "swd16", "--fake", "PHOTOS", "--network", "NET"],
-            "--network with --fake",
+            "--network cannot be combined with --fake",
         ),
-        (["--metrics", "swd16", "--network", "NET"], "swd16 without real images"),
-        (["--metrics", "swd16", "--network", "NET", "--real", "PHOTOS"], "--real with --network"),
-        (["--metrics", "swd16", "--fake", "PHOTOS", "--data", "PHOTOS"], "--data with --fake"),
-        (["--metrics", "swd16", "--fake", "PHOTOS"], "without real images"),
+        (["--metrics", "swd16", "--network", "NET"], "swd16 needs real images"),
+        (
+            ["--metrics", "swd16", "--network", "NET", "--real", "PHOTOS"],
+            "--real only applies to --fake",
+        ),
+        (
+            ["--metrics", "swd16", "--fake", "PHOTOS", "--data", "PHOTOS"],
+            "--data cannot be combined with --fake",
+        ),
+        (["--metrics", "swd16", "--fake", "PHOTOS"], "needs real images"),
         (["--metrics", "swd16", "--network", "gone", "--data", "PHOTOS"], "gone does not exist"),
+        (["--metrics", "swd16", "--fake", "PHOTOS", "--real", "gone"], "gone does not exist"),
         (
             ["--metrics", "swd16", "--network", "NET", "--data", "PHOTOS", "--save-ranking", "x"],
-            "without a path length",
+            "needs a path length",
         ),
-        (["--metrics", "ls", "--network", "NET"], "without classifiers"),
+        (["--metrics", "ls", "--network", "NET"], "needs classifiers of attributes"),
         (["--metrics", "is100:vgg16", "--network", "NET"], ""),
         (["--watch", "gone", "--metrics", "swd16"], "gone is no run folder"),
     ],
@@ -211,9 +236,12 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--fake", "x", "--real", "y", "--psi", "0.5"], "--psi with --fake"),
-        (["--fake", "x", "--real", "y", "--classifiers", "z"], "--classifiers with --fake"),
-        (["--fake", "x", "--save-ranking", "z"], "--save-ranking with --fake"),
+        (["--fake", "x", "--real", "y", "--psi", "0.5"], "--psi cannot be combined with --fake"),
+        (
+            ["--fake", "x", "--real", "y", "--classifiers", "z"],
+            "--classifiers cannot be combined with --fake",
+        ),
+        (["--fake", "x", "--save-ranking", "z"], "--save-ranking cannot be combined with --fake"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(capsys, words, message):
@@ -248,17 +276,20 @@ def test_other_options_than_those_of_a_use_are_wrong_usage(capsys, words, option
     ("words", "found"),
     [
         ([], "neither --network nor --fake is given"),
-        (["--network", "NET", "--fake", "x"], "--network with --fake"),
-        (["--network", "NET"], "metric fid50k_full without real images"),
+        (["--network", "NET", "--fake", "x"], "--network cannot be combined with --fake"),
+        (["--network", "NET"], "metric fid50k_full needs real images"),
         (["--network", "gone", "--data", "x"], "gone does not exist"),
-        (["--network", "CONDITIONAL", "--metrics", "ppl2_wend"], "CONDITIONAL without --data"),
-        (["--network", "NET", "--data", "x", "--save-ranking", "y"], "without a path length"),
+        (["--network", "CONDITIONAL", "--metrics", "ppl2_wend"], "CONDITIONAL draws labels"),
+        (["--network", "NET", "--data", "x", "--save-ranking", "y"], "needs a path length"),
         (
             ["--network", "NET", "--metrics", "ppl2_wend", "--save-ranking", "file"],
             "--save-ranking file cannot be written (",
         ),
-        (["--fake", "x"], "metric fid50k_full without real images"),
-        (["--fake", "x", "--metrics", "ppl2_wend"], "metric ppl2_wend of images"),
+        (["--fake", "x"], "metric fid50k_full needs real images"),
+        (
+            ["--fake", "x", "--metrics", "ppl2_wend"],
+            "metric ppl2_wend cannot be computed from images",
+        ),
         (["--network", "NET", "--data", "x", "--out", "."], "--out . cannot be written (it is a"),
         (
             ["--network", "NET", "--data", "x", "--out", "file/x.jsonl"],
@@ -413,10 +444,12 @@ def test_labels_are_those_of_the_network_or_refused(photos, tmp_path):
     dataset = ImageDataset(tmp_path / "labelled")
     assert network_target(small_generator(c_dim=3), dataset, origin={}, seed=0).labels.dim == 3
     assert network_target(small_generator(), dataset, origin={}, seed=0).labels is None
-    with pytest.raises(ConfigError, match="labels of 3 numbers for a network with labels of 4"):
+    with pytest.raises(ConfigError, match="labels of 3 numbers, but the network has labels of 4"):
         network_target(small_generator(c_dim=4), dataset, origin={}, seed=0)
     for without in (None, ImageDataset(photos)):
-        with pytest.raises(ConfigError, match="labels of 0 numbers for a network with labels of 3"):
+        with pytest.raises(
+            ConfigError, match="labels of 0 numbers, but the network has labels of 3"
+        ):
             network_target(small_generator(c_dim=3), without, origin={}, seed=0)
 
 

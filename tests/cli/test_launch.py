@@ -43,6 +43,13 @@ def test_ranks_get_an_environment_of_their_own_and_their_failure_is_the_status(
         assert environment[LAUNCHER] == str(os.getpid())
 
 
+def test_a_rank_that_is_killed_is_named(tmp_path, capfd):
+    code = tmp_path / "die.py"
+    code.write_text("import os\nif os.environ['RANK'] == '1':\n    os.kill(os.getpid(), 9)\n")
+    assert launch([], num=2, program=[str(code)]) == 9
+    assert capfd.readouterr().err == "stylegan: rank 1 was ended by SIGKILL\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.slow
 def test_ranks_save_and_end_with_their_launcher(number, image_folder, tmp_path):

@@ -1,6 +1,7 @@
 import json
 from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -10,7 +11,13 @@ import stylegan
 from stylegan import images
 from stylegan.cli.generate import main as generate
 from stylegan.cli.project import main
-from stylegan.errors import CheckpointError, ConfigError, DataError, WeightsError
+from stylegan.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    StyleganError,
+    WeightsError,
+)
 from stylegan.images import to_uint8
 from stylegan.latent import projection_folder
 from stylegan.latent.project import Projector
@@ -169,6 +176,51 @@ def test_options_change_what_is_found(network, pictures, tmp_path):
     assert stored.noise == {}
     layers = read_latents(tmp_path / "w+" / "seed1" / "projected_w.npz", stylegan.load(network))
     assert len(layers.ws[0].unique(dim=0)) == 6
+
+
+def test_init_goes_on_from_saved_latents(network, pictures, tmp_path):
+    run(pictures, network=network, out=tmp_path / "first", steps=20)
+    latents = tmp_path / "first" / "seed1" / "projected_w.npz"
+    options = {"network": network, "init": latents, "steps": 5, "learning_rate": 0.5}
+    run(pictures / "seed1.png", out=tmp_path / "second", **options)
+    results = [
+        json.loads((tmp_path / name / "seed1" / "project.json").read_text())
+        for name in ("first", "second")
+    ]
+    before, after = (each["result"] for each in results)
+    assert after["discriminator"] <= before["discriminator"]
+    for name in ("discriminator", "share_of_mean_image"):  # both compared with the mean image
+        ratio = after[name] / before[name]
+        assert ratio == pytest.approx(after["discriminator"] / before["discriminator"], rel=1e-4)
+    assert results[0]["initial"] is None
+    assert len(results[1]["initial"]["sha256"]) == 64
+    run(pictures / "seed1.png", out=tmp_path / "second", **options)  # it is done
+    np.save(tmp_path / "w.npy", np.zeros([1, 6, 16], np.float32))
+    with pytest.raises(CheckpointError, match="differs in initial"):
+        run(
+            pictures / "seed1.png",
+            out=tmp_path / "second",
+            **(options | {"init": tmp_path / "w.npy"}),
+        )
+    rows = stylegan.load(network).mapping(latents_from_seeds([1, 2], 16))
+    projections = stylegan.project(
+        pictures, network, init=rows, perceptual="discriminator", steps=1, learning_rate=1e-6
+    )
+    assert min(each.psnr for each in projections) > 40  # a row for each picture
+
+
+def test_init_that_does_not_fit_is_refused(network, pictures, tmp_path):
+    out = tmp_path / "out"
+    for shape, message in (
+        ([3, 6, 16], "there are 3 initial latents for 2 images"),
+        ([1, 6, 15], r"w is \[1, 6, 15\], but this network takes \[N, 6, 16\]"),
+    ):
+        np.save(tmp_path / "w.npy", np.zeros(shape, np.float32))
+        with pytest.raises(StyleganError, match=message):
+            run(pictures, network=network, out=out, init=tmp_path / "w.npy")
+    with pytest.raises(DataError, match="does not exist"):
+        run(pictures, network=network, out=out, init=tmp_path / "nowhere.npz")
+    assert not out.exists()
 
 
 def test_a_video_of_the_way(network, pictures, tmp_path):

@@ -8,14 +8,14 @@ import torch
 import stylegan
 from stylegan import images
 from stylegan.cli.report import main
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, DataError
 from stylegan.models import io
 from stylegan.models.base import Networks
 from stylegan.workflows import report
 
 SECTIONS = [
-    "Network", "Samples", "Truncation", "Style mixing", "Interpolation", "Noise", "Directions",
-    "Resolution usage", "Droplets", "Details that stick to pixels", "Power spectra",
+    "Network", "Metrics", "Samples", "Truncation", "Style mixing", "Interpolation", "Noise",
+    "Directions", "Resolution usage", "Droplets", "Details that stick to pixels", "Power spectra",
     "Images by path length", "Projection", "Attribution", "Training",
 ]  # fmt: skip
 
@@ -57,6 +57,11 @@ def sections(path):
     return dict(parts), text
 
 
+def test_images_that_do_not_exist_are_refused(tmp_path):
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        main(["--network", "runs/any", "--data", str(tmp_path / "nowhere")])
+
+
 def test_a_page_has_every_section_and_holds_all_it_shows(reals, tmp_path, capsys):
     network = save(tmp_path / "n", "stylegan2-e")
     page = tmp_path / "new" / "page.html"
@@ -65,14 +70,56 @@ def test_a_page_has_every_section_and_holds_all_it_shows(reals, tmp_path, capsys
     assert list(found) == SECTIONS
     assert "http" not in re.sub(r'http-equiv|data:[^"]*', "", text)
     assert "<script" not in text
-    for title in [*SECTIONS[1:11], "Projection"]:
+    for title in [*SECTIONS[2:12], "Projection"]:
         assert re.search("data:image/|<svg|<table", found[title]), title
         assert "Left out" not in found[title], title
     assert "data:image/gif" in found["Interpolation"]
     assert "Left out: --perceptual discriminator" in found["Images by path length"]
     assert "Left out: no calibration" in found["Attribution"]
     assert "Left out: weights without a run" in found["Training"]
-    assert "15 sections" in capsys.readouterr().out
+    assert "Left out: no measured metrics" in found["Metrics"]
+    assert '<div class="row">' in found["Samples"]
+    assert found["Samples"].count("Real images, at even distances") == 2  # alt text and caption
+    assert "16 sections" in capsys.readouterr().out
+
+
+def test_real_images_of_the_data_come_before_those_that_the_run_shows(finished_run, reals):
+    options = {
+        "num": 8, "projections": 0, "steps": 1, "perceptual": "discriminator",
+        "weights_dir": None, "class_index": None, "device": "cpu", "seed": 0, "progress": None,
+    }  # fmt: skip
+    (row, *_) = report.ReportBuilder(finished_run, None, **options).samples()
+    shown = images.read(BytesIO(row.figures[0].data))
+    assert torch.equal(shown, images.read(finished_run / "reals.png"))
+    (row, *_) = report.ReportBuilder(finished_run, reals, **options).samples()
+    shown = images.read(BytesIO(row.figures[0].data))
+    assert torch.equal(shown[:, :16, :16], images.read(reals / "0.png"))
+    assert shown.shape == (3, 16, 8 * 16)
+
+
+def test_the_table_of_metrics_has_the_last_values_and_those_of_the_best_snapshot():
+    def record(nimg, metric, values, *, key="a", lower=True):
+        return {
+            "nimg": nimg, "metric": metric, "values": values,
+            "value": next(iter(values.values())),
+            "comparable": key, "lower_is_better": lower, "fake": {"num": 5000},
+        }  # fmt: skip
+
+    table = report.metric_table(
+        [
+            record(1000, "fid", {"fid": 1.0}, key="other data"),
+            record(1000, "fid", {"fid": 9.0}),
+            record(2000, "fid", {"fid": 5.0}),
+            record(3000, "fid", {"fid": 7.0}),
+            record(1000, "pr", {"precision": 0.5, "recall": 0.1}, lower=False),
+            record(2500, "pr", {"precision": 0.4, "recall": 0.2}, lower=False),
+        ]
+    )
+    assert table.rows == [
+        ["fid", "fid", "7", "3", "5", "2", "5,000"],
+        ["pr", "precision", "0.4", "2.5", "0.5", "1", "5,000"],
+        ["pr", "recall", "0.2", "2.5", "0.1", "1", "5,000"],
+    ]
 
 
 @pytest.mark.usefixtures("short_loop")
@@ -92,8 +139,11 @@ def test_a_picture_is_no_wider_than_a_page_shows(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "preset",
     [
-        *("progan", "stylegan-f"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("stylegan-b", "stylegan2-d")),
+        "stylegan-f",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("progan", "stylegan-b", "stylegan2-d")
+        ),
     ],
 )
 def test_every_family_has_a_page(preset, tmp_path):
@@ -134,7 +184,7 @@ def test_python_takes_a_loaded_network_and_may_write_no_page(tmp_path, monkeypat
         progress=lambda *report: done.append(report),
     )
     assert [section.title for section in result.sections] == SECTIONS
-    assert done[-1] == ("sections", 15, 15)
+    assert done[-1] == ("sections", 16, 16)
     assert "<iframe" in result._repr_html_()
     assert list(tmp_path.iterdir()) == []
 

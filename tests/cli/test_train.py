@@ -246,6 +246,26 @@ def test_mistakes_are_reported_in_one_line(line, capsys, change, status, message
     assert "\n" not in error.replace("\r", "")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--metrics", "fud12"], "metric 'fud12' does not exist"),
+        (["--metrics", "ls"], "metric ls in training: it needs classifiers"),
+        (["--batch", "6"], "batch must be a multiple of"),
+        (["--resolution", "48"], "the resolution must be a power of two"),
+        (["--init-from", "/nowhere"], "/nowhere does not exist"),
+        (["--out", "."], ". is not empty, and is not the folder of a run"),
+    ],
+)
+def test_mistakes_are_reported_before_images_are_read(line, monkeypatch, capsys, change, message):
+    def read(*_, **__):
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr(train, "open_training_set", read)
+    assert main([*line, "--metrics", "none", *change]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_snapshots_are_measured_and_the_best_is_kept(line, tmp_path, capsys):
     line += ["--snapshot-kimg", "0.004"]
     assert main([*line, "--metrics", "swd12", "--metrics-share", "1"]) == 0

@@ -2,13 +2,16 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, features
 
 from stylegan import images
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
 from stylegan.data.prepare import PrepareOptions, prepare
+from stylegan.data.readers import LOSSY_FORMATS
 from stylegan.errors import DataError
 
 
@@ -73,3 +76,42 @@ def test_how_a_set_was_prepared_is_known(tmp_path):
         "filter": "box",
         "background": "white",
     }
+
+
+def test_a_grid_among_samples_is_no_sample(tmp_path, caplog):
+    for name in ("a.png", "grid.png"):  # a user's file may have any name
+        write(tmp_path, name, 3, 4, 4)
+    images.write_grid(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / "overview.png")
+    pictures = Pictures(tmp_path)
+    assert len(pictures) == 2
+    assert caplog.messages == [
+        "skipped 1 file: a grid of images, written by stylegan (overview.png)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "expected"),
+    [
+        ("png", {}, "PNG"),
+        ("jpg", {}, "JPEG"),
+        ("webp", {"lossless": True}, "WEBP"),
+        ("webp", {}, "WEBP (lossy)"),
+        ("webp", {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"}, "WEBP (lossy)"),
+        ("jp2", {"irreversible": False}, "JPEG2000"),
+        ("jp2", {"irreversible": True}, "JPEG2000 (lossy)"),
+        ("tiff", {}, "TIFF"),
+        ("tiff", {"compression": "jpeg"}, "TIFF (lossy)"),
+        ("bmp", {}, "BMP"),
+        ("avif", {}, "AVIF"),
+    ],
+)
+def test_formats_say_whether_pixels_were_changed(tmp_path, suffix, options, expected):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("Pillow without AVIF")
+    levels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(levels).save(path, **options)
+    assert Pictures(tmp_path).formats == {expected: 1}
+    with Image.open(path) as image:
+        is_same = np.array_equal(np.asarray(image.convert("RGB")), levels)
+    assert (expected in LOSSY_FORMATS) is not is_same

@@ -97,7 +97,7 @@ def test_a_signal_to_the_whole_tree_saves(data, tmp_path):
     process.send_signal(signal.SIGTERM)
     status, output = finish(process)
     assert status != 0
-    assert "SIGTERM and saved; the same command continues the run" in output
+    assert "SIGTERM and saved; `stylegan train --out" in output
     assert "KeyboardInterrupt" not in output
     assert len(list(out.glob("checkpoints/*.pt"))) == 1
 

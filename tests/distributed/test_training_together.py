@@ -112,11 +112,26 @@ def test_a_rank_that_hangs_ends_the_others(data, tmp_path):
     assert "rank 0 lost the other ranks: one of them failed, or hangs for more than" in group.output
 
 
-def test_a_mistake_is_reported_without_a_traceback(data, tmp_path):
+def failing_alone(words):
+    """Run the command, in which rank 1 has a mistake of its own."""
+    if distributed.reports_to_user():
+        return main(words)
+    return main([*words, "--data", "nowhere"])
+
+
+def test_a_mistake_of_one_rank_is_reported_by_it(data, tmp_path):
+    words = train_line(data, tmp_path / "run", kimg=0.08)
+    group = processes.start(failing_alone, words, folder=tmp_path, num=2)
+    assert group.join() == [1, 1]
+    assert group.output.count("nowhere does not exist") == 1
+
+
+def test_a_mistake_is_reported_once_and_without_a_traceback(data, tmp_path):
     words = train_line(data, tmp_path / "run", kimg=0.08)
     words[words.index("--batch") + 1] = "4"
     group = processes.start(processes.command, words, folder=tmp_path, num=2)
     assert group.join() == [1, 1]
-    assert "batch 4 in groups of 4 (discriminator.mbstd_group_size) cannot be split" in group.output
+    message = "batch 4 in groups of 4 (discriminator.mbstd_group_size) cannot be split"
+    assert group.output.count(message) == 1
     assert "Traceback" not in group.output
     assert not (tmp_path / "run").exists()

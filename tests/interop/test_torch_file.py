@@ -133,7 +133,7 @@ def test_a_call_is_refused_by_name_and_nothing_runs(save, tmp_path, is_zip, func
     else:
         root["args"] = argparse.Namespace(x=call)
     message = refusal(save(root, is_zip=is_zip))
-    assert "names '" in message
+    assert "refers to '" in message
     assert name in message
     assert not marker.exists()
 
@@ -341,7 +341,7 @@ def test_encrypted_members_are_refused(archive):
 def test_a_pickle_in_an_archive_may_not_call(archive, tmp_path):
     marker = tmp_path / "marker"
     content = pickle.dumps({"g": Call(os.system, f"touch {marker}")}, protocol=2)
-    assert "names 'posix.system'" in refusal(archive.write({"a/data.pkl": content}))
+    assert "refers to 'posix.system'" in refusal(archive.write({"a/data.pkl": content}))
     assert not marker.exists()
 
 

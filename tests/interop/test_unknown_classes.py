@@ -94,8 +94,8 @@ def test_the_generator_beside_a_projected_discriminator_is_read(
     assert all(torch.equal(value, found[key]) for key, value in average.state_dict().items())
     (line,) = caplog.messages
     assert line == (
-        f"{path}: left out 'D' ('pg_modules.discriminator.ProjectedDiscriminator'), 'augment_pipe' "
-        "('training.diffusion.Diffusion'), which are of other classes"
+        f"{path}: left out parts of other classes: D (pg_modules.discriminator."
+        "ProjectedDiscriminator), augment_pipe (training.diffusion.Diffusion)"
     )
     assert torch.equal(load(path)(torch.ones(1, 4)), average(torch.ones(1, 4)))
 
@@ -110,7 +110,7 @@ def test_a_discriminator_with_an_unknown_part_is_left_out(write_pickle, unknown,
         networks = load_networks(path)
     assert networks.generator_ema is not None
     assert networks.discriminator is None
-    assert "left out 'D' ('clip.model.CLIP'), 'D_aug' ('Discriminator')" in caplog.text
+    assert "other classes: D (clip.model.CLIP), D_aug (Discriminator)" in caplog.text
 
 
 def test_an_official_looking_discriminator_of_another_class_is_left_out(write_pickle, caplog):
@@ -136,15 +136,15 @@ def test_an_average_of_an_unknown_class_is_left_out(write_pickle, unknown, caplo
     path = write_pickle({"G": module(generator()), "G_ema": unknown("ema_pytorch.EMA")()})
     with caplog.at_level(logging.INFO):
         assert load(path).z_dim == 4
-    assert "left out 'G_ema' ('ema_pytorch.EMA')" in caplog.text
+    assert "left out parts of other classes: G_ema (ema_pytorch.EMA)" in caplog.text
 
 
 def test_a_file_without_a_generator_that_we_know_is_refused_by_name(write_pickle, unknown):
     network = persistent("Generator", {})
     network.meta["state"]["_modules"]["mapping"] = unknown("stylegan_xl.Mapping")()
     for root, name in (
-        ({"G_ema": unknown("alias_free.Generator")()}, "'G_ema' ('alias_free.Generator')"),
-        ({"G_ema": network}, "'G_ema' ('stylegan_xl.Mapping')"),
+        ({"G_ema": unknown("alias_free.Generator")()}, "G_ema (alias_free.Generator)"),
+        ({"G_ema": network}, "G_ema (stylegan_xl.Mapping)"),
     ):
         with pytest.raises(WeightsError) as caught:
             load(write_pickle(root))
@@ -181,7 +181,7 @@ def test_hostile_calls_are_refused_inside_unknown_objects(
     network = unknown("pg_modules.discriminator.ProjectedDiscriminator")()
     network.inner = [{"a": Call(function, *arguments)}]
     path = write_pickle({"G_ema": module(generator()), "D": network})
-    with pytest.raises(WeightsError, match=f"names '{name}', which none of these files needs"):
+    with pytest.raises(WeightsError, match=f"refers to '{name}', which no supported file needs"):
         load_networks(path)
 
 
@@ -204,9 +204,9 @@ def test_a_placeholder_records_name_arguments_and_state():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"ca.b\nload\n)R", "names 'a.b.load'"),
+        (b"ca.b\nload\n)R", "refers to 'a.b.load'"),
         (b"ca.b\nC\n)R)R", "a call of an object"),
-        (b"ca\nb c\n", "names 'a.b c'"),
+        (b"ca\nb c\n", "refers to 'a.b c'"),
         (b"ca.b\nC\n)RK\x01R", "damaged"),
         (b"]}b", "takes no state"),
         (b"c__main__\nC\n)RR", "damaged"),
@@ -218,7 +218,7 @@ def test_what_is_no_object_of_a_class_is_refused(body, message):
 
 
 def test_unknown_names_are_refused_unless_they_are_wanted():
-    with pytest.raises(WeightsError, match=r"names 'a\.b\.C'"):
+    with pytest.raises(WeightsError, match=r"refers to 'a\.b\.C'"):
         read(b"ca.b\nC\n", keeps_unknown=False)
 
 

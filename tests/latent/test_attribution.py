@@ -84,8 +84,9 @@ def test_sides_that_are_apart_give_a_probability_that_is_not_certain():
     assert found.overlap == 0
     assert found.probability(0.012) == pytest.approx(6 / 7, abs=0.03)  # Platt's target
     assert found.probability(0.25) == pytest.approx(1 / 7, abs=0.03)
-    assert found.probability(0.0) > found.probability(0.01) > 0.8
-    assert 0 < found.probability(1e9) < 0.01
+    # more extreme distances are not more certain than Platt's targets
+    assert found.probability(0.0) == pytest.approx(6 / 7)
+    assert found.probability(1e9) == pytest.approx(1 / 7)
 
 
 def test_overlap_of_equal_and_of_half_equal_sides():
@@ -108,17 +109,82 @@ def test_what_lies_beyond_all_real_images_exceeds_real():
     assert [found.exceeds_real(distance) for distance in (0.1, 5.0, 5.1)] == [False, False, True]
 
 
-def test_networks_are_weighed_against_each_other_and_against_none():
-    verdict = decide([0.99, 0.1])
+@pytest.fixture(scope="module")
+def separable():
+    """Own images have distances around 0.01, real ones around 1; 50 of each."""
+    own = [0.01 * value for value in lognormal(50, 0, seed=0)]
+    return calibration(own, lognormal(50, 0, seed=1))
+
+
+def test_networks_are_weighed_against_each_other_and_against_none(separable):
+    verdict = decide([separable, separable], [0.01, 1.0])
+    first, second = (separable.probability(distance) for distance in (0.01, 1.0))
+    odds = first / (1 - first), second / (1 - second)
     assert verdict.best == 0
-    assert verdict.probabilities[0] == pytest.approx(99 / (99 + 1 / 9 + 1))
+    assert verdict.probabilities[0] == pytest.approx(odds[0] / (1 + sum(odds)))
     assert verdict.none + sum(verdict.probabilities) == pytest.approx(1)
     assert verdict.is_certain
-    assert decide([0.1, 0.2]).best is None
-    both = decide([0.99, 0.98])  # cannot tell which
-    assert both.best == 0
+    neither = decide([separable, separable], [1.0, 1.0])
+    assert neither.best is None
+    assert not neither.is_undecided
+    both = decide([separable, separable], [0.01, 0.011])  # cannot tell which
+    assert both.best is not None
     assert not both.is_certain
-    assert decide([1.0, 0.0]).best == 0
+
+
+def test_p_values_are_ranks_among_the_images_of_the_calibration():
+    found = calibration([1.0, 2, 3, 4, 4.2], [5.0, 6, 7, 8, 9])
+    ranks = [found.own_p_value(distance) for distance in (0.5, 2.5, 4, 4.5)]
+    assert ranks == [1, 4 / 6, 3 / 6, 1 / 6]
+    assert [found.real_p_value(distance) for distance in (4, 5, 7.5, 9)] == [1 / 6, 2 / 6, 4 / 6, 1]
+
+
+@pytest.mark.parametrize("num", [5, 12, 19, 40])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 3.0])
+def test_at_most_one_in_twenty_own_images_is_denied(num, shift):
+    """Also where both kinds have the same distances, and with few images."""
+    denied = certain = 0
+    runs = 200
+    for seed in range(runs):
+        own, real = (
+            lognormal(num + 1, 0, seed=2 * seed),
+            lognormal(num + 1, shift, seed=2 * seed + 1),
+        )
+        found = calibration(own[:-1], real[:-1])
+        verdict = decide([found], own[-1:])
+        denied += verdict.best is None and not verdict.is_undecided
+        verdict = decide([found], real[-1:])
+        certain += verdict.best is not None and verdict.is_certain
+    allowed = 0.05 if num >= 19 else 0.0
+    margin = 3 * math.sqrt(allowed * (1 - allowed) / runs)
+    assert denied / runs <= allowed + margin
+    assert certain / runs <= allowed + margin
+
+
+def test_few_images_leave_a_distant_image_undecided():
+    for num, is_undecided in ((18, True), (19, False)):
+        own = [0.01 * value for value in lognormal(num, 0, seed=0)]
+        found = calibration(own, lognormal(50, 0, seed=1))
+        verdict = decide([found], [1e6])
+        assert verdict.best is None
+        assert verdict.is_undecided is is_undecided
+
+
+def test_own_images_that_are_further_than_real_ones_decide_nothing():
+    found = calibration([2.0, 3, 4, 5, 6], [1.0, 1.1, 1.2, 1.3, 1.4])
+    assert [found.probability(distance) for distance in (0.1, 1.2, 4, 100)] == [0.5] * 4
+    assert decide([found], [1.0]).is_undecided
+
+
+def test_bound_of_false_positives_is_that_of_clopper_and_pearson():
+    fifty = calibration([0.1] * 5, [float(value) for value in range(50)])
+    # none of 50: 1 - 0.05 ** (1 / 50); 2 of 50: the binomial tail P(X <= 2) is 5 %
+    assert fifty.false_positive_bound(0.0) == pytest.approx(1 - 0.05 ** (1 / 50))
+    bound = fifty.false_positive_bound(0.05)
+    tail = sum(math.comb(50, k) * bound**k * (1 - bound) ** (50 - k) for k in range(3))
+    assert tail == pytest.approx(0.05)
+    assert fifty.false_positive_bound(1.0) == 1
+    assert calibration([0.1] * 5, [1.0] * 5).false_positive_bound(0.05) > 0.4
 
 
 def test_own_images_draw_noise_after_z_from_the_same_stream(generator):

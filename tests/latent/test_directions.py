@@ -149,7 +149,7 @@ def test_normals_become_orthogonal_in_their_order(w):
     assert found.vectors[1] @ normals[1] > 0
     assert found.importances[0] == pytest.approx(1)
     assert 0 < found.importances[1] < 1
-    with pytest.raises(ConfigError, match="again follows"):
+    with pytest.raises(ConfigError, match="again is a combination"):
         separating([normals[0], 2 * normals[0]], w, names=["smile", "again"], layers=[0])
 
 

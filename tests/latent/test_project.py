@@ -17,7 +17,7 @@ from stylegan.latent.project import (
     psnr,
 )
 from stylegan.latent.render import render
-from stylegan.latent.saved import read_latents, write_latents
+from stylegan.latent.saved import SavedLatents, read_latents, write_latents
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.statistics import style_statistics
 from stylegan.models.noise import store_noise, synthesize
@@ -59,7 +59,7 @@ def targets(networks):
 
 @pytest.fixture
 def projector(networks, distance, statistics):
-    def build(targets, *, seed=0, space="w", **options):
+    def build(targets, *, seed=0, space="w", initial=None, **options):
         config = replace(DEFAULTS[space], **{"num_steps": STEPS, **options})
         return Projector(
             networks.generator,
@@ -68,6 +68,7 @@ def projector(networks, distance, statistics):
             statistics=statistics,
             config=config,
             seed=seed,
+            initial=initial,
         )
 
     return build
@@ -140,6 +141,55 @@ def test_what_goes_on_from_a_state_is_what_was_not_stopped(projector, targets, s
         assert torch.equal(a.ws, b.ws)
         assert a.distance == b.distance
         assert all(torch.equal(a.noise[layer], b.noise[layer]) for layer in a.noise)
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_a_projection_from_latents_starts_at_their_images(networks, projector, targets, space):
+    ws = networks.generator.mapping(latents_from_seeds([1, 2, 4], 16))
+    start = projector(targets, space=space, initial=SavedLatents(ws=ws))
+    expected = torch.stack(list(render(networks.generator, ws)))
+    assert torch.equal(start.images(), expected)
+    first = start.result()
+    assert torch.equal(torch.cat([each.ws for each in first]), ws)
+    assert first[0].psnr > 50  # seeds 1 and 2 are those of the targets
+    assert first[2].distance > first[0].distance
+    found = run(projector(targets, space=space), 20).result()
+    noise = {layer: maps.flip(0) for layer, maps in found[0].noise.items()}
+    latents = SavedLatents(ws=found[0].ws, noise=noise)  # one for all images
+    again = projector(targets[:1], space=space, initial=latents)
+    expected = synthesize(networks.generator, found[0].ws, noise=noise)
+    assert torch.equal(again.images(), to_uint8(expected))
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_a_projection_from_latents_never_ends_worse_than_it_began(
+    networks, projector, targets, space
+):
+    ws = networks.generator.mapping(latents_from_seeds([1, 5, 6], 16))
+    options = {"space": space, "initial": SavedLatents(ws=ws), "learning_rate": 1.0}
+    begun = projector(targets, **options)
+    before = begun.result()
+    ended = run(begun, 3)
+    assert any(
+        now.distance > then.distance
+        for (now, _), then in zip(ended._current(), before, strict=True)
+    )
+    for now, then in zip(ended.result(), before, strict=True):
+        assert now.distance <= then.distance
+    assert torch.equal(ended.result()[0].image, before[0].image)  # it could not become better
+    slow = run(projector(targets, **(options | {"learning_rate": 0.02}))).result()
+    assert slow[1].distance < before[1].distance
+    state = run(projector(targets, **options), 3).state_dict()
+    resumed = projector(targets, **options)
+    resumed.load_state_dict(state)
+    for now, then in zip(resumed.result(), ended.result(), strict=True):
+        assert now.distance == then.distance
+
+
+def test_latents_of_layers_are_refused_for_space_w(projector, targets):
+    initial = SavedLatents(ws=torch.randn(1, 6, 16))
+    with pytest.raises(ConfigError, match=r"another w for each layer.*choose space w\+"):
+        projector(targets, initial=initial)
 
 
 def test_a_state_of_other_options_is_refused(projector, targets):

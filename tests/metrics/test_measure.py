@@ -109,7 +109,7 @@ def test_precision_and_recall_are_not_each_other_and_take_their_neighbors(
 class Repeated:
     """The first images of a folder, again and again."""
 
-    fingerprint, path, preparation, num_channels = "", "", None, 3
+    fingerprint, path, preparation, formats, num_channels = "", "", None, {}, 3
 
     def __init__(self, folder, period, num):
         self._pictures, self._period, self._num = Pictures(folder), period, num

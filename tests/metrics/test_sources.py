@@ -83,7 +83,7 @@ def test_images_that_are_not_finite_are_refused(value):
 
 def test_only_a_few_images_are_decoded_ahead(monkeypatch):
     class Counted:
-        fingerprint, path, preparation, num_channels = "", "", None, 1
+        fingerprint, path, preparation, formats, num_channels = "", "", None, {}, 1
         num_read = 0
 
         def __len__(self):

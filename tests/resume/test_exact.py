@@ -152,7 +152,14 @@ def forget_stops(folder, stopped):
 
 
 @pytest.mark.parametrize(
-    "architectures", [("orig", "skip"), ("resnet", "orig"), ("mipmap", "mipmap")]
+    "architectures",
+    [
+        ("resnet", "orig"),
+        *(
+            pytest.param(pair, marks=pytest.mark.slow)
+            for pair in (("orig", "skip"), ("mipmap", "mipmap"))
+        ),
+    ],
 )
 def test_interrupted_and_resumed_in_other_architectures(run_config, tmp_path, architectures):
     g, d = architectures

@@ -67,7 +67,7 @@ def halves(num, stream):
 @pytest.mark.parametrize(
     ("preset", "iterations"),
     [
-        ("stylegan2-e", 140),
+        pytest.param("stylegan2-e", 140, marks=pytest.mark.slow),
         pytest.param("progan", 220, marks=pytest.mark.slow),
         pytest.param("stylegan-f", 300, marks=pytest.mark.slow),
     ],

@@ -163,7 +163,7 @@ def test_a_figure_holds_the_file_itself_at_its_size():
 def test_a_gif_is_named_as_one_and_anything_else_is_refused():
     for kind in ("gif", "bmp"):
         buffer = io.BytesIO()
-        images.to_pil(torch.zeros(3, 4, 4, dtype=torch.uint8)).save(buffer, kind)
+        images.pil_image(torch.zeros(3, 4, 4, dtype=torch.uint8)).save(buffer, kind)
         sections = [Section(title="s", blocks=[Figure(data=buffer.getvalue(), caption="c")])]
         if kind == "gif":
             assert "data:image/gif;base64," in page("p", sections=sections)
@@ -244,6 +244,8 @@ def test_points_that_are_not_finite_interrupt_the_curve():
     pieces = polylines(chart_html(chart(series={"a": curve})))
     assert [len(piece) for piece in pieces] == [2, 2, 2]
     assert pieces[1][0] == pieces[1][1]  # a lone point, drawn as a dot
+    html = chart_html(chart(series={"a": curve}))
+    assert re.findall('polyline class="(.*?)"', html) == ["line", "dot", "line"]
 
 
 @pytest.mark.parametrize(

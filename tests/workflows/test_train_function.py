@@ -60,6 +60,17 @@ def test_the_folder_alone_continues_a_run(image_folder, tmp_path):
         stylegan.train(out=tmp_path / "other")
 
 
+def test_a_run_from_other_weights_says_what_it_kept(image_folder, tmp_path, caplog):
+    assert train(image_folder, tmp_path / "small", resolution=8, max_minutes=0).transfer is None
+    options = {"init_from": tmp_path / "small", "max_minutes": 0}
+    with caplog.at_level("INFO", logger="stylegan"):
+        result = train(image_folder, tmp_path / "large", **options)
+    table = result.transfer.networks["generator_ema"]
+    assert table.new.names == ("synthesis.b16.*",)
+    assert f"generator_ema: {table}" in caplog.text
+    assert "8x8 images of the initial weights, upsampled" in result.transfer.notes[0]
+
+
 def test_options_have_the_names_of_the_command_line(image_folder, tmp_path):
     plans = [
         train(image_folder, tmp_path / "run", dry_run=True, **options).plan

@@ -13,7 +13,7 @@ from stylegan.data.label_files import read_labels
 from stylegan.data.labels import LabelTable
 from stylegan.data.sources.files import LABELS_NAME
 from stylegan.data.sources.open import open_source
-from stylegan.errors import ConfigError, DataError
+from stylegan.errors import ConfigError, DataError, did_you_mean
 
 CELEBA = "celeba"
 CELEBA_NAMES = (
@@ -193,7 +193,7 @@ def _yes(values: Tensor, index: int, name: str) -> Tensor:
     if not bool(((values == 0) | (values == 1)).all() | (values.abs() == 1).all()):
         other = values[(values != 0) & (values != 1)][0].item()
         raise DataError(
-            f"position {index} of the labels, the attribute {name}, must be 0 and 1, or -1 and 1, "
+            f"the labels of attribute {name}, position {index}, must be 0 and 1, or -1 and 1, "
             f"got {other:g}; leave it out with --attributes"
         )
     return values > 0
@@ -252,5 +252,6 @@ def _choose(selection: str, indices: Sequence[int], names: Sequence[str]) -> lis
 
 def _unknown(word: str, indices: Sequence[int], names: Sequence[str]) -> ConfigError:
     known = [f"{index} {names[index]}" for index in indices]
+    hint = did_you_mean(word, [names[index] for index in indices])
     listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-    return ConfigError(f"--attributes {word}: there is no such attribute; there are {listed}")
+    return ConfigError(f"there is no attribute {word!r}; the attributes are {listed}{hint}")

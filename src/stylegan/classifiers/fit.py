@@ -291,8 +291,8 @@ class _Training:
         others = sorted(out.glob(f"{self.attribute.slug.partition('-')[0]}-*"))
         if others := [path for path in others if path.name != self.folder.name]:
             raise CheckpointError(
-                f"{others[0]} has the index of {self.folder.name} and another name; repeat the "
-                "--names of before, or choose another --out"
+                f"{others[0]} has the index of {self.folder.name}, but another name; give the "
+                "same --names as before, or choose another --out"
             )
         if self.folder.exists() and not io.is_native(self.folder):
             raise CheckpointError(

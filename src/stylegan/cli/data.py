@@ -25,6 +25,7 @@ COMMANDS = {
             "resolution": "R",
             "wide_height": "H",
             "labels_from": "json|folders|FILE.csv",
+            "every": "N",
         },
         example="stylegan data prepare photos photos256.zip --resolution 256",
     ),

@@ -1,5 +1,6 @@
 """`--gpus N`: several ranks of one command on this machine, started by torchrun's launcher."""
 
+import logging
 import os
 import signal
 import sys
@@ -29,11 +30,11 @@ def check_gpus(num: int, device: torch.device) -> None:
         raise ConfigError(f"--gpus must be 1 or more, got {num}")
     if device.type == "cuda" and num > torch.cuda.device_count():
         raise ConfigError(
-            f"--gpus {num} on a machine with {torch.cuda.device_count()}",
-            fix="lower it; several machines are joined by torchrun, see docs/scaling.md",
+            f"--gpus is {num}, but this machine has {torch.cuda.device_count()}",
+            fix="lower it; docs/scaling.md explains runs on several machines",
         )
     if device.type == "mps" and num > 1:
-        raise ConfigError(f"--gpus {num} on mps, which is a single GPU", fix="leave --gpus out")
+        raise ConfigError(f"--gpus is {num}, but mps is a single GPU", fix="leave --gpus out")
 
 
 def launch(
@@ -67,11 +68,16 @@ def launch(
         signals_to_handle=",".join(number.name for number in stop_signals()),
         shutdown_timeout=SHUTDOWN_S,
     )
+    # Ranks report their errors; the launcher's own line would only repeat the exit status.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for number in stop_signals()}
     try:
         elastic_launch(config, sys.executable)(*program, *arguments)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            sys.stderr.write(f"stylegan: rank {rank} was ended by {name}\n")
         return abs(failure.exitcode)
     except SignalException as error:
         return 128 + error.sigval

@@ -1,6 +1,6 @@
 """The live line of training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,7 +20,7 @@ class LiveLine:
     def __init__(self, out: Console) -> None:
         self._out = out
         self._live = Live(console=out, refresh_per_second=2) if out.is_terminal else None
-        self._terms = ""
+        self._terms: list[str] = []
 
     def __enter__(self) -> "LiveLine":
         return self
@@ -37,19 +37,32 @@ class LiveLine:
         """Show the state after an iteration."""
         if progress.record is not None:
             self._terms = describe(progress.record)
-        line = (
-            f"kimg {progress.nimg / 1000:.1f}/{progress.total_nimg / 1000:g}  "
-            f"{progress.images_per_second:.1f} img/s  left {_duration(progress.seconds_left)}"
-        )
+        position = [
+            f"kimg {progress.nimg / 1000:.1f}/{progress.total_nimg / 1000:g}",
+            f"{progress.images_per_second:.1f} img/s",
+            f"left {_duration(progress.seconds_left)}",
+        ]
         if self._live is not None:
+            lines = [*fit(position, self._out.width), *fit(self._terms, self._out.width)]
             self._live.start()  # at the first state: until then another bar may be drawn
-            self._live.update(Text(f"{line}\n{self._terms}"))
+            self._live.update(Text("\n".join(lines)))
         elif progress.record is not None:
-            self._out.print(f"{line}  {self._terms}", markup=False)
+            self._out.print("  ".join([*position, *self._terms]), markup=False)
 
 
-def describe(record: Mapping[str, Any]) -> str:
-    """Return a line for a record of the log: level, losses, regularizers, norms, times."""
+def fit(fields: Sequence[str], width: int) -> list[str]:
+    """Arrange fields in lines of a terminal; a field is not split."""
+    lines: list[str] = []
+    for field in fields:
+        if lines and len(lines[-1]) + 2 + len(field) <= width:
+            lines[-1] += f"  {field}"
+        else:
+            lines.append(field)
+    return lines
+
+
+def describe(record: Mapping[str, Any]) -> list[str]:
+    """Return fields for a record of the log: level, losses, regularizers, norms, times."""
     terms, shares = record["terms"], record["time"]["share"]
     growth = record.get("growth")
     where = []
@@ -69,7 +82,7 @@ def describe(record: Mapping[str, Any]) -> str:
     values = [f"{label} {terms[name]:.3g}" for name, label in names.items() if name in terms]
     times = [f"{kind} {100 * share:.0f}%" for kind, share in shares.items()]
     skipped = [f"skipped {record['skipped']}"] if record["skipped"] else []
-    return "  ".join([*where, *values, *skipped, "| " + " ".join(times)])
+    return [*where, *values, *skipped, "time: " + " ".join(times)]
 
 
 def _duration(seconds: float) -> str:

@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": ("stylegan.cli.convert", "convert weight files from and to other formats"),
     "bench": ("stylegan.cli.bench", "measure the speed of sampling and training"),
     "demo": ("stylegan.cli.demo", "train a small network for a few minutes"),
+    "completion": ("stylegan.cli.completion", "print the completion script of a shell"),
 }
 """Each command's module, imported when it is run, and one line of help."""
 
@@ -75,11 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = _explain(error)
         if message is None:
             logger.exception("stylegan %s: unexpected error, please report it", name)
-        else:
+        elif _is_reported(error):
             sys.stderr.write(f"stylegan {name}: {message}\n")
         return 1
     finally:
         _on_sigterm(before)
+
+
+def _is_reported(error: Exception) -> bool:
+    """Return whether this process reports an error: a mistake is reported by one rank."""
+    from stylegan import distributed  # imports torch, which `stylegan --help` does not need
+
+    return not isinstance(error, StyleganError) or distributed.reports_error()
 
 
 def _explain(error: Exception) -> str | None:

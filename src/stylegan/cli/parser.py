@@ -101,7 +101,7 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )
         self.color = False  # Python 3.14 colors the help by default
-        self._arguments = options
+        self.options = options
         self._flags: dict[str, Option | None] = {"-h": None, "--help": None}
         groups = dict.fromkeys(option.group for option in options)
         for title in groups:
@@ -124,7 +124,7 @@ class Parser(argparse.ArgumentParser):
         given = {name: value for name, value in parsed.items() if value is not None and value != []}
         missing = [
             " ".join([*option.flags[:1], option.placeholder])
-            for option in self._arguments
+            for option in self.options
             if option.is_required and option.name not in given
         ]
         if len(missing) > 1:
@@ -132,7 +132,7 @@ class Parser(argparse.ArgumentParser):
         if missing:
             self.error(f"{missing[0]} is missing")
         values = {}
-        for option in self._arguments:
+        for option in self.options:
             if option.name in given:
                 value = given[option.name]
                 values[option.name] = tuple(value) if isinstance(value, list) else value

@@ -26,7 +26,13 @@ COMMAND = Command(
     positional=("images",),
     required=("out",),
     aliases={"class_index": ("--class",)},
-    metavars={"images": "IMAGE...", "network": "NET", "out": "DIR", "class_index": "NAME"},
+    metavars={
+        "images": "IMAGE...",
+        "network": "NET",
+        "out": "DIR",
+        "class_index": "NAME",
+        "init": "FILE",
+    },
     example="stylegan project photos/ --network runs/faces --out projected",
 )
 

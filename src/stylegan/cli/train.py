@@ -13,10 +13,11 @@ from stylegan import distributed
 from stylegan.cli.command import Command, console, parser_of
 from stylegan.cli.launch import check_gpus, launch, stop_with_launcher
 from stylegan.cli.live import LiveLine
-from stylegan.cli.parser import Option
+from stylegan.cli.parser import Option, Parser
 from stylegan.cli.run_options import run_options, take_options
 from stylegan.devices import resolve_device
 from stylegan.progress import ProgressBar
+from stylegan.training.config import RunConfig
 from stylegan.training.presets import find_preset
 from stylegan.workflows.recipe import Recipe, load_recipe
 from stylegan.workflows.train import TrainPlan, TrainResult, run_to_continue, train
@@ -78,6 +79,18 @@ def run(call: Mapping[str, Any], options: Mapping[str, Any]) -> int:
     return present(result, out)
 
 
+def parser(start: RunConfig, *, required: Sequence[str] = COMMAND.required) -> Parser:
+    """Return the parser of `stylegan train`.
+
+    Args:
+        start: options of the preset, the recipe or the run, which the help shows as defaults.
+        required: options that must be given.
+    """
+    gpus = Option(name="gpus", flags=["--gpus"], kind=int, metavar="N", help=_GPUS)
+    command = replace(COMMAND, required=required)
+    return parser_of(command, prog="stylegan train", more=[gpus, *run_options(start)])
+
+
 def understand(
     arguments: Sequence[str],
 ) -> tuple[dict[str, Any], dict[str, Any], int | None]:
@@ -86,9 +99,8 @@ def understand(
     The options depend on the model family, so preset, recipe and run are read first.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--recipe")
-    first.add_argument("--preset")
-    first.add_argument("--out")
+    for flag in ("--recipe", "--preset", "--out"):
+        first.add_argument(flag, nargs="?")
     known, _ = first.parse_known_args(list(arguments))
     recipe = Recipe() if known.recipe is None else load_recipe(known.recipe, preset=known.preset)
     preset, out = (getattr(known, name) or recipe.arguments.get(name) for name in ("preset", "out"))
@@ -101,11 +113,7 @@ def understand(
         "out": out is not None,
     }
     required = [name for name in COMMAND.required if not is_known[name]]
-    gpus = Option(name="gpus", flags=["--gpus"], kind=int, metavar="N", help=_GPUS)
-    of_run = run_options(start)
-    command = replace(COMMAND, required=required)
-    parser = parser_of(command, prog="stylegan train", more=[gpus, *of_run])
-    values = parser.values(arguments)
-    options = take_options(values, of_run)
+    values = parser(start, required=required).values(arguments)
+    options = take_options(values, run_options(start))
     num_ranks = values.pop("gpus") or recipe.arguments.get("gpus")
     return values, options, num_ranks

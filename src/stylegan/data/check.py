@@ -3,19 +3,22 @@
 import collections
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import statistics
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
+
 from stylegan.data.labels import Label
 from stylegan.data.readers import Mode, decode, map_in_order, num_threads
-from stylegan.data.sources.base import NO_IMAGE, AbstractSource
+from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.download import cache_folder
 from stylegan.errors import ConfigError, DataError, command_line
@@ -46,6 +49,8 @@ class Entry:
         size: width and height in pixels, after rotation by EXIF.
         mode: mode of the decoded image.
         stored_mode: Pillow's mode of the file.
+        format: of the file, as of `readers.stored_format`.
+        pixel_digest: 16 bytes that are equal for equal pixels, if `examine` was to compute them.
         reason: why the file cannot be decoded; then size and modes are not set. Else None.
     """
 
@@ -55,6 +60,8 @@ class Entry:
     size: tuple[int, int] = (0, 0)
     mode: Mode = "RGB"
     stored_mode: str = ""
+    format: str = ""
+    pixel_digest: bytes = b""
     reason: str | None = None
 
 
@@ -81,6 +88,7 @@ def examine(
     workers: int | None = None,
     progress: Counter | None = None,
     trusts_record: bool = True,
+    with_digests: bool = False,
 ) -> tuple[Entry, ...]:
     """Decode every image of a source once, in threads.
 
@@ -92,6 +100,7 @@ def examine(
         workers: number of threads; None uses one per processor core.
         progress: called with the number of images done and their total.
         trusts_record: False decodes the images of a prepared zip as well.
+        with_digests: compute the digests of the pixels; needs `trusts_record` False.
     """
     recorded = read_record(source) if trusts_record else None
     if recorded is not None:
@@ -100,7 +109,9 @@ def examine(
         return recorded
     entries = []
     for entry in map_in_order(
-        lambda name: _examine_one(source, name), source.images, workers=num_threads(workers)
+        lambda name: _examine_one(source, name, with_digest=with_digests),
+        source.images,
+        workers=num_threads(workers),
     ):
         entries.append(entry)
         if progress is not None:
@@ -108,7 +119,7 @@ def examine(
     return tuple(entries)
 
 
-def _examine_one(source: AbstractSource, name: str) -> Entry:
+def _examine_one(source: AbstractSource, name: str, *, with_digest: bool) -> Entry:
     num_bytes, crc32 = source.stored_crc32(name) or (0, 0)
     try:
         data = source.read(name)
@@ -123,7 +134,30 @@ def _examine_one(source: AbstractSource, name: str) -> Entry:
         size=decoded.image.size,
         mode="L" if decoded.image.mode == "L" else "RGB",
         stored_mode=decoded.mode,
+        format=decoded.format,
+        pixel_digest=_pixel_digest(decoded.image) if with_digest else b"",
     )
+
+
+def _pixel_digest(image: Image.Image) -> bytes:
+    """Return 16 bytes that are equal for equal pixels; a grey image equals its RGB form."""
+    size = f"{image.width}x{image.height}".encode()
+    return hashlib.blake2b(size + image.convert("RGB").tobytes(), digest_size=16).digest()
+
+
+def duplicates(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
+    """Return groups of names of images with equal pixels, by the digests of `examine`."""
+    hashed = sorted(
+        (entry for entry in entries if entry.pixel_digest), key=lambda entry: entry.pixel_digest
+    )
+    groups = itertools.groupby(hashed, key=lambda entry: entry.pixel_digest)
+    names = [tuple(entry.name for entry in group) for _, group in groups]
+    return sorted(group for group in names if len(group) > 1)
+
+
+def formats_of(entries: Iterable[Entry]) -> dict[str, int]:
+    """Return the number of images in each file format, the most common first."""
+    return dict(collections.Counter(entry.format for entry in entries).most_common())
 
 
 def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
@@ -156,6 +190,7 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
                 size=(side, side),
                 mode=mode,
                 stored_mode=mode,
+                format="PNG",  # the only one that `prepare` writes
             )
         )
     return tuple(entries)
@@ -227,16 +262,16 @@ def check_num_unreadable(num: int, num_images: int, *, path: str | Path, reason:
 
 
 def check_left_out(
-    path: Path, bad: Iterable[tuple[str, str]], *, num_usable: int, on_bad: OnBad
+    source: AbstractSource, bad: Iterable[tuple[str, str]], *, num_usable: int, on_bad: OnBad
 ) -> None:
     """Check that not too many files are left out.
 
     Args:
-        path: of the source.
+        source: of the files.
         bad: name and reason of each file that is left out.
         num_usable: the number of images that are used.
-        on_bad: "skip" allows any number; "limit" allows `MAX_LEFT_OUT` of the image files, without
-            files that are no images by their extension; "fail" allows no file at all.
+        on_bad: "skip" allows any number; "limit" allows `MAX_LEFT_OUT` of the images, without the
+            other files of the source; "fail" allows no file at all.
 
     Raises:
         DataError: if there are more.
@@ -245,14 +280,14 @@ def check_left_out(
     if on_bad == "fail" and bad:
         name, reason = bad[0]
         raise DataError(
-            f"{path} has {len(bad)} unusable files, the first is {name}: {reason}",
-            fix=f"see {command_line('data', 'check', path)}, or pass --on-bad skip",
+            f"{source.path} has {len(bad)} unusable files, the first is {name}: {reason}",
+            fix=f"see {command_line('data', 'check', source.path)}, or pass --on-bad skip",
         )
-    reasons = [reason for _, reason in bad if reason != NO_IMAGE]
-    num_images = num_usable + len(reasons)
-    if on_bad == "limit" and num_usable and len(reasons) > MAX_LEFT_OUT * num_images:
+    num_bad = len({name for name, _ in bad} - {name for name, _ in source.left_out})
+    num_images = num_usable + num_bad
+    if on_bad == "limit" and num_usable and num_bad > MAX_LEFT_OUT * num_images:
         raise DataError(
-            f"{path}: {len(reasons)} of {num_images} images cannot be used, which is more than "
+            f"{source.path}: {num_bad} of {num_images} images cannot be used, which is more than "
             f"{MAX_LEFT_OUT:.0%}",
             fix="see the reasons above, or pass --on-bad skip to use the others",
         )
@@ -367,13 +402,18 @@ def group_by_reason(files: Iterable[tuple[str, str]], *, verb: str = "skipped") 
     """
     names: dict[str, list[str]] = {}
     for name, reason in files:
-        names.setdefault(reason, []).append(printable_name(name))
+        names.setdefault(reason, []).append(name)
     lines = []
     for reason, group in names.items():
-        more = f" and {len(group) - _NAMES_SHOWN} more" if len(group) > _NAMES_SHOWN else ""
         noun = "1 file" if len(group) == 1 else f"{len(group)} files"
-        lines.append(f"{verb} {noun}: {reason} ({', '.join(group[:_NAMES_SHOWN])}{more})")
+        lines.append(f"{verb} {noun}: {reason} ({first_names(group)})")
     return lines
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first five names in one line, printable, and the number of the others."""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(map(printable_name, names[:_NAMES_SHOWN])) + more
 
 
 def fingerprint(entries: Iterable[Entry], labels: Mapping[str, Label] | None) -> str:

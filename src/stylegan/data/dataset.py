@@ -19,6 +19,7 @@ from stylegan.data.check import (
     check_num_unreadable,
     examine,
     fingerprint,
+    formats_of,
     group_by_reason,
     preparation,
     select,
@@ -166,6 +167,11 @@ class ImageDataset(Dataset[Tensor]):
     def path(self) -> str:
         """The folder or zip."""
         return str(self._source.path)
+
+    @property
+    def formats(self) -> dict[str, int]:
+        """Number of images in each file format, the most common first."""
+        return formats_of(self._entries)
 
     @property
     def preparation(self) -> dict[str, object] | None:
@@ -323,14 +329,14 @@ def _report(source: AbstractSource, selection: Selection, *, on_bad: OnBad) -> N
     """Warn of the files that are left out; raise if `on_bad` does not allow as many."""
     num_usable = len(selection.usable)
     if on_bad == "fail":
-        check_left_out(source.path, selection.bad, num_usable=num_usable, on_bad=on_bad)
+        check_left_out(source, selection.bad, num_usable=num_usable, on_bad=on_bad)
     for line in group_by_reason(selection.bad) if distributed.is_main_process() else ():
         logger.warning("%s", line)
     if selection.bad and distributed.is_main_process():
         logger.warning(
             "skipped %d files; %d images left", len(selection.bad), len(selection.usable)
         )
-    check_left_out(source.path, selection.bad, num_usable=num_usable, on_bad=on_bad)
+    check_left_out(source, selection.bad, num_usable=num_usable, on_bad=on_bad)
     if not selection.usable:
         raise DataError(
             f"{source.path} has no usable image among {len(selection.bad)} files; images must be "

@@ -1,6 +1,7 @@
 """Reports on image sets: which files cannot be trained on, and what a set holds."""
 
 import collections
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +14,18 @@ from stylegan import images
 from stylegan.data.check import (
     Entry,
     Selection,
+    duplicates,
     examine,
     fingerprint,
+    first_names,
+    formats_of,
     previous_power_of_two,
     read_record,
     select,
     suggested_resolution,
 )
 from stylegan.data.label_files import read_labels
-from stylegan.data.labels import Label
+from stylegan.data.labels import Labels
 from stylegan.data.prepare import PrepareOptions, fit
 from stylegan.data.readers import decode, map_in_order, num_threads
 from stylegan.data.sources.base import AbstractSource
@@ -35,6 +39,8 @@ from stylegan.progress import Counter
 _SHEET_COLUMNS, _SHEET_ROWS = 16, 8
 _MAX_TILE = 128  # pixels
 _MAX_BARS = 8
+_WIDTH = 80  # columns of a terminal
+_GROUPS_SHOWN = 20  # of duplicates
 _Value = TypeVar("_Value")
 
 
@@ -47,12 +53,14 @@ class CheckReport(TextResult):
         resolution: side in pixels that they can be trained at; 0 if there are none.
         bad: name and reason of each file that cannot be trained on.
         advice: what to do, one line for each kind of problem.
+        duplicates: groups of names of images with equal pixels.
     """
 
     num_usable: int
     resolution: int
     bad: tuple[tuple[str, str], ...]
     advice: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...] = ()
 
     @property
     def is_good(self) -> bool:
@@ -60,7 +68,7 @@ class CheckReport(TextResult):
         return self.num_usable > 0 and not self.bad
 
     def __str__(self) -> str:
-        """Return one line for each bad file, then the counts and the advice."""
+        """Return one line for each bad file, then the counts, the advice and the duplicates."""
         lines = [f"{printable_name(name)}: {reason}" for name, reason in self.bad]
         if self.num_usable:
             side = self.resolution
@@ -69,7 +77,15 @@ class CheckReport(TextResult):
             lines.append("No image can be trained on.")
         if self.bad:
             lines.append(f"{len(self.bad)} files cannot, and training skips them. What to do:")
-        return "\n".join([*lines, *(f"  {line}" for line in self.advice)])
+        lines += [f"  {line}" for line in self.advice]
+        if groups := self.duplicates:
+            num = sum(len(group) - 1 for group in groups)
+            noun = "1 image is a copy" if num == 1 else f"{num} images are copies"
+            lines.append(f"{noun} of another, with the same pixels:")
+            lines += [f"  {first_names(group)}" for group in groups[:_GROUPS_SHOWN]]
+            if len(groups) > _GROUPS_SHOWN:
+                lines.append(f"  and {len(groups) - _GROUPS_SHOWN} more groups")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +98,7 @@ class SetInfo(TextResult):
         num_bad: files that cannot.
         sizes: number of images of each (width, height) in pixels, the most common first.
         modes: number of images of each of Pillow's modes, the most common first.
+        formats: number of images in each file format, the most common first.
         labels: a description of the labels.
         fingerprint: SHA-256 over names, sizes, checksums and labels of the usable images.
         history: how `prepare` made the set; empty for other sets.
@@ -94,6 +111,7 @@ class SetInfo(TextResult):
     num_bad: int
     sizes: Mapping[tuple[int, int], int]
     modes: Mapping[str, int]
+    formats: Mapping[str, int]
     labels: str
     fingerprint: str
     history: Mapping[str, str]
@@ -101,19 +119,20 @@ class SetInfo(TextResult):
     sheet: Tensor | None = field(repr=False)
 
     def __str__(self) -> str:
-        """Return one line for each fact."""
+        """Return the facts, each with its name, in lines of 80 columns."""
         sizes = {f"{width}x{height}": num for (width, height), num in self.sizes.items()}
         rows = {
             "images": f"{self.num_usable} can be trained on, {self.num_bad} files cannot",
             "sizes": _histogram(sizes),
             "modes": _histogram(self.modes),
+            "formats": _histogram(self.formats),
             "labels": self.labels,
             "fingerprint": self.fingerprint,
             **self.history,
         }
         if self.sheet_path is not None:
             rows["sheet"] = str(self.sheet_path)
-        lines = [f"{key:<12} {value}" for key, value in rows.items()]
+        lines = [line for key, value in rows.items() for line in _wrapped(key, value)]
         if self.num_bad:
             check = command_line("data", "check", self.path)
             lines.append(f"See {check} for the files that cannot.")
@@ -133,13 +152,16 @@ def check(
 ) -> CheckReport:
     """Decode every image, and report the files that cannot be trained on."""
     source = open_source(path)
-    entries = examine(source, workers=workers, progress=progress, trusts_record=False)
+    entries = examine(
+        source, workers=workers, progress=progress, trusts_record=False, with_digests=True
+    )
     selection = select(source, entries, resolution=resolution)
     return CheckReport(
         num_usable=len(selection.usable),
         resolution=(resolution or selection.side) if selection.usable else 0,
         bad=selection.bad,
         advice=tuple(_advice(Path(path), entries, selection, resolution=resolution)),
+        duplicates=tuple(duplicates(entries)),
     )
 
 
@@ -161,18 +183,29 @@ def info(
     if decodable:
         sheet = _contact_sheet(source, decodable, workers=workers)
         sheet_path = out or Path(f"{Path(path).resolve().stem}-sheet.png")
-        images.write(sheet, sheet_path)
+        images.write_grid(sheet, sheet_path)
     return SetInfo(
         path=str(path),
         num_usable=len(selection.usable),
         num_bad=len(selection.bad),
         sizes=_counts(entry.size for entry in decodable),
         modes=_counts(entry.stored_mode for entry in decodable),
-        labels=_describe_labels(by_name, selection),
+        formats=formats_of(decodable),
+        labels=_describe_labels(labels, selection),
         fingerprint=fingerprint(selection.usable, by_name),
         history=_history(source),
         sheet_path=sheet_path,
         sheet=sheet,
+    )
+
+
+def _wrapped(key: str, value: str) -> list[str]:
+    return textwrap.wrap(
+        printable_name(f"{key:<12} {value}"),
+        _WIDTH,
+        subsequent_indent=" " * 13,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -187,16 +220,18 @@ def _histogram(counts: Mapping[str, int]) -> str:
     return ", ".join(bars) or "none"
 
 
-def _describe_labels(by_name: Mapping[str, Label] | None, selection: Selection) -> str:
-    if by_name is None:
+def _describe_labels(known: Labels | None, selection: Selection) -> str:
+    if known is None:
         return "none"
+    by_name = known.by_name
     labels = [by_name[entry.name] for entry in selection.usable if entry.name in by_name]
     if not labels:
         return f"none of {len(selection.usable)} images has one"
     of_images = f"for {len(labels)} of {len(selection.usable)} images"
     classes = [label for label in labels if isinstance(label, int)]
     if len(classes) == len(labels):
-        histogram = _histogram(_counts(map(str, classes)))
+        names = dict(enumerate(known.classes))
+        histogram = _histogram(_counts(names.get(number, str(number)) for number in classes))
         return f"{max(classes) + 1} classes, {of_images}: {histogram}"
     lengths = {1 if isinstance(label, int) else len(label) for label in labels}
     return f"vectors of {' or '.join(map(str, sorted(lengths)))} numbers, {of_images}"
@@ -207,16 +242,16 @@ def _history(source: AbstractSource) -> dict[str, str]:
     record = source.read_json(RECORD_NAME)
     if read_record(source) is None or not isinstance(record, dict):
         return {}
-    options = ", ".join(f"{key} {value}" for key, value in record["options"].items())
+    options = ", ".join(
+        f"{key} {value}" for key, value in record["options"].items() if value is not None
+    )
     steps = (step for image in record["images"] for step in image.get("steps", []))
-    classes = {"classes": ", ".join(record["classes"])} if record.get("classes") else {}
     return {
         "prepared by": f"{record.get('made_by')} with Pillow {record.get('pillow')}",
         "from": str(record.get("source")),
         "options": options,
         "steps": _histogram(_counts(steps)),
         "left out": f"{len(record.get('skipped', []))} files",
-        **classes,
     }
 
 
@@ -250,6 +285,8 @@ def _advice(
         yield "empty, truncated, unreadable: copy or download the files again, or remove them."
     if any_is("not an image"):
         yield "not an image: remove the files, or save them as PNG or JPEG."
+    if any_is("a grid"):
+        yield "a grid: it shows several images; it is left out, and can stay."
     if any_is("too large"):
         yield "too large: reduce the images, or remove them."
     if any_is("wrong size", "wrong mode"):

@@ -6,7 +6,13 @@ import os
 from torch import Tensor
 
 from stylegan import distributed, images
-from stylegan.data.check import examine, fingerprint, group_by_reason, preparation
+from stylegan.data.check import (
+    examine,
+    fingerprint,
+    formats_of,
+    group_by_reason,
+    preparation,
+)
 from stylegan.data.label_files import read_labels
 from stylegan.data.readers import decode
 from stylegan.data.sources.open import open_source
@@ -31,6 +37,7 @@ class Pictures:
         fingerprint: as of an `ImageDataset`.
         num_channels: 1 if all are grey, 3 if all are RGB, else None.
         sizes: the different (width, height) of the images, in pixels, sorted.
+        formats: number of images in each file format.
         preparation: crop, filter and background used by `stylegan data prepare`; None for other
             sets.
 
@@ -54,6 +61,7 @@ class Pictures:
         modes = {entry.mode for entry in usable}
         self.num_channels = None if len(modes) > 1 else 1 if modes == {"L"} else 3
         self.sizes = sorted({entry.size for entry in usable})
+        self.formats = formats_of(usable)
         self.preparation = preparation(self._source)
 
     def __len__(self) -> int:

@@ -65,6 +65,7 @@ class PrepareOptions:
     background: str = "white"
     compress_level: int = 6
     labels_from: str | None = None
+    every: int = 1
     on_bad: OnBad = "skip"
 
     def __post_init__(self) -> None:
@@ -134,7 +135,7 @@ def prepare(
     workers: int | None = None,
     progress: Counter | None = None,
 ) -> Prepared:
-    """Pack the images of a folder or a zip into a zip in the official layout.
+    """Pack the images of a source into a zip in the official layout.
 
     Besides the images and `dataset.json`, the zip holds `prepare.json`, a record of how each image
     was made. The same images and options give the same bytes for any number of workers. The zip is
@@ -144,7 +145,7 @@ def prepare(
     Source: the layout is the data set format of the official StyleGAN2-ADA implementation.
 
     Args:
-        source: a folder, searched recursively, or a zip.
+        source: see `stylegan.data.sources.open.open_source`.
         destination: the zip to write.
         options: how images are cropped, resized and stored.
         overwrite: replace `destination` if it exists.
@@ -161,7 +162,7 @@ def prepare(
         raise ConfigError(f"the destination must end in .zip, got {destination}")
     if destination.exists() and not overwrite:
         raise ConfigError(f"{destination} exists; choose another name, or pass --overwrite")
-    opened = open_source(source)
+    opened = open_source(source, every=options.every)
     labels = _labels(opened, options.labels_from)
     colors = [parse_color(options.background)]
     if options.crop == "pad":
@@ -214,7 +215,7 @@ def prepare(
                 f"{opened.path} has no usable image among {len(skipped)} files",
                 fix="check the path",
             )
-        check_left_out(opened.path, skipped, num_usable=len(records), on_bad=options.on_bad)
+        check_left_out(opened, skipped, num_usable=len(records), on_bad=options.on_bad)
         smaller = [(name, "smaller than the resolution") for name in enlarged]
         for line in group_by_reason(smaller, verb="enlarged"):
             logger.warning("%s", line)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, TiffImagePlugin, UnidentifiedImageError
 
+from stylegan import images
 from stylegan.data.damage import num_blank_bytes
 from stylegan.errors import ConfigError, DataError
 
@@ -23,9 +24,15 @@ _HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 _HEIC = "HEIC, which needs a package: pip install 'stylegan[heic]', or save it as JPEG"
 """The reason for files of phones where the package that reads them is missing."""
 
+LOSSY_FORMATS = frozenset(
+    {"JPEG", "AVIF", "HEIF", "WEBP (lossy)", "JPEG2000 (lossy)", "TIFF (lossy)"}
+)
+"""Formats of `stored_format` whose compression changes the pixels."""
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF 6.0 and BigTIFF
 # The first bytes of files in these formats.
 _SIGNATURES = (
-    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*"),
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", *_TIFF),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"P5\n", b"P6\n"),
 )
 _ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
@@ -34,6 +41,7 @@ _MAX_TEXT = 200  # characters of another library's error
 
 # EXIF 2.32, tag 0x0112: how to rotate and flip the stored picture.
 _ORIENTATION_TAG = 0x0112
+_SUBFILE_TYPE_TAG, _BITS_TAG = 254, 258
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -94,12 +102,14 @@ class Decoded:
         image: in mode L or RGB.
         size: width and height as stored in the file, in pixels.
         mode: Pillow's mode as stored in the file.
+        format: as of `stored_format`.
         steps: descriptions of the conversions, in order.
     """
 
     image: Image.Image
     size: tuple[int, int]
     mode: str
+    format: str
     steps: tuple[str, ...]
 
 
@@ -127,6 +137,11 @@ def open_image(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=image_formats())
     except UnidentifiedImageError:
+        if data.startswith(_TIFF):
+            raise unusable(
+                "truncated or damaged, or a TIFF that Pillow cannot read (save it with 8 or "
+                "16 bits)"
+            ) from None
         if not _is_iso_image(data):
             raise unusable("not an image") from None
         can_read = data[8:10] == b"av" or "HEIF" in image_formats()
@@ -138,6 +153,24 @@ def open_image(data: bytes) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise _too_large()
     return image
+
+
+def page_numbers(image: Image.Image) -> list[int]:
+    """Return the pages of a TIFF that are images of their own; [0] for all other formats.
+
+    Smaller copies and masks of other pages are not counted. The image is left at its first page.
+
+    Source: TIFF 6.0, section 8, tag NewSubfileType.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return [0]
+    pages = [0]
+    for number in range(1, image.n_frames):
+        image.seek(number)
+        if not int(image.tag_v2.get(_SUBFILE_TYPE_TAG, 0)) & 0b101:
+            pages.append(number)
+    image.seek(0)
+    return pages
 
 
 def final_mode(image: Image.Image, *, background: Color = WHITE) -> Mode:
@@ -163,13 +196,16 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
 
     Raises:
         DataError: if the data cannot be used. The message starts with one of: empty, not an image,
-            too large, truncated or damaged, wrong mode.
+            a grid, too large, truncated or damaged, wrong mode.
     """
     image = open_image(data)
-    size, stored_mode = image.size, image.mode
+    if images.is_grid(image):
+        raise unusable("a grid of images, written by stylegan")
+    size, stored_mode, file_format = image.size, image.mode, stored_format(image, data)
     mode = final_mode(image, background=background)
     steps = []
     try:
+        num_pages = len(page_numbers(image))
         num_frames = int(getattr(image, "n_frames", 1))
         image.load()
     except MemoryError:
@@ -178,6 +214,8 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
         raise unusable(f"truncated or damaged ({one_line(error)})") from error
     if num_blank := num_blank_bytes(data, image.format):
         raise unusable(f"truncated or damaged (the last {num_blank} bytes are blank)")
+    if num_pages > 1:
+        raise unusable("several pages (extract the zip; in a folder, each page is an image)")
     if num_frames > 1:
         steps.append(f"took the first of {num_frames} frames")
     orientation = _orientation(image)
@@ -187,7 +225,27 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
         steps.append(f"turned upright (EXIF orientation {orientation})")
-    return Decoded(image=image, size=size, mode=stored_mode, steps=tuple(steps))
+    return Decoded(image=image, size=size, mode=stored_mode, format=file_format, steps=tuple(steps))
+
+
+def stored_format(image: Image.Image, data: bytes) -> str:
+    """Return Pillow's name of a file's format, with " (lossy)" where a format can be both.
+
+    Source: RFC 9649 for WebP, where lossless pixels are in a chunk VP8L; ISO/IEC 15444-1 for
+    JPEG 2000, where the last byte of the marker COD is 0 for the irreversible transform.
+
+    Args:
+        image: the opened file.
+        data: its bytes.
+    """
+    name = image.format or ""
+    start = data.find(b"\xff\x52")  # the marker COD, in which the transform has the offset 13
+    is_lossy = {
+        "WEBP": b"VP8L" not in data,
+        "JPEG2000": start >= 0 and data[start + 13 : start + 14] == b"\0",
+        "TIFF": "jpeg" in str(image.info.get("compression")),
+    }
+    return "JPEG" if name == "MPO" else name + " (lossy)" * is_lossy.get(name, False)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -211,7 +269,7 @@ def _to_eight_bits(
         steps.append("scaled 16 bits to 8")
         table = (np.arange(65536) * 255 + 32767) // 65535
         return Image.fromarray(table.astype(np.uint8)[levels])
-    if data[:4] == b"\x89PNG" and data[24] == 16:  # the bit depth, which Pillow does not expose
+    if _has_sixteen_bits(image, data):
         steps.append("scaled 16 bits to 8")
     if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, background)
@@ -221,6 +279,13 @@ def _to_eight_bits(
         image = image.convert("L" if stored_mode == "1" else "RGB")
         steps.append(f"converted {stored_mode} to {image.mode}")
     return image
+
+
+def _has_sixteen_bits(image: Image.Image, data: bytes) -> bool:
+    """Return whether Pillow has dropped the low byte of the channels of a PNG or TIFF."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 16 in image.tag_v2.get(_BITS_TAG, ())
+    return data[:4] == b"\x89PNG" and data[24] == 16
 
 
 def unusable(reason: str) -> DataError:

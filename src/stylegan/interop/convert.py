@@ -105,7 +105,7 @@ def convert(
     Raises:
         ValueError: if `to` is another format.
         WeightsError: if the source cannot be read, the format cannot hold its networks, or `out`
-            exists and is not a native folder.
+            exists and is not a native folder, or has the suffix of another format.
     """
     if to not in get_args(Format):
         raise ValueError(f"to must be one of {get_args(Format)}, got {to!r}")
@@ -116,7 +116,13 @@ def convert(
         kind_of_name = "is a file" if out.is_file() else f"has the suffix {out.suffix} of a file"
         raise WeightsError(
             f"{out} {kind_of_name}, but --to native writes a folder",
-            fix="name a folder, or choose --to nvidia or --to rosinality",
+            fix="name a folder; or a file that ends in .pt, with --to nvidia or --to rosinality",
+        )
+    if to != "native" and out.suffix.lower() in _OTHER_SUFFIXES:
+        raise WeightsError(
+            f"{out} has the suffix {out.suffix} of another format, but --to {to} writes a "
+            "torch.save file",
+            fix=f"name it {out.with_suffix('.pt').name}",
         )
     path = local_path(source, progress=progress)
     kind = kind_of(path)
@@ -140,7 +146,9 @@ def summarize(networks: Networks, *, to: Format = "native") -> tuple[Summary, ..
     )
 
 
-_FILE_SUFFIXES = (".pkl", ".pt", ".pth", ".ckpt", ".npz", ".zip", ".safetensors")
+_OTHER_SUFFIXES = (".pkl", ".npz", ".zip", ".safetensors", ".json")
+"""Suffixes of files that `torch.load` of the other programs does not take."""
+_FILE_SUFFIXES = (*_OTHER_SUFFIXES, ".pt", ".pth", ".ckpt")
 _CONTENTS: dict[str, Callable[[Networks], dict[str, object]]] = {
     "nvidia": nvidia.state_dicts_of,
     "rosinality": rosinality.tensors_of,

@@ -9,14 +9,14 @@ from stylegan import download
 from stylegan.errors import WeightsError, did_you_mean
 from stylegan.files import file_sha256
 from stylegan.interop import (
+    basicsr,
     catalogue,
     nvidia,
     rosinality,
     tensorflow_stylegan,
     tensorflow_stylegan2,
+    unsupported,
 )
-from stylegan.interop.restricted import quoted
-from stylegan.interop.shapes import refusal
 from stylegan.interop.tensorflow_pickle import (
     NETWORK_NAMES,
     is_tensorflow_pickle,
@@ -255,23 +255,19 @@ def _load_rosinality(path: Path, only: Collection[str] | None) -> Networks:
         return rosinality.networks_of(file, only)
 
 
+def _is_basicsr(path: Path) -> bool:
+    return _is_torch_file_of(path, basicsr.is_basicsr)
+
+
+def _load_basicsr(path: Path, only: Collection[str] | None) -> Networks:
+    with open_torch_file(path) as file:
+        return basicsr.networks_of(file, only)
+
+
 def _refuse_torch_file(path: Path, only: Collection[str] | None) -> Networks:
     """Raise the reason why a file of torch.save, or another zip archive, cannot be loaded."""
     with open_torch_file(path) as file:
-        raise refusal(
-            f"{path} {_contents(file)}",
-            "official state dicts (G, D, G_ema) or rosinality's (g, d, g_ema)",
-        )
-
-
-def _contents(file: TorchFile) -> str:
-    """Describe a file of torch.save that is not supported."""
-    if file.has_tensors("GAN"):
-        return "is a file of lucidrains' stylegan2-pytorch, whose architecture differs"
-    if file.has_tensors("state_dict"):
-        return "is a checkpoint of another program, perhaps MMGeneration"
-    keys = [quoted(key) for key in list(file.root)[:5]]
-    return f"holds {', '.join(keys) or 'nothing'}"
+        raise unsupported.refuse(file)
 
 
 KINDS = (
@@ -279,6 +275,7 @@ KINDS = (
     Kind("a run folder (snapshots/)", is_run, _load_run),
     Kind("an official TensorFlow pickle (.pkl)", is_tensorflow_pickle, _load_tensorflow),
     Kind("a torch.save file of official state dicts (.pt)", _is_state_dicts, _load_state_dicts),
+    Kind("a BasicSR or GFPGAN file (.pth)", _is_basicsr, _load_basicsr),
     Kind("a rosinality file (.pt)", _is_rosinality, _load_rosinality),
     # Other and damaged files of torch.save must not be taken for pickles.
     Kind("another torch.save file", is_torch_file, _refuse_torch_file),

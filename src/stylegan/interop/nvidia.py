@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 NETWORK_NAMES = {"G": "generator", "D": "discriminator", "G_ema": "generator_ema"}
 """Our names of the networks, by the official names."""
+_CONST = "synthesis.b4.const"  # of every StyleGAN2 generator
 _OUT = "b4.out.weight"  # of every StyleGAN2 discriminator
 _FILTERED = ("fromrgb", "conv", "conv0", "conv1", "skip")
 
@@ -104,8 +105,12 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
 
 
 def is_state_dicts(file: TorchFile) -> bool:
-    """Return whether a file of torch.save holds official networks as state dicts."""
-    return any(file.has_tensors(key) for key in NETWORK_NAMES)
+    """Return whether a file of torch.save holds official networks as state dicts.
+
+    A file may also be the state dict of a generator alone, such as
+    `torch.save(G_ema.state_dict(), path)` writes.
+    """
+    return any(file.has_tensors(key) for key in NETWORK_NAMES) or file.find(_CONST) is not None
 
 
 def networks_of_state_dicts(file: TorchFile, only: Collection[str] | None = None) -> Networks:
@@ -118,6 +123,19 @@ def networks_of_state_dicts(file: TorchFile, only: Collection[str] | None = None
         WeightsError: as `networks_of`.
     """
     networks = Networks()
+    bare = None if any(file.has_tensors(key) for key in NETWORK_NAMES) else file.find(_CONST)
+    if bare is not None:
+        if only is None or "generator_ema" in only:
+            item, prefix = bare
+            module = OfficialModule(
+                class_name="Generator",
+                init_args=(),
+                init_kwargs={},
+                attributes={},
+                state_dict=file.tensors(item, prefix=prefix),
+            )
+            networks.generator_ema = networks_of({"G_ema": module}, file.place(item)).generator_ema
+        return networks
     for key, name in NETWORK_NAMES.items():
         if file.root.get(key) is None or (only is not None and name not in only):
             continue
@@ -236,7 +254,7 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
     shapes = shapes_of(module.state_dict)
     if any(name.startswith("synthesis.input.") for name in shapes):
         raise refusal(f"{origin} is an alias-free StyleGAN3 generator", "a StyleGAN2 network")
-    if "synthesis.b4.const" not in shapes:
+    if _CONST not in shapes:
         raise refusal(
             f"{origin} is a {quoted(module.class_name)} that is not StyleGAN2",
             "a StyleGAN2 generator",

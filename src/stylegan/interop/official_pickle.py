@@ -181,13 +181,14 @@ class _Reader:
         }
         if not left_out:
             return {}
-        listed = ", ".join(f"{quoted(key)} ({quoted(name)})" for key, name in left_out.items())
+        names = {quoted(key).strip("'"): quoted(name).strip("'") for key, name in left_out.items()}
+        listed = ", ".join(f"{key} ({name})" for key, name in names.items())
         if not any(isinstance(root.get(key), _Node) and key not in left_out for key in KEYS):
             raise refusal(
                 f"{self.origin} holds only networks of other classes: {listed}",
                 "a StyleGAN2 generator under G or G_ema",
             )
-        logger.info("%s: left out %s, which are of other classes", self.origin, listed)
+        logger.info("%s: left out parts of other classes: %s", self.origin, listed)
         return left_out
 
     def _module(self, root: _Node) -> OfficialModule:

@@ -49,6 +49,9 @@ _LITERALS = frozenset(
 # Each operation may create an object of some hundred bytes. A training checkpoint with 30 million
 # parameters and the state of both optimizers has 31,000 operations.
 _MAX_OPERATIONS = 1_000_000
+SUSPECT = "download the file again; do not use it if it stays so, as it may be malicious"
+UNTRUSTED = "nothing of the file was run; use a file from a source that you trust"
+"""What to do about a file that is not as its format requires."""
 MAX_HELD = 560 << 20
 """Limit in bytes on the strings and data of a pickle, and on the tensors of one network.
 
@@ -106,13 +109,16 @@ def new_record(items: object = ()) -> Record:
     return Record()
 
 
-_BUILTIN = ("object", "bool", "int", "float", "complex", "str", "bytes", "tuple", "list", "dict")
+_BUILTIN = (
+    *("object", "bool", "int", "float", "complex", "str", "bytes", "tuple", "list", "dict"),
+    *("frozenset", "slice", "range"),
+)
 _HARMLESS = frozenset(
     {
         *("argparse.Namespace", "types.SimpleNamespace", "functools.partial"),
         *("collections.Counter", "collections.defaultdict", "collections.deque"),
         *("copyreg._reconstructor", "copy_reg._reconstructor"),
-        *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath"),
+        *("pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "datetime.datetime"),
         *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTIN),
     }
 )
@@ -174,7 +180,7 @@ class Budget:
             raise WeightsError(
                 f"{self.origin} declares more data than it holds",
                 expected="tensors no larger than the file",
-                fix="download the file again, and do not trust it",
+                fix=SUSPECT,
             )
 
     def hold(self, num_bytes: int) -> None:
@@ -186,9 +192,9 @@ class Budget:
         self.held += num_bytes
         if self.held > MAX_HELD:
             raise WeightsError(
-                f"{self.origin} would take more than {MAX_HELD >> 20} MiB of memory at once",
+                f"{self.origin} needs more than {MAX_HELD >> 20} MiB of memory",
                 expected="networks of the official sizes",
-                fix="do not trust the file; if it is yours, save its networks apart",
+                fix="if you made the file, save each network in a file of its own",
             )
 
     def hold_set(self, num_items: int) -> None:
@@ -219,9 +225,9 @@ class BoundedFile(io.BufferedReader):
         """Raise WeightsError if there are bytes after the end of the pickle."""
         if left := self.num_bytes - self.tell():
             raise WeightsError(
-                f"{origin} has {left} bytes after its end",
+                f"{origin} has {left} bytes after the end of its pickle",
                 expected="one pickle and nothing else",
-                fix="download the file again, and do not trust it",
+                fix=SUSPECT,
             )
 
 
@@ -280,6 +286,7 @@ class Machine:
         keeps_unknown: make a `Placeholder` of classes outside `calls`, and of objects of these
             classes. Refused in any case are names of the standard library but for harmless ones,
             and calls of anything but classes.
+        max_bytes: limit on one value, in bytes.
     """
 
     def __init__(
@@ -290,12 +297,14 @@ class Machine:
         budget: Budget,
         persistent: Callable[[object], object] | None = None,
         keeps_unknown: bool = False,
+        max_bytes: int = _MAX_BYTES,
     ) -> None:
         self.origin = origin
         self.calls = calls
         self.budget = budget
         self.persistent = persistent
         self.keeps_unknown = keeps_unknown
+        self.max_bytes = max_bytes
         self.stack: list[object] = []
         self.marks: list[int] = []
         self.memo: dict[int, object] = {}
@@ -313,19 +322,19 @@ class Machine:
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             detail = " ".join(ascii(str(error)).split())[:120]
             raise WeightsError(
-                f"{self.origin} breaks off or is damaged ({detail})",
+                f"{self.origin} is incomplete or damaged ({detail})",
                 expected="a whole pickle",
                 fix="download the file again",
             ) from error
         except MemoryError as error:
             raise WeightsError(
-                f"{self.origin} does not fit into memory",
-                expected="room for all its networks",
-                fix="close other programs, or do not trust the file",
+                f"{self.origin} needs more memory than is free", fix="close other programs"
             ) from error
 
     def _run(self, stream: IO[bytes]) -> object:
-        for index, (operation, argument) in enumerate(_operations(stream)):
+        for index, (operation, argument) in enumerate(
+            _operations(stream, max_bytes=self.max_bytes)
+        ):
             if operation == "STOP":
                 if len(self.stack) != 1:
                     raise ValueError(f"{len(self.stack)} values at the end")
@@ -409,7 +418,7 @@ class Machine:
             raise WeightsError(
                 f"{self.origin} uses the pickle operation {operation}",
                 expected="only those that build tensors and settings",
-                fix="do not trust the file",
+                fix=UNTRUSTED,
             )
 
     def _look_up(self, name: str) -> Name | Placeholder:
@@ -419,7 +428,7 @@ class Machine:
         is_standard = name.partition(".")[0] in _STANDARD and name not in _HARMLESS
         if not self.keeps_unknown or is_standard or not _is_dotted(name):
             raise self._unknown(name)
-        self.budget.hold(_OBJECT)
+        self.budget.hold(_OBJECT + len(name))
         return Placeholder(name)
 
     def _placeholder(self, target: Placeholder, arguments: object) -> Placeholder:
@@ -433,9 +442,9 @@ class Machine:
 
     def _unknown(self, name: str) -> WeightsError:
         return WeightsError(
-            f"{self.origin} names {quoted(name)}, which none of these files needs",
+            f"{self.origin} refers to {quoted(name)}, which no supported file needs",
             expected="only tensors and settings",
-            fix="do not trust the file; nothing in it was run",
+            fix=UNTRUSTED,
         )
 
     def _pop(self, num: int) -> list[object]:
@@ -475,7 +484,7 @@ class _Arguments:
         return self.stream.readline(_MAX_LINE)
 
 
-def _operations(stream: IO[bytes], *, max_bytes: int = _MAX_BYTES) -> Iterator[tuple[str, object]]:
+def _operations(stream: IO[bytes], *, max_bytes: int) -> Iterator[tuple[str, object]]:
     """Yield the operations of a pickle and their arguments, up to STOP.
 
     `pickletools.genops` would read arguments of any declared size.

@@ -43,35 +43,16 @@ logger = logging.getLogger(__name__)
 
 NETWORK_NAMES = {"g": "generator", "d": "discriminator", "g_ema": "generator_ema"}
 """Our names of the networks, by the names in the file."""
+_INPUT = "input.input"  # of every generator
 _NUM_LATENTS = 10_000  # as in the official code's estimate of the mean of w
 _WIDTH = 512  # channels of all blocks up to 32x32
 _CONV = with_unit_axes(5, leading=1)
 _BIAS = with_unit_axes(4, leading=1, trailing=2)
 
 
-_PREFIXES = ("", "module.", "decoder.", "module.decoder.", "generator.")
-"""Before the names of tensors: of DataParallel, and of encoders such as pSp and e4e."""
-_EMA_KEYS = ("g_ema", "params_ema", "state_dict", None)
-"""Where files of programs with this generator keep its average; None is the file itself."""
-
-
 def is_rosinality(file: TorchFile) -> bool:
     """Return whether a file of torch.save is of this kind."""
-    has_own_names = any(file.has_tensors(key) for key in ("g_ema", "g"))
-    return has_own_names or _average_of(file) is not None
-
-
-def _average_of(file: TorchFile) -> tuple[str | None, str] | None:
-    """Return the item that holds the averaged generator, and the prefix of its tensors."""
-    for key in _EMA_KEYS:
-        prefix = _prefix(file.names(key), "input.input")
-        if prefix is not None:
-            return key, prefix
-    return None
-
-
-def _prefix(names: Collection[str], name: str) -> str | None:
-    return next((prefix for prefix in _PREFIXES if prefix + name in names), None)
+    return any(file.has_tensors(key) for key in ("g_ema", "g")) or file.find(_INPUT) is not None
 
 
 def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Networks:
@@ -89,7 +70,7 @@ def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Network
             left over.
     """
     networks = Networks()
-    average = _average_of(file)
+    average = file.find(_INPUT)
     for key, name in NETWORK_NAMES.items():
         if only is not None and name not in only:
             continue
@@ -99,16 +80,16 @@ def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Network
         elif file.root.get(key) is None:
             continue
         else:
-            first = "convs.0.0.weight" if key == "d" else "input.input"
-            prefix = _prefix(file.names(key), first) or ""
-        place = file.origin if item is None else f"{file.origin} ({item})"
+            is_parallel = any(name.startswith("module.") for name in file.names(key))
+            prefix = "module." if is_parallel else ""
+        place = file.place(item)
         tensors = file.tensors(item, prefix=prefix)
         tensors.pop("latent_avg", None)  # beside the tensors of a bare generator
         with refusing_impossible_configs(place):
             if key == "d":
                 networks.discriminator = _discriminator(tensors, place)
             else:
-                setattr(networks, name, _generator(tensors, file, place))
+                setattr(networks, name, generator_of(tensors, file, place))
     return networks
 
 
@@ -166,7 +147,17 @@ def tensors_of(networks: Networks) -> dict[str, object]:
     return content
 
 
-def _generator(tensors: Mapping[str, Tensor], file: TorchFile, origin: str) -> Generator:
+def generator_of(tensors: Mapping[str, Tensor], file: TorchFile, origin: str) -> Generator:
+    """Build a generator from tensors under the names of this program.
+
+    Args:
+        tensors: all but the mean of w.
+        file: may hold the mean of w, as `latent_avg`. Otherwise it is computed.
+        origin: the file and item, for errors.
+
+    Raises:
+        WeightsError: if tensors are missing, left over or of other shapes.
+    """
     config = _generator_config(tensors, origin)
     noise = {} if any(name.startswith("noises.") for name in tensors) else _fixed_noise(config)
     ours = _generator_names(config).read({**tensors, **noise}, origin=origin)
@@ -213,8 +204,8 @@ def _estimate_w_avg(generator: Generator) -> None:
 def _generator_config(tensors: Mapping[str, Tensor], origin: str) -> GeneratorConfig:
     """Read a generator's options from its tensors."""
     shapes = shapes_of(tensors)
-    if "input.input" not in shapes:
-        raise refusal(f"{origin} is not a generator of that program", "input.input, conv1, convs")
+    if _INPUT not in shapes:
+        raise refusal(f"{origin} is not a generator of that program", f"{_INPUT}, conv1, convs")
     num = count_layers(shapes, "to_rgbs.", ".conv.weight")
     widths = {4: size_of(shapes, "conv1.conv.weight", 1, origin)}
     for k in range(num):
@@ -277,7 +268,7 @@ def _generator_names(config: GeneratorConfig) -> NameMap:
     def rows() -> Iterator[Row]:
         for index in range(config.mapping_layers):
             yield from pair(f"style.{index + 1}", f"mapping.fc{index}")
-        yield Row("input.input", "synthesis.b4.const", with_unit_axes(4, leading=1))
+        yield Row(_INPUT, "synthesis.b4.const", with_unit_axes(4, leading=1))
         yield from layer("conv1", "synthesis.b4.conv1", 0)
         yield from rgb("to_rgb1", "synthesis.b4.torgb")
         for k in range(num):

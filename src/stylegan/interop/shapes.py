@@ -20,7 +20,7 @@ Shapes = Mapping[str, list[int]]
 def refusal(message: str, expected: str | None) -> WeightsError:
     """Return the error for a file that cannot be used, and not be repaired either."""
     return WeightsError(
-        message, expected=expected, fix="use a file of a kind that docs/weights.md lists"
+        message, expected=expected, fix="docs/weights.md lists the files that can be read"
     )
 
 

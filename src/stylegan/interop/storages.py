@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylegan.errors import WeightsError
 from stylegan.interop.arrays import flat_tensor
-from stylegan.interop.restricted import Budget, Machine, Name, instance_of, quoted
+from stylegan.interop.restricted import SUSPECT, Budget, Machine, Name, instance_of, quoted
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b"\x80\x02\x8a\x0a" + _MAGIC.to_bytes(10, "little") + b"."
@@ -264,6 +264,4 @@ def _read_at(stream: IO[bytes], start: int, num_bytes: int) -> bytearray:
 
 def _refusal(message: str, expected: str) -> WeightsError:
     """Return the error for a file that must not be trusted."""
-    return WeightsError(
-        message, expected=expected, fix="download the file again, and do not trust it"
-    )
+    return WeightsError(message, expected=expected, fix=SUSPECT)

@@ -33,6 +33,13 @@ from stylegan.interop.storages import (
 
 SINGLE = "tensor"
 """Name of the tensor in a file that holds nothing else."""
+_AVERAGES = ("g_ema", "params_ema", "params", "state_dict", None)
+"""Items where programs keep the averaged generator, the best first; None is the file itself."""
+_PREFIXES = (
+    *("", "module.", "decoder.", "module.decoder.", "generator."),
+    *("stylegan_decoder.", "module.stylegan_decoder."),
+)
+"""Before the names of its tensors: of DataParallel, of encoders such as pSp and e4e, of GFPGAN."""
 _ZIP_START = b"PK\x03\x04"
 _MAX_DIRECTORY = 16 << 20  # bytes; a zip directory has about 100 for each tensor
 # Errors of zipfile and our readers for damaged files.
@@ -67,6 +74,26 @@ class TorchFile:
         if not isinstance(value, dict):
             return []
         return [name for name, item in value.items() if isinstance(item, StoredTensor)]
+
+    def find(self, name: str) -> tuple[str | None, str] | None:
+        """Return which item holds a tensor of the averaged generator, and with which prefix.
+
+        Args:
+            name: of the tensor, without a prefix.
+
+        Returns:
+            The key of the item (None for the file itself) and the prefix; None if there is none.
+        """
+        for key in _AVERAGES:
+            names = set(self.names(key))
+            for prefix in _PREFIXES:
+                if prefix + name in names:
+                    return key, prefix
+        return None
+
+    def place(self, key: str | None) -> str:
+        """Return the file and the key of an item, for errors."""
+        return self.origin if key is None else f"{self.origin} ({key})"
 
     def tensors(self, key: str | None, *, prefix: str = "") -> dict[str, Tensor]:
         """Read an item that is a dictionary of tensors.
@@ -244,7 +271,7 @@ def _unreadable(origin: str, error: OSError) -> WeightsError:
 def _damaged(origin: str, error: Exception) -> WeightsError:
     detail = " ".join(ascii(str(error)).split())[:120]
     return WeightsError(
-        f"{origin} breaks off or is damaged ({detail})",
+        f"{origin} is incomplete or damaged ({detail})",
         expected="a whole file of torch.save",
         fix="download the file again",
     )

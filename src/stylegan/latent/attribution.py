@@ -22,6 +22,11 @@ from stylegan.models.noise import noise_maps, synthesize
 
 VERSION = 1
 MIN_IMAGES = 5  # of either kind
+ERROR_RATE = 0.05
+"""Of own images that are denied, and of real images that are attributed with certainty."""
+MIN_CERTAIN = 19
+"""Images of a kind, from which on p-values can be as low as `ERROR_RATE`: 1 / (19 + 1)."""
+CONFIDENCE = 0.95
 _MIN_DISTANCE = 1e-8  # smaller distances count as this one, as a logarithm is taken
 
 
@@ -79,19 +84,63 @@ class Calibration:
         """Return the probability that the network generated an image, with equal priors.
 
         A logistic regression on the logarithm of the distance, in which both kinds have equal
-        weight. Platt's soft targets prevent certainty after a few images that are separable.
+        weight. Platt's soft targets prevent certainty after a few images that are separable. They
+        are also the limits of the result, as the regression would otherwise be more certain of
+        distances outside those of the calibration. If own images have larger distances than real
+        ones, which only chance explains, the result is 0.5.
 
         Source: Platt 1999, "Probabilistic Outputs for Support Vector Machines", section 2.2.
         """
         slope, intercept = self._regression
+        if slope >= 0:
+            return 0.5
         exponent = slope * math.log(max(distance, _MIN_DISTANCE)) + intercept
-        return 1 / (1 + math.exp(-max(-700.0, min(700.0, exponent))))
+        probability = 1 / (1 + math.exp(-max(-700.0, min(700.0, exponent))))
+        least, most = 1 / (len(self.generated) + 2), 1 - 1 / (len(self.real) + 2)
+        return max(least, min(most, probability))
+
+    def own_p_value(self, distance: float) -> float:
+        """Return the p-value of the hypothesis that the network generated an image.
+
+        If it did, the image is one more of the calibration's own images, and each rank of its
+        distance is equally likely. So at most a fraction p of all own images has a p-value of p or
+        less, whatever the distribution and however few images the calibration has.
+
+        Source: Vovk, Gammerman and Shafer 2005, "Algorithmic Learning in a Random World",
+        chapter 2 (conformal p-values).
+        """
+        return (1 + sum(own >= distance for own in self.generated)) / (1 + len(self.generated))
+
+    def real_p_value(self, distance: float) -> float:
+        """Return the p-value of the hypothesis that an image is a real one; see `own_p_value`."""
+        return (1 + sum(real <= distance for real in self.real)) / (1 + len(self.real))
 
     def threshold(self, false_positive_rate: float) -> float:
         """Return the distance below which at most this fraction of the real images lies."""
-        ordered = sorted(self.real)
-        index = math.floor(false_positive_rate * len(ordered) + 1e-9)
-        return ordered[index] if index < len(ordered) else math.inf
+        index = self.num_below_threshold(false_positive_rate)
+        return sorted(self.real)[index] if index < len(self.real) else math.inf
+
+    def num_below_threshold(self, false_positive_rate: float) -> int:
+        """Return the number of real images below `threshold`, if all distances differ."""
+        return math.floor(false_positive_rate * len(self.real) + 1e-9)
+
+    def false_positive_bound(self, false_positive_rate: float) -> float:
+        """Return an upper bound of the fraction of all real images that lies below `threshold`.
+
+        It holds with a confidence of 95 %. The threshold is an order statistic of the calibration,
+        and the fraction below the k-th of m order statistics has the distribution
+        Beta(k, m + 1 - k), whatever the distribution of the distances. The quantile is the upper
+        limit of Clopper and Pearson.
+
+        Source: Wilks 1941, "Determination of Sample Sizes for Setting Tolerance Limits"; Clopper
+        and Pearson 1934, "The Use of Confidence or Fiducial Limits Illustrated in the Case of the
+        Binomial".
+        """
+        num_below, num = self.num_below_threshold(false_positive_rate), len(self.real)
+        if num_below >= num:
+            return 1.0
+        stats = import_extra("scipy.stats", extra="metrics", purpose="attribution")
+        return float(stats.beta.ppf(CONFIDENCE, num_below + 1, num - num_below))
 
     def exceeds_real(self, distance: float) -> bool:
         """Return whether a distance is larger than that of every real image."""
@@ -136,35 +185,51 @@ class Verdict:
         probabilities: that each network generated the image, in the networks' order.
         none: probability that none of them did.
         best: index of the most likely network; None if "none of them" is more likely.
-        is_certain: whether the most likely case has more than 95 %.
+        is_certain: whether the most likely case has more than 95 %, and the calibration excludes
+            the alternative.
+        is_undecided: whether "none of them" is more likely, but the calibration does not exclude
+            one of the networks.
     """
 
     probabilities: Sequence[float]
     none: float
     best: int | None
     is_certain: bool
+    is_undecided: bool
 
 
-def decide(probabilities: Sequence[float]) -> Verdict:
+def decide(calibrations: Sequence[Calibration], distances: Sequence[float]) -> Verdict:
     """Combine the probabilities of several networks.
 
     The cases "generated by network i" and "by none of them" have equal priors. An image is
     assumed to look real to every network that did not generate it.
 
+    A network is excluded if the p-value of its own images is at most `ERROR_RATE`; so at most 5 %
+    of a network's own images are denied. In the same way, at most 5 % of real images are attributed
+    to a network with certainty.
+
     Args:
-        probabilities: of each network alone, from `Calibration.probability`.
+        calibrations: of each network.
+        distances: of the image after projection into each network.
     """
+    pairs = list(zip(calibrations, distances, strict=True))
+    probabilities = [calibration.probability(distance) for calibration, distance in pairs]
     # log(1 - p) from p itself would be lost near 1
     odds = [p / max(1 - p, 1e-15) for p in probabilities]
     total = 1 + sum(odds)
     posterior = [value / total for value in odds]
-    cases = [*posterior, 1 / total]
-    best = max(range(len(cases)), key=cases.__getitem__)
+    best = max(range(len(odds)), key=odds.__getitem__)
+    is_made = odds[best] > 1
+    if is_made:
+        is_excluding = pairs[best][0].real_p_value(distances[best]) <= ERROR_RATE
+    else:
+        is_excluding = all(each.own_p_value(distance) <= ERROR_RATE for each, distance in pairs)
     return Verdict(
         probabilities=posterior,
         none=1 / total,
-        best=None if best == len(posterior) else best,
-        is_certain=cases[best] > 0.95,
+        best=best if is_made else None,
+        is_certain=is_excluding and max(*posterior, 1 / total) > 0.95,
+        is_undecided=not is_made and not is_excluding,
     )
 
 

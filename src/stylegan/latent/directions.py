@@ -197,7 +197,7 @@ def separating(
         length = rest.norm().item()
         if not length > 1e-3:
             raise ConfigError(
-                f"the direction of {name} follows from those before it", fix="leave it out"
+                f"the direction of {name} is a combination of those before it", fix="leave it out"
             )
         vectors.append(rest / length)
         lengths.append(length)

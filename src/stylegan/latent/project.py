@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive
 from stylegan.images import to_uint8
+from stylegan.latent.saved import SavedLatents
 from stylegan.latent.statistics import StyleStatistics
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
@@ -62,7 +63,7 @@ class ProjectionConfig:
     def __post_init__(self) -> None:
         if self.space not in get_args(Space):
             raise ConfigError(f"space must be w or w+, got {self.space!r}")
-        check_positive("num_steps", self.num_steps)
+        check_positive("steps", self.num_steps)
         check_positive("learning_rate", self.learning_rate)
         check_positive("style_noise_share", self.style_noise_share)
         for name in ("ramp_up", "ramp_down", "style_noise", "noise_weight", "pixel_weight"):
@@ -109,13 +110,17 @@ class Projector:
         statistics: of w, for the label of the images.
         config: options.
         seed: of the noise on w and the initial noise maps.
+        initial: latents to start from, ws [N, num_ws, w_dim] or [1, num_ws, w_dim] for all images,
+            with noise maps or else the stored ones. `result` is then never worse than they are.
+            None: the mean of w and random noise maps.
 
     Attributes:
         step: number of steps done.
         distances: the perceptual distances of the last step [N], with noise on w; NaN before.
 
     Raises:
-        ConfigError: if the space is w+ and the generator has a single style input.
+        ConfigError: if the space is w+ and the generator has a single style input, or if the space
+            is w and `initial` has different rows for an image.
         ValueError: if the targets have another shape than the generator's images.
     """
 
@@ -128,6 +133,7 @@ class Projector:
         statistics: StyleStatistics,
         config: ProjectionConfig = DEFAULTS["w"],
         seed: int = 0,
+        initial: SavedLatents | None = None,
     ) -> None:
         if config.space == "w+" and generator.num_ws == 1:
             raise ConfigError("space w+ needs more than one style input, which this network has")
@@ -146,15 +152,17 @@ class Projector:
         with torch.no_grad():
             self._layers = list(distance.layers(resized_for(self._target_images, distance)))
         num_ws = generator.num_ws if config.space == "w+" else 1
-        self._w = statistics.mean.expand(len(targets), num_ws, -1).clone().requires_grad_()
+        w = statistics.mean if initial is None else _initial_w(initial.ws, num_ws).to(device)
+        self._w = w.expand(len(targets), num_ws, -1).clone().requires_grad_()
         self._noise = {
-            layer: self._initial_noise(layer, stored.shape, device).requires_grad_()
+            layer: self._initial_noise(layer, stored, initial).requires_grad_()
             for layer, stored in noise_maps(generator).items()
             # a growing generator does not use the larger maps yet
             if config.optimizes_noise and stored.shape[-1] <= self._side
         }
         self._adam = torch.optim.Adam([self._w, *self._noise.values()], lr=config.learning_rate)
         self.distances = torch.full([len(targets)], math.nan)
+        self._at_start = None if initial is None else self._current()
 
     def advance(self) -> None:
         """Do one step."""
@@ -169,8 +177,7 @@ class Projector:
         if self._noise:
             loss = loss + config.noise_weight * noise_regularizer(self._noise)
         if config.pixel_weight > 0:
-            error = (images - self._target_images).square().mean(dim=(1, 2, 3))
-            loss = loss + config.pixel_weight * error
+            loss = loss + config.pixel_weight * self._pixel_errors(images)
         variables = list(self._variables().values())
         gradients = torch.autograd.grad(loss.sum(), variables)
         for value, gradient in zip(variables, gradients, strict=True):
@@ -194,18 +201,36 @@ class Projector:
         return torch.cat(rows)
 
     def result(self) -> list[Projection]:
-        """Return the current projections, in the order of the targets."""
+        """Return the current projections, in the order of the targets.
+
+        Of an image that is farther from its target than the initial latents, these are returned.
+        """
+        current = self._current()
+        if self._at_start is None:
+            return [projection for projection, _ in current]
+        return [
+            now if now.distance <= before.distance and loss <= loss_before else before
+            for (now, loss), (before, loss_before) in zip(current, self._at_start, strict=True)
+        ]
+
+    def _current(self) -> list[tuple[Projection, float]]:
+        """Return the current projections and their losses, without the noise regularizer."""
         images = self.images()
         with torch.no_grad():
-            distances = self._distances(self._synthesize(self._w)).tolist()
+            synthesized = self._synthesize(self._w)
+            distances = self._distances(synthesized)
+            losses = distances + self.config.pixel_weight * self._pixel_errors(synthesized)
         ws = self._w.detach().expand(-1, self.generator.num_ws, -1).cpu()
         return [
-            Projection(
-                ws=ws[row : row + 1].clone(),
-                noise={layer: noise[row, 0].detach().cpu() for layer, noise in self._noise.items()},
-                distance=distances[row],
-                image=images[row],
-                psnr=psnr(images[row], self._targets[row]),
+            (
+                Projection(
+                    ws=ws[row : row + 1].clone(),
+                    noise={name: maps[row, 0].detach().cpu() for name, maps in self._noise.items()},
+                    distance=float(distances[row]),
+                    image=images[row],
+                    psnr=psnr(images[row], self._targets[row]),
+                ),
+                float(losses[row]),
             )
             for row in range(len(images))
         ]
@@ -272,15 +297,24 @@ class Projector:
         ]
         return torch.stack(rows).to(self._w.device)
 
-    def _initial_noise(self, layer: str, shape: torch.Size, device: torch.device) -> Tensor:
+    def _pixel_errors(self, images: Tensor) -> Tensor:
+        """Return the mean squared error of each image [N]."""
+        return (images - self._target_images).square().mean(dim=(1, 2, 3))
+
+    def _initial_noise(self, layer: str, stored: Tensor, initial: SavedLatents | None) -> Tensor:
         """Return the initial noise of a layer, [N, 1, r, r]."""
+        if initial is not None:
+            given = initial.noise.get(layer, stored).detach().to(stored.device)
+            return given.expand(len(self._keys), 1, -1, -1).clone()
         rows = [
             torch.randn(
-                1, *shape, generator=generator_for(f"projection/{key}/{layer}", seed=self._seed)
+                1,
+                *stored.shape,
+                generator=generator_for(f"projection/{key}/{layer}", seed=self._seed),
             )
             for key in self._keys
         ]
-        return torch.stack(rows).to(device)
+        return torch.stack(rows).to(stored.device)
 
     def _check_targets(self) -> None:
         expected = [self.generator.img_channels, self._side, self._side]
@@ -347,6 +381,16 @@ def psnr(image: Tensor, target: Tensor) -> float:
     """Return the peak signal-to-noise ratio of two uint8 images, in dB; infinite if equal."""
     error = (image.double() - target.double()).square().mean().item()
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def _initial_w(ws: Tensor, num_ws: int) -> Tensor:
+    """Return the first rows of ws that are optimized, [N, num_ws, w_dim]."""
+    if num_ws == 1 and not torch.equal(ws, ws[:, :1].expand_as(ws)):
+        raise ConfigError(
+            "the initial latents have another w for each layer, which space w cannot keep",
+            fix="choose space w+",
+        )
+    return ws[:, :num_ws]
 
 
 def _ramp(fraction: float, config: ProjectionConfig) -> float:

@@ -1,10 +1,11 @@
 """Projections in folders, one for each image, that can be interrupted and resumed."""
 
+import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from stylegan.latent.project import (
     join_states,
     split_state,
 )
-from stylegan.latent.saved import PROJECTION, write_latents
+from stylegan.latent.saved import PROJECTION, SavedLatents, write_latents
 from stylegan.latent.statistics import StyleStatistics, style_statistics
 from stylegan.latent.targets import Target
 from stylegan.latent.video import write_video
@@ -114,7 +115,7 @@ class ProjectionFolder:
         steps = _strip_steps(self.setting["options"]["num_steps"])
         intermediate = [images.read(self._intermediate(step)) for step in steps]
         strip = torch.stack([self.target.image, *intermediate, projection.image])
-        images.write(images.grid(strip, columns=len(strip), padding=2), folder / "strip.png")
+        images.write_grid(images.grid(strip, columns=len(strip), padding=2), folder / "strip.png")
         fraction = projection.distance / mean_distance if mean_distance > 0 else 0.0
         record = {
             **self.setting,
@@ -130,6 +131,10 @@ class ProjectionFolder:
         }
         write_atomic(folder / _RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
         (folder / _STATE).unlink(missing_ok=True)
+
+    def warn_if_unlike(self) -> None:
+        """Warn if the target of a finished projection looks unlike the network's images."""
+        fraction = self.result["share_of_mean_image"]
         if fraction > UNLIKE_FRACTION:
             logger.warning(
                 "%s looks unlike the network's images: the distance after projection is %.0f %% of "
@@ -209,6 +214,7 @@ class BatchProjector:
         label: [c_dim]; None for a generator without labels.
         seed: seed of all random numbers.
         setting: JSON that identifies the network and the class, for the record.
+        initial: latents to start from, for all images or one for each; None for the mean of w.
 
     Raises:
         ConfigError: if the network has a single style input, and the space is w+.
@@ -223,6 +229,7 @@ class BatchProjector:
         label: Tensor | None,
         seed: int,
         setting: dict[str, Any],
+        initial: SavedLatents | None = None,
     ) -> None:
         if config.space == "w+" and generator.num_ws == 1:
             raise ConfigError("space w+ needs more than one style input, which this network has")
@@ -239,7 +246,9 @@ class BatchProjector:
                 "weights_sha256": distance.weights_sha256,
             },
             "seed": seed,
+            "initial": None if initial is None else {"sha256": _sha256(initial)},
         }
+        self._initial = initial
         self._config = config
         self._seed = seed
 
@@ -259,8 +268,9 @@ class BatchProjector:
         """
         total = len(targets) * self._config.num_steps
         result: list[Projection] = []
+        initial = self._initial_of(targets)
         for group in _split(targets, self._batch(batch)):
-            projector = self._projector(group)
+            projector = self._projector(group, initial)
             for _ in range(self._config.num_steps):
                 projector.advance()
                 if progress is not None:
@@ -293,6 +303,7 @@ class BatchProjector:
         Raises:
             CheckpointError: if a folder holds another projection.
         """
+        initial = self._initial_of(targets)
         folders = [
             ProjectionFolder(target, folder / target.name, self.setting) for target in targets
         ]
@@ -309,7 +320,7 @@ class BatchProjector:
         for step in sorted({each.step for each in waiting}, reverse=True):
             at_step = [each for each in waiting if each.step == step]
             for group in _split(at_step, self._batch(batch)):
-                self._project(group, count, keeps_frames=keeps_frames)
+                self._project(group, count, initial, keeps_frames=keeps_frames)
         return folders
 
     @cached_property
@@ -319,7 +330,30 @@ class BatchProjector:
     def _batch(self, batch: int | None) -> int:
         return batch or max(1, min(8, 512 // self.side))
 
-    def _projector(self, targets: Sequence[Target]) -> Projector:
+    def _initial_of(self, targets: Sequence[Target]) -> dict[str, SavedLatents]:
+        """Return the initial latents of each image by its name; empty for the mean of w.
+
+        Raises:
+            ConfigError: if their number is neither 1 nor that of the images.
+        """
+        if self._initial is None:
+            return {}
+        ws = self._initial.ws
+        if len(ws) not in (1, len(targets)):
+            raise ConfigError(
+                f"there are {len(ws)} initial latents for {len(targets)} images",
+                expected="one for all images, or one for each",
+            )
+        rows = ws.expand(len(targets), -1, -1)
+        return {
+            target.name: replace(self._initial, ws=row[None])
+            for target, row in zip(targets, rows, strict=True)
+        }
+
+    def _projector(
+        self, targets: Sequence[Target], initial: Mapping[str, SavedLatents]
+    ) -> Projector:
+        each = [initial[target.name] for target in targets] if initial else []
         return Projector(
             self.generator,
             torch.stack([target.image for target in targets]),
@@ -327,18 +361,21 @@ class BatchProjector:
             statistics=self._statistics,
             config=self._config,
             seed=self._seed,
+            initial=replace(each[0], ws=torch.cat([one.ws for one in each])) if each else None,
         )
 
     def _project(
         self,
         folders: Sequence[ProjectionFolder],
         count: Callable[[int], None],
+        initial: Mapping[str, SavedLatents],
         *,
         keeps_frames: bool,
     ) -> None:
         """Project images whose states have the same step; `count` is called with images done."""
-        projector = self._projector([each.target for each in folders])
-        mean_distances = [projection.distance for projection in projector.result()]
+        targets = [each.target for each in folders]
+        mean_distances = [each.distance for each in self._projector(targets, {}).result()]
+        projector = self._projector(targets, initial)
         if states := [each.state for each in folders if each.state is not None]:
             projector.load_state_dict(join_states(states))
         num_steps = self._config.num_steps
@@ -370,9 +407,15 @@ def identity(name: str, value: Any) -> Any:
 
     The paths of the network and the image may change, their checksums may not.
     """
-    if name in ("network", "image") and isinstance(value, dict):
+    if name in ("network", "image", "initial") and isinstance(value, dict):
         return value.get("sha256")
     return value
+
+
+def _sha256(latents: SavedLatents) -> str:
+    """Return a checksum of latents and their noise maps."""
+    tensors = {"w": latents.ws, **latents.noise}
+    return hashlib.sha256(to_bytes({k: v.contiguous() for k, v in tensors.items()})).hexdigest()
 
 
 def _save(projector: Projector, folders: Sequence[ProjectionFolder], seconds: float) -> None:

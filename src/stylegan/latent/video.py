@@ -84,7 +84,7 @@ def write_video(frames: Iterable[Tensor], path: Path, *, fps: float, scale: int 
         ValueError: if there is no frame.
     """
     check_video(path, fps)
-    enlarged = (_enlarged(frame, scale) for frame in frames)
+    enlarged = (images.enlarge(frame, scale) for frame in frames)
     first = next(enlarged, None)
     if first is None:
         raise ValueError("a video needs at least one frame")
@@ -141,10 +141,6 @@ def _encode(frames: Iterable[Tensor], path: Path, suffix: str, fps: float) -> No
             picture.pts, picture.time_base = index, 1 / rate
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
-
-
-def _enlarged(frame: Tensor, scale: int) -> Tensor:
-    return frame.repeat_interleave(scale, 1).repeat_interleave(scale, 2) if scale > 1 else frame
 
 
 def _even(frame: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stylegan import images
+from stylegan.captions import Captions
 from stylegan.files import write_atomic
 from stylegan.metrics.path_length import first_image
 from stylegan.metrics.protocols import PathLengthProtocol
@@ -39,14 +40,16 @@ def save_ranking(
     write_atomic(paths[0], buffer.getvalue())
     for which, grid in ranking_grids(result, protocol, target).items():
         paths.append(folder / f"{name}-{which}.png")
-        images.write(grid, paths[-1])
+        images.write_grid(grid, paths[-1])
     return paths
 
 
 def ranking_grids(
     result: Result, protocol: PathLengthProtocol, target: NetworkTarget
 ) -> dict[str, Tensor]:
-    """Draw the images with the shortest and with the longest paths, uint8 [C, H, W].
+    """Draw the images with the shortest and with the longest paths above their path lengths.
+
+    They are uint8 [C, H, W].
 
     Source: Karras et al. 2020 (StyleGAN2), section 3 and figure 4.
     """
@@ -69,5 +72,6 @@ def ranking_grids(
                 labels=source.draw(index).c,
             )
             shown.append(images.to_uint8(image))
-        grids[which] = images.grid(torch.stack(shown), columns=COLUMNS)
+        texts = Captions(tiles=[f"{value:.4g}" for value in values[places].tolist()])
+        grids[which] = images.grid(torch.stack(shown), columns=COLUMNS, padding=2, captions=texts)
     return grids

@@ -114,9 +114,7 @@ def fit_hyperplane(latents: Tensor, labels: Tensor) -> tuple[Tensor, float, bool
         from sklearn.svm import LinearSVC  # type: ignore[import-untyped]
     except ImportError as error:
         raise ConfigError(
-            "linear separability without scikit-learn",
-            expected="the extra packages of the metrics",
-            fix="pip install 'stylegan[metrics]'",
+            "linear separability needs scikit-learn", fix="pip install 'stylegan[metrics]'"
         ) from error
     classifier = LinearSVC(dual="auto", random_state=0)
     with warnings.catch_warnings():

@@ -40,6 +40,8 @@ class ImageSet(Protocol):
     def num_channels(self) -> int | None: ...  # noqa: D102  (None: some gray, some RGB)
     @property
     def preparation(self) -> Mapping[str, object] | None: ...  # noqa: D102
+    @property
+    def formats(self) -> Mapping[str, int]: ...  # noqa: D102  (number of images in each)
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Tensor: ...
 

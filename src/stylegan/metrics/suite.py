@@ -86,7 +86,7 @@ def load_dependencies(
             )
         if isinstance(protocol, SeparabilityProtocol) and not classifiers:
             raise ConfigError(
-                f"metric {protocol.name} without classifiers of attributes; pass --classifiers, a "
+                f"metric {protocol.name} needs classifiers of attributes; pass --classifiers, a "
                 "folder that `stylegan train-classifier` writes"
             )
         options: dict[str, Any] = {
@@ -139,8 +139,8 @@ def check(
             check_of_images(protocol)
         elif isinstance(protocol, PathLengthProtocol) and target.psi != 1:
             raise ConfigError(
-                f"metric {protocol.name} with psi {target.psi:g}: path lengths are defined without "
-                "truncation"
+                f"metric {protocol.name} needs psi 1, as path lengths are defined without "
+                f"truncation, got {target.psi:g}"
             )
         elif isinstance(protocol, SeparabilityProtocol):
             for classifier in dependencies.classifiers:
@@ -157,7 +157,8 @@ def check_of_images(protocol: AbstractProtocol) -> None:
     """
     if isinstance(protocol, PathLengthProtocol | SeparabilityProtocol):
         raise ConfigError(
-            f"metric {protocol.name} of images: it needs the latents of a network (--network)"
+            f"metric {protocol.name} cannot be computed from images, as it needs latents; pass a "
+            "network with --network"
         )
 
 
@@ -188,7 +189,7 @@ def check_reals(
             continue
         if reals is None:
             raise ConfigError(
-                f"metric {protocol.name} without real images; pass --data, or --real with --fake"
+                f"metric {protocol.name} needs real images; pass --data, or --real with --fake"
             )
         num_real = reals.source(protocol).num
         if distributed.is_main_process() and _takes_first_of_more(
@@ -258,8 +259,8 @@ def _check_equal(
         sides = (reals.side, side)
         shown = " and ".join("several sizes" if each is None else f"side {each}" for each in sides)
         raise DataError(
-            f"images of {shown} for metric {protocol.name}: both sets must be squares of one size, "
-            f"a power of two from {LOWEST_LEVEL}; `stylegan data prepare` makes such sets"
+            f"metric {protocol.name} needs square images of one size in both sets, a power of two "
+            f"from {LOWEST_LEVEL}, got {shown}; `stylegan data prepare` makes such sets"
         )
 
 

@@ -84,8 +84,7 @@ class ImagesTarget:
 
     def facts(self, num: int) -> dict[str, object]:
         """Return the target's part of a record."""
-        origin = {"path": self.images.path, "preparation": self.images.preparation}
-        return {"kind": "images", **self.source(num).facts(), "origin": origin}
+        return {"kind": "images", **self.source(num).facts(), "origin": _origin(self.images)}
 
 
 EvaluationTarget = NetworkTarget | ImagesTarget
@@ -126,8 +125,7 @@ class RealImages:
 
     def facts(self, protocol: AbstractProtocol) -> dict[str, object]:
         """Return the part of a record on real images."""
-        origin = {"path": self.images.path, "preparation": self.images.preparation}
-        return {**self.source(protocol).facts(), "origin": origin}
+        return {**self.source(protocol).facts(), "origin": _origin(self.images)}
 
 
 def network_target(
@@ -155,8 +153,8 @@ def network_target(
         labels = None if dataset is None else dataset.label_table
         if labels is None or labels.dim != generator.c_dim:
             raise ConfigError(
-                f"labels of {0 if labels is None else labels.dim} numbers for a network with "
-                f"labels of {generator.c_dim}; pass the data that it was trained on"
+                f"the images have labels of {0 if labels is None else labels.dim} numbers, but the "
+                f"network has labels of {generator.c_dim}; pass the images that it was trained on"
             )
     return NetworkTarget(generator=generator, origin=origin, seed=seed, labels=labels, psi=psi)
 
@@ -166,3 +164,12 @@ def training_images(dataset: ImageDataset, *, is_mirrored: bool, seed: int) -> R
     return RealImages(
         images=dataset.without_mirror(), side=dataset.resolution, is_mirrored=is_mirrored, seed=seed
     )
+
+
+def _origin(images: ImageSet) -> dict[str, object]:
+    """Return where images come from and how they are stored."""
+    return {
+        "path": images.path,
+        "preparation": images.preparation,
+        "formats": dict(images.formats),
+    }

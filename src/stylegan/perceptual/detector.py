@@ -219,7 +219,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise WeightsError(
-            f"weights that do not fit {type(network).__name__} ({lines[-1].strip()[:200]}); "
+            f"the weights do not fit {type(network).__name__} ({lines[-1].strip()[:200]}); "
             "use the published file"
         ) from error
     network.requires_grad_(False).eval()

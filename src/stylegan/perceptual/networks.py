@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from stylegan.errors import ConfigError
+from stylegan.errors import ConfigError, did_you_mean
 from stylegan.perceptual import weights
 from stylegan.perceptual.detector import AbstractDetector, AbstractDistance
 from stylegan.perceptual.efficientnet import EfficientNetDistance, EfficientNetLite0
@@ -146,4 +146,7 @@ def _load(
 
 
 def _unknown(what: str, name: str, names: tuple[str, ...]) -> ConfigError:
-    return ConfigError(f"no {what} is called {name!a}"[:200], expected=f"one of {', '.join(names)}")
+    return ConfigError(
+        f"there is no {what} {name[:100]!a}{did_you_mean(name, names)}",
+        expected=f"one of {', '.join(names)}",
+    )

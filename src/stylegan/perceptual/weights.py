@@ -136,7 +136,7 @@ def locate(
             f"{place} is not there, and {error.message}",
             expected=error.expected,
             fix=f"download it from {file.url} elsewhere and put it there, or into a folder for "
-            "--weights-dir; efficientnet-lite0 needs no download",
+            "--weights-dir; or use efficientnet-lite0, which needs no download",
         ) from error
 
 

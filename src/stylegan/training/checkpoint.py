@@ -162,9 +162,19 @@ def check_run_folder(run_dir: Path, config: RunConfig, *, fingerprint: str) -> N
                 f"{config.data.path} holds other images than when {run_dir} was started",
                 fix="restore them, or choose another --out",
             )
-    elif run_dir.exists() and not run_dir.is_dir():
+    else:
+        check_folder_is_free(run_dir)
+
+
+def check_folder_is_free(run_dir: Path) -> None:
+    """Check that a run may start in a folder that does not hold one.
+
+    Raises:
+        CheckpointError: if it is a file, or holds something.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
         raise CheckpointError(f"{run_dir} is a file, not a folder", fix="choose another --out")
-    elif run_dir.exists() and any(entry.name != LOCK for entry in run_dir.iterdir()):
+    if run_dir.exists() and any(entry.name != LOCK for entry in run_dir.iterdir()):
         raise CheckpointError(
             f"{run_dir} is not empty, and is not the folder of a run",
             fix="choose another --out",

@@ -6,6 +6,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from stylegan.errors import ConfigError
@@ -34,14 +35,16 @@ def build(kind: Any, value: Any, *, types_of: TypesOf, path: str = "") -> Any:
 
 
 def checked(value: Any, kind: Any, name: str) -> Any:
-    """Return a value of a field, converted from int to float where the type says so.
+    """Return a value of a field, converted from int to float or from a path to text if needed.
 
     Raises:
         ConfigError: if the value does not have the type.
     """
+    types_allowed = _options(kind)
+    if isinstance(value, Path) and str in types_allowed:
+        value = str(value)
     if not _matches(value, kind):
         raise ConfigError(f"{name} must be {describe(kind)}, got {value!r}")
-    types_allowed = _options(kind)
     for option in types_allowed:
         if typing.get_origin(option) is dict and isinstance(value, dict):
             return {

@@ -90,7 +90,7 @@ def check_dataset(dataset: ImageDataset | ShardSet, config: RunConfig) -> None:
         raise DataError(
             f"{config.data.path} has images with {dataset.num_channels} channels, but the networks "
             f"have {config.generator.img_channels}",
-            fix="convert the images, or set img_channels of both networks",
+            fix="convert the images",
         )
     if len(dataset) < config.batch:
         logger.warning("%d images are fewer than the batch size of %d", len(dataset), config.batch)

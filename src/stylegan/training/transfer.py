@@ -257,7 +257,7 @@ def _other_channels(value: Tensor, *, axis: int, num: int) -> Tensor:
 def _start_at_old_images(state: TrainState, source: AbstractGenerator, new: Part) -> list[_Note]:
     """Let the first images be those of the source, as far as the architecture allows it.
 
-    Returns a note; none if the size is the same, or layers that both sizes have are new.
+    Returns a note; none if the size is the same.
 
     Args:
         state: its generators are changed.
@@ -272,8 +272,10 @@ def _start_at_old_images(state: TrainState, source: AbstractGenerator, new: Part
     reason = "the RGB layer of this size is new"
     if after < before:
         reason = _REASONS.get(architecture, reason)
-    elif before == final or not _keeps_images(generator, source, new):
+    elif before == final:
         return []
+    elif not _keeps_images(generator, source, new):
+        reason = "layers that both networks have are new, or their options differ"
     elif generator.is_growing and before == after:
         text = f"the first images are the {images}, pixels repeated up to {final}x{final}"
         return [_Note(logging.INFO, text)]
@@ -293,11 +295,21 @@ _REASONS = {
 """Why images of a smaller size are not the old ones reduced, by architecture."""
 
 
+_OF_IMAGES = ("resolution", "img_channels", "c_dim", "channel_base", "channel_max")
+"""Options whose effect on a generator shows in the names and shapes of its tensors."""
+
+
 def _keeps_images(generator: AbstractGenerator, source: AbstractGenerator, new: Part) -> bool:
     """Return whether only blocks above the source's resolution are new.
 
     Labels that are new have no effect at first if they are normalized separately.
     """
+    options = [
+        {k: v for k, v in dataclasses.asdict(each.config).items() if k not in _OF_IMAGES}
+        for each in (generator, source)
+    ]
+    if options[0] != options[1]:
+        return False
     allowed = [
         f"synthesis.b{resolution}."
         for resolution in generator.synthesis.resolutions

@@ -34,7 +34,6 @@ from stylegan.workflows.figures import (
     analyze_phase,
     analyze_spectra,
     analyze_usage,
-    scale_of,
 )
 from stylegan.workflows.networks import (
     Network,
@@ -350,9 +349,7 @@ def rank_by_path_length(
     name = record["metric"].replace(":", "-")
     for which, image in ranking_grids(result, protocol, target).items():
         blocks[f"{name}-{which}"] = Figure.of(
-            image,
-            caption=f"The {which} paths, the extreme one first.",
-            scale=scale_of(image, columns=8),
+            image, caption=f"The {which} paths, the extreme one first, and their lengths."
         )
     return Analysis(
         name="path-length",

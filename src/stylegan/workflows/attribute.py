@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 import stylegan
+from stylegan.captions import Captions
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.extras import import_extra
 from stylegan.files import write_atomic
-from stylegan.images import grid, read, to_uint8
+from stylegan.images import enlarge, grid, read, to_uint8
 from stylegan.latent.attribution import (
+    CONFIDENCE,
+    ERROR_RATE,
+    MIN_CERTAIN,
     MIN_IMAGES,
     Calibration,
     Verdict,
@@ -35,14 +39,13 @@ from stylegan.notebook import Picture, TextResult, text_table
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.plotting import GENERATED, REAL, write_plot
 from stylegan.progress import Progress
-from stylegan.workflows.networks import Network, Perceptual, check_batch, check_folder
+from stylegan.workflows.networks import Network, Perceptual, check_batch, check_folder, check_scale
 from stylegan.workflows.project import Images, open_projector, targets_for
 
 logger = logging.getLogger(__name__)
 
 FIRST_SEED = 1_000_000  # of generated images of a calibration; users choose smaller seeds
 NUM_IMAGES = 50
-FALSE_POSITIVE_RATE = 0.05
 MAX_PAIRS = 32  # rows of pairs.png
 _CALIBRATION = "attribution.json"
 
@@ -73,7 +76,9 @@ class AttributedImage:
         probabilities: that each network generated the image.
         none: probability that none of them did.
         made_by: the most likely network; None if "none of them" is more likely.
-        is_certain: whether the most likely case has more than 95 %.
+        is_certain: as of `Verdict`.
+        own_p_values: of the hypothesis that each network generated the image; see `Calibration`.
+        real_p_values: of the hypothesis that the image is real, by each network's calibration.
         exceeds_real: for each network, whether the distance is larger than that of every real
             image of its calibration.
         verdict: the result in words.
@@ -88,6 +93,8 @@ class AttributedImage:
     none: float
     made_by: str | None
     is_certain: bool
+    own_p_values: Sequence[float]
+    real_p_values: Sequence[float]
     exceeds_real: Sequence[bool]
     verdict: str
     target: Tensor
@@ -110,14 +117,18 @@ class Attribution(TextResult):
     calibrations: Sequence[StoredCalibration]
     folder: Path | None
 
-    def picture(self) -> Picture:
-        """Return a grid with a row for each image: the image, and each network's projection."""
-        return Picture(pixels=_pairs(self.images))
+    def picture(self, *, captions: bool = True, scale: int | None = None) -> Picture:
+        """Return a grid with a row for each image: the image, and each network's projection.
+
+        Options as of `attribute`.
+        """
+        return Picture(pixels=_pairs(self.images, self.networks, captions, scale))
 
     def __str__(self) -> str:
         """Return a table of the verdicts, or of the calibrations."""
         if not self.images:
             return "\n".join(map(_describe, self.calibrations))
+        notes = [note for stored in self.calibrations if (note := _note(stored))]
         header = ["image"]
         for network in self.networks:
             header += [f"distance, {network}", "probability"]
@@ -127,7 +138,8 @@ class Attribution(TextResult):
             for distance, probability in zip(image.distances, image.probabilities, strict=True):
                 row += [f"{distance:.4f}", f"{probability:.3f}"]
             rows.append([*row, image.verdict])
-        return text_table([*header, "verdict"], rows, left=["image", "verdict"])
+        table = text_table([*header, "verdict"], rows, left=["image", "verdict"])
+        return "\n".join([table, *notes])
 
 
 def attribute(
@@ -143,6 +155,8 @@ def attribute(
     perceptual: Perceptual | AbstractDistance = "auto",
     weights_dir: Path | None = None,
     class_index: str | int | None = None,
+    captions: bool = True,
+    scale: int | None = None,
     batch: int | None = None,
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
@@ -170,6 +184,9 @@ def attribute(
             "auto", LPIPS if its weights are on this machine, else EfficientNet-Lite0.
         weights_dir: a folder that holds weights of feature networks, to avoid a download.
         class_index: the class of networks with labels: its name, or its number from 0.
+        captions: in pairs.png, write the verdict beside each image, and names and probabilities.
+        scale: in pairs.png, enlarge the images by this whole number (default: with captions to 64
+            pixels or more).
         batch: images at once (default: suits their size).
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -186,6 +203,7 @@ def attribute(
     has_images = isinstance(images, Tensor | str | Path) or len(images) > 0
     folder = None if out is None else Path(out)
     check_folder(folder)
+    check_scale(scale)
     if not sources:
         raise ConfigError("attribute needs at least one network")
     if calibrations and len(calibrations) != len(sources):
@@ -195,15 +213,15 @@ def attribute(
     if batch is not None:
         check_batch(batch)
     if calibrate and has_images:
-        raise ConfigError("calibrate takes real images by --data, and no other images")
+        raise ConfigError("--calibrate takes its images from --data; leave out the others")
     if calibrate and data is None:
         raise ConfigError(
-            "calibrate needs --data", fix="pass images like the network's training images"
+            "--calibrate needs --data", fix="pass images like the network's training images"
         )
     if calibrate and num is not None and num < MIN_IMAGES:
-        raise ConfigError(f"num must be {MIN_IMAGES} or more, got {num}")
+        raise ConfigError(f"--num must be {MIN_IMAGES} or more, got {num}")
     if not calibrate and (data is not None or num is not None):
-        raise ConfigError("data and num are options of --calibrate")
+        raise ConfigError("--data and --num only apply to --calibrate")
     if not calibrate and not has_images:
         raise ConfigError("attribute needs an image, or --calibrate")
     import_extra("sklearn", extra="metrics", purpose="attribute")  # before the long work
@@ -258,7 +276,8 @@ def attribute(
         record = _record(result, [subject.projector.setting for subject in subjects])
         text = json.dumps(record, indent=2, allow_nan=False) + "\n"
         write_atomic(folder / "verdict.json", text)
-        result.picture().write(folder / "pairs.png")
+        picture = result.picture(captions=captions, scale=scale)
+        picture.write(folder / "pairs.png")
     for image in attributed:
         if all(image.exceeds_real):
             logger.warning(
@@ -346,7 +365,7 @@ class _Network:
         words = ["--calibrate", "--network", self.name, "--data", "DATA", "--out", "DIR"]
         fix = f"run {command_line('attribute', *words)}"
         if path is None:
-            raise ConfigError("a loaded generator needs the file of its calibration: calibrations")
+            raise ConfigError("a loaded generator needs its calibration file; pass calibrations")
         try:
             calibration = Calibration.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -395,7 +414,7 @@ def _attribute(
     for of_image in zip(*by_network, strict=True):
         distances = [distance for _, (distance, _) in of_image]
         pairs = list(zip((each.calibration for each in stored), distances, strict=True))
-        verdict = decide([calibration.probability(distance) for calibration, distance in pairs])
+        verdict = decide([calibration for calibration, _ in pairs], distances)
         target = of_image[0][0]
         attributed.append(
             AttributedImage(
@@ -406,6 +425,8 @@ def _attribute(
                 none=verdict.none,
                 made_by=None if verdict.best is None else names[verdict.best],
                 is_certain=verdict.is_certain,
+                own_p_values=[each.own_p_value(distance) for each, distance in pairs],
+                real_p_values=[each.real_p_value(distance) for each, distance in pairs],
                 exceeds_real=[
                     calibration.exceeds_real(distance) for calibration, distance in pairs
                 ],
@@ -418,6 +439,8 @@ def _attribute(
 
 
 def _in_words(verdict: Verdict, names: Sequence[str]) -> str:
+    if verdict.is_undecided:
+        return "undecided"
     probably = "" if verdict.is_certain else "probably "
     if verdict.best is not None:
         return f"{probably}made by {names[verdict.best]}"
@@ -434,12 +457,16 @@ def _record(result: Attribution, settings: Sequence[Mapping[str, Any]]) -> dict[
                     "network": network,
                     "distance": distance,
                     "probability": probability,
+                    "own_p_value": own_p_value,
+                    "real_p_value": real_p_value,
                     "is_further_than_all_real": exceeds_real,
                 }
-                for network, distance, probability, exceeds_real in zip(
+                for network, distance, probability, own_p_value, real_p_value, exceeds_real in zip(
                     result.networks,
                     image.distances,
                     image.probabilities,
+                    image.own_p_values,
+                    image.real_p_values,
                     image.exceeds_real,
                     strict=True,
                 )
@@ -452,7 +479,12 @@ def _record(result: Attribution, settings: Sequence[Mapping[str, Any]]) -> dict[
         for image in result.images
     ]
     networks = [
-        {**setting, "area_under_curve": stored.calibration.area}
+        {
+            **setting,
+            "area_under_curve": stored.calibration.area,
+            "num_own": len(stored.calibration.generated),
+            "num_real": len(stored.calibration.real),
+        }
         for setting, stored in zip(settings, result.calibrations, strict=True)
     ]
     return {"images": rows, "networks": networks, "versions": _versions()}
@@ -461,24 +493,57 @@ def _record(result: Attribution, settings: Sequence[Mapping[str, Any]]) -> dict[
 def _describe(stored: StoredCalibration) -> str:
     calibration = stored.calibration
     place = stored.network if stored.path is None else str(stored.path)
-    limit = calibration.threshold(FALSE_POSITIVE_RATE)
-    return (
-        f"{place}: {len(calibration.generated)} own and {len(calibration.real)} real images; "
-        f"AUC {calibration.area:.4f} ± {calibration.area_error:.4f}, "
-        f"overlap {calibration.overlap:.2f}; "
-        f"{FALSE_POSITIVE_RATE:.0%} of the real images have a distance below {limit:.4f}"
-    )
+    lines = [
+        f"{place}: {len(calibration.generated)} own and {len(calibration.real)} real images",
+        f"  AUC {calibration.area:.4f} ± {calibration.area_error:.4f}, "
+        f"overlap {calibration.overlap:.2f}",
+        f"  {calibration.num_below_threshold(ERROR_RATE)} of these real images have a distance "
+        f"below {calibration.threshold(ERROR_RATE):.4f},",
+        f"  and at most {calibration.false_positive_bound(ERROR_RATE):.0%} of all real images "
+        f"({CONFIDENCE:.0%} confidence)",
+    ]
+    return "\n".join([*lines, *([note] if (note := _note(stored)) else [])])
 
 
-def _pairs(images: Sequence[AttributedImage]) -> Tensor:
-    rows = [[image.target, *image.projections] for image in images[:MAX_PAIRS]]
+def _note(stored: StoredCalibration) -> str:
+    """Return what a calibration on few images cannot decide; empty if it has enough."""
+    calibration = stored.calibration
+    notes = []
+    if (num := len(calibration.generated)) < MIN_CERTAIN:
+        notes.append(f'with {num} own images it cannot say "not made by it"')
+    if (num := len(calibration.real)) < MIN_CERTAIN:
+        notes.append(f'with {num} real images "made by it" is never certain')
+    if not notes:
+        return ""
+    notes.append(f"calibrate with --num {MIN_CERTAIN} or more, better {NUM_IMAGES}")
+    return f"{stored.network} is calibrated on few images:\n  " + ";\n  ".join(notes)
+
+
+def _pairs(
+    images: Sequence[AttributedImage], networks: Sequence[str], captions: bool, scale: int | None
+) -> Tensor:
+    shown = images[:MAX_PAIRS]
+    rows = [[image.target, *image.projections] for image in shown]
     side = max(cell.shape[-1] for row in rows for cell in row)
-    cells = []
-    for cell in (cell for row in rows for cell in row):
-        factor = side // cell.shape[-1]
-        enlarged = cell.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-        cells.append(enlarged.expand(3, -1, -1))
-    return grid(torch.stack(cells), columns=len(rows[0]), padding=2)
+    cells = [
+        enlarge(cell, side // cell.shape[-1]).expand(3, -1, -1) for row in rows for cell in row
+    ]
+    texts = Captions(
+        rows=[image.verdict for image in shown],
+        columns=["image", *networks],
+        tiles=[
+            text
+            for image in shown
+            for text in (image.name, *(f"{value:.3f}" for value in image.probabilities))
+        ],
+    )
+    return grid(
+        torch.stack(cells),
+        columns=len(rows[0]),
+        padding=2,
+        captions=texts if captions else None,
+        scale=scale,
+    )
 
 
 def _plot(calibration: Calibration, distance: str, folder: Path) -> None:

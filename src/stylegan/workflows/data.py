@@ -28,6 +28,7 @@ def prepare(
     background: str = "white",
     compress_level: int = 6,
     labels_from: str | None = None,
+    every: int = 1,
     on_bad: OnBad = "skip",
     workers: int | None = None,
     overwrite: bool = False,
@@ -40,7 +41,8 @@ def prepare(
     warning and counted.
 
     Args:
-        source: a folder of images, with its subfolders, or a zip.
+        source: a folder of images, with its subfolders, or a zip. Also a video, an array (.npy,
+            .npz), a TIFF, TFRecords, an LMDB folder, CIFAR or MNIST; see docs/data.md.
         destination: the zip to write.
         resolution: side of the images in pixels, a power of two from 4.
         crop: "center" crops the central square. "pad" keeps the whole image with its proportions
@@ -56,7 +58,8 @@ def prepare(
         labels_from: "json" for the source's dataset.json; "folders" numbers the folders of the
             images by their names; or a CSV file with a name and a class, or several numbers, in
             each row. Images without a label are then left out. Default: the labels of dataset.json
-            if there are any, and all images.
+            or of the source's format if there are any, and all images.
+        every: take every n-th frame of a video.
         on_bad: what to do about files that cannot be used: "skip" leaves out any number, "limit" up
             to a tenth of the images, "fail" stops at the first one.
         workers: number of threads. Default: one per processor core.
@@ -80,6 +83,7 @@ def prepare(
         background=background,
         compress_level=compress_level,
         labels_from=labels_from,
+        every=every,
         on_bad=on_bad,
     )
     return preparing.prepare(
@@ -104,7 +108,7 @@ def check(
     The command ends with exit status 1 if there is such a file, or no image at all.
 
     Args:
-        source: a folder of images, with its subfolders, or a zip.
+        source: a folder of images, a zip, or another source that `prepare` takes.
         resolution: to train at, in pixels. Default: the images' own size.
         workers: number of threads. Default: one per processor core.
         progress: called with the number of images done.
@@ -114,7 +118,7 @@ def check(
 
     Raises:
         ConfigError: if `resolution` is not a power of two from 4.
-        DataError: if `source` is neither a folder nor a zip.
+        DataError: if `source` is no source of images.
     """
     return describe.check(
         source, resolution=resolution, workers=workers, progress=counter(progress, "images")
@@ -131,13 +135,13 @@ def info(
     """Describe a set: count, sizes, modes, labels, fingerprint, history and a contact sheet.
 
     Args:
-        source: a folder of images, with its subfolders, or a zip.
+        source: a folder of images, a zip, or another source that `prepare` takes.
         out: the contact sheet, a PNG file. Default: NAME-sheet.png in the current folder.
         workers: number of threads. Default: one per processor core.
         progress: called with the number of images done.
 
     Raises:
-        DataError: if `source` is neither a folder nor a zip.
+        DataError: if `source` is no source of images.
     """
     return describe.info(source, out=out, workers=workers, progress=counter(progress, "images"))
 
@@ -182,7 +186,7 @@ def shard(
     The images are shuffled, so that sequential reading gives them in random order.
 
     Args:
-        source: a folder of images, with its subfolders, or a zip.
+        source: a folder of images, a zip, or another source that `prepare` takes.
         destination: a new or empty folder.
         resolution: side of the images in pixels. Default: the images' own size.
         shard_mb: size of a shard in megabytes; each shard is assembled in memory.

@@ -16,10 +16,17 @@ from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import DataError, check_positive, command_line, decided
 from stylegan.files import write_atomic
 from stylegan.interop.load import complete_snapshots, load
-from stylegan.latent.grids import TRUNCATION_PSIS, mixing_grid, sample_grid, truncation_grid
+from stylegan.latent.grids import (
+    TRUNCATION_PSIS,
+    mixing_captions,
+    mixing_grid,
+    sample_grid,
+    truncation_grid,
+)
 from stylegan.latent.interpolate import loop_through
 from stylegan.latent.layers import parse_layers
 from stylegan.latent.render import map_latents, render
+from stylegan.latent.saved import name_of
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.metrics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein_distance
 from stylegan.models import io
@@ -47,6 +54,7 @@ FINISHED = "demo.json"
 SWD_IMAGES = 2048
 SWD_BATCH = 64
 PSI = 0.7
+GRID_SCALE = 3  # of grids with captions
 ROW_FIGURES = 6
 LOOP_TILES = 12
 LOOP_KEYS = 4
@@ -272,19 +280,27 @@ def draw(generator: AbstractGenerator, folder: Path) -> dict[str, bytes]:
 
     grids = {
         "samples": sample_grid(generator, latents(0, 64), columns=8, psi=PSI),
-        "truncation": truncation_grid(generator, map_latents(generator, latents(0, 6))),
+        "truncation": truncation_grid(
+            generator, map_latents(generator, latents(0, 6)), names=_names(0, 6), scale=GRID_SCALE
+        ),
         "mixing": mixing_grid(
             generator,
             map_latents(generator, latents(100, 5), psi=PSI),
             sources=map_latents(generator, latents(200, 6), psi=PSI),
             layers=parse_layers("coarse", generator.num_ws),
+            captions=mixing_captions(_names(100, 5), sources=_names(200, 6), layers="coarse"),
+            scale=GRID_SCALE,
         ),
     }
     for name, grid in grids.items():
-        images.write(grid, folder / f"{name}.png")
+        images.write_grid(grid, folder / f"{name}.png")
     images.write_gif(interpolation_frames(generator), folder / "interpolation.gif", fps=LOOP_FPS)
     files = {path.stem: path.read_bytes() for path in folder.glob("*.png")}
     return files | {"interpolation": (folder / "interpolation.gif").read_bytes()}
+
+
+def _names(first: int, num: int) -> list[str]:
+    return [name_of(seed) for seed in range(first, first + num)]
 
 
 def samples_over_training(start: AbstractGenerator, run_dir: Path, *, device: torch.device) -> Row:
@@ -415,12 +431,12 @@ def _picture_sections(pictures: Mapping[str, bytes], reals: Tensor) -> list[Sect
         Figure(data=pictures["samples"], caption=generated, scale=2),
     ]
     sections = [Section(title="Real and generated", blocks=[Row(figures=side_by_side)])]
-    for title, name, caption in (
-        ("Truncation", "truncation", _TRUNCATION),
-        ("Style mixing", "mixing", _MIXING),
-        ("Interpolation", "interpolation", _INTERPOLATION),
+    for title, name, caption, scale in (
+        ("Truncation", "truncation", _TRUNCATION, 1),
+        ("Style mixing", "mixing", _MIXING, 1),
+        ("Interpolation", "interpolation", _INTERPOLATION, 2),
     ):
-        figure = Figure(data=pictures[name], caption=caption, scale=2)
+        figure = Figure(data=pictures[name], caption=caption, scale=scale)
         sections.append(Section(title=title, blocks=[figure]))
     return sections
 

@@ -15,6 +15,8 @@ import torch
 from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
+from stylegan.data.readers import LOSSY_FORMATS
+from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
 from stylegan.interop.classifiers import load_classifiers
@@ -262,8 +264,8 @@ def evaluate(
                 generator, path = _load_network(network, device, progress)
                 if generator.c_dim > 0 and data is None:
                     raise ConfigError(
-                        f"{path or 'the network'} without --data: labels are drawn from the images "
-                        "that a conditional network was trained on"
+                        f"{path or 'the network'} draws labels from the images that it was trained "
+                        "on; pass them with --data"
                     )
                 dependencies = load_for(device=device_of(generator))
                 target, reals = _network_and_reals(
@@ -524,15 +526,15 @@ def _check_options(
     if fake is not None:
         for option, is_given in of_networks.items():
             if is_given:
-                raise ConfigError(f"{option} with --fake: it only applies to networks")
+                raise ConfigError(f"{option} cannot be combined with --fake")
         for protocol in protocols:
             check_of_images(protocol)
     elif real is not None:
-        raise ConfigError("--real with --network: it only applies to --fake; use --data")
+        raise ConfigError("--real only applies to --fake; for a network use --data")
     if save_ranking is not None and not any(
         isinstance(protocol, PathLengthProtocol) for protocol in protocols
     ):
-        raise ConfigError("--save-ranking without a path length; add a metric such as ppl2_wend")
+        raise ConfigError("--save-ranking needs a path length; add a metric such as ppl2_wend")
     if data is None and real is None:
         check_reals(protocols, None, EvaluationDependencies(), side=None)
     if out is not None:
@@ -631,13 +633,34 @@ def _read_folders(
     progress: Progress | None,
 ) -> tuple[ImagesTarget, RealImages | None]:
     """Read generated images, and the real ones that they are compared with."""
+    for path in (fake, real):
+        if path is not None:
+            check_exists(path)
     generated = Pictures(fake, progress=counter(progress, "reading images"))
     target = ImagesTarget(images=generated, side=generated.side)
     if real is None:
         return target, None
     pictures = Pictures(real, progress=counter(progress, "reading images"))
+    _warn_of_formats(generated, pictures)
     return target, RealImages(
         images=pictures, side=pictures.side, is_mirrored=mirror == "yes", seed=seed
+    )
+
+
+def _warn_of_formats(generated: Pictures, real: Pictures) -> None:
+    """Warn if one side is stored with lossy compression, and the other is not."""
+    counts = [
+        {name: num for name, num in each.formats.items() if name in LOSSY_FORMATS}
+        for each in (generated, real)
+    ]
+    if bool(counts[0]) == bool(counts[1]) or not distributed.is_main_process():
+        return
+    lossy, other = (generated, real) if counts[0] else (real, generated)
+    logger.warning(
+        "%s has images with lossy compression (%s) and %s has none (%s): metrics also measure the "
+        "compression; store both in the same way",
+        *(lossy.path, ", ".join(counts[0] or counts[1])),
+        *(other.path, ", ".join(other.formats)),
     )
 
 

@@ -30,6 +30,7 @@ from stylegan.analysis.variation import (
     variation,
     with_noise_of,
 )
+from stylegan.captions import Captions
 from stylegan.data.dataset import ImageDataset
 from stylegan.images import from_uint8, grid, to_uint8
 from stylegan.latent.render import map_latents
@@ -340,7 +341,7 @@ def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) ->
         [group, str(len(layers_of(generator, group))), f"{255 * means[group]:.2f}"]
         for group in GROUPS
     ]
-    sheet = grid(torch.stack(cells), columns=len(GROUPS) + 1, padding=2)
+    sheet = _titled_grid(cells, [*GROUPS, "std"])
     return Analysis(
         name="noise",
         title="Noise",
@@ -356,7 +357,6 @@ def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) ->
                 caption="From left to right: noise in all layers, in none, in the fine ones "
                 f"(from {border}x{border}), in the coarse ones; and the standard deviation over "
                 f"{num_realizations} realizations, times {DISPLAY_GAIN}.",
-                scale=scale_of(sheet, columns=len(GROUPS) + 1),
             ),
             "noise-table": Table(
                 header=["noise in", "layers", "mean std of a pixel, of 255"],
@@ -453,12 +453,10 @@ def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
         ((each - low) / max(high - low, 1e-9) * 255).clamp(0, 255).to(torch.uint8)[None]
         for each in maps
     ]
-    sheet = grid(torch.stack(cells), columns=len(cells), padding=2)
     return Figure.of(
-        sheet,
+        _titled_grid(cells, list(found)),
         caption=f"Mean power of {' and '.join(found)} images, frequency zero in the middle; "
         f"black is {low:.0f} dB, white {high:.0f} dB.",
-        scale=scale_of(sheet, columns=len(cells)),
     )
 
 
@@ -494,7 +492,21 @@ def _marked(picture: Tensor, place: Tensor) -> Tensor:
     return marked
 
 
+def _titled_grid(cells: Sequence[Tensor], titles: Sequence[str]) -> Tensor:
+    """Return a grid with column titles, in which the pictures are visible on a page."""
+    return grid(
+        torch.stack([*cells]),
+        columns=len(titles),
+        padding=2,
+        captions=Captions(columns=titles),
+        scale=_scale(cells[0].shape[-1], len(titles)),
+    )
+
+
 def scale_of(sheet: Tensor, *, columns: int) -> int:
     """Return the scale at which the pictures of a grid are visible on a page."""
-    side = sheet.shape[-1] / columns
-    return max(1, round(min(MIN_SHOWN_SIDE / side, 900 / sheet.shape[-1], 4)))
+    return _scale(sheet.shape[-1] / columns, columns)
+
+
+def _scale(side: float, columns: int) -> int:
+    return max(1, round(min(MIN_SHOWN_SIDE / side, 900 / (columns * side), 4)))

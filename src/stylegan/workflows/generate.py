@@ -127,13 +127,10 @@ class ImageGrid(Picture):
     @classmethod
     def of(cls, pixels: Tensor, path: Path | None, *, rows: int, columns: int) -> Self:
         """Return a grid, written to a path if there is one."""
+        grid = cls(pixels=pixels, path=path, rows=rows, columns=columns)
         if path is not None:
-            write_grid(pixels, path)
-        return cls(pixels=pixels, path=path, rows=rows, columns=columns)
-
-    def write(self, path: Path | str) -> None:
-        """Write a PNG file."""
-        write_grid(self.pixels, path)
+            grid.write(path)
+        return grid
 
 
 @dataclass(frozen=True, kw_only=True)

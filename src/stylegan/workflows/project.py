@@ -15,7 +15,7 @@ from stylegan.interop.load import origin_of, weights_path
 from stylegan.latent.project import DEFAULTS, ProjectionConfig, Space
 from stylegan.latent.projection_folder import VIDEO_FPS, BatchProjector, ProjectionFolder
 from stylegan.latent.render import device_of
-from stylegan.latent.saved import PROJECTION, read_latents
+from stylegan.latent.saved import PROJECTION, SavedLatents, latents_of, read_latents
 from stylegan.latent.targets import Target, read_targets, targets_of
 from stylegan.latent.tune import TuneConfig, tune_generator
 from stylegan.latent.video import check_video
@@ -118,6 +118,7 @@ def project(
     *,
     out: Path | str | None = None,
     space: Space = "w",
+    init: Path | str | Tensor | None = None,
     steps: int | None = None,
     learning_rate: float | None = None,
     pixel_weight: float | None = None,
@@ -144,6 +145,9 @@ def project(
         network: a run folder, a native folder, a weight file, a URL or a known name.
         out: the folder to write to.
         space: "w" looks for one w for all layers, as in the paper; "w+" for one for each layer.
+        init: a file with latents to start from, for all images or a row for each, instead of the
+            mean of w. Its noise maps are used, or else the stored ones. The result is never
+            farther from the image than these latents.
         steps: optimization steps of Adam (default 1000).
         learning_rate: maximum learning rate (default 0.1).
         pixel_weight: weight of the mean squared error of pixels (default 0, for w+ 1).
@@ -192,6 +196,7 @@ def project(
         device=device,
         seed=seed,
         progress=progress,
+        init=init,
     )
     targets = targets_for(images, projector)
     if folder is None:
@@ -201,6 +206,7 @@ def project(
     )
     result = []
     for each in folders:
+        each.warn_if_unlike()
         if video and not each.folder.joinpath("video.mp4").exists():
             each.write_video()
         tuned_psnr = _tune(each, projector, seed=seed, progress=progress) if tune else None
@@ -218,6 +224,7 @@ def open_projector(
     device: DeviceName | torch.device,
     seed: int,
     progress: Progress | None = None,
+    init: Path | str | Tensor | None = None,
 ) -> tuple[BatchProjector, Path | None]:
     """Load what images are projected with; arguments as of `project`.
 
@@ -246,8 +253,13 @@ def open_projector(
         label=label,
         seed=seed,
         setting={"network": origin, "class": class_number(class_index, generator)},
+        initial=None if init is None else _latents(init, generator),
     )
     return projector, path
+
+
+def _latents(init: Path | str | Tensor, generator: AbstractGenerator) -> SavedLatents:
+    return latents_of(Path(init) if isinstance(init, str) else init, generator)
 
 
 def targets_for(images: Images, projector: BatchProjector) -> list[Target]:

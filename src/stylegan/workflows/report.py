@@ -4,11 +4,11 @@ import io
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError, StyleganError
 from stylegan.interop.load import complete_snapshots, is_run, origin_of, weights_path
@@ -32,7 +33,8 @@ from stylegan.latent.targets import read_targets
 from stylegan.models.base import AbstractGenerator, num_parameters
 from stylegan.models.registry import family_of
 from stylegan.progress import Progress, counter
-from stylegan.training.log import read_log
+from stylegan.training.log import read_log, read_metrics
+from stylegan.training.outputs import REALS
 from stylegan.workflows import figures
 from stylegan.workflows.analyze import path_length_protocol, rank_by_path_length
 from stylegan.workflows.attribute import calibration_path
@@ -47,7 +49,17 @@ from stylegan.workflows.networks import (
     label_of,
     load_generator,
 )
-from stylegan.workflows.page import Block, Chart, Figure, Section, Table, Text, frame, write_page
+from stylegan.workflows.page import (
+    Block,
+    Chart,
+    Figure,
+    Row,
+    Section,
+    Table,
+    Text,
+    frame,
+    write_page,
+)
 from stylegan.workflows.project import open_projector
 
 logger = logging.getLogger(__name__)
@@ -135,6 +147,8 @@ def report(
     ):
         if value < least:
             raise ConfigError(f"--{name} must be {least} or more, got {value}")
+    if data is not None:
+        check_exists(data)
     builder = ReportBuilder(
         network,
         data,
@@ -216,6 +230,7 @@ class ReportBuilder:
         )
         self.parts: list[tuple[str, Callable[[], Sequence[Block]]]] = [
             ("Network", self.describe),
+            ("Metrics", self.metrics),
             ("Samples", self.samples),
             ("Truncation", self.truncation),
             ("Style mixing", self.mixing),
@@ -258,7 +273,10 @@ class ReportBuilder:
             ["weights", str(origin.get("path", self.name))],
             ["SHA-256", str(origin.get("sha256") or fingerprint_of(generator))],
             ["family", family_of(generator)],
-            ["images", f"{self.sampler.side}x{self.sampler.side}, {generator.img_channels} colors"],
+            [
+                "images",
+                f"{self.sampler.side}x{self.sampler.side}, {generator.img_channels} channels",
+            ],
             ["parameters", f"{num_parameters(generator):,}"],
             ["style inputs", f"{generator.num_ws} of width {generator.w_dim}"],
             ["labels", str(generator.c_dim) if generator.c_dim > 0 else "none"],
@@ -267,20 +285,44 @@ class ReportBuilder:
             rows.append(["real images shown", f"{nimg:,}"])
         return [Table(header=["", ""], rows=rows)]
 
+    def metrics(self) -> list[Block]:
+        """List the metrics that were measured for a run."""
+        records = [] if self.run is None else read_metrics(self.run)
+        if not records:
+            raise ConfigError(
+                "no measured metrics; pass a run folder whose training, or "
+                "`stylegan evaluate --watch`, has measured some"
+            )
+        return [metric_table(records)]
+
     def samples(self) -> list[Block]:
-        """Show samples, not chosen."""
-        blocks: list[Block] = []
+        """Show samples, not chosen, beside real images if there are some."""
+        figures_shown = []
         for psi in dict.fromkeys([1.0, self.psi]):
             ws = self._styles(0, NUM_SAMPLES, psi)
-            pictures = torch.stack([_small(each) for each in render(self.generator, ws)])
-            blocks.append(
-                _figure(
-                    images.grid(pictures, columns=8),
-                    f"Seeds 0 to {NUM_SAMPLES - 1}, not chosen; psi {psi:g}.",
-                    columns=8,
-                )
-            )
-        return blocks
+            caption = f"Seeds 0 to {NUM_SAMPLES - 1}, not chosen; psi {psi:g}."
+            figures_shown.append(self._sheet(list(render(self.generator, ws)), caption))
+        real = self._real_figure()
+        if real is None:
+            return [*figures_shown]
+        return [Row(figures=[real, figures_shown[0]]), *figures_shown[1:]]
+
+    def _real_figure(self) -> Figure | None:
+        """Return a figure of real images: of the data, else those that the run's folder shows."""
+        if self.reals is not None:
+            num = min(NUM_SAMPLES, len(self.reals))
+            chosen = self.reals.gather([index * len(self.reals) // num for index in range(num)])
+            return self._sheet([*chosen], f"Real images, at even distances in {self.data}.")
+        path = None if self.run is None else self.run / REALS
+        if path is None or not path.exists():
+            return None
+        caption = "The first real images of the run, as the networks get them."
+        return Figure.of(self._reduced(images.read(path)), caption=caption)
+
+    def _sheet(self, pictures: Sequence[Tensor], caption: str) -> Figure:
+        """Return a figure of pictures in rows of eight."""
+        small = torch.stack([_small(picture) for picture in pictures])
+        return _figure(images.grid(small, columns=8), caption, columns=8)
 
     def truncation(self) -> list[Block]:
         """Show truncation."""
@@ -464,6 +506,44 @@ class ReportBuilder:
         """Reduce a sheet of pictures as `_small` does one."""
         factor = max(1, self.sampler.side // SHOWN_SIDE)
         return _averaged(sheet, factor)
+
+
+def metric_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of all metrics of a run: the last values, and those of the best snapshot.
+
+    The best is that with the best main value among the snapshots measured as the last one.
+
+    Args:
+        records: of the run's `metrics.jsonl`, oldest first.
+    """
+    rows = []
+    for last in {record["metric"]: record for record in records}.values():
+        same = [
+            record
+            for record in records
+            if (record["metric"], record.get("comparable"))
+            == (last["metric"], last.get("comparable"))
+        ]
+        choose = min if last.get("lower_is_better", True) else max
+        best = choose(same, key=lambda record: record["value"])
+        for name, value in last.get("values", {"value": last["value"]}).items():
+            best_value = best.get("values", {}).get(name, best["value"])
+            rows.append(
+                [
+                    last["metric"],
+                    name,
+                    f"{value:.4g}",
+                    f"{last['nimg'] / 1000:g}",
+                    f"{best_value:.4g}",
+                    f"{best['nimg'] / 1000:g}",
+                    f"{last['fake']['num']:,}" if "fake" in last else "",
+                ]
+            )
+    return Table(
+        header=["metric", "value of", "last", "at kimg", "best", "at kimg", "images"],
+        rows=rows,
+        caption="Of snapshots of this run. kimg: thousands of real images shown.",
+    )
 
 
 def _blocks(analysis: Analysis) -> list[Block]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from stylegan import distributed, images
+from stylegan.data.check import require_power_of_two
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet
 from stylegan.devices import resolve_device
@@ -18,7 +19,12 @@ from stylegan.notebook import TextResult, picture_html
 from stylegan.profiling.estimate import Estimate, estimate
 from stylegan.progress import Counter, Progress, counter
 from stylegan.training import loop
-from stylegan.training.checkpoint import RunRecord, read_config, read_run_record
+from stylegan.training.checkpoint import (
+    RunRecord,
+    check_folder_is_free,
+    read_config,
+    read_run_record,
+)
 from stylegan.training.config import RunConfig, canonical, check_processes
 from stylegan.training.configure import Reasons, configure, deviations, published_run
 from stylegan.training.evaluation import Evaluator
@@ -29,7 +35,7 @@ from stylegan.training.threads import available_threads
 from stylegan.training.transfer import Transfer, read_transfer
 from stylegan.workflows.initial import find_initial
 from stylegan.workflows.recipe import Recipe, load_recipe
-from stylegan.workflows.training_metrics import evaluator_for
+from stylegan.workflows.training_metrics import evaluator_for, training_protocols
 from stylegan.workflows.training_set import open_training_set
 
 METRICS_FRACTION = 0.05
@@ -196,7 +202,8 @@ def train(
     }
     call = {**dict.fromkeys(call), **recipe_.arguments, **_given(call)}
     run_dir = Path(_required(call["out"], "out"))
-    if config is None and (record := run_to_continue(call["preset"], run_dir)) is not None:
+    record = None if config is not None else run_to_continue(call["preset"], run_dir)
+    if record is not None:
         start = _on_this_machine(record.config)
         call |= {"resolution": start.generator.resolution, **record.metrics} | _given(call)
     else:
@@ -215,6 +222,10 @@ def train(
         side = config.generator.resolution
     _required(given.data.path or None, "data")
     is_missing = is_dry and side is not None and not Path(given.data.path).exists()
+    _check_before_reading(given, resolution=side, metrics=call["metrics"] or "auto")
+    if not is_dry and read_run_record(run_dir) is None:
+        check_folder_is_free(run_dir)
+    initial = find_initial(given.init_from, run_dir)
     dataset = None
     if not is_missing:
         with distributed.keep_others_waiting():
@@ -229,7 +240,6 @@ def train(
             path = Path(dataset.path)
             if path != Path(given.data.path):  # the images had to be prepared
                 options = options | {"data.path": str(path)}
-    initial = find_initial(given.init_from, run_dir)
     decided_config, reasons = configure(
         start,
         kept | options,
@@ -238,7 +248,8 @@ def train(
         grown_to=initial.grown_to,
     )
     check_processes(decided_config, distributed.world_size())
-    reasons |= {name: "as the run was started" for name in kept}
+    unchanged = [] if record is None else [name for name in reasons if name not in options]
+    reasons |= dict.fromkeys([*unchanged, *kept], "as the run was started")
     plan = TrainPlan(
         config=decided_config,
         reasons=reasons,
@@ -281,6 +292,20 @@ def run_to_continue(preset: str | None, out: str | Path | None) -> RunRecord | N
         CheckpointError: if the options of the run cannot be read.
     """
     return None if preset is not None or out is None else read_run_record(Path(out))
+
+
+def _check_before_reading(given: RunConfig, *, resolution: int | None, metrics: str) -> None:
+    """Report mistakes that do not depend on the images, before these are read.
+
+    Raises:
+        ConfigError: if the resolution, a metric, or another option cannot work.
+    """
+    if resolution is not None:
+        require_power_of_two(resolution)
+    if metrics not in ("auto", "none"):
+        training_protocols(metrics)
+    if given.init_from is None and given.growth is None:  # these depend on the images
+        configure(given, resolution=resolution or given.generator.resolution)
 
 
 def _on_this_machine(config: RunConfig) -> RunConfig:

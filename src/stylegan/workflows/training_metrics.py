@@ -9,7 +9,7 @@ import torch
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.metrics import records
-from stylegan.metrics.protocols import SeparabilityProtocol, parse_all
+from stylegan.metrics.protocols import AbstractProtocol, SeparabilityProtocol, parse_all
 from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
 from stylegan.metrics.suite import check_reals, evaluate_on_all_ranks, load_dependencies
 from stylegan.metrics.targets import network_target, training_images
@@ -45,13 +45,7 @@ def evaluator_for(
     names = default_metrics(dataset, device) if metrics == "auto" else metrics
     if names == "none":
         return None
-    protocols = parse_all(names)
-    for protocol in protocols:
-        if isinstance(protocol, SeparabilityProtocol):
-            raise ConfigError(
-                f"metric {protocol.name} in training: it needs classifiers; measure it by "
-                "`stylegan evaluate`"
-            )
+    protocols = training_protocols(names)
     dependencies = load_dependencies(protocols, weights_dir=weights_dir, device=device)
     reals = training_images(dataset, is_mirrored=mirror, seed=seed)
     check_reals(protocols, reals, dependencies, side=dataset.resolution)
@@ -65,6 +59,25 @@ def evaluator_for(
             yield None if result is None else records.with_comparable_key(result.record)
 
     return Evaluator(names=[protocol.name for protocol in protocols], measure=measure)
+
+
+def training_protocols(names: str) -> list[AbstractProtocol]:
+    """Return the protocols of metrics that training can compute.
+
+    Args:
+        names: of metrics, separated by commas.
+
+    Raises:
+        ConfigError: if a metric does not exist, or needs more than a network and images.
+    """
+    protocols = parse_all(names)
+    for protocol in protocols:
+        if isinstance(protocol, SeparabilityProtocol):
+            raise ConfigError(
+                f"metric {protocol.name} in training: it needs classifiers; measure it by "
+                "`stylegan evaluate`"
+            )
+    return protocols
 
 
 def default_metrics(dataset: ImageDataset, device: torch.device) -> str:

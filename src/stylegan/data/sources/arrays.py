@@ -1,7 +1,10 @@
 """Images and labels that are rows of arrays."""
 
+import abc
 import io
+import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,48 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stylegan.data.labels import Label, Labels
+from stylegan.data.sources.base import AbstractSource
+
+
+class AbstractArraySource(AbstractSource):
+    """Images that are rows of an array. Each process loads the array again when it needs it.
+
+    Args:
+        path: the folder or file.
+        rows: the array.
+    """
+
+    def __init__(self, path: Path, rows: NDArray[Any]) -> None:
+        super().__init__(path, row_names(len(rows)))
+        self._rows: NDArray[Any] | None = rows
+        self._lock = threading.Lock()
+
+    @abc.abstractmethod
+    def load(self) -> NDArray[Any]:
+        """Return the array.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+
+    @abc.abstractmethod
+    def pixels(self, row: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return the pixels of an image from its row, uint8 [H, W] or [H, W, C]."""
+
+    def read(self, name: str) -> bytes:
+        """Return an image as the bytes of a file; see `AbstractSource.read`."""
+        with self._lock:
+            if self._rows is None:
+                self._rows = self.load()
+        return encode(self.pixels(self._rows[int(name)]))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the array and the lock."""
+        return self.__dict__ | {"_rows": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore without the array."""
+        self.__dict__.update(state, _lock=threading.Lock())
 
 
 def encode(pixels: NDArray[np.uint8]) -> bytes:

@@ -6,9 +6,6 @@ from pathlib import Path
 
 from stylegan.data.labels import Labels
 
-NO_IMAGE = "not an image (by its file name extension)"
-"""Why a file whose extension is that of no image format is left out."""
-
 
 class AbstractSource(abc.ABC):
     """Images under names. It can be pickled, and read from several threads.

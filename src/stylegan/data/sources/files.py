@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stylegan.data.readers import image_extensions, is_image_start, one_line
-from stylegan.data.sources.base import NO_IMAGE, AbstractSource
+from stylegan.data.sources import lsun, npy, tfrecord, video
+from stylegan.data.sources.base import AbstractSource
 from stylegan.errors import DataError
 
 LABELS_NAME = "dataset.json"
@@ -15,6 +16,7 @@ RECORD_NAME = "prepare.json"
 
 # Files that operating systems add to folders and archives.
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
 
 class AbstractFiles(AbstractSource):
@@ -35,14 +37,9 @@ class AbstractFiles(AbstractSource):
             for name in names
             if not _is_system_file(name) and name.rpartition("/")[2] not in known
         )
-        is_image = [self._is_image(name) for name in names]
-        super().__init__(
-            path,
-            [name for name, is_one in zip(names, is_image, strict=True) if is_one],
-            left_out=[
-                (name, NO_IMAGE) for name, is_one in zip(names, is_image, strict=True) if not is_one
-            ],
-        )
+        images = [name for name in names if self._is_image(name)]
+        others = sorted(set(names) - set(images))
+        super().__init__(path, images, left_out=[(name, _why_left_out(name)) for name in others])
 
     def _is_image(self, name: str) -> bool:
         """Decide by the extension of a file, without one by its content."""
@@ -69,6 +66,20 @@ class AbstractFiles(AbstractSource):
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name} in {self.path} is not JSON ({one_line(error)})") from error
         return content
+
+
+def _why_left_out(name: str) -> str:
+    """Return why a file whose extension is that of no image format is left out."""
+    if name.rpartition("/")[2] == lsun.FILE_NAME:
+        return "not an image (an LMDB database; name its folder instead)"
+    name = name.lower()
+    if name.endswith(tfrecord.SUFFIXES):
+        return "not an image (TFRecords; name this file instead)"
+    if name.endswith((*npy.SUFFIXES, *video.SUFFIXES)):
+        return "not an image (arrays and videos in a zip are not read; extract the zip)"
+    if name.endswith(_ARCHIVES):
+        return "not an image (an archive; extract it, or name it instead)"
+    return "not an image (by its file name extension)"
 
 
 def _is_system_file(name: str) -> bool:

@@ -1,27 +1,73 @@
-"""The image files of a folder."""
+"""The images of a folder."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from stylegan.data.readers import unusable
+from stylegan.data.sources.base import AbstractSource
+from stylegan.data.sources.containers import open_container
 from stylegan.data.sources.files import AbstractFiles
-from stylegan.errors import DataError
+from stylegan.data.sources.tiff import TiffSource
+from stylegan.errors import DataError, StyleganError
 
 
 class FolderSource(AbstractFiles):
-    """The files of a folder and of its subfolders; symbolic links to folders are followed.
+    """The images of a folder and of its subfolders; symbolic links to folders are followed.
+
+    The images of a file that holds several, such as a video, are named `FILE/NUMBER`.
+
+    Args:
+        path: the folder.
+        every: of videos, take every n-th frame.
 
     Raises:
         DataError: if a folder cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, every: int = 1) -> None:
         self.path = path
-        super().__init__(path, _walk(path))
+        super().__init__(path, walk(path))
+        self._containers: dict[str, AbstractSource] = {}
+        images: list[str] = []
+        left_out: list[tuple[str, str]] = []
+        for name in self.images:
+            pages: list[str] = []
+            with contextlib.suppress(DataError):  # reported when the file is decoded
+                pages = self._expand(name, every)
+            images += pages or [name]
+        for name, reason in self.left_out:
+            frames: list[str] = []
+            try:
+                frames = self._expand(name, every)
+            except StyleganError as error:
+                reason = str(error)
+            images += frames
+            left_out += [] if frames else [(name, reason)]
+        self.images = tuple(sorted(images))
+        self.left_out = tuple(sorted(left_out))
+
+    def _expand(self, name: str, every: int) -> list[str]:
+        """Return the names of the images in a file that holds several; empty for other files."""
+        container = open_container(self.path / name, every=every)
+        if container is None or (isinstance(container, TiffSource) and len(container.images) == 1):
+            return []
+        if not container.images:
+            raise unusable("empty")
+        self._containers[name] = container
+        return [f"{name}/{inner}" for inner in container.images]
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether there is a video."""
+        return any(container.has_frames for container in self._containers.values())
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a file; see `AbstractSource.read`."""
+        """Return the bytes of a file, or of an image in it; see `AbstractSource.read`."""
+        file, _, inner = name.rpartition("/")
+        if file in self._containers:
+            return self._containers[file].read(inner)
         if not (self.path / name).is_file():  # reading a named pipe would block forever
             raise unusable("unreadable (not a regular file)")
         try:
@@ -44,7 +90,13 @@ class FolderSource(AbstractFiles):
         return (self.path / name).is_file()
 
 
-def _walk(path: Path) -> Iterator[str]:
+def walk(path: Path) -> Iterator[str]:
+    """Yield the names of all files, relative and with forward slashes.
+
+    Raises:
+        DataError: if a folder cannot be read.
+    """
+
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
 

@@ -69,7 +69,7 @@ class TFRecordSource(AbstractSource):
             raise unusable(f"not an image (shape {shape} of {len(data)} bytes)")
         if 0 in shape:
             raise unusable("empty")
-        return encode(np.frombuffer(data, np.uint8).reshape(shape).transpose(1, 2, 0).copy())
+        return encode(np.frombuffer(data, np.uint8).reshape(shape).transpose(1, 2, 0))
 
     @functools.cached_property
     def labels(self) -> Labels | None:
