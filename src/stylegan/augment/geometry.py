@@ -4,6 +4,7 @@ Source: Karras et al. 2020 (ADA), appendix B: reflection at the border, twofold 
 an orthogonal wavelet filter, and bilinear interpolation.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -119,39 +120,53 @@ def _margins(matrices: Tensor, *, height: int, width: int) -> tuple[int, int, in
 def _upsample(x: Tensor) -> Tensor:
     """Double the last axis: insert zeros and filter, with a gain of 2 and zeros outside."""
     length = x.shape[-1]
-    reach = len(SYM6) // 2
-    tile = torch.zeros(_TILE + reach, 2 * _TILE)
-    for i in range(_TILE):
-        for t in range(reach):
-            tile[i + t, 2 * i] = 2 * SYM6[-1 - 2 * t]
-            tile[i + t + 1, 2 * i + 1] = 2 * SYM6[-2 - 2 * t]
-    return _multiply_windows(F.pad(x, [reach // 2, reach // 2]), tile, _TILE)[..., : 2 * length]
+    num = min(length, _TILE)
+    x = F.pad(x, [_MARGIN, _MARGIN])
+    return _multiply_windows(x, _upsampling_matrix(num), num)[..., : 2 * length]
 
 
 def _downsample(x: Tensor) -> Tensor:
     """Filter with the mirrored kernel, crop the margin, and keep every second sample."""
     length = x.shape[-1] // 2 - 2 * _MARGIN
-    tile = torch.zeros(2 * _TILE + len(SYM6) - 2, _TILE)
-    for i in range(_TILE):
-        for k, tap in enumerate(SYM6):
-            tile[2 * i + k, i] = tap
-    return _multiply_windows(x[..., 1:], tile, 2 * _TILE)[..., :length]
+    num = min(length, _TILE)
+    return _multiply_windows(x[..., 1:-1], _downsampling_matrix(num), 2 * num)[..., :length]
 
 
-def _multiply_windows(x: Tensor, tile: Tensor, step: int) -> Tensor:
+@functools.cache
+def _upsampling_matrix(num: int) -> Tensor:
+    """Return the matrix from `num` samples, with `_MARGIN` more at each end, to `2 * num`."""
+    i, t = torch.meshgrid(torch.arange(num), torch.arange(2 * _MARGIN), indexing="ij")
+    taps = 2 * torch.tensor(SYM6).flip(0)
+    matrix = torch.zeros(num + 2 * _MARGIN, 2 * num)
+    matrix[i + t, 2 * i] = taps[2 * t]
+    matrix[i + t + 1, 2 * i + 1] = taps[2 * t + 1]
+    return matrix
+
+
+@functools.cache
+def _downsampling_matrix(num: int) -> Tensor:
+    """Return the matrix from `2 * num` samples and those that the filter reaches to `num`."""
+    i, k = torch.meshgrid(torch.arange(num), torch.arange(len(SYM6)), indexing="ij")
+    matrix = torch.zeros(2 * num + len(SYM6) - 2, num)
+    matrix[2 * i + k, i] = torch.tensor(SYM6)[k]
+    return matrix
+
+
+def _multiply_windows(x: Tensor, matrix: Tensor, step: int) -> Tensor:
     """Multiply overlapping windows of the last axis by a matrix, and concatenate the results.
 
     It is a product with a banded matrix, at the speed of dense products of its blocks.
 
     Args:
         x: [N, C, H, W]; zeros are added on the right to fill the last window.
-        tile: [window, num], a block of the banded matrix.
+        matrix: [window, num], a block of the banded matrix.
         step: samples from one window to the next.
     """
-    window = len(tile)
+    window = len(matrix)
     num = max(math.ceil((x.shape[-1] - window) / step), 0) + 1
     x = F.pad(x, [0, (num - 1) * step + window - x.shape[-1]])
-    return (x.unfold(-1, window, step) @ tile.to(x)).flatten(-2)
+    starts = range(0, num * step, step)
+    return torch.cat([x[..., start : start + window] @ matrix.to(x) for start in starts], dim=-1)
 
 
 def grid_sample(images: Tensor, grid: Tensor) -> Tensor:
