@@ -43,6 +43,18 @@ def test_captions_surround_the_images_and_leave_their_pixels(channels):
     assert not has_ink(sheet[:, LINE + step :, left + MIN_SIDE + 2 :])  # the cell without image
 
 
+def ink_width(strip):
+    columns = (strip < 128).any(dim=0).nonzero()
+    return int(columns.max() - columns.min())
+
+
+@pytest.mark.parametrize("title", ["a", "seed0001", "probably made by run"])
+def test_titles_of_rows_are_complete(title):
+    sheet = images.grid(tiles(1), columns=1, captions=Captions(rows=[title]))
+    whole = 255 - draw_line(title, width=400, size=SIZE)
+    assert ink_width(sheet[0, :, :-MIN_SIDE]) == pytest.approx(ink_width(whole), abs=1)
+
+
 def test_small_images_with_captions_are_enlarged_and_others_are_not():
     small = tiles(2, side=16)
     assert images.grid(small, columns=2).shape == (3, 16, 32)

@@ -44,6 +44,8 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def enlarge(images: Tensor, scale: int) -> Tensor:
     """Enlarge [..., H, W] by a whole number, repeating pixels."""
+    if scale == 1:
+        return images
     return images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
@@ -96,7 +98,7 @@ def grid(
     for column, text in enumerate(texts.columns):
         write_text(text, 0, left + column * step_x, width)
     for row, text in enumerate(texts.rows):
-        write_text(text, top + row * step_y + (height - line) // 2, size // 2, left - size)
+        write_text(text, top + row * step_y + (height - line) // 2, size // 4, left - size // 2)
     return tiled
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -172,7 +173,6 @@ def test_every_figure_of_a_large_network(preset, tmp_path):
         ("droplets", {"num": 0}, "--num must be 1"),
         ("phase", {"frames": 1}, "--frames must be 2"),
         ("noise", {"realizations": 1}, "--realizations must be 2"),
-        ("usage", {"psi": "nan"}, "psi must be a finite number, got nan"),
         ("spectra", {"class": 3}, "--class 3"),
         ("path-length", {"perceptual": "discriminator"}, "path lengths"),
     ],
@@ -181,6 +181,11 @@ def test_a_mistake_is_reported(network, tmp_path, command, options, message):
     with pytest.raises(ConfigError, match=message):
         run(command, network, out=tmp_path / "o", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_psi_that_is_no_number_is_refused(network):
+    with pytest.raises(ConfigError, match="psi must be a finite number, got nan"):
+        stylegan.analyze.usage(network, psi=math.nan)
 
 
 def test_without_matplotlib_curves_are_left_out(network, tmp_path, caplog, monkeypatch):

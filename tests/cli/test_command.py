@@ -1,5 +1,6 @@
 """The command line that is made from a function's signature and docstring."""
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
@@ -165,6 +166,20 @@ def test_the_help_is_the_docstring(capsys):
     assert "Raises" not in text
     assert "progress" not in text
     assert "model" not in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_into_80_columns_except_for_command_lines(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    module = importlib.import_module(COMMANDS[name][0])
+    for words in ([], *([part] for part in getattr(module, "COMMANDS", {}))):
+        with contextlib.suppress(SystemExit):
+            module.main([*words, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    to_paste = ("Example: ", "stylegan ", "torchrun ")
+    long = [line for line in lines if len(line) > 80 and not line.strip().startswith(to_paste)]
+    assert long == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import signal
 from itertools import pairwise
@@ -134,9 +135,9 @@ def test_the_folder_of_another_demo_is_refused_even_if_it_is_finished(finished, 
 
 
 def test_a_demo_of_no_time_is_refused(data, tmp_path):
-    for minutes in (0, -1, "nan"):
+    for minutes in (0, -1, math.nan):
         with pytest.raises(ConfigError, match="minutes must be more than 0"):
-            run(tmp_path / "run", data, minutes=minutes)
+            demo.demo(data=data, out=tmp_path / "run", minutes=minutes)
     assert not (tmp_path / "run").exists()
 
 

@@ -278,7 +278,7 @@ def test_a_damaged_state_is_reported(network, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"steps": 0}, ConfigError, "num_steps must be more than 0"),
+        ({"steps": 0}, ConfigError, "steps must be more than 0"),
         ({"learning_rate": -1}, ConfigError, "learning_rate"),
         ({"batch": 0}, ConfigError, "batch must be 1 or more"),
         ({"class": 1}, ConfigError, "--class 1"),
@@ -311,7 +311,7 @@ def test_lpips_that_cannot_be_had_names_the_alternatives(network, pictures, tmp_
         raise WeightsError("no network", expected="one", fix="connect")
 
     monkeypatch.setattr("stylegan.download.fetch", offline)
-    with pytest.raises(WeightsError, match=r"efficientnet-lite0 needs no download.*discriminator"):
+    with pytest.raises(WeightsError, match=r"use efficientnet-lite0, which.*discriminator"):
         run(pictures, network=network, out=tmp_path / "out", perceptual="lpips")
 
 

@@ -93,18 +93,37 @@ def test_a_run_is_continued_on_a_machine_with_other_devices(line, tmp_path):
     assert (runtime["device"], runtime["threads"]) == ("cpu", 1)
 
 
-def test_a_longer_growing_run_keeps_its_growth(line, tmp_path):
-    line = ["stylegan2-d" if word == "stylegan2-small" else word for word in line]
-    line += ["--set", "growth.initial_resolution=4"]
-    assert main([*line, "--max-minutes", "0"]) == 0
-    path = tmp_path / "run" / "config.json"
-    growth = json.loads(path.read_text())["config"]["growth"]
-    longer = ["0.024" if word == "0.016" else word for word in line]
-    for again in (longer, ["train", "--out", str(tmp_path / "run"), "--kimg", "0.032"]):
-        assert main([*again, "--max-minutes", "0"]) == 0
-    content = json.loads(path.read_text())["config"]
-    assert content["output"]["total_kimg"] == 0.032
-    assert content["growth"] == growth
+@pytest.fixture
+def growing_line(line):
+    """The command line of a growing run with a small mapping network."""
+    sizes = [f"--generator.{name}=8" for name in ("z-dim", "w-dim")]
+    sizes += ["--generator.mapping-layers=2", "--growth.initial-resolution=4"]
+    return [*("stylegan2-d" if word == "stylegan2-small" else word for word in line), *sizes]
+
+
+def test_a_longer_growing_run_keeps_its_growth(growing_line, tmp_path, capsys):
+    assert main([*growing_line, "--max-minutes", "0"]) == 0
+    growth = json.loads((tmp_path / "run" / "config.json").read_text())["config"]["growth"]
+    longer = ["0.024" if word == "0.016" else word for word in growing_line]
+    for again in (longer, ["train", "--out", str(tmp_path / "run"), "--kimg", "0.024"]):
+        capsys.readouterr()
+        assert main([*again, "--dry-run"]) == 0
+        config, _ = json.JSONDecoder().raw_decode(capsys.readouterr().out)
+        assert (config["growth"], config["output"]["total_kimg"]) == (growth, 0.024)
+
+
+@pytest.mark.slow
+def test_a_growing_run_that_is_made_longer_equals_a_long_one(growing_line, tmp_path):
+    assert main(growing_line) == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--kimg", "0.032"]) == 0
+    growth = json.loads((tmp_path / "run" / "config.json").read_text())["config"]["growth"]
+    whole = [word.replace(str(tmp_path / "run"), str(tmp_path / "whole")) for word in growing_line]
+    whole[whole.index("0.016")] = "0.032"
+    whole += [f"--growth.train-kimg={growth['train_kimg']}"]
+    whole += [f"--growth.fade-kimg={growth['fade_kimg']}"]
+    assert main(whole) == 0
+    states = [stylegan.load(tmp_path / name).state_dict() for name in ("run", "whole")]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_a_changed_option_is_refused_in_one_line(line, tmp_path, capsys):

@@ -63,7 +63,7 @@ def test_every_option_reaches_the_classifier(line, tmp_path):
     [
         (
             ["--attributes", "bald"],
-            "--attributes bald: there is no such attribute; there are 0 Bright_Pixels, 1 top",
+            "there is no attribute 'bald'; the attributes are 0 Bright_Pixels, 1 top",
         ),
         (["--max-minutes", "-1"], "max_minutes must be 0 or more, got -1"),
         (["--resolution", "4"], "resolution must be a power of two from 8, got 4"),

@@ -1,8 +1,13 @@
 import pytest
+import torch
 
+import stylegan
 from stylegan import download
+from stylegan.errors import WeightsError
+from stylegan.models.base import Networks
 from stylegan.perceptual import weights
-from stylegan.workflows.networks import choose_perceptual
+from stylegan.perceptual.discriminator import DiscriminatorDistance
+from stylegan.workflows.networks import choose_perceptual, load_perceptual
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +43,24 @@ def test_lpips_is_taken_from_the_cache():
 def test_without_any_lpips_is_left_to_be_downloaded(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert choose_perceptual("auto", weights_dir=None) == "lpips"
+
+
+def test_without_any_and_without_a_connection_the_discriminator_is_taken(
+    tmp_path, monkeypatch, caplog
+):
+    def fetch(*_, **__):
+        raise WeightsError("https://x cannot be reached")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(download, "fetch", fetch)
+    networks = stylegan.create("stylegan2-small", 16, channel_base=64, channel_max=6)
+    stylegan.save(networks, tmp_path / "all")
+    stylegan.save(Networks(generator_ema=networks.generator), tmp_path / "generator")
+    options = {"weights_dir": None, "device": torch.device("cpu")}
+    distance = load_perceptual("auto", tmp_path / "all", **options)
+    assert isinstance(distance, DiscriminatorDistance)
+    assert "the network's own discriminator, as " in caplog.text
+    assert "https://x cannot be reached; for EfficientNet-Lite0" in caplog.text
+    for name, source in (("auto", "generator"), ("lpips", "all")):
+        with pytest.raises(WeightsError, match="cannot be reached"):
+            load_perceptual(name, tmp_path / source, **options)

@@ -14,7 +14,7 @@ import docstring_parser
 from rich.console import Console
 
 from stylegan import distributed
-from stylegan.cli.parser import Option, Parser
+from stylegan.cli.parser import Option, Parser, wrapped
 from stylegan.errors import did_you_mean
 from stylegan.progress import ProgressBar
 
@@ -106,8 +106,8 @@ def run_group(commands: Mapping[str, Command], arguments: Sequence[str], *, prog
     if name in commands:
         return run(commands[name], rest, prog=f"{prog} {name}")
     width = max(map(len, commands))
-    rows = [f"  {name:{width}}  {summary(commands[name])}\n" for name in commands]
-    usage = f"usage: {prog} COMMAND ...   (`{prog} COMMAND --help` explains one)\n\n"
+    rows = [wrapped(f"  {name:{width}}  {summary(commands[name])}") + "\n" for name in commands]
+    usage = f"usage: {prog} COMMAND ...\n\n`{prog} COMMAND --help` explains a command:\n\n"
     if name in ("help", "-h", "--help"):
         example = next(iter(commands.values())).example
         sys.stdout.write(f"{usage}{''.join(rows)}\nExample: {example}\n")

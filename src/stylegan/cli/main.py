@@ -129,7 +129,7 @@ def _usage() -> str:
     width = max(map(len, COMMANDS))
     rows = (f"  {name:{width}}  {about}\n" for name, (_, about) in COMMANDS.items())
     return (
-        "usage: stylegan COMMAND ...   (`stylegan COMMAND --help` explains one)\n\n"
+        "usage: stylegan COMMAND ...\n\n`stylegan COMMAND --help` explains a command:\n\n"
         + "".join(rows)
         + "\nExample:\n  stylegan train --preset stylegan2-small --data photos/ --out runs/photos\n"
     )

@@ -95,7 +95,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=prog,
             usage=" ".join([prog, *positional, "[OPTIONS]"]),
-            description=_wrapped(description),
+            description=wrapped(description),
             formatter_class=_Formatter,
             allow_abbrev=False,
             add_help=False,
@@ -203,14 +203,17 @@ def _width() -> int:
     return min(shutil.get_terminal_size().columns, MAX_WIDTH)
 
 
-def _wrapped(text: str) -> str:
-    """Wrap paragraphs, but no command lines."""
-    return "\n".join(
-        line
-        if line.startswith(("Example: ", " "))
-        else textwrap.fill(line, _width(), break_on_hyphens=False)
-        for line in text.split("\n")
-    )
+def wrapped(text: str) -> str:
+    """Wrap paragraphs and rows of tables to the terminal, but no command lines."""
+    return "\n".join(map(_wrapped_line, text.split("\n")))
+
+
+def _wrapped_line(line: str) -> str:
+    if line.lstrip().startswith(("Example: ", "stylegan ", "torchrun ")):
+        return line
+    row = re.match(r" +\S+ {2,}(?=\S)", line)  # the first column
+    indent = " " * row.end() if row else ""
+    return textwrap.fill(line, _width(), subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _add(option: Option, group: Any) -> None:

@@ -38,6 +38,14 @@ COMMAND = Command(
     function=train,
     present=present,
     aliases={"metrics_fraction": ("--metrics-share",)},
+    metavars={
+        "data": "DATA",
+        "out": "RUN",
+        "preset": "NAME",
+        "recipe": "FILE.toml",
+        "metrics": "NAME,NAME",
+        "weights_dir": "DIR",
+    },
     required=("preset", "data", "out"),
     example="stylegan train --preset stylegan2-small --data photos/ --out runs/photos\n"
     "\nA run is continued by its folder alone, with other options where they may change:\n"

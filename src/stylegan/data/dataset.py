@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageDataset(Dataset[Tensor]):
-    """The images of a folder, searched recursively, or of a zip in the official layout.
+    """The images of a folder, searched recursively, of a zip in the official layout, and others.
 
     Every image is decoded once at construction, so the list of usable images is fixed from then on.
     A zip that `stylegan data prepare` made opens without decoding, as its record lists the images.
@@ -47,7 +47,7 @@ class ImageDataset(Dataset[Tensor]):
     and grey images of a color set are converted to RGB. Objects are pickled without their cache.
 
     Args:
-        path: a folder or a zip.
+        path: a folder, a zip, or another source of `stylegan.data.sources.open.open_source`.
         resolution: side of the images in pixels. Larger images, by a power of two, are reduced with
             a box filter and rounded once. None: the images' own size.
         mirror: double the set; the second half is the first, flipped horizontally.

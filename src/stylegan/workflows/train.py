@@ -160,11 +160,11 @@ def train(
     it: the folder holds the options of the run.
 
     Args:
-        data: folder (searched recursively) or zip of images, or folder or URL of shards. Default:
-            that of the run in `out`.
+        data: folder (searched recursively) or zip of images, or folder or URL of shards. Not needed
+            to resume the run in `out`.
         out: folder of the run.
         preset: a row of the preset table, such as stylegan2-f, stylegan-f, progan or
-            stylegan2-small. Default: the options of the run in `out`.
+            stylegan2-small. Not needed to resume the run in `out`.
         recipe: a TOML file with options; options that are given here replace those of the file.
         config: options of the run, in place of a preset. `training.configure.resolve` decides
             those that are None.

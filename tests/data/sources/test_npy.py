@@ -101,7 +101,8 @@ def test_other_arrays_are_refused_in_one_line(tmp_path, array, reason):
 
 def test_damaged_files_are_refused(tmp_path):
     whole = saved(tmp_path / "a.npy", COLOR).read_bytes()
-    for damaged in (whole[:-1], whole[:100], whole[:7], b"", b"no array" * 9):
+    unclosed = whole.replace(b"}", b" ", 1)
+    for damaged in (whole[:-1], whole[:100], whole[:7], unclosed, b"", b"no array" * 9):
         (tmp_path / "a.npy").write_bytes(damaged)
         with pytest.raises(DataError, match=r"a\.npy: unreadable \("):
             open_source(tmp_path / "a.npy")

@@ -1,5 +1,6 @@
 """Folders that hold files of several kinds."""
 
+import os
 import zipfile
 
 import numpy as np
@@ -53,6 +54,19 @@ def test_check_lists_them_and_prepare_packs_the_images(mixed, tmp_path, capsys):
     assert "7 files cannot, and training skips them." in out
     assert main(["prepare", str(mixed), str(tmp_path / "p.zip"), "--resolution", "8"]) == 0
     assert "4 images, 8x8 L" in capsys.readouterr().out
+
+
+def test_named_pipes_do_not_block(tmp_path):
+    names = ["a.npy", "a.tif", "clip.mp4", "x.tfrecords"]
+    for name in names:
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match="does not exist"):
+            open_source(tmp_path / name)
+    source = open_source(tmp_path)
+    assert source.images == ("a.tif",)
+    assert [name for name, _ in source.left_out] == ["a.npy", "clip.mp4", "x.tfrecords"]
+    with pytest.raises(DataError, match="not a regular file"):
+        source.read("a.tif")
 
 
 def test_containers_in_a_zip_are_named(mixed, tmp_path):

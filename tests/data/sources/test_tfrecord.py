@@ -149,7 +149,7 @@ def test_labels_are_classes_or_vectors(folder, values, expected):
     assert (labels and list(labels.by_name.values())) == expected
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no array"])
+@pytest.mark.parametrize("content", [None, b"", b"no array", b"\x93NUMPY\x01\x00\x02\x00{\n"])
 def test_labels_that_do_not_fit_are_named_and_the_images_are_used(folder, content, caplog):
     with (folder / "cats-rxx.labels").open("wb") as file:
         np.save(file, np.zeros(5)) if content is None else file.write(content)

@@ -73,7 +73,7 @@ def test_pages_in_a_zip_are_named_and_not_dropped(stack, tmp_path):
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.write(stack / "b.tif", "b.tif")
     source = open_source(tmp_path / "set.zip")
-    with pytest.raises(DataError, match=r"several pages \(extract the zip; in a folder, each page"):
+    with pytest.raises(DataError, match=r"several pages \(put the file into a folder"):
         decode(source.read("b.tif"))
 
 

@@ -108,6 +108,14 @@ def test_earlier_and_repeated_frames_copies_and_forks_are_read_too(video):
     assert number_of(source.read("00000001")) == 1
 
 
+def test_frames_that_were_passed_over_are_kept_until_they_are_read(video, monkeypatch):
+    source = open_source(video)
+    source.read("00000005")
+    monkeypatch.setattr(VideoSource, "_restart", None)  # reading does not start again
+    assert [number_of(source.read(f"{number:08d}")) for number in (4, 2, 6)] == [4, 2, 6]
+    assert sorted(source._held) == [0, 1, 3]
+
+
 def test_the_frames_that_wait_to_be_read_are_limited(video, monkeypatch):
     monkeypatch.setattr("stylegan.data.sources.video._MAX_HELD", 0)
     source = open_source(video)
@@ -176,6 +184,18 @@ def test_a_truncated_video_gives_the_frames_that_it_has(tmp_path):
     assert len(readable) >= len(entries) - 1
     for entry in entries[len(readable) :]:
         assert (entry.reason or "").startswith("truncated or damaged")
+
+
+def test_metadata_in_another_encoding_does_not_matter(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLE"
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"T\xcfTL\xc9"))
+    assert decode(open_source(path).read("00000000")).image.size == (16, 16)
 
 
 def test_a_file_with_sound_only_is_refused(tmp_path):

@@ -50,6 +50,8 @@ class FolderSource(AbstractFiles):
 
     def _expand(self, name: str, every: int) -> list[str]:
         """Return the names of the images in a file that holds several; empty for other files."""
+        if not (self.path / name).is_file():  # reading a named pipe would block forever
+            return []
         container = open_container(self.path / name, every=every)
         if container is None or (isinstance(container, TiffSource) and len(container.images) == 1):
             return []
@@ -68,7 +70,7 @@ class FolderSource(AbstractFiles):
         file, _, inner = name.rpartition("/")
         if file in self._containers:
             return self._containers[file].read(inner)
-        if not (self.path / name).is_file():  # reading a named pipe would block forever
+        if not (self.path / name).is_file():
             raise unusable("unreadable (not a regular file)")
         try:
             return (self.path / name).read_bytes()

@@ -1,7 +1,6 @@
 """Images in NumPy's files `.npy` and `.npz`."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,10 +66,11 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
             images, labels = _choose(_load_npz(path))
         else:
             images, labels = np.load(path, mmap_mode="r", allow_pickle=False), None
-        images = _with_rows(images)
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged header can raise nearly any exception
         raise DataError(f"unreadable ({one_line(error)})") from error
-    return images, labels
+    return _with_rows(images), labels
 
 
 def _load_npz(path: Path) -> dict[str, NDArray[Any]]:

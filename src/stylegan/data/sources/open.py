@@ -67,6 +67,6 @@ def _images_beside(folder: Path) -> list[tuple[str, str]]:
 
 
 def check_exists(path: str | os.PathLike[str]) -> None:
-    """Raise DataError unless there is something at a path."""
-    if not Path(path).exists():
+    """Raise DataError unless there is a folder or a regular file at a path."""
+    if not Path(path).is_dir() and not Path(path).is_file():
         raise DataError(f"{path} does not exist; name a folder of images, or a zip")

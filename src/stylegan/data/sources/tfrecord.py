@@ -81,7 +81,7 @@ class TFRecordSource(AbstractSource):
         try:
             values = np.load(path, allow_pickle=False)
             return row_labels(np.asarray(values), self.images)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header can raise nearly any exception
             if distributed.is_main_process():
                 logger.warning("labels not used: %s (%s)", path, one_line(error))
             return None
@@ -139,7 +139,8 @@ def _largest(folder: Path) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.*") if file.suffix.lower() in SUFFIXES)
+    files = (file for file in folder.glob("*.*") if file.suffix.lower() in SUFFIXES)
+    return sorted(file for file in files if file.is_file())
 
 
 def _index(path: Path) -> tuple[list[int], list[int]]:

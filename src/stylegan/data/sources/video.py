@@ -1,5 +1,6 @@
 """The frames of a video, decoded with PyAV."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -8,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from stylegan.data.readers import unusable
+from stylegan.data.readers import one_line, unusable
 from stylegan.data.sources.arrays import encode
 from stylegan.data.sources.base import AbstractSource
-from stylegan.errors import DataError
+from stylegan.errors import DataError, StyleganError
 from stylegan.extras import import_extra
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -45,11 +46,8 @@ class VideoSource(AbstractSource):
         self.path = path
         self._every = every
         self._start()
-        av = self._av()
-        try:
+        with _damage_reported():
             num_frames = self._count()
-        except (av.error.FFmpegError, OSError) as error:
-            raise DataError(f"truncated or damaged ({error.strerror})") from error
         super().__init__(path, [f"{number:08d}" for number in range(0, num_frames, every)])
 
     @staticmethod
@@ -76,35 +74,33 @@ class VideoSource(AbstractSource):
             self._waiting.remove(index)
             self._is_busy = True
         try:
-            frame = self._frame(index)
+            with _damage_reported():
+                frame = self._frame(index)
+        except DataError:
+            self._restart()
+            raise
         finally:
             with self._turn:
                 self._is_busy = False
                 self._turn.notify_all()
-        pixels = frame.to_ndarray(format="rgb24")
+        with _damage_reported():
+            pixels = frame.to_ndarray(format="rgb24")
         return encode(np.rot90(pixels, round(frame.rotation / 90)))
 
     def _frame(self, index: int) -> Any:
         """Return a frame of PyAV, decoded up to there or kept from before."""
         if index < self._next and index not in self._held:
             self._restart()
-        av = self._av()
-        try:
-            while self._next <= index:
-                frame = next(self._frames, None)
-                if frame is None:
-                    num = self._next
-                    self._restart()
-                    raise unusable(f"truncated or damaged (the video ends after {num} frames)")
-                if self._next % self._every == 0:
-                    self._held[self._next] = frame
-                    limit = max(_MIN_HELD, _MAX_HELD // (2 * frame.width * frame.height))
-                    if len(self._held) > limit:
-                        del self._held[min(self._held)]
-                self._next += 1
-        except av.error.FFmpegError as error:
-            self._restart()
-            raise unusable(f"truncated or damaged ({error.strerror})") from error
+        while self._next <= index:
+            frame = next(self._frames, None)
+            if frame is None:
+                raise unusable(f"truncated or damaged (the video ends after {self._next} frames)")
+            if self._next % self._every == 0:
+                self._held[self._next] = frame
+                limit = max(_MIN_HELD, _MAX_HELD // (2 * frame.width * frame.height))
+                if len(self._held) > limit:
+                    del self._held[min(self._held)]
+            self._next += 1
         return self._held.pop(index)
 
     def _start(self) -> None:
@@ -121,20 +117,21 @@ class VideoSource(AbstractSource):
         self._next = 0
 
     def _decode(self) -> Iterator[Any]:
-        with self._av().open(str(self.path), options=_OPTIONS) as container:
+        with self._open() as container:
             container.streams.video[0].thread_type = "AUTO"
             yield from container.decode(video=0)
 
     def _count(self) -> int:
         """Return the number of frames: packets that are shown, as few formats store the number."""
-        with self._av().open(str(self.path), options=_OPTIONS) as container:
+        with self._open() as container:
             if not container.streams.video:
                 raise DataError("not an image (the file has no video stream)")
             packets = container.demux(container.streams.video[0])
             return sum(packet.size > 0 and not packet.is_discard for packet in packets)
 
-    def _av(self) -> Any:
-        return import_extra("av", extra="video", purpose="reading a video")
+    def _open(self) -> Any:
+        av = import_extra("av", extra="video", purpose="reading a video")
+        return av.open(str(self.path), metadata_errors="replace", options=_OPTIONS)
 
     def __getstate__(self) -> dict[str, object]:
         """Return what does not belong to the process."""
@@ -145,3 +142,15 @@ class VideoSource(AbstractSource):
         AbstractSource.__init__(self, state["path"], state["images"])
         self._every = state["every"]
         self._start()
+
+
+@contextlib.contextmanager
+def _damage_reported() -> Iterator[None]:
+    """Raise DataError for the errors of PyAV, which are of many types."""
+    try:
+        yield
+    except StyleganError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise unusable(f"truncated or damaged ({reason})") from error
