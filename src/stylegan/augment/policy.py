@@ -28,8 +28,9 @@ class AugmentConfig:
 
     Attributes:
         mode: "ada" adapts the probability of the transforms to overfitting, "fixed" keeps it at
-            `augment.p`, "diffaugment" applies color, translation and cutout to every image, "apa"
-            shows the discriminator generated images as real ones with an adapted probability.
+            `augment.p`, "diffaugment" applies color, translation and cutout to every image (Zhao
+            et al. 2020), "apa" shows the discriminator generated images as real ones with an
+            adapted probability (Jiang et al. 2021, "Deceive D").
         set: transforms of "ada" and "fixed": a group (blit, geom, color, filter, noise, cutout), or
             the initials of several.
         p: probability of each transform, at first for "ada" and "apa".
