@@ -29,6 +29,9 @@ _SET = "Option under its full name; the form of version 0.1. May be repeated."
 _GROWTH = "none: train at the full resolution from the start, with networks that could grow."
 
 
+_MAX_CHOICES = 40  # characters; the help names longer choices
+
+
 def run_options(start: RunConfig) -> list[Option]:
     """Return the options of a run for `cli.command.parser_of`.
 
@@ -108,7 +111,8 @@ def _placeholder(kind: Any, word: str) -> str:
     ending = f"|{word}" if NoneType in get_args(kind) else ""
     for option in (kind, *get_args(kind)):
         if get_origin(option) is Literal:
-            return "|".join(map(str, get_args(option))) + ending
+            choices = "|".join(map(str, get_args(option))) + ending
+            return choices if len(choices) <= _MAX_CHOICES else "NAME"
         if get_origin(option) is dict:
             return f"SIDE:VALUE,...{ending}"
         if option in (int, float, str):
