@@ -159,7 +159,7 @@ def test_the_help_is_the_docstring(capsys):
     for part in ("Draw things.", "Long text about it.", "Example: stylegan draw --network a.pkl"):
         assert part in text
     assert "--network NET which network to load, as a source of any kind. (required)" in text
-    assert "--count INT, --num INT how many things. (default: 4)" in text
+    assert "--count, --num INT how many things. (default: 4)" in text
     assert "--scales FLOAT,... how large. (default: 1,-0.5)" in text
     assert "--width INT in 100 % of a line." in text
     assert "--filled with color. (default: on; --no-filled switches it off)" in text

@@ -283,7 +283,7 @@ def test_a_run_needs_every_option_decided(run_config, tmp_path):
 
 
 def test_every_option_of_a_rule_can_be_left_to_it(growing_config):
-    left = growing_config.with_options(dict.fromkeys(BY_RULE))
+    left = growing_config.with_options({"augment": "ada"} | dict.fromkeys(BY_RULE))
     assert undecided(left) == list(BY_RULE)
     config, _ = resolve(left, resolution=32)
     assert undecided(config) == []

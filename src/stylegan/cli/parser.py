@@ -198,6 +198,13 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=20, width=_width())
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Show the value once, after all names, as Python 3.13 does."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
 
 def _width() -> int:
     return min(shutil.get_terminal_size().columns, MAX_WIDTH)

@@ -20,12 +20,16 @@ from stylegan.training.config import (
 
 _COMMON = (
     *("mirror", "cond", "batch", "total_kimg", "gamma", "channel_base", "channel_max"),
+    *("augment", "augment_set", "augment_target", "augment_kimg"),
     *("precision", "seed", "init_from", "snapshot_kimg", "checkpoint_kimg", "on_bad"),
     *("device", "workers", "batch_gpu", "threads"),
 )
 """Options that the help lists first, under their short names."""
 _SET = "Option under its full name; the form of version 0.1. May be repeated."
 _GROWTH = "none: train at the full resolution from the start, with networks that could grow."
+
+
+_MAX_CHOICES = 40  # characters; the help names longer choices
 
 
 def run_options(start: RunConfig) -> list[Option]:
@@ -107,7 +111,8 @@ def _placeholder(kind: Any, word: str) -> str:
     ending = f"|{word}" if NoneType in get_args(kind) else ""
     for option in (kind, *get_args(kind)):
         if get_origin(option) is Literal:
-            return "|".join(map(str, get_args(option))) + ending
+            choices = "|".join(map(str, get_args(option))) + ending
+            return choices if len(choices) <= _MAX_CHOICES else "NAME"
         if get_origin(option) is dict:
             return f"SIDE:VALUE,...{ending}"
         if option in (int, float, str):

@@ -14,9 +14,10 @@ and for WGAN-GP, with images x' between real and generated ones:
     D            E[D(G(z))] - E[D(x)] + drift * E[D(x)^2]
                  + gp_weight * E[((|dD/dx'| - gp_target) / gp_target)^2]
 
-Nothing here changes a network or draws random numbers.
+D's images may be augmented first. Nothing here changes a network or draws random numbers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -102,6 +103,10 @@ class LossConfig:
             )
 
 
+Augment = Callable[[Tensor], Tensor]
+"""Transforms images [N, C, R, R], and can be differentiated."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GeneratorInputs:
     """All inputs of one generator pass.
@@ -176,14 +181,15 @@ def generator_loss(
     inputs: GeneratorInputs,
     *,
     config: LossConfig,
+    augment: Augment | None = None,
 ) -> Loss:
-    """Loss of the phase "G": `E[softplus(-D(G(z)))]`, or `-E[D(G(z))]` for WGAN-GP.
+    """Loss of the phase "G": `E[softplus(-D(T(G(z))))]`, or `-E[D(T(G(z)))]` for WGAN-GP.
 
-    With a discriminator that predicts labels (AC-GAN), the cross-entropy of the labels of the
-    generated images is added.
+    T is the augmentation, if there is one. With a discriminator that predicts labels (AC-GAN), the
+    cross-entropy of the labels of the generated images is added.
     """
     ws, _ = styles(generator, inputs)
-    fakes = discriminator_input(generator, ws, inputs)
+    fakes = _augmented(discriminator_input(generator, ws, inputs), augment)
     logits, label_logits = discriminator.logits_and_labels(fakes, inputs.c)
     is_logistic = config.adversarial == "logistic"
     total = (generator_logistic(logits) if is_logistic else generator_wasserstein(logits)).mean()
@@ -255,6 +261,8 @@ def discriminator_loss(
     alpha: Tensor | None = None,
     real_c: Tensor | None = None,
     fake_c: Tensor | None = None,
+    augment_reals: Augment | None = None,
+    augment_fakes: Augment | None = None,
 ) -> Loss:
     """Loss of the phase "D": `E[softplus(-D(x))] + E[softplus(D(G(z)))]`.
 
@@ -271,13 +279,18 @@ def discriminator_loss(
             each gradient is taken, [N], uniform. The label there is that of the real image.
         real_c: labels of the real images, [N, c_dim]; None for networks without labels.
         fake_c: labels of the generated images, likewise.
+        augment_reals: augmentation of the real images. R1 is differentiated through it; the
+            penalty of WGAN-GP is taken between augmented images.
+        augment_fakes: augmentation of the generated images.
 
     Raises:
         ValueError: for "wgan-gp" without alpha, or with an image pyramid.
     """
     has_r1 = config.r1_interval is None and decided(config.gamma, "loss.gamma") > 0
     reals = reals.detach().requires_grad_(has_r1)
-    real_logits, real_label_logits = discriminator.logits_and_labels(reals, real_c)
+    seen = reals if augment_reals is None else augment_reals(reals)
+    fakes = _augmented(fakes, augment_fakes)
+    real_logits, real_label_logits = discriminator.logits_and_labels(seen, real_c)
     fake_logits, fake_label_logits = discriminator.logits_and_labels(fakes, fake_c)
     terms = {
         "logits/real": real_logits.detach().mean(),
@@ -294,7 +307,7 @@ def discriminator_loss(
         terms["loss/D"] = total.detach()
         total = total + config.drift * real_logits.square().mean()
         if config.gp_weight > 0:
-            penalty = _interpolated_penalty(discriminator, reals, fakes, alpha, config, real_c)
+            penalty = _interpolated_penalty(discriminator, seen, fakes, alpha, config, real_c)
             total = total + config.gp_weight * penalty.mean()
             terms["gradient_penalty"] = penalty.detach().mean()
     if has_r1:
@@ -316,19 +329,36 @@ def r1_loss(
     *,
     config: LossConfig,
     real_c: Tensor | None = None,
+    augment: Augment | None = None,
 ) -> Loss:
-    """Loss of the phase "R1": `gamma / 2 * r1_interval * E[|dD/dx|^2]` at real images x.
+    """Loss of the phase "R1": `gamma / 2 * r1_interval * E[|dD(T(x))/dx|^2]` at real images x.
 
     Args:
         discriminator: D.
         reals: [N, C, R, R].
         config: weights.
         real_c: labels of the images, [N, c_dim]; None for networks without labels.
+        augment: T, the augmentation; the gradient is that of the images before it.
     """
     reals = reals.detach().requires_grad_()
-    penalty = _scaled_r1(discriminator, discriminator(reals, real_c), reals)
+    logits = discriminator(reals if augment is None else augment(reals), real_c)
+    penalty = _scaled_r1(discriminator, logits, reals)
     total = penalty.mean() * (decided(config.gamma, "loss.gamma") / 2 * (config.r1_interval or 1))
-    return Loss(total=total, terms={"r1/penalty": penalty.detach().mean()})
+    terms = {"r1/penalty": penalty.detach().mean(), "r1/real_sign": logits.detach().sign().mean()}
+    return Loss(total=total, terms=terms)
+
+
+def _augmented(images: Images, augment: Augment | None) -> Images:
+    """Augment images.
+
+    Raises:
+        ValueError: for an image pyramid.
+    """
+    if augment is None:
+        return images
+    if not isinstance(images, Tensor):
+        raise ValueError("augmentation needs images of one size, not an image pyramid")
+    return augment(images)
 
 
 def _add_label_loss(total: Tensor, label_logits: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

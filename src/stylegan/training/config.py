@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from stylegan.augment.policy import AugmentConfig
 from stylegan.errors import (
     ConfigError,
     check_fraction,
@@ -245,6 +246,10 @@ SHORT_NAMES = {
     "channel_max": ("generator.channel_max", "discriminator.channel_max"),
     "device": ("runtime.device",),
     "workers": ("runtime.workers",),
+    "augment": ("augment.mode",),
+    "augment_set": ("augment.set",),
+    "augment_target": ("augment.target",),
+    "augment_kimg": ("augment.kimg",),
     "batch_gpu": ("runtime.batch_gpu",),
     "threads": ("runtime.threads",),
 }
@@ -252,6 +257,7 @@ SHORT_NAMES = {
 
 BY_RULE = (
     "loss.gamma",
+    "augment.kimg",
     "precision",
     "ema.half_life_kimg",
     "growth.initial_resolution",
@@ -287,6 +293,7 @@ class RunConfig:
         discriminator: options of the discriminator.
         data: the real images.
         loss: loss terms and their weights.
+        augment: augmentation of the discriminator's images.
         optim: Adam.
         ema: moving averages.
         growth: progressive growing; None trains at the full resolution from the start.
@@ -309,6 +316,7 @@ class RunConfig:
     discriminator: DiscriminatorConfig
     data: DataConfig
     loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     growth: GrowthConfig | None = None
@@ -371,6 +379,17 @@ class RunConfig:
             )
         if self.loss.adversarial == "wgan-gp" and architectures[0] == "mipmap":
             raise ConfigError("loss.adversarial wgan-gp does not support architecture mipmap")
+        mode = self.augment.mode
+        if mode != "none" and architectures[0] == "mipmap":
+            raise ConfigError(
+                f"augment.mode {mode} does not support architecture mipmap, whose discriminator "
+                "sees an image pyramid"
+            )
+        if self.augment.is_adaptive and self.loss.adversarial == "wgan-gp":
+            raise ConfigError(
+                f"augment.mode {mode} needs loss.adversarial logistic, as the sign of a critic's "
+                "output does not show overfitting; fixed and diffaugment work with wgan-gp"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data, from which `from_json` makes an equal config."""
@@ -434,7 +453,13 @@ class RunConfig:
 def undecided(config: RunConfig) -> list[str]:
     """Return the names of the options that a rule has to decide still."""
     values = fields.flat(config.to_json())
-    return [name for name in BY_RULE if name in values and values[name] is None]
+    return [
+        name
+        for name in BY_RULE
+        if name in values
+        and values[name] is None
+        and not (name == "augment.kimg" and not config.augment.is_adaptive)
+    ]
 
 
 def canonical(options: Mapping[str, Any], family: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ NUM_TICKS, MIN_TICK_KIMG = 200, 0.08
 """Number of log lines of a run that is shorter than its preset, and their minimum interval."""
 NUM_SNAPSHOTS, MIN_SNAPSHOT_KIMG = 20, 0.5
 """The same for snapshots and checkpoints."""
+AUGMENT_KIMG, AUGMENT_KIMG_FROM_WEIGHTS, AUGMENT_VIEWS = 500.0, 100.0, 150
+"""The published speeds of ADA; the views are those of FFHQ with 3,300 images at that speed."""
 GAMMA_RULE = "0.0002 * resolution^2 / batch (Karras et al. 2020, ADA, appendix C)"
 CHOSEN = "chosen"
 OF_PRESET = "the preset's"
@@ -42,6 +44,7 @@ def configure(
     resolution: int,
     img_channels: int = 3,
     label_dim: int = 0,
+    num_images: int | None = None,
     initial: Sequence[GeneratorConfig | DiscriminatorConfig] | None = None,
     grown_to: int | None = None,
 ) -> tuple[RunConfig, Reasons]:
@@ -54,6 +57,7 @@ def configure(
         resolution: side of the images, in pixels.
         img_channels: 1 for grey images, 3 for RGB.
         label_dim: width of the labels that the networks learn, 0 for none.
+        num_images: images of the set, without mirrored ones; None if that is not known.
         initial: options of the networks to start from. They replace the preset's, except for the
             fields that follow from the images.
         grown_to: side that the initial weights have grown to, from which a growing run goes on.
@@ -80,6 +84,7 @@ def configure(
         resolution=resolution,
         img_channels=img_channels,
         label_dim=label_dim,
+        num_images=num_images,
         grown_to=grown_to,
     )
     return config, reasons | more
@@ -91,6 +96,7 @@ def resolve(
     resolution: int,
     img_channels: int = 3,
     label_dim: int = 0,
+    num_images: int | None = None,
     grown_to: int | None = None,
 ) -> tuple[RunConfig, Reasons]:
     """Return a config in which every option is decided.
@@ -100,6 +106,7 @@ def resolve(
         resolution: side of the images, in pixels.
         img_channels: 1 for grey images, 3 for RGB.
         label_dim: width of the labels that the networks learn, 0 for none.
+        num_images: images of the set, without mirrored ones; None if that is not known.
         grown_to: side that the initial weights have grown to. None: `resolution`.
 
     Returns:
@@ -125,6 +132,9 @@ def resolve(
         config = replace(
             config, growth=_growth(config, config.growth, row.run, grown_to=grown_to or resolution)
         )
+    if config.augment.is_adaptive and config.augment.kimg is None:
+        kimg, reasons["augment.kimg"] = _augment_kimg(config, num_images)
+        config = replace(config, augment=replace(config.augment, kimg=kimg))
     config = replace(
         config,
         loss=replace(config.loss, gamma=gamma),
@@ -231,6 +241,23 @@ def _gamma(config: RunConfig, of_preset: RunConfig) -> tuple[float, str]:
         published = decided(of_preset.loss.gamma, "loss.gamma")
         return published, f"published for {side}x{side} and a batch of {config.batch}"
     return 0.0002 * side**2 / config.batch, GAMMA_RULE
+
+
+def _augment_kimg(config: RunConfig, num_images: int | None) -> tuple[float, str]:
+    """Return in how many thousand images p can move by 1, and why.
+
+    A discriminator overfits after so many views of each image, and p has to follow within the run.
+    """
+    published = AUGMENT_KIMG if config.init_from is None else AUGMENT_KIMG_FROM_WEIGHTS
+    source = "published" if config.init_from is None else "published for runs from weights"
+    choices = {published: f"{source} (Karras et al. 2020, ADA)"}
+    if num_images is not None:
+        kimg = num_images * AUGMENT_VIEWS / 1000
+        choices[kimg] = f"{AUGMENT_VIEWS} views of each of {num_images:,} images"
+    fraction = config.output.total_kimg / 5
+    choices[fraction] = "a fifth of the run"
+    kimg = min(choices)
+    return kimg, choices[kimg]
 
 
 def _precision(config: RunConfig, of_preset: RunConfig, device: str) -> tuple[Precision, str]:

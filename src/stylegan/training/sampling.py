@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from stylegan.augment.policy import Augmentation, draw_augmentation
 from stylegan.losses.objective import GeneratorInputs
 from stylegan.microbatch import BatchSlice, GroupGenerators
 from stylegan.rng import generator_for, randn_rows
@@ -78,6 +79,27 @@ def sample_interpolation_alpha(state: TrainState, num: int) -> Tensor:
     """Sample WGAN-GP's positions between real (0) and generated (1) images: [num], uniform."""
     generator = generator_for("interpolation", seed=state.config.seed, nimg=state.nimg)
     return _to_device(torch.rand([num], generator=generator), state.device)
+
+
+def sample_augmentation(state: TrainState, use: str, num: int) -> Augmentation | None:
+    """Sample the augmentation of a whole batch; None if there is none.
+
+    Args:
+        state: of the run.
+        use: of the batch: "G", "reals", "fakes" or "R1". Each has draws of its own.
+        num: images of the batch.
+    """
+    generator = generator_for(f"augment/{use}", seed=state.config.seed, nimg=state.nimg)
+    return draw_augmentation(state.config.augment, state.augment_control.p, num, generator)
+
+
+def sample_replaced(state: TrainState, num: int) -> Tensor | None:
+    """Sample which real images APA replaces by generated ones, [num]; None for other modes."""
+    if state.config.augment.mode != "apa":
+        return None
+    generator = generator_for("augment/replaced", seed=state.config.seed, nimg=state.nimg)
+    is_replaced = torch.rand([num], generator=generator) < state.augment_control.p
+    return _to_device(is_replaced, state.device)
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan import distributed
+from stylegan.augment.policy import Controller
 from stylegan.errors import decided
 from stylegan.microbatch import BatchSlice
 from stylegan.models.base import Networks
@@ -44,6 +45,7 @@ class TrainState:
         skipped: number of optimizer steps skipped for non-finite gradients, [] on the device, so
             that counting does not wait for it.
         skipped_in_row: for each phase, how many of its last steps were skipped in a row, [].
+        augment_control: probability of augmentation, and what it follows from.
         averages: sums of the statistics since the last log record.
         batch_gpu: micro-batch size of this rank; None for one micro-batch.
         stage: level of detail, batch size and learning rates at `nimg`.
@@ -79,6 +81,7 @@ class TrainState:
         self.iteration = 0
         self.skipped: Tensor = torch.zeros([], dtype=torch.int64, device=device)
         self.skipped_in_row: dict[str, Tensor] = {}
+        self.augment_control = Controller(config.augment, device)
         self.averages = Averages()
         self.batch_gpu = config.runtime.batch_gpu
         self.stage = stage_at(config, 0)
@@ -151,6 +154,7 @@ class TrainState:
             "iteration": self.iteration,
             "skipped": int(self.skipped),
             "skipped_in_row": {phase: int(num) for phase, num in self.skipped_in_row.items()},
+            "augment_control": self.augment_control.state_dict(),
             "averages": self.averages.state_dict(),
         }
 
@@ -169,6 +173,8 @@ class TrainState:
             phase: torch.tensor(num, device=self.device)
             for phase, num in state["skipped_in_row"].items()
         }
+        if "augment_control" in state:  # not in version 0.2
+            self.augment_control.load_state_dict(state["augment_control"])
         self.averages.load_state_dict(state["averages"], device=self.device)
         self._enter(stage_at(self.config, self.nimg))
 

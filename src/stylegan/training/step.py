@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stylegan import distributed
 from stylegan.errors import StyleganError, decided
 from stylegan.losses.objective import (
+    Augment,
     GeneratorInputs,
     Loss,
     discriminator_input,
@@ -29,14 +30,17 @@ from stylegan.losses.objective import (
     styles,
 )
 from stylegan.microbatch import BatchSlice
+from stylegan.models.base import Images
 from stylegan.nn.compiled import uncompiled
 from stylegan.ops.box import fade
 from stylegan.training.ema import update_ema
 from stylegan.training.sampling import (
     DrawLabels,
+    sample_augmentation,
     sample_inputs,
     sample_interpolation_alpha,
     sample_path_noise,
+    sample_replaced,
 )
 from stylegan.training.schedule import ema_beta, is_due
 from stylegan.training.state import TrainState
@@ -99,12 +103,18 @@ def train_step(
         rows = micro_batch.relative_to(shard)
         return rows.take(reals), None if real_c is None else rows.take(real_c)
 
+    def augmentation(use: str) -> Callable[[BatchSlice], Augment | None]:
+        whole = sample_augmentation(state, use, batch)
+        return lambda micro_batch: None if whole is None else whole.of(micro_batch)
+
     def train_generator() -> None:
         with timer("G"), frozen(D):
             step = PhaseStep(state, "G")
-            latents = inputs("G", batch)
+            latents, augment = inputs("G", batch), augmentation("G")
             for micro_batch in micro_batches:
-                loss = generator_loss(G, D, latents.take(micro_batch), config=config)
+                loss = generator_loss(
+                    G, D, latents.take(micro_batch), config=config, augment=augment(micro_batch)
+                )
                 step.backward(loss, micro_batch)
             pl_mean = None
             if config.pl_weight > 0 and config.pl_interval is None:  # not lazy: in the same step
@@ -125,6 +135,8 @@ def train_step(
             latents = inputs("D", batch)
             is_wgan = config.adversarial == "wgan-gp"
             alpha = sample_interpolation_alpha(state, batch) if is_wgan else None
+            augment_reals, augment_fakes = augmentation("reals"), augmentation("fakes")
+            is_replaced = sample_replaced(state, batch)
             for micro_batch in micro_batches:
                 images, c = reals_of(micro_batch)
                 fake_inputs = latents.take(micro_batch)
@@ -132,6 +144,10 @@ def train_step(
                     ws, unmixed_ws = styles(G, fake_inputs)
                     fakes = discriminator_input(G, ws, fake_inputs)
                     step.add_stats({"w": unmixed_ws.mean(dim=0, keepdim=True)}, micro_batch)
+                    if is_replaced is not None:
+                        mask = micro_batch.take(is_replaced)
+                        images = replace_rows(images, fakes, mask)
+                        c = None if c is None else replace_rows(c, fake_inputs.c, mask)
                 with uncompiled(is_compiled and needs_second_derivatives(config)):
                     loss = discriminator_loss(
                         D,
@@ -141,19 +157,25 @@ def train_step(
                         alpha=None if alpha is None else micro_batch.take(alpha),
                         real_c=c,
                         fake_c=fake_inputs.c,
+                        augment_reals=augment_reals(micro_batch),
+                        augment_fakes=augment_fakes(micro_batch),
                     )
                     step.backward(loss, micro_batch)
             stats.update(step.finish())
             G.update_w_avg(stats.pop("w"), state.config.ema.w_avg_beta)
+            state.augment_control.add(stats["logits/real_sign"], batch)
 
         # R1, every r1_interval iterations.
         if decided(config.gamma, "loss.gamma") > 0 and is_due(state.iteration, config.r1_interval):
             with timer("regularizers"), uncompiled(is_compiled):
                 step = PhaseStep(state, "R1")
+                augment = augmentation("R1")
                 for micro_batch in micro_batches:
                     images, c = reals_of(micro_batch)
-                    step.backward(r1_loss(D, images, config=config, real_c=c), micro_batch)
+                    loss = r1_loss(D, images, config=config, real_c=c, augment=augment(micro_batch))
+                    step.backward(loss, micro_batch)
                 stats.update(step.finish())
+                state.augment_control.add(stats.pop("r1/real_sign"), batch)
 
     if state.config.optim.order == "generator-first":
         train_generator()
@@ -164,6 +186,9 @@ def train_step(
     beta = ema_beta(state.config.ema, nimg=state.nimg, batch=batch)
     update_ema(state.generator_ema, G, beta)
 
+    if state.config.augment.is_adaptive:
+        state.augment_control.advance(batch)
+        stats["augment/p"] = torch.tensor(state.augment_control.p, device=state.device)
     state.averages.add(stats)
     _check_skipped(state, state.nimg + batch)
     state.advance(batch)
@@ -276,6 +301,12 @@ class PhaseStep:
         if pl_mean is not None:
             state.pl_mean = torch.where(is_bad, state.pl_mean, pl_mean)
         return stats | {f"grad_norm/{phase}": norm}
+
+
+def replace_rows(rows: Tensor, others: Images | None, is_replaced: Tensor) -> Tensor:
+    """Return [N, ...] with the rows of another tensor where `is_replaced`, [N], says so."""
+    assert isinstance(others, Tensor)
+    return torch.where(is_replaced.view(-1, *[1] * (rows.ndim - 1)), others, rows)
 
 
 @contextmanager

@@ -384,6 +384,7 @@ def _sizes(
         "resolution": dataset.resolution,
         "img_channels": dataset.num_channels,
         "label_dim": dataset.label_dim if config.data.labels else 0,
+        "num_images": len(dataset) // (2 if config.data.mirror else 1),
     }
 
 

@@ -1,0 +1,1 @@
+"""Augmentation of the images that the discriminator sees."""
