@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,7 @@ class VideoSource(AbstractSource):
         """Return a frame as PPM; see `AbstractSource.read`."""
         index = int(name)
         if self._process != os.getpid():
-            # A forked process shares the file offset with its parent, but has none of the decoder's
-            # threads, so that closing the decoder would wait for ever.
-            self._inherited = self._frames
-            self._start()
+            self._start()  # a forked process shares the file offset with its parent
         with self._turn:
             self._waiting.append(index)
             self._turn.wait_for(lambda: not self._is_busy and index == min(self._waiting))
@@ -105,6 +103,7 @@ class VideoSource(AbstractSource):
 
     def _start(self) -> None:
         """Set everything that belongs to the process."""
+        _sources.add(self)
         self._process = os.getpid()
         self._turn = threading.Condition()
         self._waiting: list[int] = []
@@ -154,3 +153,17 @@ def _damage_reported() -> Iterator[None]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise unusable(f"truncated or damaged ({reason})") from error
+
+
+# A forked process has none of the threads of its parent's decoders, so that closing one would wait
+# forever. It keeps them open.
+_sources: weakref.WeakSet[VideoSource] = weakref.WeakSet()
+_inherited: list[Iterator[Any]] = []
+
+
+def _keep_decoders() -> None:
+    _inherited.extend(source._frames for source in _sources)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_decoders)
