@@ -3,7 +3,6 @@
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,7 @@ class VideoSource(AbstractSource):
                 self._is_busy = False
                 self._turn.notify_all()
         with _damage_reported():
-            pixels = frame.to_ndarray(format="rgb24")
+            pixels = frame.to_ndarray(format="rgb24", threads=1)
         return encode(np.rot90(pixels, round(frame.rotation / 90)))
 
     def _frame(self, index: int) -> Any:
@@ -103,7 +102,6 @@ class VideoSource(AbstractSource):
 
     def _start(self) -> None:
         """Set everything that belongs to the process."""
-        _sources.add(self)
         self._process = os.getpid()
         self._turn = threading.Condition()
         self._waiting: list[int] = []
@@ -117,7 +115,9 @@ class VideoSource(AbstractSource):
 
     def _decode(self) -> Iterator[Any]:
         with self._open() as container:
-            container.streams.video[0].thread_type = "AUTO"
+            # Without threads: a forked process, such as a worker of a data loader, has none of
+            # them, and would wait for them forever when it frees what it has inherited.
+            container.streams.video[0].thread_type = "NONE"
             yield from container.decode(video=0)
 
     def _count(self) -> int:
@@ -153,17 +153,3 @@ def _damage_reported() -> Iterator[None]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise unusable(f"truncated or damaged ({reason})") from error
-
-
-# A forked process has none of the threads of its parent's decoders, so that closing one would wait
-# forever. It keeps them open.
-_sources: weakref.WeakSet[VideoSource] = weakref.WeakSet()
-_inherited: list[Iterator[Any]] = []
-
-
-def _keep_decoders() -> None:
-    _inherited.extend(source._frames for source in _sources)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_decoders)
