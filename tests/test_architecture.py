@@ -22,7 +22,7 @@ LAYERS = [
     ["ops"],
     ["nn"],
     ["models"],
-    ["losses", "perceptual", "augment"],
+    ["losses", "perceptual", "augmentation"],
     ["interop"],
     ["data"],
     ["training", "metrics", "latent", "analysis"],
@@ -68,7 +68,7 @@ FOLDERS = {
         "classifiers",
     ],
     "losses": ["adversarial", "regularizers", "objective"],
-    "augment": [
+    "augmentation": [
         "draws",
         "parameters",
         "wavelets",

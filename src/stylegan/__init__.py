@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stylegan.workflows.attribute import attribute
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
-    from stylegan.workflows.data import check, info, prepare, shard
+    from stylegan.workflows.data import augment, check, info, prepare, shard
     from stylegan.workflows.demo import demo
     from stylegan.workflows.evaluate import compare, evaluate, watch
     from stylegan.workflows.project import project
@@ -28,6 +28,7 @@ __all__ = [
     "ProgressBar",
     "analyze",
     "attribute",
+    "augment",
     "bench",
     "check",
     "compare",
@@ -55,6 +56,7 @@ _HOMES = {
     "ProgressBar": "stylegan.progress",
     "analyze": "stylegan.workflows",
     "attribute": "stylegan.workflows.attribute",
+    "augment": "stylegan.workflows.data",
     "bench": "stylegan.workflows.bench",
     "check": "stylegan.workflows.data",
     "compare": "stylegan.workflows.evaluate",

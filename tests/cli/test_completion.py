@@ -34,7 +34,7 @@ def test_bash_completes_commands_options_and_values(script):
     assert completed(script, "ge") == ["generate"]
     assert completed(script, "help", "ge") == ["generate"]
     assert completed(script, "completion", "") == ["bash", "zsh", "fish"]
-    assert completed(script, "data", "") == ["prepare", "check", "info", "shard"]
+    assert completed(script, "data", "") == ["prepare", "check", "info", "augment", "shard"]
     assert "--psis" in completed(script, "generate", "truncation", "--")
     assert completed(script, "generate", "images", "--noise-mode", "") == [
         "const",

@@ -239,3 +239,22 @@ def test_check_decodes_a_prepared_zip_and_a_pipe_is_no_image(tmp_path, capsys):
     os.mkfifo(folder / "pipe.png")
     assert main(["check", str(folder)]) == 1
     assert "pipe.png: unreadable (not a regular file)" in capsys.readouterr().out
+
+
+def test_augment_draws_the_images_and_what_is_made_of_them(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = ["augment", str(photos), "--num", "3", "--draws", "2", "--scale", "2"]
+    assert main([*line, "--p", "1"]) == 0
+    assert capsys.readouterr().out == "photos-augmented.png: 96x96\n"
+    with Image.open("photos-augmented.png") as picture:
+        rows = [picture.crop((0, 32 * row, 96, 32 * row + 32)).tobytes() for row in range(3)]
+    assert len(set(rows)) == 3
+    assert main([*line, "--p", "0", "--out", "same.png"]) == 0
+    with Image.open("same.png") as picture:
+        first = picture.crop((0, 0, 96, 32)).tobytes()
+        assert picture.crop((0, 64, 96, 96)).tobytes() == first == rows[0]
+    assert main([*line, "--mode", "diffaugment", "--out", "other.png"]) == 0
+    with pytest.raises(ConfigError, match=r"augment\.p"):
+        main([*line, "--p", "2"])
+    with pytest.raises(ConfigError, match="draws"):
+        main([*line, "--draws", "0"])

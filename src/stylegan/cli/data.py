@@ -1,4 +1,4 @@
-"""`stylegan data prepare | check | info | shard`."""
+"""`stylegan data prepare | check | info | augment | shard`."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from rich.console import Console
 
 from stylegan.cli.command import Command, present_text, run_group
 from stylegan.data.describe import CheckReport
-from stylegan.workflows.data import check, info, prepare, shard
+from stylegan.workflows.data import augment, check, info, prepare, shard
 
 
 def _present_check(report: CheckReport, console: Console) -> int:
@@ -42,6 +42,13 @@ COMMANDS = {
         positional=("source",),
         metavars={"source": "SRC", "out": "SHEET.png"},
         example="stylegan data info photos256.zip --out sheet.png",
+    ),
+    "augment": Command(
+        function=augment,
+        present=present_text,
+        positional=("source",),
+        metavars={"source": "SRC", "out": "FILE.png", "resolution": "R", "set": "NAME"},
+        example="stylegan data augment photos256.zip --p 0.5 --out augmented.png",
     ),
     "shard": Command(
         function=shard,

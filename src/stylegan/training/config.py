@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from stylegan.augment.policy import AugmentConfig
+from stylegan.augmentation.policy import AugmentConfig
 from stylegan.errors import (
     ConfigError,
     check_fraction,

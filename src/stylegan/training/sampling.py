@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stylegan.augment.policy import Augmentation, draw_augmentation
+from stylegan.augmentation.policy import Augmentation, draw_augmentation
 from stylegan.losses.objective import GeneratorInputs
 from stylegan.microbatch import BatchSlice, GroupGenerators
 from stylegan.rng import generator_for, randn_rows

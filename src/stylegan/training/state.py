@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan import distributed
-from stylegan.augment.policy import Controller
+from stylegan.augmentation.policy import Controller
 from stylegan.errors import decided
 from stylegan.microbatch import BatchSlice
 from stylegan.models.base import Networks

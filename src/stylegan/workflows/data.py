@@ -1,9 +1,16 @@
-"""Image sets: make, check, describe and shard them."""
+"""Image sets: make, check, describe, augment and shard them."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import torch
+from torch import Tensor
+
+from stylegan import images
+from stylegan.augmentation.parameters import AugmentSet
+from stylegan.augmentation.policy import AugmentConfig, draw_augmentation
 from stylegan.data import describe
 from stylegan.data import prepare as preparing
 from stylegan.data.check import OnBad
@@ -12,8 +19,10 @@ from stylegan.data.describe import CheckReport, SetInfo
 from stylegan.data.prepare import Crop, Filter, Prepared, PrepareOptions
 from stylegan.data.shards import write_shards
 from stylegan.errors import check_positive
-from stylegan.notebook import TextResult
+from stylegan.microbatch import BatchSlice
+from stylegan.notebook import TextResult, picture_html
 from stylegan.progress import Progress, counter
+from stylegan.rng import generator_for
 
 
 def prepare(
@@ -144,6 +153,86 @@ def info(
         DataError: if `source` is no source of images.
     """
     return describe.info(source, out=out, workers=workers, progress=counter(progress, "images"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedSheet(TextResult):
+    """What `augment` drew.
+
+    Attributes:
+        path: the PNG file.
+        picture: the grid, uint8 [C, H, W].
+    """
+
+    path: Path
+    picture: Tensor
+
+    def __str__(self) -> str:
+        """Return one line."""
+        height, width = self.picture.shape[1:]
+        return f"{self.path}: {width}x{height}"
+
+    def _repr_html_(self) -> str:
+        return super()._repr_html_() + picture_html(self.picture)
+
+
+def augment(
+    source: str | Path,
+    *,
+    out: Path | None = None,
+    p: float = 0.5,
+    set: AugmentSet = "bgc",
+    mode: Literal["fixed", "diffaugment"] = "fixed",
+    resolution: int | None = None,
+    num: int = 8,
+    draws: int = 7,
+    scale: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> AugmentedSheet:
+    """Draw augmented images of a set, as the discriminator sees them in training.
+
+    The first row has the images, each row below has the same images with other draws.
+
+    Args:
+        source: a folder of images, with its subfolders, a zip, or another source of images.
+        out: the PNG file. Default: NAME-augmented.png in the current folder.
+        p: probability of each transform.
+        set: transforms, as of `stylegan train --augment-set`.
+        mode: "fixed" for the transforms of ADA, "diffaugment" for those of DiffAugment, which are
+            applied to every image.
+        resolution: side of the images in pixels. Default: the images' own size.
+        num: images, chosen at random.
+        draws: rows of augmented images.
+        scale: enlarge the images by this whole number. Default: 1.
+        seed: of the choice and of the draws.
+        workers: number of threads. Default: one per processor core.
+        progress: called with the number of images done.
+
+    Raises:
+        ConfigError: if a value is not allowed.
+        DataError: if no image can be used.
+    """
+    for name, value in (("num", num), ("draws", draws), ("scale", scale or 1)):
+        check_positive(name, value)
+    config = AugmentConfig(mode=mode, p=p, set=set)
+    dataset = ImageDataset(
+        source, resolution=resolution, workers=workers, progress=counter(progress, "images read")
+    )
+    generator = generator_for("augmented sheet", seed=seed)
+    chosen = torch.randperm(len(dataset), generator=generator)[:num].tolist()
+    originals = dataset.gather(chosen)
+    rows = [originals]
+    for _ in range(draws):
+        drawn = draw_augmentation(config, p, len(chosen), generator)
+        whole = BatchSlice.whole(len(chosen))
+        augmented = images.from_uint8(originals)
+        rows.append(images.to_uint8(augmented if drawn is None else drawn.of(whole)(augmented)))
+    picture = images.grid(torch.cat(rows), columns=len(chosen), scale=scale)
+    path = out or Path(f"{dataset.name}-augmented.png")
+    images.write_grid(picture, path)
+    return AugmentedSheet(path=path, picture=picture)
 
 
 @dataclass(frozen=True, kw_only=True)

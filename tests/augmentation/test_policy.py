@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stylegan.augment.policy import AugmentConfig, Controller, draw_augmentation
+from stylegan.augmentation.policy import AugmentConfig, Controller, draw_augmentation
 from stylegan.errors import ConfigError
 from stylegan.training.configure import configure
 from stylegan.training.loop import train

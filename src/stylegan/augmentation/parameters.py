@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stylegan.augment.draws import Draws
+from stylegan.augmentation.draws import Draws
 from stylegan.microbatch import BatchSlice
 
 AugmentSet = Literal[

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from stylegan.augment.geometry import inverse_geometry, warp
-from stylegan.augment.parameters import AugmentParameters
-from stylegan.augment.pixels import add_noise, amplify_bands, color_matrices, cut_out, recolor
+from stylegan.augmentation.geometry import inverse_geometry, warp
+from stylegan.augmentation.parameters import AugmentParameters
+from stylegan.augmentation.pixels import add_noise, amplify_bands, color_matrices, cut_out, recolor
 
 
 def augment(images: Tensor, parameters: AugmentParameters) -> Tensor:

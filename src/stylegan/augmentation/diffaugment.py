@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan.augment.draws import Draws
-from stylegan.augment.parameters import CUTOUT_SIDE, AugmentParameters
+from stylegan.augmentation.draws import Draws
+from stylegan.augmentation.parameters import CUTOUT_SIDE, AugmentParameters
 
 _MAX_SHIFT = 0.125  # fraction of the image
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylegan.augment.diffaugment import diffaugment, draw_diffaugment
-from stylegan.augment.draws import QuantileDraws, RandomDraws
-from stylegan.augment.geometry import grid_sample
-from stylegan.augment.parameters import GROUPS, draw_parameters, transforms_of
-from stylegan.augment.pipeline import augment
-from stylegan.augment.wavelets import SYM2, SYM6, band_filters
+from stylegan.augmentation.diffaugment import diffaugment, draw_diffaugment
+from stylegan.augmentation.draws import QuantileDraws, RandomDraws
+from stylegan.augmentation.geometry import grid_sample
+from stylegan.augmentation.parameters import GROUPS, draw_parameters, transforms_of
+from stylegan.augmentation.pipeline import augment
+from stylegan.augmentation.wavelets import SYM2, SYM6, band_filters
 from stylegan.losses.regularizers import r1_penalty
 from stylegan.microbatch import BatchSlice
 

@@ -7,15 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stylegan.augment.diffaugment import diffaugment, draw_diffaugment
-from stylegan.augment.draws import RandomDraws
-from stylegan.augment.parameters import (
+from stylegan.augmentation.diffaugment import diffaugment, draw_diffaugment
+from stylegan.augmentation.draws import RandomDraws
+from stylegan.augmentation.parameters import (
     AugmentParameters,
     AugmentSet,
     draw_parameters,
     transforms_of,
 )
-from stylegan.augment.pipeline import augment
+from stylegan.augmentation.pipeline import augment
 from stylegan.errors import check_fraction, check_not_negative, check_positive
 from stylegan.microbatch import BatchSlice
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from stylegan.augment.parameters import NUM_BANDS
+from stylegan.augmentation.parameters import NUM_BANDS
 
 
 def _normalized(taps: tuple[float, ...]) -> tuple[float, ...]:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan.augment.parameters import CUTOUT_SIDE
-from stylegan.augment.wavelets import band_filters
+from stylegan.augmentation.parameters import CUTOUT_SIDE
+from stylegan.augmentation.wavelets import band_filters
 
 _HUE_CHANNELS = 3
 

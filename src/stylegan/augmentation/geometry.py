@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan.augment.wavelets import SYM6
+from stylegan.augmentation.wavelets import SYM6
 
 _MARGIN = len(SYM6) // 4  # pixels that the filter reaches beyond the picture, on each side
 _TILE = 32  # pixels of a block of the banded matrices
