@@ -1,7 +1,8 @@
 """Damaged weight files of every format are read, or refused in one line, with little memory."""
 
+import contextlib
 import random
-import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,22 @@ def check(path: Path) -> bool:
     return False
 
 
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+
+
+@contextlib.contextmanager
+def growing_by_at_most(mib):
+    """Check the peak of memory in the block against what the process had before."""
+
+    def kib(field):
+        return int(Path("/proc/self/status").read_text().partition(f"{field}:")[2].split()[0])
+
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    before = kib("VmRSS")
+    yield
+    assert kib("VmHWM") - before < mib * 1024
+
+
 def num_read(write: Callable[[str, Change], Path], kind: str, num: int, seed: int) -> int:
     """Check mutants of a format, of their tensors and of their bytes; return how many are read."""
     dice = random.Random(f"{kind}/{seed}")
@@ -185,19 +202,21 @@ def test_mutants_are_read_or_refused_in_one_line(write, kind):
 
 
 @pytest.mark.slow
+@needs_linux
 @pytest.mark.parametrize("kind", KINDS)
 def test_hundreds_of_mutants_are_read_or_refused_in_one_line_below_a_gigabyte(write, kind):
-    read = num_read(write, kind, num=550, seed=1)
+    with growing_by_at_most(700):  # the interpreter and torch take less than 300 MiB
+        read = num_read(write, kind, num=550, seed=1)
     assert (read == 0) if kind.startswith("lucidrains") else (10 < read < 500)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1 << 20  # KiB
 
 
 @pytest.mark.slow
+@needs_linux
 @pytest.mark.parametrize("path", sorted(PARITY.glob("*-t*.pkl")), ids=lambda path: path.stem)
 def test_mutants_of_official_files_are_read_or_refused_in_one_line(path, tmp_path):
     data, dice = path.read_bytes(), random.Random(path.stem)
     target = tmp_path / "mutant.pkl"
-    for _ in range(200):
-        target.write_bytes(damaged(data, dice))
-        check(target)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1 << 20  # KiB
+    with growing_by_at_most(700):
+        for _ in range(200):
+            target.write_bytes(damaged(data, dice))
+            check(target)
