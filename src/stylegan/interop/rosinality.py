@@ -166,12 +166,12 @@ def generator_of(tensors: Mapping[str, Tensor], file: TorchFile, origin: str) ->
     # encoders store it once for each style input
     ours["mapping.w_avg"] = mean[0] if mean.ndim == 2 and len(mean) > 0 else mean
     generator = fill(partial(Generator, config), ours, origin=origin)
-    missing = ["no noise maps; drawn from a fixed seed"] if noise else []
+    missing = ["noise maps (those of a fixed seed are used)"] if noise else []
     if not has_mean:
         _estimate_w_avg(generator)
-        missing.append(f"no mean of w; computed from {_NUM_LATENTS:,} latents")
+        missing.append(f"the mean of w (computed from {_NUM_LATENTS:,} latents)")
     if missing:
-        logger.info("%s holds %s", origin, ", and ".join(missing))
+        logger.info("%s lacks %s", origin, " and ".join(missing))
     return generator
 
 

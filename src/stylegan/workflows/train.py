@@ -169,7 +169,8 @@ def train(
         config: options of the run, in place of a preset. `training.configure.resolve` decides
             those that are None.
         resolution: side of the images in pixels, a power of two from 8. Larger images are
-            reduced. Default: the size of the images.
+            reduced. Default: the size of the images, or if they have different sizes, the largest
+            power of two up to the median of their shorter sides.
         metrics: metrics of the snapshots, separated by commas, as `stylegan evaluate` takes them;
             "auto" for one that takes little time, "none" for none. Default: auto.
         metrics_fraction: maximum fraction of the time that metrics may take. The first and the
