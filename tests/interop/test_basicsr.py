@@ -46,7 +46,7 @@ def test_its_images_are_those_of_the_same_tensors_in_our_format(tmp_path, wrap, 
     torch.save(wrap(basicsr_tensors(network, gain)), tmp_path / "net_g.pth")
     with caplog.at_level(logging.INFO):
         found = load(tmp_path / "net_g.pth")
-    assert caplog.text.count("holds no mean of w; computed from 10,000 latents") == 1
+    assert caplog.text.count("lacks the mean of w (computed from 10,000 latents)") == 1
     io.save(Networks(generator_ema=network), tmp_path / "native")
     z = torch.randn(2, 6)
     assert torch.equal(found(z), load(tmp_path / "native")(z))

@@ -158,7 +158,7 @@ def test_a_training_checkpoint_is_read_and_its_mean_of_w_computed(tmp_path, capl
     torch.save(content, tmp_path / "000100.pt")
     with caplog.at_level(logging.INFO):
         networks = load_networks(tmp_path / "000100.pt")
-    assert caplog.text.count("holds no mean of w; computed from 10,000 latents") == 2
+    assert caplog.text.count("lacks the mean of w (computed from 10,000 latents)") == 2
     found = networks.generator_ema
     z = torch.randn(20_000, 6, generator=torch.Generator().manual_seed(1))
     mean = average.mapping(z)[:, 0].mean(dim=0)
@@ -203,7 +203,7 @@ def test_a_generator_within_another_programs_file_is_read(tmp_path, caplog, wrap
     torch.save(content, tmp_path / "file.pt")
     with caplog.at_level(logging.INFO):
         networks = load_networks(tmp_path / "file.pt")
-    assert ("holds no mean of w; computed" in caplog.text) == (mean == "none")
+    assert ("lacks the mean of w (computed" in caplog.text) == (mean == "none")
     found = networks.generator_ema
     if mean == "none":
         found.mapping.w_avg.copy_(network.mapping.w_avg)
