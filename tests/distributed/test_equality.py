@@ -60,6 +60,13 @@ def test_pieces_of_shares_with_regularizers_in_the_main_losses(tmp_path):
     check_equal(found, train(4, overrides=WGAN))
 
 
+def test_ranks_draw_and_adapt_the_augmentation_of_the_whole_batch(tmp_path):
+    ada = ["augment.mode=ada", "augment.p=0.4", "augment.kimg=0.1", "augment.interval=1"]
+    found = launched(tmp_path, num=2, overrides=ada)
+    check_equal(found, train(ITERATIONS, overrides=ada))
+    assert found["means"]["augment/p"] != pytest.approx(0.4)
+
+
 def test_without_groups_kept_whole_the_gradients_would_be_others(alone, monkeypatch):
     monkeypatch.setattr("stylegan.training.schedule.group_of", lambda *args, **options: 1)
     found = train(1, 4)
