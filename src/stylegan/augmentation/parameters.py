@@ -1,7 +1,7 @@
 """The transforms of ADA: their groups, and the numbers that each image draws for them.
 
 Source: Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data" (ADA),
-appendix B, figure 15.
+appendix B.
 """
 
 import math
@@ -37,6 +37,15 @@ GROUPS = {
     "cutout": ("cutout",),
 }
 """The transforms of each group, in the order in which they are applied."""
+_ORDER = tuple(GROUPS)
+_COMBINED = {
+    "bg": _ORDER[:2],
+    "bgc": _ORDER[:3],
+    "bgcf": _ORDER[:4],
+    "bgcfn": _ORDER[:5],
+    "bgcfnc": _ORDER,
+}
+"""The groups of the sets that have several."""
 NUM_BANDS = 4
 BAND_POWERS = (10 / 13, 1 / 13, 1 / 13, 1 / 13)
 """Expected power of an image in each band of the filter, from the lowest."""
@@ -45,12 +54,8 @@ CUTOUT_SIDE = 0.5
 
 def transforms_of(augment_set: AugmentSet) -> tuple[str, ...]:
     """Return the transforms of a set: a group, or the initials of several, such as "bgc"."""
-    if augment_set in GROUPS:
-        return GROUPS[augment_set]
-    names = {name[0]: name for name in ("blit", "geom", "filter", "noise")}
-    groups = [names[letter] for letter in augment_set if letter != "c"]
-    groups += ["color", "cutout"][: augment_set.count("c")]
-    return tuple(name for group in GROUPS if group in groups for name in GROUPS[group])
+    groups = _COMBINED.get(augment_set, (augment_set,))
+    return tuple(name for group in groups for name in GROUPS[group])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +130,7 @@ def draw_parameters(
 def _draw_band_gains(draws: Draws, p: float) -> Tensor:
     """Return the gain of each band, [N, NUM_BANDS], which keeps the expected power of images.
 
-    Source: ADA, appendix B, algorithm 1, lines 14 to 21.
+    Source: ADA, appendix B, image-space filtering.
     """
     powers = torch.tensor(BAND_POWERS, dtype=torch.float64)
     gains: Tensor | None = None

@@ -13,7 +13,7 @@ def augment(images: Tensor, parameters: AugmentParameters) -> Tensor:
 
     The result can be differentiated with respect to the images any number of times.
 
-    Source: Karras et al. 2020 (ADA), section 2.2 and appendix B, algorithm 1.
+    Source: Karras et al. 2020 (ADA), section 2 and appendix B.
 
     Args:
         images: [N, C, H, W] in [-1, 1], any float dtype. Values of the result are not clamped.

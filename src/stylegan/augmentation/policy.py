@@ -106,7 +106,7 @@ class Controller:
     While it is above the target, p increases, else it decreases, by the images in between divided
     by `augment.kimg`.
 
-    Source: Karras et al. 2020 (ADA), section 3.1, r_t. Unlike there, p stays below 1, so that it
+    Source: Karras et al. 2020 (ADA), section 3, r_t. Unlike there, p stays below 1, so that it
     needs no time to come back from values that have the same effect.
 
     Args:

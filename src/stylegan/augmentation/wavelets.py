@@ -1,7 +1,7 @@
 """Orthogonal wavelet filters, and the bank of four bands that ADA amplifies.
 
-Source: Daubechies 1992, "Ten Lectures on Wavelets", table 8.3 (least asymmetric wavelets); the
-digits are those of PyWavelets, `pywt.Wavelet(name).dec_lo`, divided by their sum.
+Source: Daubechies 1992, "Ten Lectures on Wavelets", the least asymmetric wavelets; the digits are
+those of PyWavelets, `pywt.Wavelet(name).dec_lo`, divided by their sum.
 """
 
 import functools
