@@ -68,7 +68,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
-        _flush(temporary)
+        flush_to_disk(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -112,17 +112,17 @@ def replace_folder(folder: Path, temporary: Path) -> None:
     Python has no system call that swaps two folders. Between the two renames the old folder has a
     hidden name, which starts with a dot.
     """
-    _flush(*temporary.iterdir(), temporary)
+    flush_to_disk(*temporary.iterdir(), temporary)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     temporary.rename(folder)
-    _flush(folder.parent)
+    flush_to_disk(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _flush(*paths: Path) -> None:
+def flush_to_disk(*paths: Path) -> None:
     """Flush files, or the entries of a folder, to the disk."""
     for path in paths:
         try:

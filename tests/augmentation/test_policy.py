@@ -1,14 +1,23 @@
 """Which augmentation a run uses, and how its probability adapts."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
-from stylegan.augmentation.policy import AugmentConfig, Controller, draw_augmentation
+from stylegan.augmentation.parameters import AugmentParameters
+from stylegan.augmentation.policy import (
+    Augmentation,
+    AugmentConfig,
+    Controller,
+    draw_augmentation,
+)
 from stylegan.errors import ConfigError
+from stylegan.training import step
 from stylegan.training.configure import configure
 from stylegan.training.loop import train
+from stylegan.training.sampling import sample_augmentation
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
 
@@ -143,3 +152,35 @@ def test_modes_that_cannot_work_are_refused(family_config):
     for name, value in (("p", 1.5), ("target", -0.1), ("interval", 0), ("kimg", -1.0)):
         with pytest.raises(ConfigError, match=f"augment.{name}"):
             AugmentConfig(**{name: value})
+
+
+def test_every_input_of_the_discriminator_is_augmented_with_draws_of_its_own(
+    run_config, monkeypatch
+):
+    applied = []
+
+    def sample(state, use, num):
+        def apply(images, parameters):
+            applied.append((use, len(images), images.requires_grad))
+            return images
+
+        return Augmentation(apply, AugmentParameters(values={"p": torch.zeros(num, 1)}))
+
+    monkeypatch.setattr(step, "sample_augmentation", sample)
+    train_step(TrainState(run_config, CPU), torch.randn(8, 3, 16, 16))
+    # gradients reach the generator, and in R1 the images before augmentation
+    expected = [("G", True), ("reals", False), ("fakes", False), ("R1", True)]
+    assert applied == [(use, 8, requires_grad) for use, requires_grad in expected]
+
+
+def test_the_draws_of_each_use_differ(run_config):
+    state = TrainState(augmented(run_config, mode="fixed", p=0.9), CPU)
+    uses = [sample_augmentation(state, use, 8) for use in ("G", "reals", "fakes", "R1")]
+    hues = [use.parameters.values["hue"] for use in uses]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(hues, 2))
+
+
+def test_apa_with_probability_1_shows_generated_images_only(run_config):
+    state = TrainState(augmented(run_config, mode="apa", p=1.0), CPU)
+    stats = train_step(state, torch.full([8, 3, 16, 16], 5.0))
+    torch.testing.assert_close(stats["logits/real"], stats["logits/fake"])

@@ -16,15 +16,13 @@ from stylegan.augmentation.parameters import (
     transforms_of,
 )
 from stylegan.augmentation.pipeline import augment
-from stylegan.errors import check_fraction, check_not_negative, check_positive
+from stylegan.errors import check_fraction, check_positive, decided
 from stylegan.microbatch import BatchSlice
-
-AugmentImages = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Augmentation of the images that the discriminator sees, real and generated.
+    """Augmentation of the discriminator's input: real and generated images.
 
     Attributes:
         mode: "ada" adapts the probability of the transforms to overfitting, "fixed" keeps it at
@@ -53,7 +51,7 @@ class AugmentConfig:
         check_fraction("augment.target", self.target)
         check_positive("augment.interval", self.interval)
         if self.kimg is not None:
-            check_not_negative("augment.kimg", self.kimg)
+            check_positive("augment.kimg", self.kimg)
 
     @property
     def is_adaptive(self) -> bool:
@@ -73,7 +71,7 @@ class Augmentation:
     apply: Callable[[Tensor, AugmentParameters], Tensor]
     parameters: AugmentParameters
 
-    def of(self, rows: BatchSlice) -> AugmentImages:
+    def of(self, rows: BatchSlice) -> Callable[[Tensor], Tensor]:
         """Return the function that augments the images of a micro-batch."""
         parameters = self.parameters.take(rows)
         return lambda images: self.apply(images, parameters)
@@ -138,8 +136,7 @@ class Controller:
         if self._num_iterations % self._config.interval or not self._num_signs:
             return
         excess = float(self._signs) / self._num_signs - self._config.target
-        kimg = self._config.kimg or 0.0
-        step = self._num_images / (kimg * 1000) if kimg > 0 else 1.0
+        step = self._num_images / (1000 * decided(self._config.kimg, "augment.kimg"))
         self.p = min(max(self.p + step * ((excess > 0) - (excess < 0)), 0.0), 1.0)
         self._signs = torch.zeros([], device=self._device)
         self._num_images = self._num_signs = 0

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from stylegan.errors import ConfigError, DataError
+from stylegan.files import flush_to_disk
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip can hold
 
@@ -84,7 +84,7 @@ def resumable_zip(path: Path, *, key: str) -> Iterator[ResumableZip]:
             try:
                 with _opened(part, journal, key) as archive:
                     yield archive
-                _flush_to_disk(part)
+                flush_to_disk(part)
                 part.replace(path)
             except Exception:
                 part.unlink(missing_ok=True)
@@ -155,8 +155,3 @@ def _info(name: str) -> zipfile.ZipInfo:
 
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -29,7 +29,7 @@ NUM_TICKS, MIN_TICK_KIMG = 200, 0.08
 NUM_SNAPSHOTS, MIN_SNAPSHOT_KIMG = 20, 0.5
 """The same for snapshots and checkpoints."""
 AUGMENT_KIMG, AUGMENT_KIMG_FROM_WEIGHTS, AUGMENT_VIEWS = 500.0, 100.0, 150
-"""The published speeds of ADA; the views are those of FFHQ with 3,300 images at that speed."""
+"""The published speeds of ADA; the number of views is ours, so that small sets adapt sooner."""
 GAMMA_RULE = "0.0002 * resolution^2 / batch (Karras et al. 2020, ADA, appendix C)"
 CHOSEN = "chosen"
 OF_PRESET = "the preset's"
@@ -246,7 +246,7 @@ def _gamma(config: RunConfig, of_preset: RunConfig) -> tuple[float, str]:
 def _augment_kimg(config: RunConfig, num_images: int | None) -> tuple[float, str]:
     """Return in how many thousand images p can move by 1, and why.
 
-    A discriminator overfits after so many views of each image, and p has to follow within the run.
+    Small sets overfit after fewer images than large ones, and p has to adapt within the run.
     """
     published = AUGMENT_KIMG if config.init_from is None else AUGMENT_KIMG_FROM_WEIGHTS
     source = "published" if config.init_from is None else "published for runs from weights"

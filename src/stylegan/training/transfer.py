@@ -217,7 +217,7 @@ def _converted(
 
 
 def _is_grey_to_rgb(network: Network, source: Network) -> bool:
-    """Return whether one of two networks makes or sees grey images, the other RGB images."""
+    """Return whether one of two networks works on grey images, and the other on RGB images."""
     return {network.img_channels, source.img_channels} == {1, 3}
 
 

@@ -191,7 +191,7 @@ def augment(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> AugmentedSheet:
-    """Draw augmented images of a set, as the discriminator sees them in training.
+    """Draw augmented images of a set, as the discriminator gets them in training.
 
     The first row has the images, each row below has the same images with other draws.
 

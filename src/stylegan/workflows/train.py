@@ -280,7 +280,7 @@ def train(
 
 
 def run_to_continue(preset: str | None, out: str | Path | None) -> RunRecord | None:
-    """Return the run that a call continues with its own options: one that names no preset.
+    """Return the run in a folder if a call continues it without naming a preset.
 
     Args:
         preset: of the call; None if it names none.
@@ -310,7 +310,7 @@ def _check_before_reading(given: RunConfig, *, resolution: int | None, metrics: 
 
 
 def _on_this_machine(config: RunConfig) -> RunConfig:
-    """Leave the device and the threads of a run to the rules where this machine has not these."""
+    """Reset the device and the number of threads of a run if this machine does not have them."""
     runtime = config.runtime
     if runtime.threads is not None and runtime.threads > available_threads():
         runtime = replace(runtime, threads=None)
