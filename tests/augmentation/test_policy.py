@@ -167,7 +167,9 @@ def test_every_input_of_the_discriminator_is_augmented_with_draws_of_its_own(
         return Augmentation(apply, AugmentParameters(values={"p": torch.zeros(num, 1)}))
 
     monkeypatch.setattr(step, "sample_augmentation", sample)
-    train_step(TrainState(run_config, CPU), torch.randn(8, 3, 16, 16))
+    state = TrainState(run_config, CPU)
+    train_step(state, torch.randn(8, 3, 16, 16))
+    assert state.augment_control.state_dict()["num_signs"] == 16  # of D and of R1
     # gradients reach the generator, and in R1 the images before augmentation
     expected = [("G", True), ("reals", False), ("fakes", False), ("R1", True)]
     assert applied == [(use, 8, requires_grad) for use, requires_grad in expected]
