@@ -61,7 +61,8 @@ def test_pieces_of_shares_with_regularizers_in_the_main_losses(tmp_path):
 
 
 def test_ranks_draw_and_adapt_the_augmentation_of_the_whole_batch(tmp_path):
-    ada = ["augment.mode=ada", "augment.p=0.4", "augment.kimg=0.1", "augment.interval=1"]
+    lecam = "loss.lecam_weight=0.01"
+    ada = [lecam, "augment.mode=ada", "augment.p=0.4", "augment.kimg=0.1", "augment.interval=1"]
     found = launched(tmp_path, num=2, overrides=ada)
     check_equal(found, train(ITERATIONS, overrides=ada))
     assert found["means"]["augment/p"] != pytest.approx(0.4)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from stylegan.errors import ConfigError
 from stylegan.losses.objective import (
     GeneratorInputs,
+    LogitMeans,
     LossConfig,
     discriminator_input,
     discriminator_loss,
@@ -88,6 +89,28 @@ def test_r1_without_an_interval_is_part_of_the_main_loss(discriminator):
     r1 = r1_loss(discriminator, reals, config=config)
     torch.testing.assert_close(loss.total, plain.total + r1.total)
     torch.testing.assert_close(r1.total.detach(), loss.terms["r1/penalty"] * 1.5)
+
+
+def test_lecam_is_added_to_the_loss_of_the_discriminator(discriminator):
+    reals, fakes = torch.randn(4, 3, 16, 16), torch.randn(4, 3, 16, 16)
+    means = LogitMeans(real=torch.tensor(7.0), fake=torch.tensor(-5.0))
+    plain = discriminator_loss(discriminator, reals, fakes, config=LossConfig())
+    config = LossConfig(lecam_weight=0.5)
+    loss = discriminator_loss(discriminator, reals, fakes, config=config, logit_means=means)
+    logits = discriminator(reals).squeeze(1), discriminator(fakes).squeeze(1)
+    penalty = ((logits[0] + 5).square() + (7 - logits[1]).square()).mean()
+    torch.testing.assert_close(loss.total, plain.total + 0.5 * penalty)
+    torch.testing.assert_close(loss.terms["lecam/penalty"], penalty.detach())
+    assert "lecam/penalty" not in plain.terms
+    with pytest.raises(ValueError, match="logit_means"):
+        discriminator_loss(discriminator, reals, fakes, config=config)
+
+
+def test_averages_of_logits_move_by_a_hundredth_and_leave_out_what_is_not_finite():
+    means = LogitMeans(real=torch.tensor(1.0), fake=torch.tensor(-1.0))
+    means = means.updated(torch.tensor(3.0), torch.tensor(float("nan")))
+    torch.testing.assert_close(means.real, torch.tensor(1.02))
+    assert means.fake == -1
 
 
 def test_mipmaps_are_compared_whole_and_their_paths_measured_at_the_largest(

@@ -5,6 +5,7 @@ from stylegan.losses.objective import LossConfig
 from stylegan.losses.regularizers import (
     gradient_penalty,
     gradient_scale,
+    lecam_penalty,
     path_length_penalty,
     path_lengths,
     r1_penalty,
@@ -78,6 +79,13 @@ def test_penalties_are_those_at_the_enlarged_images_of_the_published_networks(fa
         gradient_penalty(logits(images), images, scale=scale),
         gradient_penalty(large_logits, large),
     )
+
+
+def test_lecam_penalizes_logits_beyond_the_mean_of_the_other_kind():
+    real, fake = torch.tensor([[3.0], [-2.0]]), torch.tensor([[-4.0], [5.0]])
+    found = lecam_penalty(real, fake, real_mean=torch.tensor(2.0), fake_mean=torch.tensor(-1.0))
+    # (3 + 1)^2 + (2 + 4)^2; neither -2 > -1 nor 5 < 2
+    torch.testing.assert_close(found, torch.tensor([52.0, 0.0]))
 
 
 def test_path_lengths_of_an_enlarged_image_are_those_of_the_image():

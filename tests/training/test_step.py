@@ -4,7 +4,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from stylegan.errors import StyleganError
+from stylegan.errors import ConfigError, StyleganError
 from stylegan.losses.objective import Loss, LossConfig, discriminator_loss
 from stylegan.ops.box import downsample_box, upsample_nearest
 from stylegan.training import step
@@ -54,6 +54,63 @@ def test_the_average_moves_by_the_images_that_were_shown(run_config):
     for key, parameter in state.generator.named_parameters():
         expected = parameter.detach().lerp(before[key], share)
         torch.testing.assert_close(state.generator_ema.state_dict()[key], expected)
+
+
+def test_the_averages_of_logits_follow_those_of_the_batch_and_are_saved(run_config):
+    config = run_config.with_overrides("loss.lecam_weight=1e-3")
+    state = TrainState(config, torch.device("cpu"))
+    for _ in range(2):
+        before, terms = state.logit_means, train_step(state, batch())
+        expected = before.updated(terms["logits/real"], terms["logits/fake"])
+        assert (state.logit_means.real, state.logit_means.fake) == (expected.real, expected.fake)
+        assert terms["lecam/penalty"] > 0
+    resumed = TrainState(config, torch.device("cpu"))
+    resumed.load_state_dict(state.state_dict())
+    assert resumed.logit_means == state.logit_means != before
+
+
+@pytest.mark.parametrize(
+    ("freeze_d", "frozen"),
+    [(0, ()), (3, ("b16.fromrgb", "b16.conv0", "b16.conv1")), (5, ("b16.", "b8.conv0"))],
+)
+def test_frozen_layers_keep_their_weights_and_all_others_move(run_config, freeze_d, frozen):
+    config = run_config.with_overrides(f"optim.freeze_d={freeze_d}", "init_from=somewhere")
+    state = TrainState(config, torch.device("cpu"))
+    before = snapshot(state.discriminator)
+    train_step(state, batch())
+    kept = {name for name in before if name.startswith(frozen or "none")}
+    assert moved(before, state.discriminator) == before.keys() - kept
+    state.load_state_dict(copy.deepcopy(state.state_dict()))
+    train_step(state, batch())
+    assert moved(before, state.discriminator) == before.keys() - kept
+
+
+def test_a_frozen_mapping_network_keeps_its_weights_but_not_the_mean_of_w(run_config):
+    config = run_config.with_overrides("optim.freeze_mapping=true", "init_from=somewhere")
+    state = TrainState(config, torch.device("cpu"))
+    before = snapshot(state.generator)
+    train_step(state, batch())
+    changed = moved(before, state.generator)
+    assert {name for name in changed if name.startswith("mapping")} == {"mapping.w_avg"}
+    assert {name for name in changed if name.startswith("synthesis")}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["optim.freeze_d=8", "init_from=somewhere"], "at most 7"),
+        (["optim.freeze_d=-1", "init_from=somewhere"], "freeze_d"),
+    ],
+)
+def test_more_layers_than_there_are_cannot_be_frozen(run_config, options, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainState(run_config.with_overrides(*options), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("option", ["optim.freeze_d=2", "optim.freeze_mapping=true"])
+def test_random_weights_cannot_be_frozen(run_config, option):
+    with pytest.raises(ConfigError, match="need --init-from"):
+        run_config.with_overrides(option).check()
 
 
 def test_lazy_terms_come_at_their_intervals(state):

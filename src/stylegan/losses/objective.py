@@ -14,6 +14,11 @@ and for WGAN-GP, with images x' between real and generated ones:
     D            E[D(G(z))] - E[D(x)] + drift * E[D(x)^2]
                  + gp_weight * E[((|dD/dx'| - gp_target) / gp_target)^2]
 
+With LeCam, the loss of D also has, with moving averages r and f of the logits of real and
+generated images,
+
+                 + lecam_weight * E[relu(D(x) - f)^2 + relu(r - D(G(z)))^2]
+
 D's images may be augmented first. Nothing here changes a network or draws random numbers.
 """
 
@@ -37,6 +42,7 @@ from stylegan.losses.adversarial import (
 from stylegan.losses.regularizers import (
     gradient_penalty,
     gradient_scale,
+    lecam_penalty,
     path_length_penalty,
     path_lengths,
     r1_penalty,
@@ -44,6 +50,8 @@ from stylegan.losses.regularizers import (
 from stylegan.microbatch import BatchSlice, GroupGenerators
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Images
 from stylegan.nn.noise import NoiseMode
+
+LECAM_DECAY = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,8 @@ class LossConfig:
         pl_decay: fraction of a batch's mean in the running mean of path lengths.
         pl_batch_shrink: path lengths use the batch size divided by this number.
         mixing_prob: fraction of batches whose styles are mixed from two latents.
+        lecam_weight: weight of LeCam regularization of D, for few images (Tseng et al. 2021):
+            3e-7 or 1e-6 in the paper. 0 switches it off.
     """
 
     adversarial: Literal["logistic", "wgan-gp"] = "logistic"
@@ -82,6 +92,7 @@ class LossConfig:
     pl_decay: float = 0.01
     pl_batch_shrink: int = 2
     mixing_prob: float = 0.9
+    lecam_weight: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -90,7 +101,7 @@ class LossConfig:
                 check_positive(f"loss.{name}", getattr(self, name))
         for name in ("gp_target", "pl_batch_shrink"):
             check_positive(f"loss.{name}", getattr(self, name))
-        for name in ("gamma", "gp_weight", "drift", "pl_weight"):
+        for name in ("gamma", "gp_weight", "drift", "pl_weight", "lecam_weight"):
             if getattr(self, name) is not None:
                 check_not_negative(f"loss.{name}", getattr(self, name))
         for name in ("pl_decay", "mixing_prob"):
@@ -143,6 +154,33 @@ class GeneratorInputs:
             noise=None if self.noise is None else replace(self.noise, rows=rows),
             c=None if self.c is None else rows.take(self.c),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitMeans:
+    """Exponential moving averages of the discriminator's mean logits, for LeCam.
+
+    Source: Tseng et al. 2021 (LeCam), section 3.2; the decay is the paper's. They start at 0.
+
+    Attributes:
+        real: of real images, [].
+        fake: of generated images, [].
+    """
+
+    real: Tensor
+    fake: Tensor
+
+    def updated(self, real: Tensor, fake: Tensor) -> "LogitMeans":
+        """Return the averages after one more batch; a mean that is not finite is left out."""
+        averages = [
+            torch.where(
+                torch.isfinite(mean),
+                average.lerp(mean.to(average.dtype), 1 - LECAM_DECAY),
+                average,
+            )
+            for average, mean in ((self.real, real), (self.fake, fake))
+        ]
+        return LogitMeans(real=averages[0], fake=averages[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +253,8 @@ def sampled_path_lengths(
         create_graph: whether the lengths are to be differentiated.
     """
     ws, _ = styles(generator, inputs)
+    if not ws.requires_grad:  # the mapping network is frozen
+        ws.requires_grad_()
     images = discriminator_input(generator, ws, inputs)
     largest = images if isinstance(images, Tensor) else images[0]
     return path_lengths(largest, ws, pl_noise, create_graph=create_graph)
@@ -263,6 +303,7 @@ def discriminator_loss(
     fake_c: Tensor | None = None,
     augment_reals: Augment | None = None,
     augment_fakes: Augment | None = None,
+    logit_means: LogitMeans | None = None,
 ) -> Loss:
     """Loss of the phase "D": `E[softplus(-D(x))] + E[softplus(D(G(z)))]`.
 
@@ -282,9 +323,10 @@ def discriminator_loss(
         augment_reals: augmentation of the real images. R1 is differentiated through it; the
             penalty of WGAN-GP is taken between augmented images.
         augment_fakes: augmentation of the generated images.
+        logit_means: moving averages of the logits, for LeCam.
 
     Raises:
-        ValueError: for "wgan-gp" without alpha, or with an image pyramid.
+        ValueError: for LeCam without means, for "wgan-gp" without alpha, or with an image pyramid.
     """
     has_r1 = config.r1_interval is None and decided(config.gamma, "loss.gamma") > 0
     reals = reals.detach().requires_grad_(has_r1)
@@ -310,6 +352,14 @@ def discriminator_loss(
             penalty = _interpolated_penalty(discriminator, seen, fakes, alpha, config, real_c)
             total = total + config.gp_weight * penalty.mean()
             terms["gradient_penalty"] = penalty.detach().mean()
+    if config.lecam_weight > 0:
+        if logit_means is None:
+            raise ValueError("lecam_weight needs logit_means")
+        penalty = lecam_penalty(
+            real_logits, fake_logits, real_mean=logit_means.real, fake_mean=logit_means.fake
+        )
+        total = total + config.lecam_weight * penalty.mean()
+        terms["lecam/penalty"] = penalty.detach().mean()
     if has_r1:
         penalty = _scaled_r1(discriminator, real_logits, reals)
         total = total + decided(config.gamma, "loss.gamma") / 2 * penalty.mean()

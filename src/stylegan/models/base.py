@@ -246,6 +246,20 @@ class AbstractDiscriminator(nn.Module, ABC):
         """Side of the images at the current level of detail, in pixels."""
         return resolution_at(self.img_resolution, self._lod)
 
+    @property
+    def block_layers(self) -> list[nn.Module]:
+        """The layers before the 4x4 block, those nearest to the image first."""
+        blocks = {
+            int(name.removeprefix("b")): block
+            for name, block in self.named_children()
+            if name.removeprefix("b").isdecimal()
+        }
+        return [
+            layer
+            for resolution in sorted(blocks, reverse=True)[:-1]
+            for layer in blocks[resolution].children()
+        ]
+
     @abstractmethod
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
         """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].

@@ -57,6 +57,10 @@ class OptimConfig:
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: added to the square root of the second moment.
+        freeze_d: number of layers of the discriminator, from the image on, that keep their initial
+            weights (Freeze-D, Mo et al. 2020), for fine-tuning on few images. In a block they are
+            counted as fromrgb, conv0, conv1, skip.
+        freeze_mapping: keep the initial weights of the mapping network.
     """
 
     order: Literal["generator-first", "discriminator-first"] = "generator-first"
@@ -65,11 +69,14 @@ class OptimConfig:
     beta1: float = 0.0
     beta2: float = 0.99
     eps: float = 1e-8
+    freeze_d: int = 0
+    freeze_mapping: bool = False
 
     def __post_init__(self) -> None:
         """Check every value."""
         for name in ("generator_lr", "discriminator_lr", "eps"):
             check_positive(f"optim.{name}", getattr(self, name))
+        check_not_negative("optim.freeze_d", self.freeze_d)
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
@@ -244,6 +251,9 @@ SHORT_NAMES = {
     "gamma": ("loss.gamma",),
     "channel_base": ("generator.channel_base", "discriminator.channel_base"),
     "channel_max": ("generator.channel_max", "discriminator.channel_max"),
+    "lecam": ("loss.lecam_weight",),
+    "freeze_d": ("optim.freeze_d",),
+    "freeze_mapping": ("optim.freeze_mapping",),
     "device": ("runtime.device",),
     "workers": ("runtime.workers",),
     "augment": ("augment.mode",),
@@ -379,6 +389,11 @@ class RunConfig:
             )
         if self.loss.adversarial == "wgan-gp" and architectures[0] == "mipmap":
             raise ConfigError("loss.adversarial wgan-gp does not support architecture mipmap")
+        if self.init_from is None and (self.optim.freeze_d or self.optim.freeze_mapping):
+            raise ConfigError(
+                "--freeze-d and --freeze-mapping need --init-from, as random weights would stay "
+                "random"
+            )
         mode = self.augment.mode
         if mode != "none" and architectures[0] == "mipmap":
             raise ConfigError(

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from stylegan import distributed
 from stylegan.augmentation.policy import Controller
-from stylegan.errors import decided
+from stylegan.errors import ConfigError, decided
+from stylegan.losses.objective import LogitMeans
 from stylegan.microbatch import BatchSlice
-from stylegan.models.base import Networks
+from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
 from stylegan.models.registry import build_discriminator, build_generator
 from stylegan.nn.compiled import check_compiler, compile_blocks
 from stylegan.rng import generator_for
@@ -40,6 +41,7 @@ class TrainState:
         optimizer_g: Adam of G, with the correction for lazy path-length steps.
         optimizer_d: Adam of D, with the correction for lazy R1 steps.
         pl_mean: running mean of path lengths, [].
+        logit_means: moving averages of D's mean logits, for LeCam.
         nimg: real images shown so far.
         iteration: number of finished iterations.
         skipped: number of optimizer steps skipped for non-finite gradients, [] on the device, so
@@ -71,12 +73,15 @@ class TrainState:
             check_compiler(device)
             compile_blocks(self.generator.synthesis)
             compile_blocks(self.discriminator)
+        freeze(config.optim, self.generator, self.discriminator)
         optim, loss = config.optim, config.loss
         self.optimizer_g = lazy_adam(self.generator, optim, optim.generator_lr, loss.pl_interval)
         self.optimizer_d = lazy_adam(
             self.discriminator, optim, optim.discriminator_lr, loss.r1_interval
         )
         self.pl_mean: Tensor = torch.zeros([], device=device)
+        zero = torch.zeros([], device=device)
+        self.logit_means = LogitMeans(real=zero, fake=zero)
         self.nimg = 0
         self.iteration = 0
         self.skipped: Tensor = torch.zeros([], dtype=torch.int64, device=device)
@@ -150,6 +155,7 @@ class TrainState:
             "optimizer_g": self.optimizer_g.state_dict(),
             "optimizer_d": self.optimizer_d.state_dict(),
             "pl_mean": self.pl_mean,
+            "logit_means": {"real": self.logit_means.real, "fake": self.logit_means.fake},
             "nimg": self.nimg,
             "iteration": self.iteration,
             "skipped": int(self.skipped),
@@ -166,6 +172,9 @@ class TrainState:
         self.optimizer_g.load_state_dict(state["optimizer_g"])
         self.optimizer_d.load_state_dict(state["optimizer_d"])
         self.pl_mean = state["pl_mean"].to(self.device)
+        if "logit_means" in state:  # not in version 0.2
+            means = {name: mean.to(self.device) for name, mean in state["logit_means"].items()}
+            self.logit_means = LogitMeans(**means)
         self.nimg = state["nimg"]
         self.iteration = state["iteration"]
         self.skipped = torch.tensor(state["skipped"], device=self.device)
@@ -177,6 +186,30 @@ class TrainState:
             self.augment_control.load_state_dict(state["augment_control"])
         self.averages.load_state_dict(state["averages"], device=self.device)
         self._enter(stage_at(self.config, self.nimg))
+
+
+def freeze(
+    config: OptimConfig, generator: AbstractGenerator, discriminator: AbstractDiscriminator
+) -> None:
+    """Exclude what a config names from training: its parameters get no gradients.
+
+    Source: Mo et al. 2020, "Freeze the Discriminator: a Simple Baseline for Fine-Tuning GANs".
+
+    Raises:
+        ConfigError: if the discriminator has fewer layers, or the generator no mapping network.
+    """
+    layers = discriminator.block_layers
+    if config.freeze_d > len(layers):
+        raise ConfigError(
+            f"optim.freeze_d must be at most {len(layers)}, the number of layers of this "
+            f"discriminator before its 4x4 block, got {config.freeze_d}"
+        )
+    for layer in layers[: config.freeze_d]:
+        layer.requires_grad_(False)
+    if config.freeze_mapping:
+        if not list(generator.mapping.parameters()):
+            raise ConfigError("optim.freeze_mapping: this generator has no mapping network")
+        generator.mapping.requires_grad_(False)
 
 
 def lazy_adam(
@@ -199,9 +232,8 @@ def lazy_adam(
     betas = (config.beta1**c, config.beta2**c)
     # Fused Adam can skip a step without synchronizing with the CPU; see `PhaseStep.finish`. It
     # reads a gradient in the parameter's memory order (torch 2.13), which `backward` ensures.
-    return torch.optim.Adam(
-        network.parameters(), lr=lr * c, betas=betas, eps=config.eps, fused=True
-    )
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(trained, lr=lr * c, betas=betas, eps=config.eps, fused=True)
 
 
 def lazy_correction(interval: int | None) -> float:

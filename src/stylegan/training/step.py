@@ -159,10 +159,14 @@ def train_step(
                         fake_c=fake_inputs.c,
                         augment_reals=augment_reals(micro_batch),
                         augment_fakes=augment_fakes(micro_batch),
+                        logit_means=state.logit_means,
                     )
                     step.backward(loss, micro_batch)
             stats.update(step.finish())
             G.update_w_avg(stats.pop("w"), state.config.ema.w_avg_beta)
+            state.logit_means = state.logit_means.updated(
+                stats["logits/real"], stats["logits/fake"]
+            )
             state.augment_control.add(stats["logits/real_sign"], batch)
 
         # R1, every r1_interval iterations.
@@ -254,7 +258,7 @@ class PhaseStep:
         is_generator = phase in ("G", "path_length")
         network = state.generator if is_generator else state.discriminator
         self._optimizer = state.optimizer_g if is_generator else state.optimizer_d
-        self._parameters = list(network.parameters())
+        self._parameters = [each for each in network.parameters() if each.requires_grad]
         self._stats: dict[str, Tensor] = {}
         self._optimizer.zero_grad(set_to_none=True)
 
@@ -312,11 +316,13 @@ def replace_rows(rows: Tensor, others: Images | None, is_replaced: Tensor) -> Te
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Compute no gradients for a network's weights; compiled code would compute them otherwise."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _check_skipped(state: TrainState, nimg: int) -> None:

@@ -1,0 +1,264 @@
+"""Train variants of a run with several seeds each, and compare their curves.
+
+    python benchmarks/compare.py benchmarks/experiments/NAME.toml [--only VARIANT-SEED ...]
+        [--runs runs/compare] [--plot FILE.png]
+
+The TOML file has the data, the options of all runs ([options]) and those of each variant
+([variants.VARIANT]), in the form of `stylegan train`. Each snapshot is measured with the features
+of EfficientNet-Lite0 (images resized to 128 pixels): Frechet distance and KID to the training
+images and to images that are held out, and the mean logits of the discriminator for training,
+held-out and generated images. Samples are of the moving average of the generator, without
+truncation, with random noise.
+
+Results are written to benchmarks/results/NAME.json after each run, and finished runs are not
+repeated. Several processes may work on one experiment, each with one thread: each takes a run that
+no other has.
+"""
+
+import argparse
+import json
+import platform
+import random
+import shutil
+import statistics
+import time
+import tomllib
+import zipfile
+from collections import defaultdict
+from datetime import date
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+
+import stylegan
+from stylegan.data.dataset import ImageDataset
+from stylegan.interop.load import complete_snapshots
+from stylegan.metrics.frechet import frechet_distance
+from stylegan.metrics.kernel import kernel_distance
+from stylegan.metrics.moments import Moments
+from stylegan.perceptual import networks
+from stylegan.perceptual.efficientnet import EfficientNetLite0
+from stylegan.plotting import write_plot
+from stylegan.rng import generator_for
+from stylegan.training.log import read_log
+from stylegan.workflows.demo import sample
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+NUM_SAMPLES = 1000
+BATCH = 50
+NUM_LOGITS = 512  # a multiple of the group size of the minibatch standard deviation
+CURVES = {  # of the plot
+    "kid_held_out": "KID x1000 to held-out images",
+    "kid_train": "KID x1000 to training images",
+    "gap": "D: mean logit of training - held-out images",
+}
+
+
+class Features128(EfficientNetLite0):
+    """EfficientNet-Lite0 on images resized to 128 pixels by antialiased bicubic interpolation."""
+
+    name = "efficientnet-lite0-128"
+
+    def prepare(self, images):
+        """Map uint8 [N, 3, H, W] to float32 [N, 3, 128, 128]."""
+        sizes = {"size": (128, 128), "mode": "bicubic", "antialias": True, "align_corners": False}
+        return (F.interpolate(images.float(), **sizes).clamp(0, 255) - 127) / 128
+
+
+def load_features():
+    """Return the feature network with its published weights."""
+    published = networks.load_detector("efficientnet-lite0")
+    published.__class__ = Features128
+    return published
+
+
+@torch.inference_mode()
+def features_of(network, images):
+    """Map uint8 [N, C, H, W] to features [N, 1280]."""
+    return torch.cat([network(network.prepare(part)) for part in images.split(BATCH)])
+
+
+def distances(real, fake):
+    """Return Frechet distance and KID x1000 of two sets of features."""
+    moments = []
+    for features in (real, fake):
+        moments.append(Moments(features.shape[1]))
+        moments[-1].update(features)
+    kid = kernel_distance(real, fake, generator=generator_for("subsets", seed=0), num_subsets=50)
+    return frechet_distance(*moments, unbiased=True), 1000 * kid.value
+
+
+@torch.inference_mode()
+def mean_logit(discriminator, images):
+    """Return the mean logit of uint8 [N, C, H, W], of up to `NUM_LOGITS` images at random.
+
+    Their order is random, as in training, as the groups of the minibatch standard deviation must
+    not consist of similar images.
+    """
+    order = torch.randperm(len(images), generator=generator_for("logits", seed=0))[:NUM_LOGITS]
+    parts = [discriminator(part.float() / 127.5 - 1) for part in images[order].split(32)]
+    return torch.cat(parts).mean().item()
+
+
+def split(data, num_train, folder):
+    """Write train.zip with `num_train` images of a zip, chosen once, and held-out.zip."""
+    paths = [folder / "train.zip", folder / "held-out.zip"]
+    with FileLock(folder / "split.lock"):
+        if not all(path.exists() for path in paths):
+            with zipfile.ZipFile(data) as archive:
+                names = sorted(name for name in archive.namelist() if name.endswith(".png"))
+                random.Random(0).shuffle(names)
+                for path, chosen in zip(paths, (names[:num_train], names[num_train:]), strict=True):
+                    with zipfile.ZipFile(path.with_suffix(".tmp"), "w") as part:
+                        for name in sorted(chosen):
+                            part.writestr(name, archive.read(name))
+                    path.with_suffix(".tmp").rename(path)
+    return paths
+
+
+def measure(snapshot, sets, network, reals):
+    """Measure one snapshot; `sets` are images and `reals` their features, by name."""
+    nets = stylegan.load_networks(snapshot)
+    fakes = sample(nets.generator_ema.eval(), NUM_SAMPLES, seed=0)
+    fake = features_of(network, fakes)
+    record = {"kimg": int(snapshot.name) / 1000}
+    for name, real in reals.items():
+        record[f"fd_{name}"], record[f"kid_{name}"] = distances(real, fake)
+    discriminator = nets.discriminator.eval()
+    for name, images in (*sets.items(), ("fake", fakes)):
+        record[f"logit_{name}"] = mean_logit(discriminator, images)
+    if "held_out" in sets:
+        record["gap"] = record["logit_train"] - record["logit_held_out"]
+    return record
+
+
+def run_one(experiment, variant, seed, *, out, sets, network, reals, data):
+    """Train one variant with one seed, and return its record."""
+    options = experiment["options"] | experiment["variants"][variant]
+    start = time.perf_counter()
+    stylegan.train(data, out, seed=seed, metrics="none", threads=1, **options)
+    seconds = time.perf_counter() - start
+    log = read_log(out)
+    ticks = [line for line in log if line["kind"] == "tick"]
+    return {
+        "minutes": seconds / 60,
+        "points": [
+            measure(snapshot, sets, network, reals) for snapshot in complete_snapshots(out)[1:]
+        ],
+        "augment_p": [
+            (line["nimg"] / 1000, line["terms"]["augment/p"])
+            for line in ticks
+            if "augment/p" in line["terms"]
+        ],
+    }
+
+
+def save(path, key, record):
+    """Add the record of a run to the results of an experiment."""
+    with FileLock(f"{path}.lock"):
+        results = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+        results |= {
+            "date": date.today().isoformat(),
+            "torch": torch.__version__,
+            "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        }
+        results["runs"][key] = record
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def finished(path):
+    """Return the names of finished runs."""
+    return set(json.loads(path.read_text())["runs"]) if path.exists() else set()
+
+
+def summarize(path, *, plot=None):
+    """Print mean and spread of each variant, and plot the curves."""
+    by_variant = defaultdict(list)
+    for key, record in sorted(json.loads(path.read_text())["runs"].items()):
+        by_variant[key.rpartition("-")[0]].append(record["points"])
+    names = [name for name in CURVES if name in next(iter(by_variant.values()))[0][-1]]
+    for variant, runs in by_variant.items():
+        for points in zip(*runs, strict=False):
+            columns = [f"{variant:16} {points[0]['kimg']:6.0f} kimg  {len(points)} seeds"]
+            for name in names:
+                values = [point[name] for point in points]
+                spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+                columns.append(f"{name} {statistics.mean(values):8.2f} +- {spread:6.2f}")
+            print("  ".join(columns))
+    if plot is not None:
+        for name in names:
+            write_plot(
+                lambda axes, name=name: draw(axes, by_variant, name),
+                plot.with_stem(f"{plot.stem}-{name}"),
+                what="the comparison",
+            )
+
+
+def draw(axes, by_variant, name):
+    """Draw one line for each seed, and a thick one for their mean."""
+    for index, (variant, runs) in enumerate(by_variant.items()):
+        color = f"C{index}"
+        for points in runs:
+            x, y = zip(*((point["kimg"], point[name]) for point in points), strict=True)
+            axes.plot(x, y, color=color, alpha=0.35, linewidth=0.8)
+        means = [statistics.mean(p[name] for p in points) for points in zip(*runs, strict=False)]
+        axes.plot(x[: len(means)], means, color=color, linewidth=2, label=variant)
+    axes.set(xlabel="images shown (thousands)", ylabel=CURVES[name])
+    axes.legend(frameon=False)
+
+
+def main():
+    """Train and measure what is missing, then print and plot the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment", type=Path)
+    parser.add_argument("--only", nargs="*", default=None, help="runs, as VARIANT-SEED")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "compare")
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    experiment = tomllib.loads(arguments.experiment.read_text())
+    name = arguments.experiment.stem
+    results = RESULTS / f"{name}.json"
+    folder = arguments.runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"train": ROOT / experiment["data"]}
+    if "num_train" in experiment:
+        parts = split(data["train"], experiment["num_train"], folder)
+        data = dict(zip(("train", "held_out"), parts, strict=True))
+    resolution = experiment["options"]["resolution"]
+    keys = [f"{v}-{s}" for s in experiment["seeds"] for v in experiment["variants"]]
+    keys = arguments.only or keys
+    sets = None
+    for key in keys:
+        variant, _, seed = key.rpartition("-")
+        try:
+            with FileLock(folder / f"{key}.lock", timeout=0):
+                if key in finished(results):
+                    continue
+                if sets is None:
+                    network = load_features()
+                    sets = {k: ImageDataset(p, resolution=resolution) for k, p in data.items()}
+                    sets = {k: v.gather(range(len(v))) for k, v in sets.items()}
+                    reals = {k: features_of(network, images) for k, images in sets.items()}
+                record = run_one(
+                    experiment,
+                    variant,
+                    int(seed),
+                    out=folder / key,
+                    sets=sets,
+                    network=network,
+                    reals=reals,
+                    data=data["train"],
+                )
+                save(results, key, record)
+                shutil.rmtree(folder / key / "checkpoints", ignore_errors=True)
+        except Timeout:
+            continue
+    summarize(results, plot=arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
