@@ -128,7 +128,7 @@ def test_mipmaps_are_compared_whole_and_their_paths_measured_at_the_largest(
     config = LossConfig(r1_interval=None)
     assert discriminator_loss(discriminator, reals, fakes, config=config).terms["r1/penalty"] > 0
     noise = torch.randn(4, 3, 16, 16)
-    lengths = sampled_path_lengths(generator, draw, pl_noise=noise)
+    lengths = sampled_path_lengths(generator, draw, draw_noise=lambda _: noise)
     path_length_loss(lengths, pl_mean=torch.zeros([]), config=config)
 
 
@@ -164,7 +164,7 @@ def test_r1_is_weighted_by_half_gamma_and_the_interval(discriminator):
 
 def test_path_length_is_weighted_by_weight_and_interval(generator):
     lengths = sampled_path_lengths(
-        generator, GeneratorInputs(z=torch.randn(4, 8)), pl_noise=torch.randn(4, 3, 16, 16)
+        generator, GeneratorInputs(z=torch.randn(4, 8)), draw_noise=torch.randn
     )
     config = LossConfig(pl_weight=3.0, pl_interval=5)
     loss, mean = path_length_loss(lengths, pl_mean=torch.zeros([]), config=config)
@@ -241,7 +241,9 @@ def test_path_lengths_are_those_of_labelled_images(conditional, labels):
     z, noise = torch.randn(4, 8), torch.randn(4, 3, 16, 16)
     lengths = []
     for c in labels:
-        found = sampled_path_lengths(generator, GeneratorInputs(z=z, c=c), pl_noise=noise)
+        found = sampled_path_lengths(
+            generator, GeneratorInputs(z=z, c=c), draw_noise=lambda _: noise
+        )
         loss, _ = path_length_loss(found, pl_mean=torch.zeros([]), config=LossConfig())
         ws = generator.mapping(z, c)
         expected = path_lengths(generator.synthesis(ws), ws, noise).mean()

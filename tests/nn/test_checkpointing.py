@@ -41,7 +41,7 @@ def gradients(networks):
         (r1_loss(discriminator, reals, config=config).total, discriminator),
     ]
     if generator.num_ws > 1:
-        lengths = sampled_path_lengths(generator, draw, pl_noise=directions)
+        lengths = sampled_path_lengths(generator, draw, draw_noise=lambda _: directions)
         loss, _ = path_length_loss(lengths, pl_mean=torch.zeros([]).double(), config=config)
         losses.append((loss.total, generator))
     return [

@@ -81,7 +81,7 @@ def test_every_preset_has_finite_gradients_of_all_its_terms(config):
         assert main.terms["gradient_penalty"] > 0
     if loss.pl_weight > 0:
         noise, mean = torch.randn(4, 3, 16, 16), torch.zeros([])
-        lengths = sampled_path_lengths(generator, draw, pl_noise=noise)
+        lengths = sampled_path_lengths(generator, draw, draw_noise=lambda _: noise)
         paths, _ = path_length_loss(lengths, pl_mean=mean, config=loss)
         reaches_every_parameter(paths, generator)
 

@@ -47,7 +47,7 @@ def gradients(networks, dtype):
     if wide:
         z, reals, noise = z.double(), reals.double(), noise.double()
     draw = GeneratorInputs(z=z)
-    lengths = sampled_path_lengths(generator, draw, pl_noise=noise)
+    lengths = sampled_path_lengths(generator, draw, draw_noise=lambda _: noise)
     fakes = generator(z).detach()
     losses = {
         "G": (generator_loss(generator, discriminator, draw, config=CONFIG), generator),

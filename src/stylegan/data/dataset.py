@@ -30,8 +30,9 @@ from stylegan.data.labels import Label, LabelTable
 from stylegan.data.readers import decode, map_in_order, num_threads
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.open import open_source
-from stylegan.errors import DataError, command_line
+from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.progress import Counter
+from stylegan.rng import generator_for
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +185,41 @@ class ImageDataset(Dataset[Tensor]):
         plain._cache = self._cache
         plain._mirror = False
         return plain
+
+    def split(self, fraction: float, *, seed: int) -> tuple["ImageDataset", "ImageDataset"]:
+        """Return the set without a random fraction of its images, and these, not mirrored.
+
+        Both have the fingerprint and the width of labels of the whole set.
+
+        Args:
+            fraction: of the images that are held out, above 0 and below 1.
+            seed: of the choice.
+
+        Raises:
+            ConfigError: if either would have no image.
+        """
+        num = len(self._entries)
+        num_held_out = round(fraction * num)
+        if not 0 < num_held_out < num:
+            raise ConfigError(
+                f"holding out a fraction of {fraction:g} of {num} images leaves one side without "
+                "images"
+            )
+        order = torch.randperm(num, generator=generator_for("holdout", seed=seed)).tolist()
+        held_out = self.without_mirror()._subset(order[:num_held_out])
+        return self._subset(order[num_held_out:]), held_out
+
+    def _subset(self, indices: Sequence[int]) -> "ImageDataset":
+        """Return some images, in the order of the set."""
+        indices = sorted(indices)
+        part = copy.copy(self)
+        part._entries = tuple(self._entries[index] for index in indices)
+        if self._labels is not None:
+            part._labels = tuple(self._labels[index] for index in indices)
+            part._table = None if self.label_table is None else self.label_table.subset(indices)
+        part._cache = None if self._cache is None else self._cache[indices]
+        part._replacements = {}
+        return part
 
     @property
     def is_cached(self) -> bool:

@@ -1,5 +1,6 @@
 """Labels of the images of a set, and their vectors for networks."""
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,12 @@ class LabelTable:
     def gather(self, indices: Tensor) -> Tensor:
         """Return the labels of images by their indices [N], as float32 [N, dim]."""
         return self.as_vectors(self._values[indices])
+
+    def subset(self, indices: Sequence[int]) -> "LabelTable":
+        """Return the labels of some images, as vectors of the same width."""
+        part = copy.copy(self)
+        part._values = self._values[list(indices)]
+        return part
 
     def as_vectors(self, values: Tensor) -> Tensor:
         """Return classes [N] or lists [N, dim] as float32 vectors [N, dim]."""

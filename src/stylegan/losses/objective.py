@@ -52,6 +52,7 @@ from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Image
 from stylegan.nn.noise import NoiseMode
 
 LECAM_DECAY = 0.99
+PathSpace = Literal["pixels", "lpips", "efficientnet-lite0"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ class LossConfig:
             loss. The paper says 8, the official code 4; this follows the code.
         pl_decay: fraction of a batch's mean in the running mean of path lengths.
         pl_batch_shrink: path lengths use the batch size divided by this number.
+        pl_space: space in which path lengths are measured: of pixels, as published, or of the
+            features of a perceptual distance, scaled to be comparable (docs/path_length.md).
         mixing_prob: fraction of batches whose styles are mixed from two latents.
         lecam_weight: weight of LeCam regularization of D, for few images (Tseng et al. 2021):
             3e-7 or 1e-6 in the paper. 0 switches it off.
@@ -91,6 +94,7 @@ class LossConfig:
     pl_interval: int | None = 4
     pl_decay: float = 0.01
     pl_batch_shrink: int = 2
+    pl_space: PathSpace = "pixels"
     mixing_prob: float = 0.9
     lecam_weight: float = 0.0
 
@@ -241,7 +245,8 @@ def sampled_path_lengths(
     generator: AbstractGenerator,
     inputs: GeneratorInputs,
     *,
-    pl_noise: Tensor,
+    draw_noise: Callable[[torch.Size], Tensor],
+    features: Callable[[Tensor], Tensor] | None = None,
     create_graph: bool = True,
 ) -> Tensor:
     """Path lengths `|J^T y|` at sampled latents, [N].
@@ -249,7 +254,10 @@ def sampled_path_lengths(
     Args:
         generator: G.
         inputs: of the reduced batch.
-        pl_noise: y, standard normal, of the shape of the images at full size.
+        draw_noise: returns y, standard normal, of the given shape: that of the images at full size,
+            or of their features.
+        features: maps images to features [N, K], whose path lengths are taken; None for those of
+            pixels.
         create_graph: whether the lengths are to be differentiated.
     """
     ws, _ = styles(generator, inputs)
@@ -257,7 +265,8 @@ def sampled_path_lengths(
         ws.requires_grad_()
     images = discriminator_input(generator, ws, inputs)
     largest = images if isinstance(images, Tensor) else images[0]
-    return path_lengths(largest, ws, pl_noise, create_graph=create_graph)
+    outputs = largest if features is None else features(largest)
+    return path_lengths(outputs, ws, draw_noise(outputs.shape), create_graph=create_graph)
 
 
 def path_length_loss(

@@ -109,20 +109,23 @@ def lecam_penalty(
     return (real_excess.square() + fake_excess.square()).squeeze(1)
 
 
-def path_lengths(images: Tensor, ws: Tensor, noise: Tensor, *, create_graph: bool = True) -> Tensor:
-    """Length of the image's change per unit step in w, along a random image direction.
+def path_lengths(
+    outputs: Tensor, ws: Tensor, noise: Tensor, *, create_graph: bool = True
+) -> Tensor:
+    """Length of the change of images, or of their features, per unit step in w.
 
-    `|J^T y|`, with y the noise divided by sqrt(H * W): the squared gradient is summed over
-    w_dim and averaged over style inputs. A growing network needs no correction: in the published
-    networks the noise at the s^2 = (R / r)^2 copies of each pixel, divided by R, sums to a
-    standard deviation of s / R = 1 / r per pixel, which is what H = W = r gives.
+    `|J^T y|`, along a random direction y of the outputs: the squared gradient is summed over w_dim
+    and averaged over style inputs. For images, y is the noise divided by sqrt(H * W). A growing
+    network needs no correction: in the published networks the noise at the s^2 = (R / r)^2 copies
+    of each pixel, divided by R, sums to a standard deviation of s / R = 1 / r per pixel, which is
+    what H = W = r gives.
 
     Source: Karras et al. 2020 (StyleGAN2), section 3.2, equation 4, and appendix B.
 
     Args:
-        images: [N, C, H, W], synthesized from `ws`.
-        ws: [N, num_ws, w_dim], with `requires_grad` set before `images` were synthesized.
-        noise: standard normal, of the shape of `images`.
+        outputs: images [N, C, H, W], synthesized from `ws`, or their features [N, K].
+        ws: [N, num_ws, w_dim], with `requires_grad` set before the images were synthesized.
+        noise: standard normal, of the shape of `outputs`.
         create_graph: whether the lengths are to be differentiated.
 
     Returns:
@@ -133,10 +136,9 @@ def path_lengths(images: Tensor, ws: Tensor, noise: Tensor, *, create_graph: boo
     """
     if not ws.requires_grad:
         raise ValueError("path_lengths needs ws.requires_grad_() before the images are synthesized")
-    height, width = images.shape[2:]
     # Divide at the end: gradients of noise this small would underflow in float16 layers.
-    (grad,) = torch.autograd.grad((images * noise).sum(), ws, create_graph=create_graph)
-    grad = grad / math.sqrt(height * width)
+    (grad,) = torch.autograd.grad((outputs * noise).sum(), ws, create_graph=create_graph)
+    grad = grad / math.sqrt(math.prod(outputs.shape[2:]))
     return grad.square().sum(dim=2).mean(dim=1).sqrt()
 
 

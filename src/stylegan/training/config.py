@@ -38,12 +38,19 @@ class DataConfig:
         on_bad: what to do about images that cannot be used: "limit" leaves out up to a tenth of
             them, "skip" any number, "fail" stops at the first.
         labels: train both networks on the labels of the data set.
+        holdout: fraction of the images that are not trained on. The log then has the
+            discriminator's output for them, which shows overfitting.
     """
 
     path: str
     mirror: bool = False
     on_bad: Literal["limit", "skip", "fail"] = "limit"
     labels: bool = False
+    holdout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        check_fraction("data.holdout", self.holdout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +251,7 @@ SHORT_NAMES = {
     "mirror": ("data.mirror",),
     "cond": ("data.labels",),
     "on_bad": ("data.on_bad",),
+    "holdout": ("data.holdout",),
     "kimg": ("output.total_kimg",),
     "total_kimg": ("output.total_kimg",),
     "snapshot_kimg": ("output.snapshot_kimg",),
@@ -251,6 +259,7 @@ SHORT_NAMES = {
     "gamma": ("loss.gamma",),
     "channel_base": ("generator.channel_base", "discriminator.channel_base"),
     "channel_max": ("generator.channel_max", "discriminator.channel_max"),
+    "pl_space": ("loss.pl_space",),
     "lecam": ("loss.lecam_weight",),
     "freeze_d": ("optim.freeze_d",),
     "freeze_mapping": ("optim.freeze_mapping",),
@@ -281,6 +290,9 @@ BY_RULE = (
     "runtime.device",
 )
 """Options for which None means that `training.configure.resolve` decides."""
+
+SMALLEST_PATH_SPACE = {"lpips": 16, "efficientnet-lite0": 8}
+"""Smallest side of images, in pixels, for path lengths of features."""
 
 FROM_IMAGES = tuple(
     f"{network}.{name}"
@@ -389,6 +401,8 @@ class RunConfig:
             )
         if self.loss.adversarial == "wgan-gp" and architectures[0] == "mipmap":
             raise ConfigError("loss.adversarial wgan-gp does not support architecture mipmap")
+        if self.loss.pl_space != "pixels" and self.loss.pl_weight > 0:
+            _check_path_space(self)
         if self.init_from is None and (self.optim.freeze_d or self.optim.freeze_mapping):
             raise ConfigError(
                 "--freeze-d and --freeze-mapping need --init-from, as random weights would stay "
@@ -589,6 +603,17 @@ def _check_growth(config: RunConfig, growth: GrowthConfig) -> None:
         raise ConfigError(
             f"growth.initial_resolution must be at most the resolution, "
             f"{config.generator.resolution}, got {first}"
+        )
+
+
+def _check_path_space(config: RunConfig) -> None:
+    space, side = config.loss.pl_space, config.generator.resolution
+    if config.growth is not None:
+        raise ConfigError(f"loss.pl_space {space} does not support growing; use pixels")
+    if side < SMALLEST_PATH_SPACE[space]:
+        raise ConfigError(
+            f"loss.pl_space {space} needs images of {SMALLEST_PATH_SPACE[space]} pixels or more, "
+            f"got {side}"
         )
 
 

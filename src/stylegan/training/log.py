@@ -22,12 +22,17 @@ class RunLog:
     Args:
         run_dir: the run's folder.
         nimg: images shown at the position where the run continues; 0 for a new run.
+
+    Attributes:
+        ticks: the records of kind "tick" so far, oldest first.
     """
 
     def __init__(self, run_dir: Path, *, nimg: int) -> None:
         self._path = run_dir / "log.jsonl"
         kept = [record for record in read_log(run_dir) if record["nimg"] <= nimg and nimg > 0]
         write_atomic(self._path, "".join(_line(record) for record in kept))
+        self.ticks = [record for record in kept if record.get("kind") == "tick"]
+        self._warned = {record["sign"] for record in kept if record.get("kind") == "warning"}
         self._metrics_path = run_dir / METRICS
         _cut_metrics(self._metrics_path, nimg)
         self._events = _open_events(run_dir / "events", nimg)
@@ -35,6 +40,8 @@ class RunLog:
     def write(self, record: dict[str, Any]) -> None:
         """Append one record with a key "nimg"; it is on the disk when this returns."""
         append_lines(self._path, _line(record))
+        if record.get("kind") == "tick":
+            self.ticks.append(record)
         if self._events is not None:
             numbers = record.get("terms", {}) | {
                 f"{part}/{key}": value
@@ -45,6 +52,19 @@ class RunLog:
             for name, value in numbers.items():
                 self._events.add_scalar(name, value, global_step=record["nimg"])
             self._events.flush()
+
+    def warn_once(self, texts: Mapping[str, str], *, nimg: int) -> None:
+        """Warn of signs that the run has not been warned of, and write them to the log.
+
+        Args:
+            texts: the text of each sign, by its name.
+            nimg: images shown.
+        """
+        for sign, text in texts.items():
+            if sign not in self._warned:
+                self._warned.add(sign)
+                self.write({"kind": "warning", "nimg": nimg, "sign": sign, "text": text})
+                logger.warning("%s", text)
 
     def write_metrics(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Append complete records of metrics, each with a key "nimg", to `metrics.jsonl`.

@@ -34,10 +34,18 @@ from stylegan.training.checkpoint import (
 from stylegan.training.clock import Clock
 from stylegan.training.config import RunConfig, check_processes
 from stylegan.training.evaluation import Evaluation, Evaluator, assist
+from stylegan.training.health import HealthProbe
 from stylegan.training.log import RunLog
 from stylegan.training.memory import fit_to_memory, note_overflow
 from stylegan.training.outputs import RunOutputs
-from stylegan.training.reals import check_dataset, open_dataset, open_stream
+from stylegan.training.path_features import NUM_IMAGES
+from stylegan.training.reals import (
+    check_dataset,
+    first_images,
+    hold_out,
+    open_dataset,
+    open_stream,
+)
 from stylegan.training.schedule import crossed
 from stylegan.training.signals import SignalWatch
 from stylegan.training.state import TrainState
@@ -95,6 +103,7 @@ def train(
     evaluate: Evaluator | None = None,
     evaluate_fraction: float = 0.05,
     metrics: Mapping[str, Any] | None = None,
+    weights_dir: str | Path | None = None,
 ) -> Outcome:
     """Train to the end of the run, from its newest checkpoint if it has one.
 
@@ -120,6 +129,7 @@ def train(
         evaluate_fraction: fraction of the time of this call that evaluation may take, 0 to 1.
         metrics: the arguments that `evaluate` was made from, see `RunRecord`. They are written to
             `config.json`.
+        weights_dir: folder with manually downloaded weights, for path lengths of features.
 
     Raises:
         StyleganError: if images, options or checkpoint do not fit, or training diverges.
@@ -137,11 +147,14 @@ def train(
         if is_main:
             check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
             stack.enter_context(lock_run_folder(run_dir))
+        dataset, held_out = hold_out(dataset, config)
         options = json.dumps([config.to_json(), dataset.fingerprint])
         distributed.check_same_on_all_ranks(options, "options or images")
         stack.enter_context(float32_precision(tf32=config.precision == "tf32"))
         stack.enter_context(using_threads(config.runtime.threads))
-        state = TrainState(config, torch.device(decided(config.runtime.device, "runtime.device")))
+        device = torch.device(decided(config.runtime.device, "runtime.device"))
+        with distributed.keep_others_waiting():
+            state = TrainState(config, device, weights_dir=weights_dir)
         transfer = start_or_resume(state, run_dir, initial)
         if config.data.labels:
             state.generator.class_names = dataset.class_names
@@ -170,7 +183,9 @@ def train(
                 )
         signals = stack.enter_context(SignalWatch())
         labels = dataset.label_table if config.data.labels else None
-        trainer = Trainer(config, run_dir, state, log, labels, observe, evaluate, evaluation)
+        trainer = Trainer(
+            config, run_dir, state, log, labels, observe, evaluate, evaluation, held_out
+        )
         return trainer.run(dataset, signals, deadline_s)
 
 
@@ -214,6 +229,7 @@ class Trainer:
         observe: called after each iteration.
         evaluator: computes metrics; None for none.
         evaluation: decides which snapshots are evaluated; None on all ranks but 0.
+        held_out: real images that are not trained on; None if there are none.
     """
 
     def __init__(
@@ -226,6 +242,7 @@ class Trainer:
         observe: Callable[[Progress], None] | None,
         evaluator: Evaluator | None,
         evaluation: Evaluation | None,
+        held_out: ImageDataset | None,
     ) -> None:
         self.config = config
         self.run_dir = run_dir
@@ -234,6 +251,7 @@ class Trainer:
         self.observe = observe
         self.evaluator = evaluator
         self.evaluation = evaluation
+        self.held_out = held_out
         self.clock = Clock()
         self.outputs = RunOutputs(config, run_dir, state, log, labels, self.clock)
         self.total_nimg = round(config.output.total_kimg * 1000)
@@ -255,6 +273,17 @@ class Trainer:
             self.outputs.write_samples()
         with open_stream(dataset, self.config, self.state.device) as stream:
             self.outputs.write_reals(stream)
+            if distributed.is_main_process():
+                self.outputs.probe = HealthProbe(
+                    self.state,
+                    lambda num, side: first_images(stream, num=num, resolution=side).images,
+                    held_out=self.held_out,
+                    draw_labels=self.draw_labels,
+                )
+            if self.state.path_features is not None and self.state.nimg == 0:
+                side = self.config.generator.resolution
+                reals = first_images(stream, num=NUM_IMAGES, resolution=side).images
+                self.state.path_features.calibrate(reals.to(self.state.device))
             distributed.barrier()
             while not self.is_complete and not stop:
                 self.iterate(stream)

@@ -15,9 +15,11 @@ from stylegan.data.shard_stream import ShardStream
 from stylegan.models import io as native
 from stylegan.ops.box import upsample_nearest
 from stylegan.rng import generator_for
+from stylegan.training import health
 from stylegan.training.checkpoint import save_checkpoint
 from stylegan.training.clock import Clock, SlowdownMonitor
 from stylegan.training.config import RunConfig
+from stylegan.training.health import HealthProbe
 from stylegan.training.log import RunLog
 from stylegan.training.reals import first_images
 from stylegan.training.state import TrainState
@@ -40,6 +42,9 @@ class RunOutputs:
         log: the run's log; None on all ranks but 0.
         labels: labels of the dataset, for networks with labels.
         clock: measures the time; writing is counted as "snapshots".
+
+    Attributes:
+        probe: measures further terms of the log; None on all ranks but 0.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class RunOutputs:
         self._labels = labels
         self._clock = clock
         self._slowdown = SlowdownMonitor()
+        self.probe: HealthProbe | None = None
         self._tick_nimg, self._tick_iteration = state.nimg, state.iteration
 
     def snapshot_path(self) -> Path:
@@ -75,7 +81,7 @@ class RunOutputs:
             "nimg": state.nimg,
             "iteration": state.iteration,
             "skipped": int(state.skipped),
-            "terms": state.averages.report(),
+            "terms": self._terms(),
             **self._growth(),
             "time": {
                 "seconds": seconds,
@@ -85,6 +91,12 @@ class RunOutputs:
         }
         if self._log is not None:
             self._log.write(record)
+            self._log.warn_once(
+                health.signs(
+                    self._log.ticks, has_logits=self._config.loss.adversarial == "logistic"
+                ),
+                nimg=state.nimg,
+            )
         if state.num_skipped_in_row > 0:
             logger.warning("%d steps in a row had non-finite gradients", state.num_skipped_in_row)
         if fractions.get("data", 0) > DATA_FRACTION_WARNING:
@@ -105,6 +117,14 @@ class RunOutputs:
             )
         self._tick_nimg, self._tick_iteration = state.nimg, state.iteration
         return record
+
+    def _terms(self) -> dict[str, float]:
+        """Return the means since the last record, and what the probe measures."""
+        terms = self._state.averages.report()
+        if self.probe is None:
+            return terms
+        with distributed.keep_others_waiting():
+            return dict(sorted((terms | self.probe.measure(terms)).items()))
 
     def _growth(self) -> dict[str, Any]:
         """Return the stage of a growing run as a field of its log; nothing for other runs."""

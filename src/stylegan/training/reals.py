@@ -34,6 +34,21 @@ def open_dataset(config: RunConfig) -> ImageDataset | ShardSet:
     )
 
 
+def hold_out(
+    dataset: ImageDataset | ShardSet, config: RunConfig
+) -> tuple[ImageDataset | ShardSet, ImageDataset | None]:
+    """Return the images to train on, and those that are held out; None if there are none.
+
+    Raises:
+        ConfigError: if images of shards are to be held out, or no image would be left.
+    """
+    if config.data.holdout == 0:
+        return dataset, None
+    if isinstance(dataset, ShardSet):
+        raise ConfigError("--holdout needs a folder or zip of images, not shards")
+    return dataset.split(config.data.holdout, seed=config.seed)
+
+
 def open_stream(
     dataset: ImageDataset | ShardSet, config: RunConfig, device: torch.device
 ) -> Stream | ShardStream:

@@ -61,9 +61,8 @@ def sample_inputs(
     )
 
 
-def sample_path_noise(state: TrainState, rows: BatchSlice) -> Tensor:
-    """Sample the directions of path-length regularization for some rows: [n, C, R, R]."""
-    side = state.stage.resolution
+def sample_path_noise(state: TrainState, rows: BatchSlice, shape: torch.Size) -> Tensor:
+    """Sample the directions of path-length regularization for some rows, of a shape [n, ...]."""
     generators = GroupGenerators(
         purpose="path_noise",
         seed=state.config.seed,
@@ -71,7 +70,6 @@ def sample_path_noise(state: TrainState, rows: BatchSlice) -> Tensor:
         device=state.device,
         rows=rows,
     )
-    shape = [len(rows), state.generator.img_channels, side, side]
     return randn_rows(shape, tuple(generators), state.device)
 
 

@@ -1,6 +1,7 @@
 """The state of training: everything that a training step changes."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from stylegan.models.registry import build_discriminator, build_generator
 from stylegan.nn.compiled import check_compiler, compile_blocks
 from stylegan.rng import generator_for
 from stylegan.training.config import OptimConfig, RunConfig
+from stylegan.training.path_features import load_path_features
 from stylegan.training.schedule import Stage, stage_at, whole_batch
 from stylegan.training.stats import Averages
 
@@ -33,6 +35,7 @@ class TrainState:
     Args:
         config: the run's options.
         device: device of the networks and optimizers.
+        weights_dir: folder with weights of the feature network of path lengths, if there is one.
 
     Attributes:
         generator: G.
@@ -47,13 +50,16 @@ class TrainState:
         skipped: number of optimizer steps skipped for non-finite gradients, [] on the device, so
             that counting does not wait for it.
         skipped_in_row: for each phase, how many of its last steps were skipped in a row, [].
+        path_features: feature space of path lengths; None for pixels.
         augment_control: probability of augmentation, and what it follows from.
         averages: sums of the statistics since the last log record.
         batch_gpu: micro-batch size of this rank; None for one micro-batch.
         stage: level of detail, batch size and learning rates at `nimg`.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: RunConfig, device: torch.device, *, weights_dir: str | Path | None = None
+    ) -> None:
         self.config = config
         self.device = device
         # Parameters are drawn from torch's global generator: seed it here, and restore it.
@@ -80,6 +86,11 @@ class TrainState:
             self.discriminator, optim, optim.discriminator_lr, loss.r1_interval
         )
         self.pl_mean: Tensor = torch.zeros([], device=device)
+        self.path_features = None
+        if loss.pl_weight > 0:
+            self.path_features = load_path_features(
+                loss.pl_space, weights_dir=weights_dir, device=device
+            )
         zero = torch.zeros([], device=device)
         self.logit_means = LogitMeans(real=zero, fake=zero)
         self.nimg = 0
@@ -155,6 +166,7 @@ class TrainState:
             "optimizer_g": self.optimizer_g.state_dict(),
             "optimizer_d": self.optimizer_d.state_dict(),
             "pl_mean": self.pl_mean,
+            "path_scale": None if self.path_features is None else self.path_features.scale,
             "logit_means": {"real": self.logit_means.real, "fake": self.logit_means.fake},
             "nimg": self.nimg,
             "iteration": self.iteration,
@@ -172,6 +184,8 @@ class TrainState:
         self.optimizer_g.load_state_dict(state["optimizer_g"])
         self.optimizer_d.load_state_dict(state["optimizer_d"])
         self.pl_mean = state["pl_mean"].to(self.device)
+        if self.path_features is not None:
+            self.path_features.scale = state["path_scale"]
         if "logit_means" in state:  # not in version 0.2
             means = {name: mean.to(self.device) for name, mean in state["logit_means"].items()}
             self.logit_means = LogitMeans(**means)

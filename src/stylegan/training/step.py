@@ -220,12 +220,16 @@ def backward_path_lengths(
     micro_batches = shard.micro_batches(state.batch_gpu)
 
     def lengths_of(micro_batch: BatchSlice, *, create_graph: bool) -> Tensor:
+        def draw_noise(shape: torch.Size) -> Tensor:
+            if noise is not None:
+                return micro_batch.take(noise)
+            return sample_path_noise(state, micro_batch, shape)
+
         return sampled_path_lengths(
             state.generator,
             latents.take(micro_batch),
-            pl_noise=(
-                sample_path_noise(state, micro_batch) if noise is None else micro_batch.take(noise)
-            ),
+            draw_noise=draw_noise,
+            features=state.path_features,
             create_graph=create_graph,
         )
 

@@ -12,8 +12,23 @@ CURVES = (
     (
         "Discriminator output",
         "mean logit",
-        {"logits/real": "real images", "logits/fake": "generated images"},
+        {
+            "logits/real": "real images",
+            "logits/held_out": "held-out images",
+            "logits/fake": "generated images",
+        },
     ),
+    (
+        "Overfitting of the discriminator",
+        "r_t, r_v, p",
+        {
+            "logits/real_sign": "mean sign for real images (r_t)",
+            "overfitting/r_v": "held-out images (r_v)",
+            "augment/p": "probability of augmentation",
+        },
+    ),
+    ("Diversity of samples", "relative to real images", {"samples/diversity": "samples"}),
+    ("Gradient norms", "norm", {"grad_norm/G": "generator", "grad_norm/D": "discriminator"}),
     ("R1 penalty", "squared gradient norm", {"r1/penalty": "R1"}),
     ("Path length", "mean length", {"path_length/mean": "path length"}),
 )

@@ -275,6 +275,7 @@ def train(
         evaluate=evaluate,
         evaluate_fraction=fraction,
         metrics=_given({name: call[name] for name in METRICS_ARGUMENTS}),
+        weights_dir=call["weights_dir"],
     )
     return TrainResult(plan=plan, out=run_dir, outcome=outcome)
 
