@@ -63,10 +63,15 @@ def run_options(start: RunConfig) -> list[Option]:
         is_optional=True,
     )
     del types["data.path"]  # an argument of `train`
+    short = {
+        targets[0]: [_flag(name)] for name, targets in SHORT_NAMES.items() if len(targets) == 1
+    }
     return [
         *common.values(),
         *(
-            _option(start, name, name, kind, [], name.rpartition(".")[0] or "options")
+            _option(
+                start, name, name, kind, short.get(name, []), name.rpartition(".")[0] or "options"
+            )
             for name, kind in types.items()
         ),
     ]
