@@ -10,7 +10,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import write_shards
 from stylegan.errors import ConfigError, DataError
 from stylegan.models import progan
-from stylegan.training.reals import check_dataset, open_dataset, open_stream
+from stylegan.training.reals import check_dataset, hold_out, open_dataset, open_stream
 from stylegan.training.state import TrainState
 
 
@@ -118,3 +118,11 @@ def test_a_growing_run_reads_from_shards_what_its_ranks_take(
                 state.advance(rows.batch_size)
                 num_read += len(rows)
     assert len(fractions) > 3
+
+
+def test_images_of_shards_cannot_be_held_out(tmp_path, run_config, image_folder):
+    write_shards(ImageDataset(image_folder), tmp_path / "shards", shard_bytes=10**6)
+    data = replace(run_config.data, path=str(tmp_path / "shards"), holdout=0.1)
+    config = replace(run_config, data=data)
+    with pytest.raises(ConfigError, match="--holdout needs a folder or zip"):
+        hold_out(open_dataset(config), config)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import stylegan
 from stylegan.errors import ConfigError, StyleganError
 from stylegan.models import io
 from stylegan.models.base import Networks, num_parameters
@@ -248,6 +249,32 @@ def test_what_was_kept_is_in_the_run_folder_also_after_resuming(run_config, tmp_
     assert read_transfer(tmp_path / "run") == transfer
     assert len(list_checkpoints(tmp_path / "run")) > 0
     assert read_transfer(tmp_path) is None
+
+
+def test_a_run_from_weights_keeps_the_layers_that_it_freezes(run_config, tmp_path):
+    source = networks_of(resolution=16)
+    io.save(source, tmp_path / "source")
+    options = {"freeze_d": 4, "freeze_mapping": True, "kimg": 0.016, "batch": 8}
+    result = stylegan.train(
+        run_config.data.path,
+        tmp_path / "run",
+        preset="stylegan2-e",
+        resolution=16,
+        metrics="none",
+        init_from=str(tmp_path / "source"),
+        **options,
+    )
+    trained = io.load(result.snapshot)
+    for before, after, frozen in (
+        (source.discriminator, trained.discriminator, "b16."),
+        (source.generator, trained.generator, "mapping."),
+    ):
+        kept = {
+            name
+            for name, value in after.named_parameters()
+            if torch.equal(value, before.get_parameter(name))
+        }
+        assert kept == {name for name in kept if name.startswith(frozen)} != set()
 
 
 PRESETS = ("progan", "stylegan-b", "stylegan-c", "stylegan-f", "stylegan2-b", "msg-stylegan2")
