@@ -30,6 +30,7 @@ from stylegan.models.stylegan2 import (
     Generator,
     GeneratorConfig,
 )
+from stylegan.ops.precision import is_tf32
 from stylegan.perceptual import efficientnet
 from stylegan.workflows.evaluate import is_mirrored
 from stylegan.workflows.training_metrics import default_metrics, evaluator_for
@@ -124,6 +125,19 @@ def test_python_takes_a_loaded_network_and_writes_no_file(network, photos, tmp_p
     from_file = stylegan.evaluate(network, photos, metrics="swd32", device="cpu", out=None)
     assert from_file.values["swd32"] == evaluation.values["swd32"]
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_loaded_network_is_measured_in_real_float32(network, photos):
+    torch.backends.cudnn.allow_tf32 = True  # PyTorch's default
+    seen = []
+    stylegan.evaluate(
+        stylegan.load(network),
+        photos,
+        metrics="swd32",
+        out=None,
+        on_result=lambda _: seen.append(is_tf32()),
+    )
+    assert seen == [False]
 
 
 def test_help_lists_each_metric_on_a_line_of_its_own(capsys):

@@ -44,6 +44,7 @@ from stylegan.metrics.targets import (
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
+from stylegan.ops.precision import switch_off_tf32
 from stylegan.progress import Progress, counter
 from stylegan.training.best import keep_best
 from stylegan.training.checkpoint import read_config
@@ -584,6 +585,7 @@ def _load_network(
 ) -> tuple[AbstractGenerator, Path | None]:
     """Return a generator on its device, and the path of its weights (None if it was loaded)."""
     if isinstance(network, AbstractGenerator):
+        switch_off_tf32()
         return network.eval(), None
     where = resolve_device(device)
     path = weights_path(network, progress=counter(progress, "download, MB", scale=1e-6))
