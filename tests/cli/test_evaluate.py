@@ -435,7 +435,9 @@ def test_unknown_mirroring_is_warned_of_where_it_matters(capsys, network, photos
     words = ["--network", network, "--data", photos, "--metrics", f"kid20:{LITE},kid20_full:{LITE}"]
     for mirror, is_warned in (("auto", True), ("no", False), ("yes", False)):
         _, _, messages = run(capsys, *words, "--mirror", mirror)
-        assert (f"kid20:{LITE}: the network's file does not record" in messages) == is_warned
+        assert (
+            f"kid20:{LITE}: it is not recorded whether the network was" in messages
+        ) == is_warned
     _, _, messages = run(capsys, *words[:-1], f"kid20_full:{LITE}")  # never mirrored
     assert messages == ""
     generator = small_generator()
@@ -450,6 +452,18 @@ def test_unknown_mirroring_is_warned_of_where_it_matters(capsys, network, photos
         *(False, False, False, False, True, False),
         *(False, True, False),
     ]
+
+
+def test_unknown_mirroring_of_images_is_warned_of_where_it_matters(capsys, photos):
+    words = ["--fake", photos, "--real", photos, "--metrics"]
+    for mirror, is_warned in (("auto", True), ("no", False), ("yes", False)):
+        status, _, messages = run(capsys, *words, "swd32", "--mirror", mirror)
+        assert status == 0
+        assert ("swd32: it is not recorded whether the network was" in messages) == is_warned
+    mirrored = [record["real"]["mirrored"] for record in records.read("metrics.jsonl")]
+    assert mirrored == [False, False, True]
+    _, _, messages = run(capsys, *words, f"kid20_full:{LITE}")  # never mirrored
+    assert messages == ""
 
 
 def test_labels_are_those_of_the_network_or_refused(photos, tmp_path):
