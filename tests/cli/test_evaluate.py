@@ -32,6 +32,8 @@ from stylegan.models.stylegan2 import (
 )
 from stylegan.ops.precision import is_tf32
 from stylegan.perceptual import efficientnet
+from stylegan.training.checkpoint import RunRecord, write_run_record
+from stylegan.training.configure import configure
 from stylegan.workflows.evaluate import is_mirrored
 from stylegan.workflows.training_metrics import default_metrics, evaluator_for
 
@@ -330,6 +332,26 @@ def test_usage_is_checked_before_anything_is_downloaded(
 
 def offline(*_, **__):
     raise WeightsError("no network", expected="one", fix="connect")
+
+
+@pytest.mark.parametrize("use", ["network", "watch"])
+def test_a_program_that_is_not_the_published_one_needs_an_option(
+    capsys, network, photos, tmp_path, use
+):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "vgg16.pt").write_bytes(b"a program")
+    subject = ["--network", network, "--data", photos]
+    if use == "watch":
+        (tmp_path / "run").mkdir()
+        config = configure("stylegan2-small", {"data": photos, "device": "cpu"}, resolution=16)[0]
+        write_run_record(tmp_path / "run", RunRecord(config=config, fingerprint=""))
+        subject = ["--watch", tmp_path / "run"]
+    words = [*subject, "--metrics", "kid20:vgg16", "--weights-dir", tmp_path / "weights"]
+    complaint = refused(capsys, *words)
+    assert "vgg16.pt is a program and not the published one" in complaint
+    assert "--allow-unknown-detector" in complaint
+    complaint = refused(capsys, *words, "--allow-unknown-detector")
+    assert "vgg16.pt is not a TorchScript file" in complaint  # so it was opened
 
 
 def test_weights_that_cannot_be_had_are_reported_before_data_is_read(capsys, network):
