@@ -16,6 +16,7 @@ from stylegan.data.loader import batches
 from stylegan.errors import CheckpointError, ConfigError, DataError, StyleganError
 from stylegan.models.base import Networks
 from stylegan.models.stylegan2 import Generator
+from stylegan.ops.precision import float32_precision, is_tf32
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.config import OutputConfig
 from stylegan.training.evaluation import Evaluator
@@ -103,6 +104,17 @@ def test_a_complete_run_started_again_does_nothing(run_config, finished_run, tmp
     assert train(run_config, tmp_path / "run", observe=seen.append).is_complete
     assert seen == []
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", False), ("tf32", True)])
+def test_a_run_rounds_to_tf32_only_on_request(run_config, tmp_path, precision, expected):
+    kimg = run_config.batch / 1000
+    config = run_config.with_overrides(f"precision={precision}", f"output.total_kimg={kimg}")
+    seen = []
+    with float32_precision(tf32=not expected):  # what PyTorch was set to before
+        train(config, tmp_path / "run", observe=lambda _: seen.append(is_tf32()))
+        assert is_tf32() is not expected
+    assert seen == [expected]
 
 
 @pytest.fixture
