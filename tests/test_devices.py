@@ -3,6 +3,7 @@ import torch
 
 from stylegan import devices
 from stylegan.errors import ConfigError
+from stylegan.ops.precision import float32_precision, is_tf32
 
 
 def machine_with(monkeypatch, *, cuda: bool, mps: bool) -> None:
@@ -40,3 +41,13 @@ def test_a_device_that_is_not_there_is_an_error_that_names_those_that_are(monkey
     machine_with(monkeypatch, cuda=False, mps=False)
     with pytest.raises(ConfigError, match=f"--device {name}: .*expected one of cpu; "):
         devices.resolve_device(name)
+
+
+def test_tf32_is_off_once_a_device_is_chosen_unless_the_caller_chose_it():
+    torch.backends.cudnn.allow_tf32 = True  # PyTorch's default
+    with float32_precision(tf32=True):
+        devices.resolve_device("cpu")
+        assert is_tf32()
+    assert is_tf32()
+    devices.resolve_device("cpu")
+    assert not is_tf32()

@@ -3,12 +3,15 @@
 import copy
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import stylegan
 from stylegan.errors import DataError
 
+ROOT = Path(__file__).parents[1]
 NO_NETWORK = """
 import json, socket, sys
 def refuse(*_, **__):
@@ -67,6 +70,19 @@ def test_generates_and_trains_without_compiler_and_network(image_folder, tmp_pat
     assert "train 0 " in done.stdout, done.stderr
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
     assert (tmp_path / "run" / "snapshots" / "000000008").is_dir()
+
+
+def test_torch_is_required_from_the_release_that_reads_weight_files_safely():
+    texts = {
+        name: (ROOT / name).read_text(encoding="utf-8")
+        for name in ("pyproject.toml", "README.md", "docs/start.md", "constraints.txt")
+    }
+    (oldest,) = re.findall(r'"torch>=([\d.]+)"', texts["pyproject.toml"])
+    assert tuple(map(int, oldest.split("."))) >= (2, 10)  # CVE-2026-24747
+    (installed,) = re.findall(r"^torch==(\d+\.\d+)", texts["constraints.txt"], re.MULTILINE)
+    assert f"tested: {installed}\n" in texts["pyproject.toml"]
+    assert f"PyTorch {oldest} or newer (tested with {installed})" in texts["README.md"]
+    assert f"PyTorch {oldest} or newer" in texts["docs/start.md"]
 
 
 def test_errors_survive_the_way_between_processes():

@@ -6,6 +6,7 @@ import torch
 
 from stylegan import distributed
 from stylegan.errors import ConfigError
+from stylegan.ops.precision import switch_off_tf32
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -15,12 +16,12 @@ def resolve_device(name: DeviceName | str | torch.device) -> torch.device:
 
     Of several CUDA devices, each rank that `torchrun` starts on a machine takes its own. A
     `torch.device` is returned as it is. TF32 is switched off for the process, since PyTorch
-    would round the inputs of float32 convolutions to it.
+    would round the inputs of float32 convolutions to it, unless `float32_precision` is open.
 
     Raises:
         ConfigError: if this machine, or this build of PyTorch, has no such device.
     """
-    torch.backends.cudnn.allow_tf32 = False
+    switch_off_tf32()
     if isinstance(name, torch.device):
         return name
     is_available = {

@@ -30,7 +30,10 @@ from stylegan.models.stylegan2 import (
     Generator,
     GeneratorConfig,
 )
+from stylegan.ops.precision import is_tf32
 from stylegan.perceptual import efficientnet
+from stylegan.training.checkpoint import RunRecord, write_run_record
+from stylegan.training.configure import configure
 from stylegan.workflows.evaluate import is_mirrored
 from stylegan.workflows.training_metrics import default_metrics, evaluator_for
 
@@ -124,6 +127,19 @@ def test_python_takes_a_loaded_network_and_writes_no_file(network, photos, tmp_p
     from_file = stylegan.evaluate(network, photos, metrics="swd32", device="cpu", out=None)
     assert from_file.values["swd32"] == evaluation.values["swd32"]
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_loaded_network_is_measured_in_real_float32(network, photos):
+    torch.backends.cudnn.allow_tf32 = True  # PyTorch's default
+    seen = []
+    stylegan.evaluate(
+        stylegan.load(network),
+        photos,
+        metrics="swd32",
+        out=None,
+        on_result=lambda _: seen.append(is_tf32()),
+    )
+    assert seen == [False]
 
 
 def test_help_lists_each_metric_on_a_line_of_its_own(capsys):
@@ -318,6 +334,26 @@ def offline(*_, **__):
     raise WeightsError("no network", expected="one", fix="connect")
 
 
+@pytest.mark.parametrize("use", ["network", "watch"])
+def test_a_program_that_is_not_the_published_one_needs_an_option(
+    capsys, network, photos, tmp_path, use
+):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "vgg16.pt").write_bytes(b"a program")
+    subject = ["--network", network, "--data", photos]
+    if use == "watch":
+        (tmp_path / "run").mkdir()
+        config = configure("stylegan2-small", {"data": photos, "device": "cpu"}, resolution=16)[0]
+        write_run_record(tmp_path / "run", RunRecord(config=config, fingerprint=""))
+        subject = ["--watch", tmp_path / "run"]
+    words = [*subject, "--metrics", "kid20:vgg16", "--weights-dir", tmp_path / "weights"]
+    complaint = refused(capsys, *words)
+    assert "vgg16.pt is a program and not the published one" in complaint
+    assert "--allow-unknown-detector" in complaint
+    complaint = refused(capsys, *words, "--allow-unknown-detector")
+    assert "vgg16.pt is not a TorchScript file" in complaint  # so it was opened
+
+
 def test_weights_that_cannot_be_had_are_reported_before_data_is_read(capsys, network):
     start_s = time.monotonic()
     words = ["--network", network, "--data", "no-such-folder", "--metrics", "fid50k_full"]
@@ -421,7 +457,9 @@ def test_unknown_mirroring_is_warned_of_where_it_matters(capsys, network, photos
     words = ["--network", network, "--data", photos, "--metrics", f"kid20:{LITE},kid20_full:{LITE}"]
     for mirror, is_warned in (("auto", True), ("no", False), ("yes", False)):
         _, _, messages = run(capsys, *words, "--mirror", mirror)
-        assert (f"kid20:{LITE}: the network's file does not record" in messages) == is_warned
+        assert (
+            f"kid20:{LITE}: it is not recorded whether the network was" in messages
+        ) == is_warned
     _, _, messages = run(capsys, *words[:-1], f"kid20_full:{LITE}")  # never mirrored
     assert messages == ""
     generator = small_generator()
@@ -436,6 +474,18 @@ def test_unknown_mirroring_is_warned_of_where_it_matters(capsys, network, photos
         *(False, False, False, False, True, False),
         *(False, True, False),
     ]
+
+
+def test_unknown_mirroring_of_images_is_warned_of_where_it_matters(capsys, photos):
+    words = ["--fake", photos, "--real", photos, "--metrics"]
+    for mirror, is_warned in (("auto", True), ("no", False), ("yes", False)):
+        status, _, messages = run(capsys, *words, "swd32", "--mirror", mirror)
+        assert status == 0
+        assert ("swd32: it is not recorded whether the network was" in messages) == is_warned
+    mirrored = [record["real"]["mirrored"] for record in records.read("metrics.jsonl")]
+    assert mirrored == [False, False, True]
+    _, _, messages = run(capsys, *words, f"kid20_full:{LITE}")  # never mirrored
+    assert messages == ""
 
 
 def test_labels_are_those_of_the_network_or_refused(photos, tmp_path):

@@ -40,6 +40,30 @@ def test_trains_and_says_what_it_does(line, tmp_path, capsys):
     assert stylegan.load(tmp_path / "run").img_resolution == 16
 
 
+def test_the_number_of_threads_is_an_option_and_recorded_with_the_run(
+    line, tmp_path, capsys, monkeypatch
+):
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    assert main([*line, "--threads", "2", "--max-minutes", "0"]) == 0
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["config"]["runtime"]["threads"] == 2
+    assert chosen[0] == 2
+    assert main([*line, "--threads", "0"]) == 1
+    assert "threads must be more than 0, got 0" in capsys.readouterr().err
+
+
+def test_deviations_from_the_published_run_are_printed(line, capsys):
+    published = ["stylegan2-f" if word == "stylegan2-small" else word for word in line]
+    assert main([*published, "--precision", "bf16", "--dry-run"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    (reported,) = re.findall("differs from the published run: (.*)", out)
+    assert "precision = bf16 (published: fp32)" in reported
+    assert "batch = 4 (published: 32)" in reported
+    assert main([*line, "--dry-run"]) == 0
+    assert "published run" not in capsys.readouterr().out  # of a preset that nobody has published
+
+
 def test_the_same_line_resumes_and_a_longer_one_goes_on(line, tmp_path, capsys):
     assert main([*line, "--max-minutes", "0"]) == 0
     said = capsys.readouterr().out

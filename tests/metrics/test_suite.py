@@ -14,10 +14,11 @@ from stylegan.errors import ConfigError, DataError
 from stylegan.metrics.frechet import gaussian_frechet_distance
 from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.protocols import parse
-from stylegan.metrics.suite import check, evaluate, load_dependencies
+from stylegan.metrics.suite import check, evaluate, facts_of, load_dependencies
 from stylegan.metrics.targets import ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
 from stylegan.models.registry import create
+from stylegan.ops.precision import float32_precision
 
 LOGGER = "stylegan.metrics.suite"
 
@@ -127,6 +128,18 @@ def test_a_record_says_all_that_a_value_depends_on(generator, detector, smooth_f
     assert set(record["versions"]) == {"stylegan", "torch", "numpy", "python"}
     assert (record["device"], record["tf32"]) == ("cpu", False)
     assert record["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(("device", "tf32"), [("cuda", True), ("cuda", False), ("cpu", True)])
+def test_a_record_says_whether_a_gpu_rounded_to_tf32(
+    generator, detector, smooth_folder, monkeypatch, device, tf32
+):
+    monkeypatch.setattr("stylegan.metrics.suite._device", lambda *_: torch.device(device))
+    dependencies = EvaluationDependencies(detectors={"plain": detector})
+    (kid,) = protocols("kid64")
+    with float32_precision(tf32=tf32):
+        facts = facts_of(kid, network_subject(generator), reals_of(smooth_folder), dependencies)
+    assert facts["tf32"] is (device == "cuda" and tf32)
 
 
 def test_a_record_of_path_lengths_says_how_they_are_measured(detector):

@@ -243,6 +243,17 @@ def test_a_kernel_that_is_wrong_in_derivatives_alone_is_found(monkeypatch, name,
         check_kernels(DEVICE, torch.bfloat16)
 
 
+@pytest.mark.parametrize("name", ["epilogue", "epilogue_slope", "upfirdn"])
+def test_a_kernel_that_changes_the_memory_layout_is_found(monkeypatch, name):
+    real = getattr(backend_kernels(), name)
+    monkeypatch.setattr(
+        backend_kernels(), name, lambda *args, **options: real(*args, **options).contiguous()
+    )
+    message = rf"{name} changes the memory layout \(torch.bfloat16, torch.channels_last\)"
+    with pytest.raises(RuntimeError, match=message):
+        check_kernels(DEVICE, torch.bfloat16)
+
+
 def test_each_dtype_is_checked_once_at_its_first_use(monkeypatch):
     checked = []
     monkeypatch.setattr("stylegan.ops.kernels.check_kernels", lambda *key: checked.append(key))

@@ -7,7 +7,7 @@ import torch
 
 import processes
 from stylegan.models.registry import create
-from stylegan.ops.precision import exact_float32, float32_precision, is_tf32
+from stylegan.ops.precision import exact_float32, float32_precision, is_tf32, switch_off_tf32
 
 SMALL = {"channel_base": 64, "channel_max": 6}
 
@@ -112,6 +112,8 @@ def use_newer_names():
     with float32_precision(tf32=True):
         assert is_tf32()
     assert (conv.fp32_precision, matmul.fp32_precision) == before
+    switch_off_tf32()
+    assert (conv.fp32_precision, matmul.fp32_precision) == ("ieee", "ieee")
 
 
 def test_settings_by_pytorchs_newer_names_are_respected(tmp_path):

@@ -16,6 +16,7 @@ from stylegan.data.loader import batches
 from stylegan.errors import CheckpointError, ConfigError, DataError, StyleganError
 from stylegan.models.base import Networks
 from stylegan.models.stylegan2 import Generator
+from stylegan.ops.precision import float32_precision, is_tf32
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.config import OutputConfig
 from stylegan.training.evaluation import Evaluator
@@ -103,6 +104,65 @@ def test_a_complete_run_started_again_does_nothing(run_config, finished_run, tmp
     assert train(run_config, tmp_path / "run", observe=seen.append).is_complete
     assert seen == []
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", False), ("tf32", True)])
+def test_a_run_rounds_to_tf32_only_on_request(run_config, tmp_path, precision, expected):
+    kimg = run_config.batch / 1000
+    config = run_config.with_overrides(f"precision={precision}", f"output.total_kimg={kimg}")
+    seen = []
+    with float32_precision(tf32=not expected):  # what PyTorch was set to before
+        train(config, tmp_path / "run", observe=lambda _: seen.append(is_tf32()))
+        assert is_tf32() is not expected
+    assert seen == [expected]
+
+
+@pytest.fixture
+def paced(run_config, tmp_path, monkeypatch):
+    """Train for one iteration of each duration, in a clock of our own; return its progress."""
+
+    def paced(durations_s):
+        now_s, pending = 0.0, list(durations_s)
+
+        def step(state, reals, *, timer, **_):
+            nonlocal now_s
+            with timer("G"):
+                now_s += pending.pop(0)
+            state.advance(len(reals))
+
+        monkeypatch.setattr(time, "perf_counter", lambda: now_s)
+        monkeypatch.setattr("stylegan.training.loop.train_step", step)
+        kimg = len(durations_s) * run_config.batch / 1000
+        config = run_config.with_overrides(
+            f"output.total_kimg={kimg}", f"output.tick_kimg={run_config.batch / 1000}"
+        )
+        progress = []
+        train(config, tmp_path / "run", observe=progress.append)
+        return progress
+
+    return paced
+
+
+def test_the_time_left_does_not_count_the_first_iteration(paced):
+    progress = paced([1000, 10, 10, 20])  # the first one may compile
+    assert [each.seconds_left for each in progress] == [float("inf"), 20, 10, 0]
+
+
+def test_a_slowdown_is_warned_of_once_with_the_remedy(paced, monkeypatch, caplog):
+    monkeypatch.setattr("stylegan.training.clock.MIN_ITERATIONS", 1)
+    paced([40, 40, 40, 79, 100, 100, 40])
+    warnings = [record.getMessage() for record in caplog.records if "training runs" in record.msg]
+    assert len(warnings) == 1
+    assert "training runs at 0.08 images per second, after 0.2 before" in warnings[0]
+    assert "another process may be using the processor or the device: stop it" in warnings[0]
+    assert "--threads" not in warnings[0]  # with one thread already
+
+
+def test_the_remedy_for_a_slowdown_names_the_threads(paced, monkeypatch, caplog):
+    monkeypatch.setattr("stylegan.training.clock.MIN_ITERATIONS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    paced([40, 40, 100])
+    assert "continue the run with fewer threads than 3 by --threads" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

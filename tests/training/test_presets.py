@@ -333,3 +333,20 @@ def test_fast_choices_are_listed_as_deviations_from_the_published_run():
         "output.total_kimg = 5000 (published: 25000)",
     ]
     assert published_run("stylegan2-small") is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reported"),
+    [
+        ("generator.conv_clamp", 256, "generator.conv_clamp = 256 (published: None)"),
+        ("discriminator.conv_clamp", 256, "discriminator.conv_clamp = 256 (published: None)"),
+        ("ema.w_avg_beta", 0.998, "ema.w_avg_beta = 0.998 (published: 0.995)"),
+        ("gamma", "auto", None),
+        ("device", "cpu", None),
+        ("threads", 3, None),
+    ],
+)
+def test_one_other_option_is_one_deviation(option, value, reported):
+    config, _ = configure("stylegan2-f", {option: value}, resolution=1024)
+    expected = [] if reported is None else [reported]
+    assert deviations(config, published_run("stylegan2-f")) == expected

@@ -45,6 +45,16 @@ def float32_precision(*, tf32: bool) -> Iterator[None]:
             restore()
 
 
+def switch_off_tf32() -> None:
+    """Let CUDA compute in real float32 from now on, unless `float32_precision` is open.
+
+    Networks switch TF32 off by themselves; gradients and feature networks need this.
+    """
+    with _lock:
+        if _num_chosen == 0:
+            _switch(False)
+
+
 def exact_float32(
     method: Callable[Concatenate[Module, Parameters], Result],
 ) -> Callable[Concatenate[Module, Parameters], Result]:

@@ -164,7 +164,7 @@ def locate_official(
             f"{path} is a program and not the published one: its sha256 is {digest}, not "
             f"{file.sha256}",
             fix="remove it from the folder to use our own network; if you trust the file, "
-            "evaluate with --allow-unknown-detector, or pass allow_unknown=True in Python",
+            "evaluate with --allow-unknown-detector (in Python allow_unknown_detector=True)",
         )
     return Located(path, digest)
 

@@ -44,6 +44,7 @@ from stylegan.metrics.targets import (
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import resolution_at
+from stylegan.ops.precision import switch_off_tf32
 from stylegan.progress import Progress, counter
 from stylegan.training.best import keep_best
 from stylegan.training.checkpoint import read_config
@@ -218,7 +219,8 @@ def evaluate(
         seed: seed of latents, labels, noise and flips.
         mirror: whether the network was trained on images that were also mirrored; fid50k and others
             then mirror real images, too. "auto" reads it from the network's metadata; without it,
-            as in files of other programs, a warning is given and nothing is mirrored.
+            as for files of other programs and for `fake`, a warning is given and nothing is
+            mirrored.
         psi: truncation. The papers measure without it, with 1.
         classifiers: attribute classifiers for ls, as `stylegan train-classifier` writes them.
         weights_dir: a folder with manually downloaded weights of feature networks.
@@ -281,7 +283,9 @@ def evaluate(
             else:
                 assert fake is not None
                 dependencies = load_for(device=resolve_device(device))
-                target, reals = _read_folders(fake, real, mirror, seed, progress)
+                target, reals = _read_folders(
+                    fake, real, protocols, mirror=mirror, seed=seed, progress=progress
+                )
         suite.check(protocols, target, reals, dependencies)
         results: list[Result] = []
         files: list[Path] = []
@@ -584,6 +588,7 @@ def _load_network(
 ) -> tuple[AbstractGenerator, Path | None]:
     """Return a generator on its device, and the path of its weights (None if it was loaded)."""
     if isinstance(network, AbstractGenerator):
+        switch_off_tf32()
         return network.eval(), None
     where = resolve_device(device)
     path = weights_path(network, progress=counter(progress, "download, MB", scale=1e-6))
@@ -614,20 +619,16 @@ def _network_and_reals(
     if dataset is None:
         return target, None
     mirrored = is_mirrored(mirror, path)
-    affected = [protocol.name for protocol in protocols if protocol.follows_mirroring]
-    if mirrored is None and affected and distributed.is_main_process():
-        logger.warning(
-            "%s: the network's file does not record whether it was trained on mirrored images, so "
-            "real images are not mirrored; published values of networks that were need --mirror "
-            "yes; --mirror no confirms this choice",
-            ", ".join(affected),
-        )
+    if mirrored is None:
+        _warn_of_mirroring(protocols)
     return target, training_images(dataset, is_mirrored=mirrored or False, seed=seed)
 
 
 def _read_folders(
     fake: str | Path,
     real: str | Path | None,
+    protocols: Sequence[AbstractProtocol],
+    *,
     mirror: Mirror,
     seed: int,
     progress: Progress | None,
@@ -642,9 +643,24 @@ def _read_folders(
         return target, None
     pictures = Pictures(real, progress=counter(progress, "reading images"))
     _warn_of_formats(generated, pictures)
+    mirrored = is_mirrored(mirror, None)
+    if mirrored is None:
+        _warn_of_mirroring(protocols)
     return target, RealImages(
-        images=pictures, side=pictures.side, is_mirrored=mirror == "yes", seed=seed
+        images=pictures, side=pictures.side, is_mirrored=mirrored or False, seed=seed
     )
+
+
+def _warn_of_mirroring(protocols: Sequence[AbstractProtocol]) -> None:
+    """Warn if a metric depends on whether the network was trained on mirrored images."""
+    affected = [protocol.name for protocol in protocols if protocol.follows_mirroring]
+    if affected and distributed.is_main_process():
+        logger.warning(
+            "%s: it is not recorded whether the network was trained on mirrored images, so real "
+            "images are not mirrored; published values of networks that were need --mirror yes; "
+            "--mirror no confirms this choice",
+            ", ".join(affected),
+        )
 
 
 def _warn_of_formats(generated: Pictures, real: Pictures) -> None:

@@ -18,6 +18,7 @@ from stylegan.interop.load import load, load_networks, local_path
 from stylegan.latent.saved import read_latents
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator
 from stylegan.models.noise import noise_maps, store_noise
+from stylegan.ops.precision import switch_off_tf32
 from stylegan.perceptual import weights
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.perceptual.discriminator import DiscriminatorDistance
@@ -55,6 +56,7 @@ def load_generator(
         progress: called while a URL is downloaded.
     """
     if isinstance(network, AbstractGenerator):
+        switch_off_tf32()
         return network
     target = resolve_device(device)
     generator = load(local_path(network, progress=counter(progress, "download, MB", scale=1e-6)))
