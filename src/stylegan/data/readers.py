@@ -35,7 +35,11 @@ _SIGNATURES = (
     *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", *_TIFF),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"P5\n", b"P6\n"),
 )
-_ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
+# ISO/IEC 23008-12, annex B: images and sequences in HEVC, and any codec; AV1 Image File Format 1.1.
+_ISO_BRANDS = (
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+    *(b"mif1", b"msf1", b"avif", b"avis"),
+)
 
 _MAX_TEXT = 200  # characters of another library's error
 
