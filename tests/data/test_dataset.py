@@ -284,11 +284,11 @@ def test_a_prepared_zip_with_damage_of_any_kind_can_be_used(
     for _ in range(2):  # found by reading all, then cached
         caplog.clear()
         dataset = ImageDataset(path, workers=1)
-        assert "img00000002.png in" in caplog.text
         if preload:
             dataset.preload(2**20, 1)
         for _ in range(2):
             assert torch.equal(dataset.gather(range(7)), intact[[0, 1, 3, 3, 4, 5, 6]])
+        assert caplog.text.count("img00000002.png in") == 1
 
 
 def test_the_fingerprint_sees_names_and_bytes_and_labels_only(folder, tmp_path):
