@@ -148,8 +148,13 @@ def open_image(data: bytes) -> Image.Image:
             ) from None
         if not _is_iso_image(data):
             raise unusable("not an image") from None
-        can_read = data[8:10] == b"av" or "HEIF" in image_formats()
-        raise unusable("truncated or damaged" if can_read else _HEIC) from None
+        is_avif = data[8:10] == b"av"
+        if not is_avif and "HEIF" not in image_formats():
+            raise unusable(_HEIC) from None
+        name = "AVIF" if is_avif else "HEIC"
+        raise unusable(
+            f"truncated or damaged, or a kind of {name} that cannot be read (save it as JPEG)"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except Exception as error:  # a damaged header can raise nearly any exception
