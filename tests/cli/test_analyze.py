@@ -6,7 +6,7 @@ import torch
 
 import stylegan
 from stylegan import images
-from stylegan.captions import draw_line, font_size, line_height
+from stylegan.captions import draw_line, font_size, line_height, row_title_width
 from stylegan.cli.analyze import main
 from stylegan.errors import ConfigError
 from stylegan.models import io
@@ -43,6 +43,18 @@ def run(command, *networks, **options):
         if not isinstance(value, bool):
             words.append(str(value))
     assert main(words) == 0
+
+
+def words(text, width=64):
+    """Draw a caption as on a grid."""
+    return 255 - draw_line(text, width=width, size=11)
+
+
+def row_title(sheet, left, top, side=64):
+    """Cut the title of a row, whose images begin at `top`, out of a grid."""
+    line = line_height(11)
+    top += (side - line) // 2
+    return sheet[0, top : top + line, 2 : 2 + left - 5]
 
 
 def record(folder, name):
@@ -82,8 +94,13 @@ def test_noise_has_a_row_for_each_image(network, tmp_path):
     assert found["mean_deviation"]["all"] > found["mean_deviation"]["none"]
     line = line_height(font_size(64))
     sheet = images.read(tmp_path / "noise.png")
-    assert sheet.shape == (3, line + 3 * 66 - 2, 5 * 66 - 2)
-    assert torch.equal(sheet[0, :line, 66:130], 255 - draw_line("none", width=64, size=11))
+    titles = [f"image {index}, seed 0, psi 1" for index in range(3)]
+    left = row_title_width(titles, 11)
+    assert sheet.shape == (3, line + 3 * 66 - 2, left + 5 * 66 - 2)
+    assert torch.equal(sheet[0, :line, left + 66 : left + 130], words("none"))
+    assert torch.equal(row_title(sheet, left, line + 66), words(titles[1], left - 5))
+    run("noise", network, num=3, realizations=2, captions=False, out=tmp_path / "plain")
+    assert images.read(tmp_path / "plain" / "noise.png").shape == (3, 3 * 18 - 2, 5 * 18 - 2)
 
 
 def test_spectra_with_and_without_real_images(network, tmp_path):
@@ -104,6 +121,9 @@ def test_spectra_with_and_without_real_images(network, tmp_path):
         line_height(font_size(64)) + 64,
         130,
     )
+    options = {"data": tmp_path / "reals", "captions": False, "out": tmp_path / "plain"}
+    run("spectra", network, num=6, **options)
+    assert images.read(tmp_path / "plain" / "spectra.png").shape == (1, 16, 34)
 
 
 def test_droplets_and_phase_set_networks_side_by_side(network, tmp_path):
@@ -113,13 +133,35 @@ def test_droplets_and_phase_set_networks_side_by_side(network, tmp_path):
     assert found[network]["share"] == found[other]["share"] == 0
     assert len(found[other]["layers"]) == 6
     assert {"droplets-1.png", "droplets-2.png"} <= {p.name for p in (tmp_path / "out").iterdir()}
-    assert images.read(tmp_path / "out" / "droplets-1.png").shape == (3, 32, 5 * 18 - 2)
+    line, title = line_height(11), "seed 0, psi 0.5"
+    run("droplets", network, num=5, psi=0.5, out=tmp_path / "named")
+    sheet = images.read(tmp_path / "named" / "droplets.png")
+    left = row_title_width([title], 11)
+    assert sheet.shape == (3, line + 2 * 66 - 2, left + 5 * 66 - 2)
+    assert torch.equal(sheet[0, :line, left + 2 * 66 : left + 2 * 66 + 64], words("image 2"))
+    assert torch.equal(row_title(sheet, left, line), words(title, left - 5))
+    layer = row_title(sheet, left, line + 66)
+    layers = [each["layer"] for each in found[network]["layers"]]
+    assert any(torch.equal(layer, words(each, left - 5)) for each in layers)
+    run("droplets", network, num=5, psi=0.5, captions=False, out=tmp_path / "plain")
+    plain = images.read(tmp_path / "plain" / "droplets.png")
+    assert plain.shape == (3, 34, 5 * 18 - 2)
+    picture = images.enlarge(plain[:, :16, :16], 4)
+    assert torch.equal(sheet[:, line : line + 64, left : left + 64], picture)
     run("phase", network, network, num=2, frames=9, out=tmp_path / "out")
     found = record(tmp_path / "out", "phase")["result"]
     first, second = found.values()
     assert first == second
     assert len(first["paths"]) == 2
-    assert images.read(tmp_path / "out" / "phase-2.png").shape == (3, 16 + 32, 6 * 16)
+    sheet = images.read(tmp_path / "out" / "phase-2.png")
+    left = sheet.shape[2] - 6 * 64
+    assert sheet.shape[1] == line + 3 * 64
+    assert torch.equal(sheet[0, :line, left + 64 : left + 128], words("frame 2"))
+    assert torch.equal(row_title(sheet, left, line), words("seed 0, psi 1", left - 5))
+    run("phase", network, num=2, frames=9, captions=False, out=tmp_path / "plain")
+    plain = images.read(tmp_path / "plain" / "phase.png")
+    assert plain.shape == (3, 16 + 32, 6 * 16)
+    assert torch.equal(sheet[:, line:, left:], images.enlarge(plain, 4))
 
 
 def test_path_lengths_sort_images(network, tmp_path, capsys):
@@ -130,6 +172,11 @@ def test_path_lengths_sort_images(network, tmp_path, capsys):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert [name.rpartition("-")[2] for name in names[1:3]] == ["longest.png", "shortest.png"]
     assert "ppl2_10_wend" in capsys.readouterr().out
+    options = {"perceptual": "efficientnet", "captions": False, "out": tmp_path / "plain"}
+    run("path-length", network, num=10, **options)
+    named, plain = (images.read(tmp_path / folder / names[1]) for folder in ("out", "plain"))
+    assert plain.shape == (3, 2 * 34 - 2, 8 * 34 - 2)
+    assert torch.equal(named[:, :64, :64], images.enlarge(plain[:, :32, :32], 2))
 
 
 @pytest.mark.parametrize("preset", CONFIGURATIONS)

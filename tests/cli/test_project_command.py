@@ -9,6 +9,7 @@ from safetensors.torch import save as to_bytes
 
 import stylegan
 from stylegan import images
+from stylegan.captions import draw_line, font_size, line_height
 from stylegan.cli.generate import main as generate
 from stylegan.cli.project import main
 from stylegan.errors import (
@@ -95,6 +96,26 @@ def test_each_picture_gets_a_folder(network, pictures, tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.count("discriminator 0.") == 2
     assert "PSNR" in text
+
+
+def test_captions_and_scale_are_those_of_the_strip(network, pictures, tmp_path):
+    out, line = tmp_path / "out", line_height(font_size(64))
+    run(pictures, network=network, out=out, steps=10)
+    plain = images.read(out / "seed1" / "strip.png")
+    others = {name: data for name, data in contents(out).items() if "strip" not in name}
+    run(pictures, network=network, out=out, steps=10, captions=True)
+    sheet = images.read(out / "seed1" / "strip.png")
+    assert sheet.shape == (3, line + 64, 6 * 66 - 2)
+    assert torch.equal(sheet[:, line:, :64], images.enlarge(plain[:, :, :16], 4))
+    assert torch.equal(sheet[:, line:, -64:], images.enlarge(plain[:, :, -16:], 4))
+    titles = ["seed1", "step 2", "step 4", "step 6", "step 8", "step 10"]
+    for column, title in enumerate(titles):
+        words = 255 - draw_line(title, width=64, size=font_size(64))
+        assert torch.equal(sheet[0, :line, 66 * column : 66 * column + 64], words)
+    run(pictures, network=network, out=out, steps=10, scale=3)
+    sheet = images.read(out / "seed1" / "strip.png")
+    assert sheet.shape == (3, 48, 6 * 50 - 2)
+    assert others == {name: data for name, data in contents(out).items() if "strip" not in name}
 
 
 def test_saved_latents_generate_the_same_png(network, pictures, tmp_path):
@@ -353,6 +374,12 @@ def test_python_projects_without_files_what_the_command_writes(network, pictures
     shown = images.read(BytesIO(kept._repr_png_()))
     assert torch.equal(shown[:, :16, :16], kept[0].target)
     assert torch.equal(shown[:, 18:, 18:], kept[1].image)
+    line = line_height(font_size(64))
+    named = kept.picture(captions=True).pixels
+    assert torch.equal(named[:, 66 + line : 130 + line, 66:], images.enlarge(kept[1].image, 4))
+    for x, text in ((0, "seed2"), (66, f"discriminator {kept[1].distance:.3f}")):
+        words = 255 - draw_line(text, width=64, size=font_size(64))
+        assert torch.equal(named[0, 130 + line :, x : x + 64], words)
 
 
 def test_python_projects_tensors_into_a_loaded_generator(network, pictures, tmp_path):
@@ -373,8 +400,10 @@ def test_python_projects_tensors_into_a_loaded_generator(network, pictures, tmp_
         stylegan.project(target.float(), generator, **options)
     with pytest.raises(ConfigError, match="needs the source of a network"):
         stylegan.project(target, generator, perceptual="discriminator")
-    with pytest.raises(ConfigError, match="tune writes files, so it needs out"):
+    with pytest.raises(ConfigError, match="tune applies to files, so it needs out"):
         stylegan.project(target, generator, tune=True)
+    with pytest.raises(ConfigError, match="captions applies to files, so it needs out"):
+        stylegan.project(target, generator, captions=True)
 
 
 def test_seconds_before_an_interruption_count(network, pictures, tmp_path):

@@ -325,14 +325,41 @@ def test_networks_without_styles_or_mean_are_refused(tmp_path, command):
         run(command, str(tmp_path / "n"), out=tmp_path / "o.png", **keys)
 
 
-@pytest.mark.parametrize("seconds", [1, 2, 3, 8])
-def test_a_random_walk_of_any_length_moves_smoothly(network, tmp_path, seconds):
-    video(network, out=tmp_path / "frames", seconds=seconds, fps=10)
-    frames = torch.stack([images.read(path) for path in sorted((tmp_path / "frames").iterdir())])
+def spread_and_steps(folder):
+    """Return the deviation of the pixels over a video, and the distances between its frames."""
+    frames = torch.stack([images.read(path) for path in sorted(folder.iterdir())])
     steps = (frames.float() - frames.roll(1, dims=0).float()).square().mean(dim=(1, 2, 3)).sqrt()
-    spread = frames.float().std(dim=0).mean()
+    return frames.float().std(dim=0).mean(), steps
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps"), [(1, 10), (2, 10), (3, 10), (8, 10), (0.5, 24), (1, 60)]
+)
+def test_a_random_walk_of_any_length_moves_smoothly(network, tmp_path, seconds, fps):
+    video(network, out=tmp_path / "frames", seconds=seconds, fps=fps)
+    spread, steps = spread_and_steps(tmp_path / "frames")
     assert spread > 10
+    assert steps.min() > 1
     assert steps.max() < 2 * spread
+
+
+@pytest.mark.parametrize(
+    ("preset", "c_dim", "options"),
+    [
+        ("progan", 0, {}),
+        ("stylegan-f", 0, {"psi": 0.5}),
+        ("stylegan2-small", 3, {"class_index": 2}),
+        ("stylegan2-small", 0, {"space": "z", "seed": 5}),
+    ],
+)
+def test_a_short_walk_of_every_kind_of_network_moves(tmp_path, preset, c_dim, options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = create(preset, 16, channel_base=64, c_dim=c_dim).generator
+    video(generator, out=tmp_path / "frames", seconds=1, fps=3, **options)
+    spread, steps = spread_and_steps(tmp_path / "frames")
+    assert spread > 5
+    assert steps.min() > 1
 
 
 def test_a_still_is_warned_of(network, tmp_path, caplog):

@@ -13,6 +13,11 @@ FORMATS = {
     "jpeg": {"format": "JPEG", "quality": 90},
     "progressive": {"format": "JPEG", "quality": 75, "progressive": True},
     "thumbnail": {"format": "JPEG", "quality": 90, "exif": b"Exif\0\0\xff\xd8\xff\xda\xff\xd9"},
+    "grey": {"format": "JPEG", "mode": "L"},
+    "cmyk": {"format": "JPEG", "mode": "CMYK"},
+    "restart markers": {"format": "JPEG", "restart_marker_blocks": 1},
+    "several pictures": {"format": "MPO", "save_all": True},
+    "webp with alpha": {"format": "WEBP", "mode": "RGBA"},
     "lossless webp": {"format": "WEBP", "lossless": True},
     "lossy webp": {"format": "WEBP", "quality": 80},
     "animated webp": {"format": "WEBP", "lossless": True, "save_all": True},
@@ -34,6 +39,7 @@ AVAILABLE = [
 def encoded(name, picture):
     buffer = io.BytesIO()
     options = dict(FORMATS[name])
+    picture = picture.convert(options.pop("mode", "RGB"))
     if options.get("save_all"):
         options["append_images"] = [picture.rotate(90)]
     picture.save(buffer, **options)

@@ -248,6 +248,49 @@ def test_a_prepared_zip_is_verified_once(folder, tmp_path, caplog, monkeypatch):
         ImageDataset(path)
 
 
+def flip_a_byte(content, start, end):
+    content[(start + end) // 2] ^= 1
+
+
+def blank_the_end(content, start, end):
+    content[(start + end) // 2 : end] = bytes(end - (start + end) // 2)
+
+
+def blank_the_header(content, start, end):
+    content[start : start + 30] = bytes(30)
+
+
+def put_another_image_there(content, start, end):
+    """Exchange the compressed data of the entry and of the one that follows."""
+    size = end - start
+    content[start:end] = content[end : end + size]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip_a_byte, blank_the_end, blank_the_header, put_another_image_there]
+)
+@pytest.mark.parametrize("preload", [False, True])
+def test_a_prepared_zip_with_damage_of_any_kind_can_be_used(
+    folder, tmp_path, caplog, damage, preload
+):
+    path = tmp_path / "set.zip"
+    prepare(folder, path, options=PrepareOptions(resolution=16))
+    intact = ImageDataset(path).gather(range(7))
+    with zipfile.ZipFile(path) as archive:
+        starts = [info.header_offset for info in archive.infolist()]
+    content = bytearray(path.read_bytes())
+    damage(content, starts[2], starts[3])
+    path.write_bytes(content)
+    for _ in range(2):  # found by reading all, then cached
+        caplog.clear()
+        dataset = ImageDataset(path, workers=1)
+        if preload:
+            dataset.preload(2**20, 1)
+        for _ in range(2):
+            assert torch.equal(dataset.gather(range(7)), intact[[0, 1, 3, 3, 4, 5, 6]])
+        assert caplog.text.count("img00000002.png in") == 1
+
+
 def test_the_fingerprint_sees_names_and_bytes_and_labels_only(folder, tmp_path):
     first = ImageDataset(folder).fingerprint
     copy = shutil.copytree(folder, tmp_path / "copy")

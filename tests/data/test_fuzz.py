@@ -74,6 +74,16 @@ def check_one_line(error):
     assert len(text) < 1000
 
 
+def print_peak(num_refused, num):
+    print(f"{num_refused} of {num} refused, ", end="")
+    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+def check_peak(output):
+    """Check the peak memory of a process that called `print_peak`, in MiB."""
+    assert float(output.partition("peak ")[2].split()[0]) < 1024, output
+
+
 def decode_mutants(num):
     """Decode damaged images; return 0 if each gives an image or an error of one line."""
     files, generator = intact_images(), np.random.default_rng(1)
@@ -84,8 +94,7 @@ def decode_mutants(num):
         except DataError as error:
             check_one_line(error)
             num_refused += 1
-    print(f"{num_refused} of {num} refused, ", end="")
-    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    print_peak(num_refused, num)
     assert num / 4 < num_refused < num
 
 
@@ -97,13 +106,12 @@ def test_intact_files_are_decoded():
 @pytest.mark.parametrize("num", [400, pytest.param(20_000, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_images_are_decoded_or_refused(num, tmp_path):
-    output = processes.run(decode_mutants, num, folder=tmp_path)
-    assert float(output.partition("peak ")[2].split()[0]) < 1024, output
+    check_peak(processes.run(decode_mutants, num, folder=tmp_path))
 
 
-@pytest.fixture(scope="module")
-def images_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fuzz") / "images"
+@pytest.fixture
+def images_folder(tmp_path):
+    folder = tmp_path / "images"
     for index in range(3):
         (folder / str(index)).mkdir(parents=True)
         Image.new("RGB", (8, 8), (index, 0, 0)).save(folder / str(index) / "a.png")
@@ -120,49 +128,60 @@ DEEP = b'{"labels": ' + b"[" * 100_000
 TABLES = ["name,label\n0/a.png,cat\n1/a.png,dog\n2/a.png,cat\n", "0/a.png;0.5;1\n1/a.png;1;2\n"]
 
 
-@pytest.mark.parametrize("num", [100, pytest.param(1000, marks=pytest.mark.slow)])
-def test_damaged_label_files_are_read_or_refused(images_folder, tmp_path, num):
-    source, generator = open_source(images_folder), np.random.default_rng(2)
+def read_label_mutants(num, folder):
+    """Read damaged label files of a folder of images, as `decode_mutants`."""
+    source, generator = open_source(folder), np.random.default_rng(2)
     json_files = [*(json.dumps(content).encode() for content in LABELS), DEEP]
     tables = [text.encode() for text in TABLES]
     num_refused = 0
     for index in range(num):
         try:
             if index % 2:
-                (images_folder / "dataset.json").write_bytes(mutated(json_files, generator))
+                (folder / "dataset.json").write_bytes(mutated(json_files, generator))
                 labels = read_labels(source)
             else:
-                (tmp_path / "labels.csv").write_bytes(mutated(tables, generator))
-                labels = read_csv_labels(tmp_path / "labels.csv", source)
+                (folder / "labels.csv").write_bytes(mutated(tables, generator))
+                labels = read_csv_labels(folder / "labels.csv", source)
             assert labels is None or set(labels.by_name) <= set(source.images)
         except DataError as error:
             check_one_line(error)
             num_refused += 1
-    (images_folder / "dataset.json").unlink()
+    print_peak(num_refused, num)
     assert num / 10 < num_refused < num
+
+
+@pytest.mark.parametrize("num", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_damaged_label_files_are_read_or_refused(images_folder, tmp_path, num):
+    check_peak(processes.run(read_label_mutants, num, images_folder, folder=tmp_path))
+
+
+def open_zip_mutants(num, folder):
+    """Open damaged zips of the images of a folder, as `decode_mutants`."""
+    files, generator = [], np.random.default_rng(3)
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", compression) as archive:
+            for path in sorted(folder.rglob("*.png")):
+                archive.write(path, path.relative_to(folder).as_posix())
+            archive.writestr("dataset.json", json.dumps(LABELS[0]))
+        files.append(buffer.getvalue())
+    num_refused = 0
+    for _ in range(num):
+        (folder / "set.zip").write_bytes(mutated(files, generator))
+        try:
+            dataset = ImageDataset(folder / "set.zip", workers=1)
+            assert dataset.gather(range(len(dataset))).shape[1:] == (3, 8, 8)
+        except StyleganError as error:
+            check_one_line(error)
+            num_refused += 1
+    print_peak(num_refused, num)
+    assert num / 4 < num_refused < num
 
 
 @pytest.mark.parametrize("num", [60, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_zips_are_opened_or_refused(images_folder, tmp_path, num):
-    files, generator = [], np.random.default_rng(3)
-    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", compression) as archive:
-            for path in sorted(images_folder.rglob("*.png")):
-                archive.write(path, path.relative_to(images_folder).as_posix())
-            archive.writestr("dataset.json", json.dumps(LABELS[0]))
-        files.append(buffer.getvalue())
-    num_refused = 0
-    for _ in range(num):
-        (tmp_path / "set.zip").write_bytes(mutated(files, generator))
-        try:
-            dataset = ImageDataset(tmp_path / "set.zip", workers=1)
-            assert dataset.gather(range(len(dataset))).shape[1:] == (3, 8, 8)
-        except StyleganError as error:
-            check_one_line(error)
-            num_refused += 1
-    assert num / 4 < num_refused < num
+    check_peak(processes.run(open_zip_mutants, num, images_folder, folder=tmp_path))
 
 
 def test_an_entry_that_declares_gigabytes_is_not_read(tmp_path):

@@ -1,6 +1,7 @@
 """Labels by names as people write them."""
 
 import json
+import logging
 import shutil
 import zipfile
 
@@ -77,10 +78,62 @@ def test_a_wrapping_folder_does_not_hide_labels_and_classes(tmp_path, depth, kin
     assert ImageDataset(source).labels == (0, 0, 0, 1, 1, 1)
 
 
+@pytest.mark.parametrize("place", ["", "photos/"])
+@pytest.mark.parametrize("written", ["", "photos/"])
+def test_names_in_labels_may_have_the_wrapping_folder_or_not(tmp_path, place, written):
+    write_images(tmp_path / "set" / "photos", CATS_AND_DOGS)
+    write_labels(tmp_path / "set" / place, [[written + name, label] for name, label in PAIRS])
+    assert ImageDataset(tmp_path / "set").labels == (0, 0, 0, 1, 1, 1)
+
+
+def test_files_of_macos_and_readmes_are_outside_the_wrapping_folder(tmp_path):
+    photos = write_images(tmp_path / "set" / "photos", CATS_AND_DOGS)
+    write_labels(photos, PAIRS)
+    shutil.copytree(photos, tmp_path / "set" / "__MACOSX" / "photos")
+    (tmp_path / "set" / "README.txt").write_text("photos of cats and dogs")
+    opened = open_source(zipped(tmp_path / "set", tmp_path / "set.zip"))
+    assert sorted(read_labels(opened).by_name.values()) == [0, 0, 0, 1, 1, 1]
+    assert labels_by_folder(opened).classes == ("cats", "dogs")
+
+
+def test_entries_of_a_zip_may_have_a_leading_dot_and_a_drive(tmp_path):
+    photos = write_images(tmp_path / "photos", CATS_AND_DOGS)
+    write_labels(photos, PAIRS)
+    for prefix in ("./", "/", "../me/", "C:\\Users\\me\\"):
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for path in sorted(photos.rglob("*.*")):
+                name = prefix + path.relative_to(tmp_path).as_posix()
+                archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
+        assert ImageDataset(tmp_path / "set.zip").labels == (0, 0, 0, 1, 1, 1), prefix
+        assert labels_by_folder(open_source(tmp_path / "set.zip")).classes == ("cats", "dogs")
+
+
+@pytest.mark.parametrize("prefix", ["C:\\Users\\me\\set\\", "/home/me/set/", "set/", "..\\set\\"])
+def test_a_folder_that_all_names_begin_with_is_passed_over(tmp_path, prefix, caplog):
+    folder = write_images(tmp_path / "set", CATS_AND_DOGS)
+    write_labels(folder, [[prefix + name.replace("/", "\\"), label] for name, label in PAIRS])
+    with caplog.at_level(logging.INFO):
+        assert ImageDataset(folder).labels == (0, 0, 0, 1, 1, 1)
+    assert "names are compared without their folder" in caplog.text
+    rows = [f"{prefix}{name},{label}\n" for name, label in PAIRS]
+    (tmp_path / "labels.csv").write_text("".join(rows))
+    labels = read_csv_labels(tmp_path / "labels.csv", open_source(folder))
+    assert labels.by_name == dict(PAIRS)
+
+
+def test_a_folder_is_not_passed_over_where_some_names_are_those_of_images(tmp_path):
+    folder = write_images(tmp_path / "set", ["a.png", "b.png", "old/a.png"])
+    write_labels(folder, [["old/a.png", 1], ["old/b.png", 2]])
+    assert read_labels(open_source(folder)).by_name == {"old/a.png": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "written"),
     [
         ("cats/1.png", "cats\\1.png"),
+        ("cats/1.png", ".\\cats\\1.png"),
+        ("cats/1.png", "cats//1.png "),
+        ("cats/1.png", "CATS\\1.PNG"),
         ("cats/1.png", "./cats/1.png"),
         ("cats/1.png", "/cats/1.png"),
         ("Café.png", "Cafe\u0301.png"),
@@ -112,6 +165,26 @@ def test_whole_floats_and_names_are_classes(tmp_path):
     assert labels.by_name == {"a.png": 1, "b.png": 2, "c.png": 0}
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ('[["a.png", 1e0], ["b.png", -0.0]]', (1, 0)),
+        ('[["a.png", 1.0], ["b.png", NaN]]', (1, None)),
+        ('[["a.png", null], ["b.png", 1.0]]', (None, 1)),
+        ('[["a.png", true], ["b.png", false]]', (1, 0)),
+        ('{"a.png": "1.0", "b.png": "0.0"}', (1, 0)),
+        ('[["a.png", [0.0, 1]], ["b.png", [1.0, 0]]]', ((0, 1), (1, 0))),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_are_read_as_other_programs_write_them(tmp_path, labels, expected, encoding):
+    folder = write_images(tmp_path / "set", ["a.png", "b.png"])
+    text = f'{{"labels":\r\n{labels}}}'
+    (folder / "dataset.json").write_text(text, encoding=encoding, newline="")
+    found = ImageDataset(folder).labels
+    assert (found, list(map(type, found))) == (expected, list(map(type, expected)))
+
+
 def test_a_file_that_names_other_images_is_reported_and_leaves_them_usable(tmp_path, caplog):
     folder = write_images(tmp_path / "set", ["a.png", "b.png"])
     write_labels(folder, [["img0.png", 0], ["img1.png", 1]])
@@ -129,12 +202,22 @@ def test_a_file_that_names_other_images_is_reported_and_leaves_them_usable(tmp_p
         (["b/a.png", "A/a.png", "c/a.png"], ("A", "b", "c")),
         (["photos/cats/a.png", "photos/cats/b.png"], ("cats",)),
         (["cats/a.png"], ("cats",)),
+        (["class 10/a.png", "Class 9/a.png", "class 1/a.png"], ("class 1", "Class 9", "class 10")),
+        (["10_dog/a.png", "2_eel/a.png", "1_cat/b/a.png"], ("1_cat", "2_eel", "10_dog")),
+        (["010/a.png", "10/a.png", "9/a.png"], ("9", "010", "10")),
+        (["photos/10/x/a.png", "photos/2/a.png", "photos/1/y/a.png"], ("1", "2", "10")),
     ],
 )
 def test_folders_are_classes_in_natural_order(tmp_path, names, classes):
     source = open_source(write_images(tmp_path / "set", names))
     assert labels_by_folder(source).classes == classes
     assert len(labels_by_folder(source).by_name) == len(names)
+
+
+def test_images_beside_numbered_folders_have_no_class(tmp_path):
+    source = open_source(write_images(tmp_path / "set", ["10/a.png", "2/a.png", "b.png"]))
+    assert labels_by_folder(source).classes == ("2", "10")
+    assert labels_by_folder(source).by_name == {"10/a.png": 1, "2/a.png": 0}
 
 
 def test_natural_order():
@@ -154,12 +237,30 @@ def test_natural_order():
             (),
             ("Smiling", "age"),
         ),
+        (",name,label\n0,a.png,1.0\n1,b.png,0.0\n", {"a.png": 1, "b.png": 0}, (), ()),
+        (
+            ",name,old,long\n7,a.png,1,0\n9,b.png,0,1\n",
+            {"a.png": (1, 0), "b.png": (0, 1)},
+            (),
+            ("old", "long"),
+        ),
+        (
+            ",old,long\na.png,1,0\nb.png,0,1\n",
+            {"a.png": (1, 0), "b.png": (0, 1)},
+            (),
+            ("old", "long"),
+        ),
+        ("name,label\na.png,1.0\nb.png,\n", {"a.png": 1}, (), ()),
+        ("name,label\na.png,nan\nb.png,cat\n", {"b.png": 0}, ("cat",), ()),
+        ('sep=;\r\n"a.png";"1"\r\n"b.png";"0"\r\n', {"a.png": 1, "b.png": 0}, (), ()),
+        ("a.png, 1\rb.png, 0\r", {"a.png": 1, "b.png": 0}, (), ()),
     ],
 )
-def test_a_table_gives_classes_or_vectors(tmp_path, text, labels, classes, attributes):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_gives_classes_or_vectors(tmp_path, text, labels, classes, attributes, encoding):
     source = open_source(write_images(tmp_path / "set", ["a.png", "b.png"]))
     path = tmp_path / "labels.csv"
-    path.write_text("\ufeff" + text)
+    path.write_text(text, encoding=encoding, newline="")
     table = read_csv_labels(path, source)
     assert table.by_name == labels
     assert (table.classes, table.attributes) == (classes, attributes)
@@ -179,6 +280,13 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path, text, message):
     source = open_source(write_images(tmp_path / "set", ["a.png", "b.png"]))
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(DataError, match=message):
+        read_csv_labels(tmp_path / "labels.csv", source)
+
+
+def test_a_table_in_another_encoding_is_refused_with_what_to_do(tmp_path):
+    source = open_source(write_images(tmp_path / "set", ["a.png", "b.png"]))
+    (tmp_path / "labels.csv").write_text("a.png;café\nb.png;x\n", encoding="cp1252")
+    with pytest.raises(DataError, match=r"labels\.csv cannot be read .*; save it in UTF-8"):
         read_csv_labels(tmp_path / "labels.csv", source)
 
 

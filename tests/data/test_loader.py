@@ -1,4 +1,5 @@
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -7,6 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
+from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.loader import Stream, batches
 from stylegan.data.sampler import InfiniteSampler
@@ -85,6 +87,28 @@ def test_files_that_break_later_are_named_by_the_error(folder, workers):
     with pytest.raises(DataError, match=r"cannot be read any more \(00[34].png in .*: empty"):
         drawn(dataset, 4, workers=workers)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(("rank", "num_warnings"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_replaced_image_is_warned_of_once_on_rank_0(
+    folder, tmp_path, monkeypatch, workers, rank, num_warnings
+):
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    dataset = ImageDataset(folder, mirror=True)
+    (folder / "003.png").write_bytes(b"")
+    handler = logging.FileHandler(tmp_path / "log")  # workers are forked, and would write to it too
+    logging.getLogger("stylegan").addHandler(handler)
+    try:
+        first = drawn(dataset, 12, workers=workers)  # each image three times
+        assert torch.equal(drawn(dataset, 12, workers=workers), first)
+        assert (tmp_path / "log").read_text().count("003.png in") == num_warnings
+        dataset.without_mirror().gather(range(7))
+        assert (tmp_path / "log").read_text().count("003.png in") == num_warnings
+    finally:
+        logging.getLogger("stylegan").removeHandler(handler)
+        handler.close()
+    assert len(dataset.unreadable) == 1
 
 
 def _decode_all(dataset):

@@ -411,6 +411,60 @@ def test_padding_loses_and_distorts_nothing(tmp_path, size, box, color):
     assert (pixels == padding).all(dim=0)[outside].all()
 
 
+def upright(mode="RGB", size=(40, 64)):
+    """A dark picture whose top rows are red."""
+    picture = Image.new("RGB", size, "#204060")
+    picture.paste("red", (0, 0, size[0], max(1, size[1] // 16)))
+    return picture.convert(mode)
+
+
+def turned():
+    """The same as a phone stores it: lying, with the orientation in EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return upright().transpose(Image.Transpose.ROTATE_90), {"format": "JPEG", "exif": exif}
+
+
+@pytest.mark.parametrize(
+    ("picture", "options"),
+    [
+        turned(),
+        (upright("RGBA"), {"format": "PNG"}),
+        (upright("P"), {"format": "GIF"}),
+        (upright("CMYK"), {"format": "TIFF"}),
+        (upright(size=(400, 640)), {"format": "WEBP", "quality": 95}),
+        (upright(size=(10, 16)), {"format": "BMP"}),
+    ],
+    ids=["phone", "alpha", "palette", "CMYK", "large", "small"],
+)
+def test_upright_pictures_of_every_kind_are_padded_on_both_sides(tmp_path, picture, options):
+    (tmp_path / "photos").mkdir()
+    picture.save(tmp_path / "photos" / "a.png", **options)
+    made(tmp_path / "photos", tmp_path / "set.zip", resolution=32, crop="pad", pad_color="#00ff00")
+    pixels = ImageDataset(tmp_path / "set.zip")[0].to(torch.int32)
+    padding = (pixels == torch.tensor([0, 255, 0])[:, None, None]).all(dim=0)
+    assert padding.all(dim=0).nonzero().flatten().tolist() == [*range(6), *range(26, 32)]
+    assert padding.sum() == 12 * 32
+    red, rest = pixels[:, 0, 6:26], pixels[:, 4:, 6:26]
+    assert (red - torch.tensor([255, 0, 0])[:, None]).abs().max() < 40
+    assert (rest - torch.tensor([0x20, 0x40, 0x60])[:, None, None]).abs().max() < 40
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [((400, 3), (0, 15, 32, 16)), ((2, 900), (15, 0, 16, 32)), ((41, 63), (5, 0, 26, 32))],
+    ids=["panorama", "tower", "odd"],
+)
+def test_the_longest_pictures_keep_a_row_or_a_column(tmp_path, size, box):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", size, "#204060").save(tmp_path / "photos" / "a.png")
+    made(tmp_path / "photos", tmp_path / "set.zip", resolution=32, crop="pad", pad_color="white")
+    inside = (ImageDataset(tmp_path / "set.zip")[0] != 255).any(dim=0)
+    left, top, right, bottom = box
+    assert inside.sum() == (right - left) * (bottom - top)
+    assert inside[top:bottom, left:right].all()
+
+
 def test_grey_images_are_padded_in_color_where_that_is_asked_for(tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("L", (16, 32), 100).save(tmp_path / "photos" / "a.png")

@@ -13,6 +13,7 @@ from stylegan.data import readers
 from stylegan.data.readers import decode, map_in_order, num_threads, parse_color
 from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
+from stylegan.latent.targets import read_targets
 
 
 def encoded(image, *, format="png", **options):
@@ -244,7 +245,8 @@ def test_heic_and_files_without_an_extension_are_read(heic_folder):
         assert np.abs(np.asarray(decoded).astype(int) - [192, 128, 64]).max() < 4
 
 
-def test_without_its_package_heic_is_named_with_what_to_install(heic_folder, monkeypatch):
+@pytest.fixture
+def without_heif(heic_folder, monkeypatch):
     monkeypatch.setattr(
         "importlib.util.find_spec",
         lambda name, find=importlib.util.find_spec: None if name == "pillow_heif" else find(name),
@@ -254,11 +256,57 @@ def test_without_its_package_heic_is_named_with_what_to_install(heic_folder, mon
         monkeypatch.setattr(Image, table, known, raising=False)
     readers.image_formats.cache_clear()
     readers.image_extensions.cache_clear()
+
+
+NEEDS_PACKAGE = r"HEIC, which needs .*stylegan\[heic\].*save it as JPEG"
+
+
+@pytest.mark.usefixtures("without_heif")
+def test_without_its_package_heic_is_named_with_what_to_install(heic_folder):
     source = open_source(heic_folder)
     assert source.images == ("IMG_1.HEIC", "b.png", "scan0001")
-    with pytest.raises(DataError, match=r"HEIC, which needs .*stylegan\[heic\].*save it as JPEG"):
+    with pytest.raises(DataError, match=NEEDS_PACKAGE):
         decode(source.read("IMG_1.HEIC"))
     assert decode(source.read("b.png")).image.size == (64, 48)
+
+
+BRANDS = ["heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1"]
+
+
+@pytest.mark.parametrize("brand", BRANDS)
+@pytest.mark.usefixtures("without_heif")
+def test_heic_is_known_by_its_content(heic_folder, tmp_path, brand):
+    data = bytearray((heic_folder / "IMG_1.HEIC").read_bytes())
+    data[8:12] = brand.encode()
+    for name in ("IMG_2.jpg", "burst.HIF", "live photo"):  # as exported, of cameras, without ending
+        (heic_folder / name).write_bytes(data)
+        with pytest.raises(DataError, match=NEEDS_PACKAGE):
+            decode(open_source(heic_folder).read(name))
+        with pytest.raises(DataError, match=rf"{name}: {NEEDS_PACKAGE}"):
+            read_targets([heic_folder / name], side=16, num_channels=3)
+    with zipfile.ZipFile(heic_folder / "phone.zip", "w") as archive:
+        archive.writestr("DCIM/IMG_2.HEIC", data)
+    with pytest.raises(DataError, match=NEEDS_PACKAGE):
+        decode(open_source(heic_folder / "phone.zip").read("DCIM/IMG_2.HEIC"))
+
+
+@pytest.mark.parametrize("brand", [*BRANDS, "avif"])
+def test_damaged_files_of_phones_are_not_called_another_format(heic_folder, brand):
+    data = (heic_folder / "IMG_1.HEIC").read_bytes()
+    (heic_folder / "cut").write_bytes(data[:8] + brand.encode() + data[12 : len(data) // 2])
+    (heic_folder / "cut.heic").write_bytes(b"\0\0\0\x18ftyp" + brand.encode() + bytes(400))
+    for name in ("cut", "cut.heic"):
+        kind = "AVIF" if brand == "avif" else "HEIC"
+        with pytest.raises(DataError, match=rf"^truncated or damaged, or a kind of {kind} that"):
+            decode(open_source(heic_folder).read(name))
+
+
+def test_other_formats_with_the_names_of_phones_are_read(heic_folder):
+    picture = Image.new("RGB", (64, 48), "#c08040")
+    for name, image_format in (("a.heic", "JPEG"), ("b.HEIF", "PNG"), ("c.avif", "HEIF")):
+        picture.save(heic_folder / name, format=image_format)
+        found = decode(open_source(heic_folder).read(name))
+        assert (found.image.size, found.format) == ((64, 48), image_format)
 
 
 @pytest.mark.parametrize(

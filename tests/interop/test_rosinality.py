@@ -191,6 +191,25 @@ def test_a_training_checkpoint_is_read_and_its_mean_of_w_computed(tmp_path, capl
             },
             id="encoder",
         ),
+        pytest.param(
+            lambda tensors: {f"_orig_mod.{k}": v for k, v in tensors.items()}, id="compiled"
+        ),
+        pytest.param(
+            lambda tensors: {"g_ema": {f"module._orig_mod.{k}": v for k, v in tensors.items()}},
+            id="compiled and parallel",
+        ),
+        pytest.param(lambda tensors: {"netG": tensors, "epoch": 3}, id="netG"),
+        pytest.param(
+            lambda tensors: {
+                "state_dict": {
+                    **{f"g.{k}": torch.zeros_like(v) for k, v in tensors.items()},
+                    **{f"g_ema.{k}": v for k, v in tensors.items()},
+                    "d.final_conv.0.weight": torch.zeros(3),
+                },
+                "pytorch-lightning_version": "2.1",
+            },
+            id="lightning",
+        ),
     ],
 )
 @pytest.mark.parametrize("mean", ["none", "one", "of each style"])
@@ -209,6 +228,76 @@ def test_a_generator_within_another_programs_file_is_read(tmp_path, caplog, wrap
         found.mapping.w_avg.copy_(network.mapping.w_avg)
     assert_same(found, network)
     assert networks.generator is None
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda tensors: tensors, id="bare"),
+        pytest.param(
+            lambda tensors: {
+                "g_ema": {f"module.{k}": v for k, v in tensors.items()},
+                "latent_avg": None,
+                "args": argparse.Namespace(size=16),
+            },
+            id="parallel",
+        ),
+        pytest.param(
+            lambda tensors: {"g_ema": {k: v for k, v in tensors.items() if "kernel" not in k}},
+            id="without filters",
+        ),
+        pytest.param(
+            lambda tensors: {"g_ema": {k: nn.Parameter(v.double()) for k, v in tensors.items()}},
+            id="double parameters",
+        ),
+        pytest.param(
+            lambda tensors: {"state_dict": {f"decoder.{k}": v for k, v in tensors.items()}},
+            id="decoder",
+        ),
+    ],
+)
+def test_files_of_every_kind_may_lack_noise_maps(tmp_path, caplog, wrap):
+    network = generator()
+    tensors = {k: v for k, v in their_generator(network).items() if not k.startswith("noises.")}
+    torch.save(wrap(tensors), tmp_path / "file.pt")
+    with caplog.at_level(logging.INFO):
+        found = load(tmp_path / "file.pt")
+    (line,) = [line for line in caplog.messages if "lacks" in line]
+    assert "lacks noise maps (those of a fixed seed are used) and the mean of w" in line
+    for name, value in network.state_dict().items():
+        if "noise_const" not in name and name != "mapping.w_avg":
+            assert torch.equal(found.state_dict()[name], value), name
+
+
+def test_a_noise_map_that_is_missing_among_others_is_named(tmp_path):
+    tensors = their_generator(generator())
+    del tensors["noises.noise_1"]
+    torch.save({"g_ema": tensors}, tmp_path / "file.pt")
+    with pytest.raises(WeightsError, match=r"lacks noises\.noise_1"):
+        load(tmp_path / "file.pt")
+
+
+def test_networks_of_a_parallel_compiled_run_are_all_read(tmp_path):
+    network, average, critic = generator(), generator(), discriminator()
+    content = {
+        "g": {f"module._orig_mod.{k}": v for k, v in their_generator(network).items()},
+        "d": {f"_orig_mod.module.{k}": v for k, v in their_discriminator(critic).items()},
+        "g_ema": their_generator(average),
+        "latent_avg": average.mapping.w_avg,
+    }
+    torch.save(content, tmp_path / "file.pt")
+    networks = load_networks(tmp_path / "file.pt")
+    assert_same(networks.generator, network)
+    assert_same(networks.generator_ema, average)
+    assert_same(networks.discriminator, critic)
+
+
+def test_a_generator_of_two_that_have_no_known_names_is_not_guessed(tmp_path):
+    tensors = their_generator(generator())
+    content = {f"{name}.{k}": v for name in ("first", "second") for k, v in tensors.items()}
+    torch.save(content, tmp_path / "file.pt")
+    with pytest.raises(WeightsError, match="holds 'first"):
+        load(tmp_path / "file.pt")
 
 
 def test_a_file_without_noise_maps_gets_those_of_a_fixed_seed(tmp_path, caplog):

@@ -137,6 +137,50 @@ def test_latents_of_every_shape_and_program_give_their_ws(generator, ws, tmp_pat
         assert torch.equal(latents_of(given, generator).ws, expected)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w.astype(np.float16),
+        lambda w: np.asfortranarray(w.astype(np.float64)),
+        lambda w: w.astype(">f4"),
+        lambda w: np.repeat(w, 2, axis=1)[:, ::2],
+    ],
+    ids=["half", "double, by columns", "big-endian", "a view"],
+)
+def test_arrays_of_every_layout_are_read(generator, ws, tmp_path, change):
+    np.save(tmp_path / "w.npy", change(ws.numpy()))
+    found = read_latents(tmp_path / "w.npy", generator).ws
+    torch.testing.assert_close(found, ws, atol=1e-2, rtol=1e-2)
+
+
+def test_npy_and_npz_are_told_apart_by_content(generator, ws, tmp_path):
+    with (tmp_path / "w.npy").open("wb") as file:
+        np.savez_compressed(file, w=ws.numpy())
+    with (tmp_path / "W.NPZ").open("wb") as file:
+        np.save(file, ws.numpy())
+    for name in ("w.npy", "W.NPZ"):
+        assert torch.equal(read_latents(tmp_path / name, generator).ws, ws)
+
+
+@pytest.mark.parametrize(
+    "array", [np.array({"w": 1}), np.zeros([1, 8, 16], bool), np.array(["w"]), np.float32(3)]
+)
+def test_npy_files_without_latents_are_refused(generator, tmp_path, array):
+    np.save(tmp_path / "w.npy", array, allow_pickle=True)
+    with pytest.raises(DataError, match=r"cannot be read|holds (bool|<U1) under w|w is \[\]"):
+        read_latents(tmp_path / "w.npy", generator)
+
+
+def test_a_tensor_is_read_as_torch_saves_it(generator, ws, tmp_path):
+    others = [ws.half(), ws.bfloat16(), torch.nn.Parameter(ws), ws.mT.contiguous().mT]
+    for content in (*others, {"w": ws}, {"a.jpg": ws[0], "b.jpg": ws[1]}):
+        torch.save(content, tmp_path / "w.pt")
+        found = read_latents(tmp_path / "w.pt", generator).ws
+        torch.testing.assert_close(found, ws, atol=1e-2, rtol=1e-2)
+    torch.save(ws, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(read_latents(tmp_path / "w.pt", generator).ws, ws)
+
+
 def test_a_projection_of_rosinalitys_program_is_read_with_its_noise(generator, ws, tmp_path):
     noise = [torch.randn(1, 1, *values.shape) for values in noise_maps(generator).values()]
     entry = {"img": torch.zeros(3, 8, 8), "latent": ws[0], "noise": noise}

@@ -196,16 +196,13 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
     return tuple(entries)
 
 
-def verify_checksums(source: AbstractSource, *, progress: Counter | None = None) -> None:
-    """Verify the checksum of each image of a prepared zip, and warn of those that differ.
+def verify_checksums(source: AbstractSource, *, progress: Counter | None = None) -> list[str]:
+    """Verify the checksum of each image of a prepared zip, and return the errors.
 
     The zip is read once: the result is cached until its size or modification time changes.
-
-    Raises:
-        DataError: if they are more than `MAX_UNREADABLE` of the images.
     """
     if read_record(source) is None or not source.path.is_file():
-        return
+        return []
     facts = source.path.stat()
     state = [facts.st_size, facts.st_mtime_ns]
     key = hashlib.sha256(str(source.path.resolve()).encode("utf-8", "surrogateescape"))
@@ -222,10 +219,7 @@ def verify_checksums(source: AbstractSource, *, progress: Counter | None = None)
                 progress(num_done, len(source.images))
         with contextlib.suppress(OSError):  # a cache that cannot be written
             write_atomic(cached, json.dumps({"zip": state, "damaged": damaged}))
-    for problem in damaged:
-        logger.warning("%s; the next image is used in its place", problem)
-    if damaged:
-        check_num_unreadable(len(damaged), len(source.images), path=source.path, reason=damaged[0])
+    return damaged
 
 
 def _cached_damage(path: Path, state: list[int]) -> list[str] | None:

@@ -93,8 +93,15 @@ class ImageDataset(Dataset[Tensor]):
         self._cache: Tensor | None = None
         self._table: LabelTable | None = None
         self._replacements: dict[int, int] = {}  # of images that cannot be read any more
+        self._unreadable: dict[str, None] = {}  # errors, in their order
         if distributed.is_main_process():
-            verify_checksums(self._source, progress=progress)
+            damaged = verify_checksums(self._source, progress=progress)
+            for problem in damaged:
+                self.add_unreadable(problem)
+            if damaged:
+                check_num_unreadable(
+                    len(damaged), len(self._entries), path=self.path, reason=damaged[0]
+                )
 
     @property
     def name(self) -> str:
@@ -242,8 +249,8 @@ class ImageDataset(Dataset[Tensor]):
     def gather(self, indices: Sequence[int], *, resolution: int | None = None) -> Tensor:
         """Return images as uint8 [N, C, R, R].
 
-        In place of an image that cannot be read any more, the next one is taken, with a warning for
-        each such image.
+        In place of an image that cannot be read any more, the next one is taken, with a warning on
+        rank 0 for each such image.
 
         Args:
             indices: of the images.
@@ -270,6 +277,22 @@ class ImageDataset(Dataset[Tensor]):
         num = len(self._entries)
         own = [self._replacements.get(index % num, index % num) for index in indices]
         return self.label_table.gather(torch.tensor(own))
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Errors of the images that cannot be read any more, in the order of their detection."""
+        return tuple(self._unreadable)
+
+    def add_unreadable(self, problem: str) -> None:
+        """Warn of an image that cannot be read any more, once, on rank 0.
+
+        Nothing is logged in a worker of torch's loader, whose main process calls this as well.
+        """
+        if problem in self._unreadable:
+            return
+        self._unreadable[problem] = None
+        if torch.utils.data.get_worker_info() is None and distributed.is_main_process():
+            logger.warning("%s; the next image is used in its place", problem)
 
     def preload(
         self, budget_bytes: int, workers: int | None = None, *, progress: Counter | None = None
@@ -326,7 +349,7 @@ class ImageDataset(Dataset[Tensor]):
             try:
                 return self._decode(readable)
             except DataError as error:
-                logger.warning("%s; the next image is used in its place", error)
+                self.add_unreadable(str(error))
                 following = (readable + 1) % len(self._entries)
                 self._replacements |= {readable: following, index: following}
                 check_num_unreadable(

@@ -1,9 +1,11 @@
 """Reads labels from dataset.json, a CSV file, the names of folders, or the source's format."""
 
+import codecs
 import csv
 import io
 import json
 import logging
+import math
 import posixpath
 import re
 import unicodedata
@@ -18,6 +20,7 @@ from stylegan.errors import DataError
 
 logger = logging.getLogger(__name__)
 
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # of Excel's "Unicode text"
 _LAYOUT = '{"labels": null} or {"labels": [[name, integer or list of numbers], ...]}'
 
 
@@ -26,7 +29,9 @@ def read_labels(source: AbstractSource) -> Labels | None:
 
     They are those of its dataset.json, else those that are part of its format. The file can be in
     the wrapping folder of all images, too. Names are compared after normalization of slashes, `./`,
-    Unicode form and, where that is unambiguous, case.
+    surrounding spaces, Unicode form and, where that is unambiguous, case. If none of them is an
+    image, they are compared without the folder that they all begin with, as of absolute paths.
+    Images whose label is null or NaN have none.
 
     Raises:
         DataError: if the file is not in the official layout.
@@ -49,7 +54,7 @@ def read_labels(source: AbstractSource) -> Labels | None:
         if not isinstance(pairs, list):
             raise _bad_labels(origin, "labels that are not a list")
         values = dict(_parse_pair(pair, origin) for pair in pairs)
-        labels = _match_images(values, source, prefix, origin)
+        labels = _match_images(values, source, origin)
         if labels is None:
             return None
         classes = content.get("classes") or _recorded_classes(source, prefix)
@@ -66,21 +71,26 @@ def read_csv_labels(path: Path, source: AbstractSource) -> Labels:
 
     The first column names the image. A second column is the class, as a whole number or a name;
     several columns are a vector, and their headings are the names of its positions. A first row
-    that names no image holds the headings.
+    that names no image holds the headings. A column before the names that has no heading, as of
+    pandas, is passed over. Images whose class is empty or NaN have none.
 
     Raises:
         DataError: if the file cannot be read or names none of the images.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+    except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({reason}); --labels-from takes json, folders or a CSV file"
+            f"{path} cannot be read ({error.strerror}); --labels-from takes json, folders or a CSV "
+            "file"
+        ) from error
+    except UnicodeError as error:
+        raise DataError(
+            f"{path} cannot be read ({error})", fix="save it in UTF-8, as `CSV UTF-8` of Excel"
         ) from error
     values, headings = _parse_csv(text, path, source)
-    wrapping = wrapping_folder(source.images)
-    labels = _match_images(values, source, wrapping, str(path))
+    labels = _match_images(values, source, str(path))
     if labels is None:
         raise DataError(f"{path} names none of the images of {source.path}")
     return Labels(by_name=labels.by_name, classes=labels.classes, attributes=tuple(headings))
@@ -123,17 +133,21 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def _parse_pair(pair: object, origin: str) -> tuple[str, Label | str]:
+def _parse_pair(pair: object, origin: str) -> tuple[str, Label | str | None]:
     match pair:
         case [str(name), label] | (str(name), label):
             return name, _parse_label(label, pair, origin)
     raise _bad_labels(origin, f"the entry {json.dumps(pair)[:80]}")
 
 
-def _parse_label(label: object, pair: object, origin: str) -> Label | str:
+def _parse_label(label: object, pair: object, origin: str) -> Label | str | None:
     match label:
-        case int() | str():
+        case bool():
+            return int(label)
+        case int() | str() | None:
             return label
+        case float() if math.isnan(label):
+            return None
         case float() if label.is_integer():
             return int(label)
         case [*values] if all(isinstance(value, int | float) for value in values):
@@ -143,14 +157,14 @@ def _parse_label(label: object, pair: object, origin: str) -> Label | str:
 
 def _parse_csv(
     text: str, path: Path, source: AbstractSource
-) -> tuple[dict[str, Label | str], Sequence[str]]:
+) -> tuple[dict[str, Label | str | None], Sequence[str]]:
     """Return the labels by name, and the headings of the columns of vectors."""
     try:
         dialect: type[csv.Dialect] = csv.Sniffer().sniff(text[:10_000], delimiters=",;\t")
     except csv.Error:
         dialect = csv.excel
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), dialect) if any(row)]
+        rows = [row for row in csv.reader(io.StringIO(text, newline=None), dialect) if any(row)]
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV file ({error})") from error
     widths = {len(row) for row in rows}
@@ -159,10 +173,13 @@ def _parse_csv(
             f"{path} must have a name and the same number of labels in each row, separated by "
             "commas"
         )
-    find = _NameIndex(source.images, wrapping_folder(source.images))
+    find = _NameIndex(source.images, [row[0] for row in rows[1:]])
+    if len(rows[0]) > 2 and not rows[0][0] and not any(find(row[0]) for row in rows):
+        rows = [row[1:] for row in rows]
+        find = _NameIndex(source.images, [row[0] for row in rows[1:]])
+    is_vector = len(rows[0]) > 2
     headings = rows.pop(0) if find(rows[0][0]) is None else []
-    is_vector = widths != {2}
-    values: dict[str, Label | str] = {}
+    values: dict[str, Label | str | None] = {}
     for name, *columns in rows:
         numbers = [_number(column) for column in columns]
         if is_vector:
@@ -170,10 +187,15 @@ def _parse_csv(
                 raise DataError(f"{path} has a label of {name} that is not a number")
             values[name] = tuple(number for number in numbers if number is not None)
         else:
-            (number,) = numbers
-            is_whole = number is not None and number.is_integer()
-            values[name] = int(number) if is_whole and number is not None else columns[0]
+            values[name] = _parse_class(columns[0])
     return values, headings[1:] if is_vector else ()
+
+
+def _parse_class(text: str) -> int | str | None:
+    number = _number(text)
+    if not text.strip() or (number is not None and math.isnan(number)):
+        return None
+    return int(number) if number is not None and number.is_integer() else text
 
 
 def _number(text: str) -> float | None:
@@ -184,12 +206,12 @@ def _number(text: str) -> float | None:
 
 
 def _match_images(
-    values: Mapping[str, Label | str], source: AbstractSource, prefix: str, origin: str
+    values: Mapping[str, Label | str | None], source: AbstractSource, origin: str
 ) -> Labels | None:
     """Return labels by the names of the images; None, with a warning, if none is named."""
-    find = _NameIndex(source.images, prefix)
-    named = {image: label for name, label in values.items() if (image := find(name)) is not None}
-    if values and source.images and not named:
+    find = _NameIndex(source.images, values)
+    by_image = {image: label for name, label in values.items() if (image := find(name)) is not None}
+    if values and source.images and not by_image:
         if distributed.is_main_process():
             logger.warning(
                 "%s names none of the images, such as %r where the images have names such as %r: "
@@ -199,6 +221,9 @@ def _match_images(
                 source.images[0],
             )
         return None
+    if find.folder and distributed.is_main_process():
+        logger.info("%s: names are compared without their folder %r", origin, find.folder)
+    named = {image: label for image, label in by_image.items() if label is not None}
     numeric = {name: label for name, label in named.items() if not isinstance(label, str)}
     if len(numeric) == len(named):
         return Labels(by_name=numeric)
@@ -209,17 +234,28 @@ def _match_images(
 
 
 class _NameIndex:
-    """Looks up image names as a label file writes them; None if unknown or ambiguous."""
+    """Looks up image names as a label file writes them; None if unknown or ambiguous.
 
-    def __init__(self, images: Sequence[str], prefix: str) -> None:
+    Args:
+        images: names of the images.
+        names: all names of the label file.
+
+    Attributes:
+        folder: of all names of the label file, if they are images only without it; else empty.
+    """
+
+    def __init__(self, images: Sequence[str], names: Iterable[str]) -> None:
         self._exact = frozenset(images)
-        self._prefix = prefix
-        self._indexes = [(form, _index(images, prefix, form)) for form in (_normal, _folded)]
+        self._indexes = [(form, _index(images, form)) for form in (_normal, _folded)]
+        self.folder = ""
+        if not any(self(name) for name in names):
+            self.folder = wrapping_folder([_normal(name) for name in names])
 
     def __call__(self, name: str) -> str | None:
-        for candidate in (name, self._prefix + name):
-            if candidate in self._exact:
-                return candidate
+        if name in self._exact:
+            return name
+        if self.folder:
+            name = _normal(name).removeprefix(self.folder)
         for form, index in self._indexes:
             found = index.get(form(name), ())
             if len(found) == 1:
@@ -227,16 +263,19 @@ class _NameIndex:
         return None
 
 
-def _index(images: Iterable[str], prefix: str, form: Callable[[str], str]) -> dict[str, list[str]]:
+def _index(images: Sequence[str], form: Callable[[str], str]) -> dict[str, list[str]]:
+    """Return the images by their names, with and without wrapping folders."""
+    wrapping = wrapping_folder(images)
+    prefixes = ["", *(wrapping[: match.end()] for match in re.finditer("/", wrapping))]
     index: dict[str, list[str]] = {}
     for image in images:
-        for key in {form(image), form(image.removeprefix(prefix))}:
+        for key in {form(image.removeprefix(prefix)) for prefix in prefixes}:
             index.setdefault(key, []).append(image)
     return index
 
 
 def _normal(name: str) -> str:
-    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    name = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
     return posixpath.normpath(name).lstrip("/")
 
 

@@ -179,15 +179,22 @@ def _batches(
     for batch in loader:
         if isinstance(batch, _Failure):
             raise batch.error
+        *tensors, problems = batch
+        for problem in problems:
+            sized.dataset.add_unreadable(problem)
         images, labels = (
-            None if tensor is None else tensor.to(device, non_blocking=is_cuda) for tensor in batch
+            None if tensor is None else tensor.to(device, non_blocking=is_cuda)
+            for tensor in tensors
         )
         assert images is not None
         yield Batch(images=from_uint8(images), labels=labels)
 
 
-_Decoded = tuple[Tensor, Tensor | None]
-"""Images, uint8 on the CPU, and labels; a tuple, as the loader can pin tensors in tuples."""
+_Decoded = tuple[Tensor, Tensor | None, tuple[str, ...]]
+"""Images, uint8 on the CPU, labels, and errors of images that could not be read for the first time.
+
+A tuple, as the loader can pin tensors in tuples.
+"""
 
 
 @dataclass(frozen=True)
@@ -206,13 +213,14 @@ class _Batches(Dataset["_Decoded | _Failure"]):
         self.labels = labels
 
     def __getitem__(self, indices: list[int]) -> "_Decoded | _Failure":
+        num_known = len(self.dataset.unreadable)
         try:
             images = self.dataset.gather(indices, resolution=self.resolution)
             labels = self.dataset.gather_labels(indices) if self.labels else None
             _share(images, labels)
         except DataError as error:
             return _Failure(error)
-        return images, labels
+        return images, labels, self.dataset.unreadable[num_known:]
 
 
 class _Chunks:

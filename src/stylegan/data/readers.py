@@ -35,7 +35,11 @@ _SIGNATURES = (
     *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", *_TIFF),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"P5\n", b"P6\n"),
 )
-_ISO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
+# ISO/IEC 23008-12, annex B: images and sequences in HEVC, and any codec; AV1 Image File Format 1.1.
+_ISO_BRANDS = (
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+    *(b"mif1", b"msf1", b"avif", b"avis"),
+)
 
 _MAX_TEXT = 200  # characters of another library's error
 
@@ -144,8 +148,13 @@ def open_image(data: bytes) -> Image.Image:
             ) from None
         if not _is_iso_image(data):
             raise unusable("not an image") from None
-        can_read = data[8:10] == b"av" or "HEIF" in image_formats()
-        raise unusable("truncated or damaged" if can_read else _HEIC) from None
+        is_avif = data[8:10] == b"av"
+        if not is_avif and "HEIF" not in image_formats():
+            raise unusable(_HEIC) from None
+        name = "AVIF" if is_avif else "HEIC"
+        raise unusable(
+            f"truncated or damaged, or a kind of {name} that cannot be read (save it as JPEG)"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large() from None
     except Exception as error:  # a damaged header can raise nearly any exception

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 NETWORK_NAMES = {"g": "generator", "d": "discriminator", "g_ema": "generator_ema"}
 """Our names of the networks, by the names in the file."""
-_INPUT = "input.input"  # of every generator
+_INPUT, _FINAL = "input.input", "final_conv.0.weight"  # of every generator and discriminator
 _NUM_LATENTS = 10_000  # as in the official code's estimate of the mean of w
 _WIDTH = 512  # channels of all blocks up to 32x32
 _CONV = with_unit_axes(5, leading=1)
@@ -80,8 +80,7 @@ def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Network
         elif file.root.get(key) is None:
             continue
         else:
-            is_parallel = any(name.startswith("module.") for name in file.names(key))
-            prefix = "module." if is_parallel else ""
+            prefix = file.prefix(key, _FINAL if key == "d" else _INPUT) or ""
         place = file.place(item)
         tensors = file.tensors(item, prefix=prefix)
         tensors.pop("latent_avg", None)  # beside the tensors of a bare generator
@@ -161,7 +160,7 @@ def generator_of(tensors: Mapping[str, Tensor], file: TorchFile, origin: str) ->
     config = _generator_config(tensors, origin)
     noise = {} if any(name.startswith("noises.") for name in tensors) else _fixed_noise(config)
     ours = _generator_names(config).read({**tensors, **noise}, origin=origin)
-    has_mean = "latent_avg" in file.root
+    has_mean = file.root.get("latent_avg") is not None
     mean = file.tensor("latent_avg") if has_mean else torch.zeros(config.w_dim)
     # encoders store it once for each style input
     ours["mapping.w_avg"] = mean[0] if mean.ndim == 2 and len(mean) > 0 else mean
@@ -227,9 +226,9 @@ def _discriminator_config(tensors: Mapping[str, Tensor], origin: str) -> Discrim
     """Read a discriminator's options from its tensors."""
     shapes = shapes_of(tensors)
     num = count_layers(shapes, "convs.", ".skip.1.weight", start=1)
-    if "final_conv.0.weight" not in shapes or num == 0:
+    if _FINAL not in shapes or num == 0:
         raise refusal(f"{origin} is not a discriminator of that program", "convs, final_conv")
-    widths = {4: size_of(shapes, "final_conv.0.weight", 0, origin)}
+    widths = {4: size_of(shapes, _FINAL, 0, origin)}
     for m in range(1, num + 1):
         widths[(4 << num) >> (m - 1)] = size_of(shapes, f"convs.{m}.conv1.0.weight", 0, origin)
     channel_base, channel_max = channels_of(widths, {}, origin)
@@ -239,7 +238,7 @@ def _discriminator_config(tensors: Mapping[str, Tensor], origin: str) -> Discrim
         architecture="resnet",
         channel_base=channel_base,
         channel_max=channel_max,
-        mbstd_num_channels=size_of(shapes, "final_conv.0.weight", 1, origin) - widths[4],
+        mbstd_num_channels=size_of(shapes, _FINAL, 1, origin) - widths[4],
     )
 
 

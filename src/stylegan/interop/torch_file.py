@@ -33,13 +33,13 @@ from stylegan.interop.storages import (
 
 SINGLE = "tensor"
 """Name of the tensor in a file that holds nothing else."""
-_AVERAGES = ("g_ema", "params_ema", "params", "state_dict", None)
-"""Items where programs keep the averaged generator, the best first; None is the file itself."""
-_PREFIXES = (
-    *("", "module.", "decoder.", "module.decoder.", "generator."),
-    *("stylegan_decoder.", "module.stylegan_decoder."),
+_AVERAGES = (
+    *("g_ema", "params_ema", "params", "generator_ema", "generator", "netG", "model"),
+    *("state_dict", None),
 )
-"""Before the names of its tensors: of DataParallel, of encoders such as pSp and e4e, of GFPGAN."""
+"""Items where programs keep the averaged generator, the best first; None is the file itself."""
+_PREFIXES = ("g_ema.", "generator_ema.")
+"""Before the names of its tensors, where another generator has other prefixes."""
 _ZIP_START = b"PK\x03\x04"
 _MAX_DIRECTORY = 16 << 20  # bytes; a zip directory has about 100 for each tensor
 # Errors of zipfile and our readers for damaged files.
@@ -85,10 +85,26 @@ class TorchFile:
             The key of the item (None for the file itself) and the prefix; None if there is none.
         """
         for key in _AVERAGES:
-            names = set(self.names(key))
-            for prefix in _PREFIXES:
-                if prefix + name in names:
-                    return key, prefix
+            prefix = self.prefix(key, name)
+            if prefix is not None:
+                return key, prefix
+        return None
+
+    def prefix(self, key: str | None, name: str) -> str | None:
+        """Return what stands before a tensor's name, and before all others of its network.
+
+        Programs put the names of their modules there, such as `decoder.` (pSp, e4e) and
+        `stylegan_decoder.` (GFPGAN); DataParallel adds `module.`, torch.compile `_orig_mod.`.
+
+        Returns:
+            With a dot at its end, or empty; None if there is no such tensor, or there are several
+            and none has a prefix of the averaged generator.
+        """
+        names = [each for each in self.names(key) if f".{each}".endswith(f".{name}")]
+        prefixes = [each.removesuffix(name) for each in names]
+        known = [each for each in ("", *_PREFIXES) if each in prefixes]
+        if known or len(prefixes) == 1:
+            return (known or prefixes)[0]
         return None
 
     def place(self, key: str | None) -> str:

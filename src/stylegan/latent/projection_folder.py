@@ -17,6 +17,7 @@ from torch import Tensor
 
 import stylegan
 from stylegan import images
+from stylegan.captions import Captions
 from stylegan.errors import CheckpointError, ConfigError
 from stylegan.files import write_atomic
 from stylegan.latent.project import (
@@ -112,10 +113,7 @@ class ProjectionFolder:
         images.write(self.target.image, folder / "target.png")
         images.write(projection.image, folder / "projected.png")
         write_latents(folder / PROJECTION, projection.ws, noise=projection.noise)
-        steps = _strip_steps(self.setting["options"]["num_steps"])
-        intermediate = [images.read(self._intermediate(step)) for step in steps]
-        strip = torch.stack([self.target.image, *intermediate, projection.image])
-        images.write_grid(images.grid(strip, columns=len(strip), padding=2), folder / "strip.png")
+        self.write_strip()
         fraction = projection.distance / mean_distance if mean_distance > 0 else 0.0
         record = {
             **self.setting,
@@ -131,6 +129,27 @@ class ProjectionFolder:
         }
         write_atomic(folder / _RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
         (folder / _STATE).unlink(missing_ok=True)
+
+    def write_strip(self, *, captions: bool = False, scale: int | None = None) -> None:
+        """Write the target, intermediate images and the result as strip.png.
+
+        Args:
+            captions: write the image's name above the target, and the step above the others.
+            scale: as of `images.grid`.
+        """
+        num_steps = self.setting["options"]["num_steps"]
+        steps = [step for step in _strip_steps(num_steps) if self._intermediate(step).exists()]
+        paths = [*map(self._intermediate, steps), self.folder / "projected.png"]
+        strip = torch.stack([self.target.image, *map(images.read, paths)])
+        titles = [self.target.name, *(f"step {step}" for step in (*steps, num_steps))]
+        grid = images.grid(
+            strip,
+            columns=len(strip),
+            padding=2,
+            captions=Captions(columns=titles) if captions else None,
+            scale=scale,
+        )
+        images.write_grid(grid, self.folder / "strip.png")
 
     def warn_if_unlike(self) -> None:
         """Warn if the target of a finished projection looks unlike the network's images."""

@@ -285,10 +285,10 @@ def _arrays_of_pt(path: Path, generator: AbstractGenerator | None) -> dict[str, 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Return the numeric arrays of an `.npz` or `.npy` file as float32."""
     try:
-        if path.suffix.lower() == ".npy":
+        if not zipfile.is_zipfile(path):
             if path.stat().st_size > MAX_BYTES:
                 raise _error(path, f"holds {path.stat().st_size / 2**30:.1f} GiB")
-            return _as_float32(path, {"w": np.load(path, mmap_mode="r")})
+            return _as_float32(path, {"w": np.lib.format.open_memmap(path, mode="r")})
         with zipfile.ZipFile(path) as archive:
             num_bytes = sum(member.file_size for member in archive.infolist())
         if num_bytes > MAX_BYTES:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylegan import images
 from stylegan.data.prepare import PrepareOptions, fit
-from stylegan.data.readers import decode, image_extensions
+from stylegan.data.readers import decode, image_extensions, is_image_start
 from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
 from stylegan.files import unique_name
@@ -84,7 +84,7 @@ def read_targets(
             try:
                 image, _ = fit(decode(read()).image, options=options)
             except DataError as error:
-                if path.suffix.lower() in image_extensions():
+                if _is_image(path):
                     raise DataError(
                         f"{name}: {error.message}", expected=error.expected, fix=error.fix
                     ) from error
@@ -104,7 +104,7 @@ def read_targets(
 
 def _contents(path: Path, num: int | None) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the name of each image at a path, and a function that reads it."""
-    if path.is_file() and path.suffix.lower() in image_extensions():
+    if _is_image(path):
         yield str(path), path.read_bytes
         return
     source = open_source(path)
@@ -113,3 +113,13 @@ def _contents(path: Path, num: int | None) -> Iterator[tuple[str, Callable[[], b
         names = tuple(names[index * len(names) // num] for index in range(num))
     for name in names:
         yield f"{path}/{name}", functools.partial(source.read, name)
+
+
+def _is_image(path: Path) -> bool:
+    """Decide by the extension of a file, without one by its content."""
+    if not path.is_file():
+        return False
+    if path.suffix:
+        return path.suffix.lower() in image_extensions()
+    with path.open("rb") as file:
+        return is_image_start(file.read(16))

@@ -21,7 +21,12 @@ COLUMNS = 8
 
 
 def save_ranking(
-    folder: Path, result: Result, protocol: PathLengthProtocol, target: NetworkTarget
+    folder: Path,
+    result: Result,
+    protocol: PathLengthProtocol,
+    target: NetworkTarget,
+    *,
+    captions: bool = True,
 ) -> list[Path]:
     """Write the values of all pairs, and grids of the images with the least and the greatest.
 
@@ -38,16 +43,16 @@ def save_ranking(
     np.savez(buffer, values=values.numpy(), order=values.argsort(stable=True).numpy())
     paths = [folder / f"{name}.npz"]
     write_atomic(paths[0], buffer.getvalue())
-    for which, grid in ranking_grids(result, protocol, target).items():
+    for which, grid in ranking_grids(result, protocol, target, captions=captions).items():
         paths.append(folder / f"{name}-{which}.png")
         images.write_grid(grid, paths[-1])
     return paths
 
 
 def ranking_grids(
-    result: Result, protocol: PathLengthProtocol, target: NetworkTarget
+    result: Result, protocol: PathLengthProtocol, target: NetworkTarget, *, captions: bool = True
 ) -> dict[str, Tensor]:
-    """Draw the images with the shortest and with the longest paths above their path lengths.
+    """Draw the images with the shortest and with the longest paths, with captions their lengths.
 
     They are uint8 [C, H, W].
 
@@ -73,5 +78,7 @@ def ranking_grids(
             )
             shown.append(images.to_uint8(image))
         texts = Captions(tiles=[f"{value:.4g}" for value in values[places].tolist()])
-        grids[which] = images.grid(torch.stack(shown), columns=COLUMNS, padding=2, captions=texts)
+        grids[which] = images.grid(
+            torch.stack(shown), columns=COLUMNS, padding=2, captions=texts if captions else None
+        )
     return grids

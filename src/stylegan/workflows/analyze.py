@@ -61,6 +61,7 @@ def droplets(
     num: int = 64,
     psi: float = 1.0,
     class_index: str | int | None = None,
+    captions: bool = True,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -76,6 +77,7 @@ def droplets(
         num: number of images.
         psi: truncation: 1 for full variation, 0 for the mean image.
         class_index: the class of a conditional generator: its name, or its number from 0.
+        captions: name the image of each column, and the seed, psi and layer of the rows.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents.
         progress: called after each batch.
@@ -84,7 +86,7 @@ def droplets(
         The fraction of images with a droplet, and the scores of each layer.
     """
     samplers = _samplers(network, num, out, psi, class_index, device, seed, progress)
-    analysis = analyze_droplets(samplers, num=num)
+    analysis = analyze_droplets(samplers, num=num, captions=captions)
     return _finish(analysis, samplers, network, out, num=num, class_index=class_index)
 
 
@@ -96,6 +98,7 @@ def phase(
     frames: int = PATH_FRAMES,
     psi: float = 1.0,
     class_index: str | int | None = None,
+    captions: bool = True,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -112,6 +115,7 @@ def phase(
         frames: frames of each path.
         psi: truncation: 1 for full variation, 0 for the mean image.
         class_index: the class of a conditional generator: its name, or its number from 0.
+        captions: number the frames, and name the seed, psi and the row of pixels.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents.
         progress: called after each path.
@@ -122,7 +126,7 @@ def phase(
     if frames < 2:
         raise ConfigError(f"--frames must be 2 or more, got {frames}")
     samplers = _samplers(network, num, out, psi, class_index, device, seed, progress)
-    analysis = analyze_phase(samplers, num=num, num_frames=frames)
+    analysis = analyze_phase(samplers, num=num, num_frames=frames, captions=captions)
     return _finish(analysis, samplers, network, out, num=num, class_index=class_index)
 
 
@@ -177,6 +181,7 @@ def spectra(
     num: int = 512,
     psi: float = 1.0,
     class_index: str | int | None = None,
+    captions: bool = True,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -190,6 +195,7 @@ def spectra(
         num: number of images.
         psi: truncation: 1 for full variation, 0 for the mean image.
         class_index: the class of a conditional generator: its name, or its number from 0.
+        captions: name the images of each spectrum.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents.
         progress: called after each batch.
@@ -203,7 +209,7 @@ def spectra(
         reals = ImageDataset(
             data, resolution=samplers[0].side, progress=counter(progress, "reading images")
         )
-    analysis = analyze_spectra(samplers[0], num=num, reals=reals)
+    analysis = analyze_spectra(samplers[0], num=num, reals=reals, captions=captions)
     return _finish(analysis, samplers, network, out, num=num, class_index=class_index)
 
 
@@ -215,6 +221,7 @@ def noise(
     realizations: int = 100,
     psi: float = 1.0,
     class_index: str | int | None = None,
+    captions: bool = True,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -228,6 +235,8 @@ def noise(
         realizations: realizations of noise for each image; 100 in the paper.
         psi: truncation: 1 for full variation, 0 for the mean image.
         class_index: the class of a conditional generator: its name, or its number from 0.
+        captions: name the layers with noise of each column, and the image, seed and psi of each
+            row.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of the latents and of the noise.
         progress: called after each image.
@@ -238,7 +247,7 @@ def noise(
     if realizations < 2:
         raise ConfigError(f"--realizations must be 2 or more, got {realizations}")
     samplers = _samplers(network, num, out, psi, class_index, device, seed, progress)
-    analysis = analyze_noise(samplers[0], num=num, num_realizations=realizations)
+    analysis = analyze_noise(samplers[0], num=num, num_realizations=realizations, captions=captions)
     return _finish(analysis, samplers, network, out, num=num, class_index=class_index)
 
 
@@ -250,6 +259,7 @@ def path_length(
     perceptual: Perceptual = "auto",
     weights_dir: Path | None = None,
     data: str | Path | None = None,
+    captions: bool = True,
     device: Device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
@@ -265,6 +275,7 @@ def path_length(
             this machine, else EfficientNet-Lite0.
         weights_dir: a folder with manually downloaded weights of feature networks.
         data: the training set of a conditional network, from which labels are drawn.
+        captions: write the path length below each image.
         device: where to compute; a loaded generator stays on its device.
         seed: seed of latents, labels and noise.
         progress: called after each chunk of images.
@@ -287,6 +298,7 @@ def path_length(
         weights_dir=weights_dir,
         seed=seed,
         out=out,
+        captions=captions,
         progress=progress,
     )
     return analysis if out is None else _written(analysis, out)
@@ -316,6 +328,7 @@ def rank_by_path_length(
     weights_dir: Path | None,
     seed: int,
     out: Path | None = None,
+    captions: bool = True,
     progress: Progress | None = None,
 ) -> Analysis:
     """Measure path lengths and sort the images by them.
@@ -328,6 +341,7 @@ def rank_by_path_length(
         weights_dir: a folder with manually downloaded weights of feature networks.
         seed: seed of latents, labels and noise.
         out: the folder for the values of all images; None for no file.
+        captions: write the path length below each image.
         progress: called after each chunk of images.
     """
     dependencies = load_dependencies(
@@ -340,14 +354,14 @@ def rank_by_path_length(
     suite.check([protocol], target, None, dependencies)
     (result,) = suite.evaluate([protocol], target, None, dependencies, progress=progress)
     if out is not None:
-        save_ranking(out, result, protocol, target)
+        save_ranking(out, result, protocol, target, captions=captions)
     record = result.record
     row = [record["metric"], f"{record['value']:.4g}", str(protocol.num_fake)]
     blocks: dict[str, Block] = {
         "path-length-table": Table(header=["metric", "value", "images"], rows=[row])
     }
     name = record["metric"].replace(":", "-")
-    for which, image in ranking_grids(result, protocol, target).items():
+    for which, image in ranking_grids(result, protocol, target, captions=captions).items():
         blocks[f"{name}-{which}"] = Figure.of(
             image, caption=f"The {which} paths, the extreme one first, and their lengths."
         )

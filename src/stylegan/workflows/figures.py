@@ -30,7 +30,7 @@ from stylegan.analysis.variation import (
     variation,
     with_noise_of,
 )
-from stylegan.captions import Captions
+from stylegan.captions import Captions, default_scale
 from stylegan.data.dataset import ImageDataset
 from stylegan.images import from_uint8, grid, to_uint8
 from stylegan.latent.render import map_latents
@@ -67,6 +67,11 @@ class Sampler:
     psi: float = 1.0
     seed: int = 0
     progress: Progress | None = None
+
+    @property
+    def setting(self) -> str:
+        """The seed and psi, for captions."""
+        return f"seed {self.seed}, psi {self.psi:g}"
 
     @property
     def side(self) -> int:
@@ -138,13 +143,17 @@ class Analysis:
         return frame(self.title, sections=[Section(title=self.title, blocks=blocks)])
 
 
-def analyze_droplets(samplers: Sequence[Sampler], *, num: int, num_shown: int = 8) -> Analysis:
+def analyze_droplets(
+    samplers: Sequence[Sampler], *, num: int, num_shown: int = 8, captions: bool = True
+) -> Analysis:
     """Find droplets in each network, and show images with the strongest ones."""
     found = {each.name: find_droplets(each.generator, each.batches(num)) for each in samplers}
     blocks: dict[str, Block] = {}
     for index, (sampler, droplets) in enumerate(zip(samplers, found.values(), strict=True)):
         suffix = f"-{index + 1}" if len(samplers) > 1 else ""
-        blocks[f"droplets{suffix}"] = _droplet_sheet(sampler, droplets, num, num_shown)
+        blocks[f"droplets{suffix}"] = _droplet_sheet(
+            sampler, droplets, num, num_shown, captions=captions
+        )
         blocks[f"droplets-layers{suffix}"] = _droplet_table(sampler, droplets)
     summary = "; ".join(
         f"{name}: droplets in {each.share:.1%} of {each.num_images} images"
@@ -166,7 +175,11 @@ def analyze_droplets(samplers: Sequence[Sampler], *, num: int, num_shown: int = 
 
 
 def analyze_phase(
-    samplers: Sequence[Sampler], *, num: int, num_frames: int = PATH_FRAMES
+    samplers: Sequence[Sampler],
+    *,
+    num: int,
+    num_frames: int = PATH_FRAMES,
+    captions: bool = True,
 ) -> Analysis:
     """Score whether details stick to pixels along paths between random latents."""
     found: dict[str, Sticking] = {}
@@ -185,7 +198,7 @@ def analyze_phase(
         if kept is None:
             kept = math.nan, frames
         suffix = f"-{index + 1}" if len(samplers) > 1 else ""
-        blocks[f"phase{suffix}"] = _phase_sheet(sampler, kept[1], kept[0])
+        blocks[f"phase{suffix}"] = _phase_sheet(sampler, kept[1], kept[0], captions=captions)
     numbers = {name: asdict(each) for name, each in found.items()}
     rows = [
         [
@@ -267,7 +280,9 @@ def analyze_usage(
     )
 
 
-def analyze_spectra(sampler: Sampler, *, num: int, reals: ImageDataset | None = None) -> Analysis:
+def analyze_spectra(
+    sampler: Sampler, *, num: int, reals: ImageDataset | None = None, captions: bool = True
+) -> Analysis:
     """Compare the mean power spectra of generated and of real images."""
     found = {"generated": mean_spectrum(sampler.images(num))}
     if reals is not None:
@@ -288,7 +303,7 @@ def analyze_spectra(sampler: Sampler, *, num: int, reals: ImageDataset | None = 
             y_label="power, dB",
             caption="Over all directions; Hann window; white noise of variance 1 lies at 0 dB.",
         ),
-        "spectra": _spectrum_sheet(found),
+        "spectra": _spectrum_sheet(found, captions=captions),
     }
     numbers: dict[str, Any] = {
         name: {"num_images": each.num_images, "radial": each.radial} for name, each in found.items()
@@ -308,7 +323,9 @@ def analyze_spectra(sampler: Sampler, *, num: int, reals: ImageDataset | None = 
     )
 
 
-def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) -> Analysis:
+def analyze_noise(
+    sampler: Sampler, *, num: int, num_realizations: int = 100, captions: bool = True
+) -> Analysis:
     """Show the effect of noise in all, no, fine and coarse layers."""
     generator, side = sampler.generator, sampler.generator.img_resolution
     layers_of(generator, "all")
@@ -341,7 +358,10 @@ def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) ->
         [group, str(len(layers_of(generator, group))), f"{255 * means[group]:.2f}"]
         for group in GROUPS
     ]
-    sheet = _titled_grid(cells, [*GROUPS, "std"])
+    texts = Captions(
+        columns=[*GROUPS, "std"],
+        rows=[f"image {index}, {sampler.setting}" for index in range(num)],
+    )
     return Analysis(
         name="noise",
         title="Noise",
@@ -352,8 +372,10 @@ def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) ->
             "layers": {group: layers_of(generator, group) for group in GROUPS},
         },
         blocks={
-            "noise": Figure.of(
-                sheet,
+            "noise": _figure(
+                cells,
+                columns=len(GROUPS) + 1,
+                captions=texts if captions else None,
                 caption="From left to right: noise in all layers, in none, in the fine ones "
                 f"(from {border}x{border}), in the coarse ones; and the standard deviation over "
                 f"{num_realizations} realizations, times {DISPLAY_GAIN}.",
@@ -369,13 +391,17 @@ def analyze_noise(sampler: Sampler, *, num: int, num_realizations: int = 100) ->
     )
 
 
-def _droplet_sheet(sampler: Sampler, droplets: Droplets, num: int, num_shown: int) -> Figure:
+def _droplet_sheet(
+    sampler: Sampler, droplets: Droplets, num: int, num_shown: int, *, captions: bool
+) -> Figure:
     """Show images above their features in the layer with the strongest peaks, which are marked."""
     layer = max(droplets.layers, key=lambda each: (each.share, each.median_score)).layer
     ranked = [index for index, place in enumerate(droplets.places) if place is not None]
     ranked += [index for index in range(num) if index not in ranked]
-    columns: list[Tensor] = []
-    for index in ranked[:num_shown]:
+    shown = ranked[:num_shown]
+    top: list[Tensor] = []
+    bottom: list[Tensor] = []
+    for index in shown:
         pictures, spikes = magnitude_maps(sampler.generator, sampler.styles(1, first=index), layer)
         picture = to_uint8(pictures).cpu()[0].expand(3, -1, -1)
         heat = _heat(spikes.magnitude[0] / spikes.magnitude[0].median() / HEAT_TOP)
@@ -383,13 +409,15 @@ def _droplet_sheet(sampler: Sampler, droplets: Droplets, num: int, num_shown: in
         if spikes.found[0]:
             share = (spikes.place[0].double() + 0.5) / spikes.magnitude.shape[-1]
             heat = _marked(heat, share * heat.shape[-1])
-        columns.append(torch.cat([picture, heat], dim=1))
-    sheet = grid(torch.stack(columns), columns=len(columns), padding=2)
-    return Figure.of(
-        sheet,
+        top.append(picture)
+        bottom.append(heat)
+    texts = Captions(columns=[f"image {index}" for index in shown], rows=[sampler.setting, layer])
+    return _figure(
+        [*top, *bottom],
+        columns=len(shown),
+        captions=texts if captions else None,
         caption=f"{sampler.name}: images, and below each the magnitude of its features in "
         f"{layer}, white at {HEAT_TOP:g} times the median; droplets are boxed.",
-        scale=scale_of(sheet, columns=len(columns)),
     )
 
 
@@ -427,24 +455,30 @@ def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
     return torch.cat(frames)
 
 
-def _phase_sheet(sampler: Sampler, frames: Tensor, score: float) -> Figure:
+def _phase_sheet(sampler: Sampler, frames: Tensor, score: float, *, captions: bool) -> Figure:
     """Show frames of a path above one row of pixels over time."""
     picture, row = row_over_time(frames)
     side = frames.shape[-1]
-    shown = frames[torch.linspace(0, len(frames) - 1, 6).round().long()]
+    places = torch.linspace(0, len(frames) - 1, 6).round().long()
     # the row over time is six pictures wide and two high
     wide = F.interpolate(picture[None].float(), size=(2 * side, 6 * side))[0].to(torch.uint8)
-    sheet = torch.cat([grid(shown, columns=6), wide], dim=1)
+    tiles = wide.reshape(-1, 2, side, 6, side).permute(1, 3, 0, 2, 4)
+    texts = Captions(
+        columns=[f"frame {place}" for place in places.tolist()],
+        rows=[sampler.setting, f"row {row} of all frames"],
+    )
     score_text = "no path with enough motion" if math.isnan(score) else f"sticking {score:.2f}"
-    return Figure.of(
-        sheet,
+    return _figure(
+        [*frames[places], *tiles.flatten(0, 1)],
+        columns=6,
+        padding=0,
+        captions=texts if captions else None,
         caption=f"{sampler.name}: a path through w ({score_text}), and below row {row} of all its "
         f"{len(frames)} frames from top to bottom. Sticking details form vertical lines.",
-        scale=scale_of(sheet, columns=6),
     )
 
 
-def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
+def _spectrum_sheet(found: Mapping[str, Spectrum], *, captions: bool) -> Figure:
     maps = [(10 * each.power.clamp_min(1e-12).log10()) for each in found.values()]
     # the mean is removed, so frequency zero is ignored
     low = min(each.flatten().sort().values[1].item() for each in maps)
@@ -453,8 +487,10 @@ def _spectrum_sheet(found: Mapping[str, Spectrum]) -> Figure:
         ((each - low) / max(high - low, 1e-9) * 255).clamp(0, 255).to(torch.uint8)[None]
         for each in maps
     ]
-    return Figure.of(
-        _titled_grid(cells, list(found)),
+    return _figure(
+        cells,
+        columns=len(found),
+        captions=Captions(columns=list(found)) if captions else None,
         caption=f"Mean power of {' and '.join(found)} images, frequency zero in the middle; "
         f"black is {low:.0f} dB, white {high:.0f} dB.",
     )
@@ -492,15 +528,30 @@ def _marked(picture: Tensor, place: Tensor) -> Tensor:
     return marked
 
 
-def _titled_grid(cells: Sequence[Tensor], titles: Sequence[str]) -> Tensor:
-    """Return a grid with column titles, in which the pictures are visible on a page."""
-    return grid(
+def _figure(
+    cells: Sequence[Tensor],
+    *,
+    columns: int,
+    captions: Captions | None,
+    caption: str,
+    padding: int = 2,
+) -> Figure:
+    """Return a grid of pictures that are visible on a page.
+
+    With captions the pictures are enlarged in the file, else on the page.
+    """
+    side = cells[0].shape[-1]
+    scale = _scale(side, columns)
+    if captions is not None:
+        scale = max(scale, default_scale(side))
+    sheet = grid(
         torch.stack([*cells]),
-        columns=len(titles),
-        padding=2,
-        captions=Captions(columns=titles),
-        scale=_scale(cells[0].shape[-1], len(titles)),
+        columns=columns,
+        padding=padding,
+        captions=captions,
+        scale=1 if captions is None else scale,
     )
+    return Figure.of(sheet, caption=caption, scale=scale if captions is None else 1)
 
 
 def scale_of(sheet: Tensor, *, columns: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stylegan.captions import Captions
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError
 from stylegan.images import grid, read, write
@@ -29,6 +30,7 @@ from stylegan.workflows.networks import (
     Perceptual,
     check_batch,
     check_folder,
+    check_scale,
     class_number,
     fingerprint_of,
     label_of,
@@ -103,10 +105,32 @@ class Projections:
     def __iter__(self) -> Iterator[ProjectedImage]:
         return iter(self.images)
 
-    def picture(self, num: int = _MAX_SHOWN) -> Picture:
-        """Return a grid of the first `num` projections: targets, and the network's images."""
-        pairs = [image for each in self.images[:num] for image in (each.target, each.image)]
-        return Picture(pixels=grid(torch.stack(pairs), columns=2, padding=2))
+    def picture(
+        self, num: int = _MAX_SHOWN, *, captions: bool = False, scale: int | None = None
+    ) -> Picture:
+        """Return a grid of the first `num` projections: targets, and the network's images.
+
+        Args:
+            num: rows at most.
+            captions: write the name below each target, and the distance below its projection.
+            scale: enlarge the images by this whole number (default: with captions to 64 pixels or
+                more).
+        """
+        shown = self.images[:num]
+        pairs = [image for each in shown for image in (each.target, each.image)]
+        texts = [
+            text
+            for each in shown
+            for text in (each.name, f"{each.distance_name} {each.distance:.3f}")
+        ]
+        pixels = grid(
+            torch.stack(pairs),
+            columns=2,
+            padding=2,
+            captions=Captions(tiles=texts) if captions else None,
+            scale=scale,
+        )
+        return Picture(pixels=pixels)
 
     def _repr_png_(self) -> bytes:
         return self.picture()._repr_png_()
@@ -128,6 +152,8 @@ def project(
     class_index: str | int | None = None,
     tune: bool = False,
     video: bool = False,
+    captions: bool = False,
+    scale: int | None = None,
     batch: int | None = None,
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
@@ -159,6 +185,10 @@ def project(
         class_index: the class of a network with labels: its name, or its number from 0.
         tune: also tune a copy of the network to each image, in OUT/NAME/tuned.
         video: also write a video of the optimization, OUT/NAME/video.mp4.
+        captions: in strip.png, write the image's name above the target, and the step above the
+            others.
+        scale: in strip.png, enlarge the images by this whole number (default: with captions to 64
+            pixels or more).
         batch: images at once (default: suits their size).
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -181,10 +211,13 @@ def project(
     config = replace(DEFAULTS[space], **given)
     if batch is not None:
         check_batch(batch)
+    check_scale(scale)
     folder = None if out is None else Path(out)
     check_folder(folder)
-    if folder is None and (tune or video):
-        raise ConfigError(f"{'tune' if tune else 'video'} writes files, so it needs out")
+    written = {"tune": tune, "video": video, "captions": captions, "scale": scale is not None}
+    if folder is None and any(written.values()):
+        name = next(name for name, is_given in written.items() if is_given)
+        raise ConfigError(f"{name} applies to files, so it needs out")
     if video and folder is not None:
         check_video(folder / "video.mp4", VIDEO_FPS)
     projector, _ = open_projector(
@@ -207,6 +240,8 @@ def project(
     result = []
     for each in folders:
         each.warn_if_unlike()
+        if captions or scale is not None:
+            each.write_strip(captions=captions, scale=scale)
         if video and not each.folder.joinpath("video.mp4").exists():
             each.write_video()
         tuned_psnr = _tune(each, projector, seed=seed, progress=progress) if tune else None

@@ -411,11 +411,13 @@ class ReportBuilder:
 
     def droplets(self) -> list[Block]:
         """Look for droplets."""
-        return _blocks(figures.analyze_droplets([self.sampler], num=min(64, self.num)))
+        return _blocks(
+            figures.analyze_droplets([self.sampler], num=min(64, self.num), captions=False)
+        )
 
     def phase(self) -> list[Block]:
         """Score a few paths."""
-        return _blocks(figures.analyze_phase([self.sampler], num=4))
+        return _blocks(figures.analyze_phase([self.sampler], num=4, captions=False))
 
     def spectra(self) -> list[Block]:
         """Compare spectra."""

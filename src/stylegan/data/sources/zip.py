@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import re
 import struct
 import threading
 import zipfile
@@ -39,9 +40,8 @@ class ZipSource(AbstractFiles):
                 f"{path} is neither a folder nor a readable zip archive ({one_line(error)})"
             ) from error
         self._process = os.getpid()
-        # Some programs of Windows write backslashes, which are folders all the same.
         entries = {
-            info.filename.replace("\\", "/"): info
+            _relative(info.filename): info
             for info in self._archive.infolist()
             if not info.filename.endswith(("/", "\\"))
         }
@@ -99,3 +99,11 @@ class ZipSource(AbstractFiles):
     def stored_crc32(self, name: str) -> tuple[int, int] | None:
         """Return size in bytes and CRC-32 from the archive's directory; None for no entry."""
         return self._entries[name][1:] if name in self._entries else None
+
+
+def _relative(name: str) -> str:
+    """Return the name of an entry with forward slashes, and without `./`, `../` or a leading slash.
+
+    Some programs of Windows write backslashes, which are folders all the same.
+    """
+    return re.sub(r"^(\.{0,2}/)+", "", name.replace("\\", "/"))
