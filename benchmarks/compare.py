@@ -159,7 +159,9 @@ def run_one(experiment, variant, seed, *, out, sets, network, reals, data):
     """Train one variant with one seed, and return its record."""
     options = experiment["options"] | experiment["variants"][variant]
     start = time.perf_counter()
-    stylegan.train(data, out, seed=seed, metrics="none", threads=1, **options)
+    result = stylegan.train(data, out, seed=seed, metrics="none", threads=1, **options)
+    if result.outcome.signal is not None:
+        raise SystemExit(f"{out} was interrupted and saved")
     seconds = time.perf_counter() - start
     log = read_log(out)
     ticks = [line for line in log if line["kind"] == "tick"]
