@@ -79,7 +79,7 @@ def emulate_bfloat16():
         def call(x, *args, **kwargs):
             if x.dtype != torch.bfloat16:
                 return convolution(x, *args, **kwargs)
-            args = [each.float() if torch.is_tensor(each) else each for each in args]
+            args = [v.float() if torch.is_tensor(v) else v for v in args]
             kwargs = {k: v.float() if torch.is_tensor(v) else v for k, v in kwargs.items()}
             return convolution(x.float(), *args, **kwargs).to(torch.bfloat16)
 

@@ -100,9 +100,9 @@ class TorchFile:
             With a dot at its end, or empty; None if there is no such tensor, or there are several
             and none has a prefix of the averaged generator.
         """
-        names = [each for each in self.names(key) if f".{each}".endswith(f".{name}")]
-        prefixes = [each.removesuffix(name) for each in names]
-        known = [each for each in ("", *_PREFIXES) if each in prefixes]
+        names = [full for full in self.names(key) if f".{full}".endswith(f".{name}")]
+        prefixes = [full.removesuffix(name) for full in names]
+        known = [prefix for prefix in ("", *_PREFIXES) if prefix in prefixes]
         if known or len(prefixes) == 1:
             return (known or prefixes)[0]
         return None

@@ -262,7 +262,9 @@ class PhaseStep:
         is_generator = phase in ("G", "path_length")
         network = state.generator if is_generator else state.discriminator
         self._optimizer = state.optimizer_g if is_generator else state.optimizer_d
-        self._parameters = [each for each in network.parameters() if each.requires_grad]
+        self._parameters = [
+            parameter for parameter in network.parameters() if parameter.requires_grad
+        ]
         self._stats: dict[str, Tensor] = {}
         self._optimizer.zero_grad(set_to_none=True)
 
