@@ -1,10 +1,12 @@
-"""URLs of the official networks by name, from their READMEs."""
+"""Networks by name: those that come with the package, and URLs of the official ones."""
 
 import itertools
 from pathlib import Path
 
 from stylegan import download
 
+BUNDLED = Path(__file__).parents[1] / "bundled"
+"""Folder with the networks that come with the package, native folders by their names."""
 _CDN = "https://nvlabs-fi-cdn.nvidia.com/stylegan2/networks"
 _DRIVE = "https://drive.usercontent.google.com/download?confirm=t&id="
 
@@ -34,6 +36,21 @@ def _known() -> dict[str, str]:
 
 KNOWN = _known()
 """URLs of the official TensorFlow files, by names such as "stylegan2-ffhq-config-f"."""
+
+
+def bundled_path(source: str) -> Path | None:
+    """Return the folder of the bundled network that a source names; None if it names none.
+
+    A file or folder of that name comes first.
+    """
+    is_name = source == Path(source).name and not Path(source).exists()
+    folder = BUNDLED / source
+    return folder if is_name and (folder / "model.json").is_file() else None
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the bundled networks."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/model.json"))
 
 
 def url_of(source: str) -> str | None:

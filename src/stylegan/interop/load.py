@@ -59,7 +59,8 @@ def load_networks(
 
     Args:
         source: a native folder, a run folder (its newest complete snapshot), a file of any kind
-            in `KINDS`, a URL of such a file, or a name in `catalogue.KNOWN`.
+            in `KINDS`, a URL of such a file, the name of a bundled network, such as "emoji64",
+            or a name in `catalogue.KNOWN`.
         only: the networks to build, out of "generator_ema", "generator" and "discriminator"; None
             for all.
 
@@ -74,7 +75,7 @@ def load_networks(
 
 
 def local_path(source: str | os.PathLike[str], *, progress: Counter | None = None) -> Path:
-    """Return the path of a source, downloaded into the cache if it is a URL or a known name.
+    """Return the path of a source; what is not on this machine is downloaded into the cache.
 
     Args:
         source: as for `load_networks`.
@@ -83,8 +84,12 @@ def local_path(source: str | os.PathLike[str], *, progress: Counter | None = Non
     Raises:
         WeightsError: as `download.fetch`.
     """
-    url = catalogue.url_of(source) if isinstance(source, str) else None
-    return Path(source) if url is None else download.fetch(url, progress=progress)
+    if isinstance(source, str):
+        if (bundled := catalogue.bundled_path(source)) is not None:
+            return bundled
+        if (url := catalogue.url_of(source)) is not None:
+            return download.fetch(url, progress=progress)
+    return Path(source)
 
 
 def weights_path(source: str | os.PathLike[str], *, progress: Counter | None = None) -> Path:
@@ -156,8 +161,9 @@ def kind_of(path: Path) -> Kind:
         WeightsError: if it is missing, or of an unknown kind.
     """
     if not path.exists():
+        names = [*catalogue.bundled_names(), *catalogue.KNOWN]
         raise WeightsError(
-            f"{path} does not exist{did_you_mean(str(path), catalogue.KNOWN)}",
+            f"{path} does not exist{did_you_mean(str(path), names)}",
             expected="a run folder, a weight file, a URL or a name of published weights",
         )
     if not path.is_file() and not path.is_dir():
