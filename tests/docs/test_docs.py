@@ -430,7 +430,7 @@ def test_the_page_on_data_has_every_reason():
     table = read("docs/data.md").partition("## check")[2].partition("\n## ")[0]
     reasons = tuple(row[0].strip("`") for row in rows(table) if row[0].startswith("`"))
     raised = [
-        ast.unparse(node.args[0]).strip("f'")
+        ast.unparse(node.args[0]).strip("f'\"")
         for path in (SOURCE / "data").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "unusable"

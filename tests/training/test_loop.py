@@ -121,7 +121,7 @@ def test_a_run_rounds_to_tf32_only_on_request(run_config, tmp_path, precision, e
 def paced(run_config, tmp_path, monkeypatch):
     """Train for one iteration of each duration, in a clock of our own; return its progress."""
 
-    def paced(durations_s):
+    def paced(durations_s, *overrides):
         now_s, pending = 0.0, list(durations_s)
 
         def step(state, reals, *, timer, **_):
@@ -134,7 +134,7 @@ def paced(run_config, tmp_path, monkeypatch):
         monkeypatch.setattr("stylegan.training.loop.train_step", step)
         kimg = len(durations_s) * run_config.batch / 1000
         config = run_config.with_overrides(
-            f"output.total_kimg={kimg}", f"output.tick_kimg={run_config.batch / 1000}"
+            f"output.total_kimg={kimg}", f"output.tick_kimg={run_config.batch / 1000}", *overrides
         )
         progress = []
         train(config, tmp_path / "run", observe=progress.append)
@@ -150,18 +150,18 @@ def test_the_time_left_does_not_count_the_first_iteration(paced):
 
 def test_a_slowdown_is_warned_of_once_with_the_remedy(paced, monkeypatch, caplog):
     monkeypatch.setattr("stylegan.training.clock.MIN_ITERATIONS", 1)
-    paced([40, 40, 40, 79, 100, 100, 40])
+    paced([40, 40, 40, 79, 100, 100, 40], "runtime.threads=1")
     warnings = [record.getMessage() for record in caplog.records if "training runs" in record.msg]
     assert len(warnings) == 1
     assert "training runs at 0.08 images per second, after 0.2 before" in warnings[0]
     assert "another process may be using the processor or the device: stop it" in warnings[0]
     assert "--threads" not in warnings[0]  # with one thread already
+    assert torch.get_num_threads() == 1
 
 
 def test_the_remedy_for_a_slowdown_names_the_threads(paced, monkeypatch, caplog):
     monkeypatch.setattr("stylegan.training.clock.MIN_ITERATIONS", 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    paced([40, 40, 100])
+    paced([40, 40, 100], "runtime.threads=3")
     assert "continue the run with fewer threads than 3 by --threads" in caplog.text
 
 

@@ -21,8 +21,6 @@ from stylegan.errors import ConfigError, DataError
 # A closed list, as other plugins of Pillow start programs (EPS) or accept any bytes (TGA).
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 _HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
-_HEIC = "HEIC, which needs a package: pip install 'stylegan[heic]', or save it as JPEG"
-"""The reason for files of phones where the package that reads them is missing."""
 
 LOSSY_FORMATS = frozenset(
     {"JPEG", "AVIF", "HEIF", "WEBP (lossy)", "JPEG2000 (lossy)", "TIFF (lossy)"}
@@ -150,7 +148,9 @@ def open_image(data: bytes) -> Image.Image:
             raise unusable("not an image") from None
         is_avif = data[8:10] == b"av"
         if not is_avif and "HEIF" not in image_formats():
-            raise unusable(_HEIC) from None
+            raise unusable(
+                "HEIC, which needs a package: pip install 'stylegan[heic]', or save it as JPEG"
+            ) from None
         name = "AVIF" if is_avif else "HEIC"
         raise unusable(
             f"truncated or damaged, or a kind of {name} that cannot be read (save it as JPEG)"
