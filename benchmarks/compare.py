@@ -43,7 +43,7 @@ from stylegan.perceptual.efficientnet import EfficientNetLite0
 from stylegan.plotting import write_plot
 from stylegan.rng import generator_for
 from stylegan.training.log import read_log
-from stylegan.workflows.demo import sample
+from stylegan.workflows.demo_report import sample
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
