@@ -238,3 +238,13 @@ def test_help_has_an_example(capsys):
         main(["--help"])
     assert caught.value.code == 0
     assert "Example: stylegan demo --minutes 5 --out runs/demo" in capsys.readouterr().out
+
+
+def test_help_of_an_option_is_that_of_the_function_also_if_the_presenter_has_one_of_the_name(
+    capsys,
+):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert re.search(r"--out RUN +folder of the run", text)
+    assert re.search(r"--open +open the report", text)

@@ -124,10 +124,10 @@ def demo(
 
     Args:
         minutes: time to train, without start and report.
-        data: folder or zip of images of any size. Default: the portraits, or the emoji from
-            scratch.
-        from_scratch: train a small network from random weights instead, by default on 3,391 emoji
-            at 32x32, with samples over training in the report.
+        data: folder or zip of images of any size. Default: the portraits; from scratch, 3,391
+            emoji.
+        from_scratch: train a small network from random weights instead, at 32x32, with samples
+            over training in the report.
         out: folder of the run.
         device: "auto" uses a CUDA device or Apple's GPU if there is one, else the CPU.
         seed: seed of everything random.
