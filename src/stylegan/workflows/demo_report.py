@@ -67,8 +67,7 @@ and the other styles of the image at the left of its row. Psi {PSI:g}."""
 _INTERPOLATION = f"""Twelve closed walks in w, each through {LOOP_KEYS} seeds, along splines. Psi
 {PSI:g}, constant noise."""
 _COMPARED = f"""The same latents before and after fine-tuning, not selected: seeds 0 to
-{NUM_COMPARED - 1}, psi {PSI:g}. What the network learned from its first images, such as shape and
-pose, often stays, and takes on the look of the new ones."""
+{NUM_COMPARED - 1}, psi {PSI:g}."""
 
 
 @dataclass(frozen=True, kw_only=True)
