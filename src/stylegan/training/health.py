@@ -20,7 +20,7 @@ Reals = Callable[[int, int], Tensor]
 """Returns `num` real images, float32 [num, C, R, R] in [-1, 1], at a resolution R."""
 
 MAX_HELD_OUT = 128
-NUM_SAMPLES = 32
+MAX_SAMPLES = 32
 _BATCH = 16
 
 NUM_LINES = 5
@@ -59,6 +59,7 @@ class HealthProbe:
     ) -> None:
         self._state = state
         self._reals = reals
+        self._num_samples = min(max(state.config.output.samples, 2), MAX_SAMPLES)
         self._held_out = held_out
         self._draw_labels = draw_labels
         self._spread_of_reals: dict[int, float] = {}
@@ -68,8 +69,9 @@ class HealthProbe:
     def measure(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Return further terms of a log line, from its means since the last one.
 
-        - `samples/diversity`: standard deviation over samples of the EMA with fixed latents, as a
-          root mean square over pixels, divided by that over real images. Near 0 for equal images.
+        - `samples/diversity`: standard deviation over samples of the EMA, always of the same
+          latents (as many as in the grid, at most 32), as a root mean square over pixels, divided
+          by that over real images. Near 0 for equal images.
         - `logits/held_out`: mean output of the discriminator for held-out images, which are
           augmented like the others.
         - `overfitting/r_v`: 0 if held-out images have the same outputs as training images, 1 if
@@ -90,19 +92,19 @@ class HealthProbe:
     def _real_spread(self) -> float:
         side = self._state.stage.resolution
         if side not in self._spread_of_reals:
-            self._spread_of_reals[side] = spread(self._reals(NUM_SAMPLES, side))
+            self._spread_of_reals[side] = spread(self._reals(self._num_samples, side))
         return self._spread_of_reals[side]
 
     def _samples(self) -> Tensor:
         state, seed = self._state, self._state.config.seed
-        generator = state.generator_ema
-        shape = [NUM_SAMPLES, generator.z_dim]
+        generator, num = state.generator_ema, self._num_samples
+        shape = [num, generator.z_dim]
         z = torch.randn(shape, generator=generator_for("samples", seed=seed)).to(state.device)
         c = None
         if self._draw_labels is not None:
-            c = self._draw_labels(NUM_SAMPLES, generator_for("sample_labels", seed=seed))
+            c = self._draw_labels(num, generator_for("sample_labels", seed=seed))
             c = c.to(state.device)
-        batches = [slice(start, start + _BATCH) for start in range(0, NUM_SAMPLES, _BATCH)]
+        batches = [slice(start, start + _BATCH) for start in range(0, num, _BATCH)]
         return torch.cat([generator(z[rows], None if c is None else c[rows]) for rows in batches])
 
     def _held_out_logit(self, held_out: ImageDataset) -> float:
