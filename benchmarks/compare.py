@@ -167,9 +167,7 @@ def run_one(experiment, variant, seed, *, out, sets, network, reals, data):
     ticks = [line for line in log if line["kind"] == "tick"]
     return {
         "minutes": seconds / 60,
-        "points": [
-            measure(snapshot, sets, network, reals) for snapshot in complete_snapshots(out)[1:]
-        ],
+        "points": [measure(snapshot, sets, network, reals) for snapshot in complete_snapshots(out)],
         "augment_p": [
             (line["nimg"] / 1000, line["terms"]["augment/p"])
             for line in ticks
@@ -203,7 +201,7 @@ def summarize(path, *, plot=None):
         by_variant[key.rpartition("-")[0]].append(record["points"])
     names = [name for name in CURVES if name in next(iter(by_variant.values()))[0][-1]]
     for variant, runs in by_variant.items():
-        for points in zip(*runs, strict=False):
+        for points in by_position(runs):
             columns = [f"{variant:16} {points[0]['kimg']:6.0f} kimg  {len(points)} seeds"]
             for name in names:
                 values = [point[name] for point in points]
@@ -219,6 +217,15 @@ def summarize(path, *, plot=None):
             )
 
 
+def by_position(runs):
+    """Return the points of all runs at each number of images, in thousands, in order."""
+    positions = defaultdict(list)
+    for points in runs:
+        for point in points:
+            positions[round(point["kimg"])].append(point)
+    return [positions[kimg] for kimg in sorted(positions)]
+
+
 def draw(axes, by_variant, name):
     """Draw one line for each seed, and a thick one for their mean."""
     for index, (variant, runs) in enumerate(by_variant.items()):
@@ -226,8 +233,11 @@ def draw(axes, by_variant, name):
         for points in runs:
             x, y = zip(*((point["kimg"], point[name]) for point in points), strict=True)
             axes.plot(x, y, color=color, alpha=0.35, linewidth=0.8)
-        means = [statistics.mean(p[name] for p in points) for points in zip(*runs, strict=False)]
-        axes.plot(x[: len(means)], means, color=color, linewidth=2, label=variant)
+        means = [
+            (points[0]["kimg"], statistics.mean(point[name] for point in points))
+            for points in by_position(runs)
+        ]
+        axes.plot(*zip(*means, strict=True), color=color, linewidth=2, label=variant)
     axes.set(xlabel="images shown (thousands)", ylabel=CURVES[name])
     axes.legend(frameon=False)
 
