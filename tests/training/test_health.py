@@ -8,6 +8,7 @@ import torch
 
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
+from stylegan.rng import generator_for
 from stylegan.training.health import MIN_LINES_BEFORE, NUM_LINES, HealthProbe, signs, spread
 from stylegan.training.log import RunLog, read_log
 from stylegan.training.loop import train
@@ -81,6 +82,13 @@ def test_without_held_out_images_the_sign_of_overfitting_is_certainty():
     assert signs(certain, has_logits=True) == {}
 
 
+def test_a_run_that_adapts_its_augmentation_is_not_told_to():
+    lines = lines_of(**HEALTHY | {"overfitting__r_v": late(0.6), "augment__p": 0.3})
+    text = signs(lines, has_logits=True)["overfitting"]
+    assert "--augment ada" not in text
+    assert "--augment-target" in text
+
+
 def test_the_outputs_of_a_critic_are_no_logits():
     terms = {"logits__real": 90.0, "logits__real_sign": 1.0, "overfitting__r_v": 0.9}
     assert signs(lines_of(**HEALTHY | terms), has_logits=False) == {}
@@ -146,7 +154,10 @@ def test_the_probe_measures_held_out_images_and_r_v(probe_of):
     state, held_out, probe = probe_of()
     found = probe.measure({"logits/real": 3.0, "logits/fake": -1.0})
     num = len(held_out) // 4 * 4
-    batch = held_out.gather(range(num)).float() / 127.5 - 1
+    stream = generator_for("held_out order", seed=state.config.seed)
+    order = torch.randperm(len(held_out), generator=stream).tolist()
+    assert order != sorted(order)  # neighbors in a set are alike
+    batch = held_out.gather(order[:num]).float() / 127.5 - 1
     with torch.no_grad():
         logits = [state.discriminator(part) for part in batch.split(16)]
     expected = torch.cat(logits).mean().item()
@@ -157,6 +168,14 @@ def test_the_probe_measures_held_out_images_and_r_v(probe_of):
         for parameter in state.generator_ema.mapping.parameters():
             parameter.zero_()
     assert probe.measure({})["samples/diversity"] == pytest.approx(0, abs=1e-6)
+
+
+def test_values_that_are_not_finite_are_left_out_of_the_log(probe_of):
+    state, _, probe = probe_of()
+    for network in (state.generator_ema, state.discriminator):
+        for parameter in network.parameters():
+            parameter.data.fill_(float("nan"))
+    assert probe.measure({"logits/real": 3.0, "logits/fake": -1.0}) == {}
 
 
 def test_held_out_images_are_augmented_like_the_others(probe_of):

@@ -277,6 +277,18 @@ def test_a_run_from_weights_keeps_the_layers_that_it_freezes(run_config, tmp_pat
         assert kept == {name for name in kept if name.startswith(frozen)} != set()
 
 
+def test_layers_without_initial_weights_cannot_be_frozen():
+    source = networks_of(resolution=16)
+    larger = start(source, "stylegan2-e", 32, {"freeze_d": 2, "init_from": "source"})
+    with pytest.raises(ConfigError, match=r"discriminator would stay random: .* no b32\."):
+        transfer_weights(larger, source)
+    equal = start(source, "stylegan2-e", 16, {"freeze_d": 2, "init_from": "source"})
+    transfer_weights(equal, source)
+    source.discriminator = None
+    with pytest.raises(ConfigError, match="discriminator would stay random"):
+        transfer_weights(equal, source)
+
+
 PRESETS = ("progan", "stylegan-b", "stylegan-c", "stylegan-f", "stylegan2-b", "msg-stylegan2")
 
 

@@ -194,9 +194,10 @@ class ImageDataset(Dataset[Tensor]):
         return plain
 
     def split(self, fraction: float, *, seed: int) -> tuple["ImageDataset", "ImageDataset"]:
-        """Return the set without a random fraction of its images, and these, not mirrored.
+        """Split the set at random into a training set and a held-out set.
 
-        Both have the fingerprint and the width of labels of the whole set.
+        The held-out set is not mirrored. Both have the fingerprint and the label width of the
+        whole set.
 
         Args:
             fraction: of the images that are held out, above 0 and below 1.

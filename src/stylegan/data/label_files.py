@@ -29,9 +29,9 @@ def read_labels(source: AbstractSource) -> Labels | None:
 
     They are those of its dataset.json, else those that are part of its format. The file can be in
     the wrapping folder of all images, too. Names are compared after normalization of slashes, `./`,
-    surrounding spaces, Unicode form and, where that is unambiguous, case. If none of them is an
-    image, they are compared without the folder that they all begin with, as of absolute paths.
-    Images whose label is null or NaN have none.
+    surrounding spaces, Unicode form and, where that is unambiguous, case. If no name is that of
+    an image, the folder that all names have in common, as in absolute paths, is removed first.
+    Images whose label is null or NaN have no label.
 
     Raises:
         DataError: if the file is not in the official layout.
@@ -71,8 +71,8 @@ def read_csv_labels(path: Path, source: AbstractSource) -> Labels:
 
     The first column names the image. A second column is the class, as a whole number or a name;
     several columns are a vector, and their headings are the names of its positions. A first row
-    that names no image holds the headings. A column before the names that has no heading, as of
-    pandas, is passed over. Images whose class is empty or NaN have none.
+    that names no image holds the headings. A first column without a heading, such as the
+    index that pandas writes, is ignored. Images whose class is empty or NaN have no label.
 
     Raises:
         DataError: if the file cannot be read or names none of the images.

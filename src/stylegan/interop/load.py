@@ -59,8 +59,8 @@ def load_networks(
 
     Args:
         source: a native folder, a run folder (its newest complete snapshot), a file of any kind
-            in `KINDS`, a URL of such a file, the name of a bundled network, such as "emoji64",
-            or a name in `catalogue.KNOWN`.
+            in `KINDS`, a URL of such a file, the name of a bundled network, or a name in
+            `catalogue.KNOWN`.
         only: the networks to build, out of "generator_ema", "generator" and "discriminator"; None
             for all.
 
@@ -75,7 +75,7 @@ def load_networks(
 
 
 def local_path(source: str | os.PathLike[str], *, progress: Counter | None = None) -> Path:
-    """Return the path of a source; what is not on this machine is downloaded into the cache.
+    """Return the local path of a source. URLs and known names are downloaded into the cache.
 
     Args:
         source: as for `load_networks`.

@@ -164,7 +164,7 @@ class GeneratorInputs:
 class LogitMeans:
     """Exponential moving averages of the discriminator's mean logits, for LeCam.
 
-    Source: Tseng et al. 2021 (LeCam), section 3.2; the decay is the paper's. They start at 0.
+    Source: Tseng et al. 2021 (LeCam); the decay is the paper's. They start at 0.
 
     Attributes:
         real: of real images, [].

@@ -93,7 +93,7 @@ def lecam_penalty(
     by its weight, 3e-7 to 1e-6.
 
     Source: Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data"
-    (LeCam), section 3.2.
+    (LeCam).
 
     Args:
         real_logits: discriminator outputs for real images, [N, 1].

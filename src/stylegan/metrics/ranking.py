@@ -52,7 +52,7 @@ def save_ranking(
 def ranking_grids(
     result: Result, protocol: PathLengthProtocol, target: NetworkTarget, *, captions: bool = True
 ) -> dict[str, Tensor]:
-    """Draw the images with the shortest and with the longest paths, with captions their lengths.
+    """Draw the images with the shortest and with the longest paths.
 
     They are uint8 [C, H, W].
 

@@ -40,8 +40,8 @@ def estimate(config: RunConfig) -> Estimate:
     Progressive growing is taken at the full resolution. Activations are those of one micro-batch:
     the rank's shard of the batch, or `runtime.batch_gpu` images of it.
 
-    The networks run on torch's meta device, which has shapes only, and a hook adds up the tensors
-    that autograd would keep.
+    A feature network of path lengths is not counted. The networks run on torch's meta device, which
+    has shapes only, and a hook adds up the tensors that autograd would keep.
     """
     with torch.device("meta"):
         state = TrainState(config, torch.device("meta"))
@@ -65,6 +65,7 @@ def estimate(config: RunConfig) -> Estimate:
                 alpha=torch.empty(num),
                 real_c=c,
                 fake_c=c,
+                logit_means=state.logit_means,
             )
     generator, discriminator = map(num_parameters, (state.generator, state.discriminator))
     # float32: G has weight, gradient, two moments and the average; D all but the average

@@ -609,7 +609,9 @@ def _check_growth(config: RunConfig, growth: GrowthConfig) -> None:
 def _check_path_space(config: RunConfig) -> None:
     space, side = config.loss.pl_space, config.generator.resolution
     if config.growth is not None:
-        raise ConfigError(f"loss.pl_space {space} does not support growing; use pixels")
+        raise ConfigError(
+            f"loss.pl_space {space} needs images of one size; growing runs need pl_space pixels"
+        )
     if side < SMALLEST_PATH_SPACE[space]:
         raise ConfigError(
             f"loss.pl_space {space} needs images of {SMALLEST_PATH_SPACE[space]} pixels or more, "

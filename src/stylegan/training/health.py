@@ -1,5 +1,6 @@
 """Signs that a run goes wrong: overfitting, collapse and divergence, measured at each log line."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from stylegan.microbatch import BatchSlice
 from stylegan.ops.box import fade
 from stylegan.ops.normalize import stddev_group
 from stylegan.rng import generator_for
-from stylegan.training.sampling import DrawLabels, sample_augmentation
+from stylegan.training.sampling import DrawLabels, sample_augmentation, sample_grid_latents
 from stylegan.training.state import TrainState
 
 Reals = Callable[[int, int], Tensor]
@@ -26,7 +27,7 @@ _BATCH = 16
 NUM_LINES = 5
 """Consecutive log lines that must show a sign before it is reported."""
 MAX_RV, MAX_RT = 0.5, 0.95
-"""r_v of the published target (Karras et al. 2020, ADA, section 3); r_t is ours."""
+"""Largest values in a healthy run, ours. r_v and r_t: Karras et al. 2020 (ADA), section 3."""
 MIN_DIVERSITY, MAX_DIVERSITY_LOSS = 0.4, 0.5
 MAX_LOGIT = 50.0
 MAX_GRAD_GROWTH = 100.0
@@ -62,12 +63,20 @@ class HealthProbe:
         self._num_samples = min(max(state.config.output.samples, 2), MAX_SAMPLES)
         self._held_out = held_out
         self._draw_labels = draw_labels
+        seed = state.config.seed
+        self._held_out_order: list[int] = []
+        if held_out is not None:
+            # Neighbors in a set are alike, and the discriminator compares the images of a group.
+            stream = generator_for("held_out order", seed=seed)
+            self._held_out_order = torch.randperm(len(held_out), generator=stream).tolist()
         self._spread_of_reals: dict[int, float] = {}
         self._real_spread()  # now, as reading other images later would interrupt the stream
 
     @torch.no_grad()
     def measure(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Return further terms of a log line, from its means since the last one.
+
+        A value that is not finite, as of a run that diverges, is left out.
 
         - `samples/diversity`: standard deviation over samples of the EMA, always of the same
           latents (as many as in the grid, at most 32), as a root mean square over pixels, divided
@@ -84,7 +93,7 @@ class HealthProbe:
             real, fake = terms.get("logits/real"), terms.get("logits/fake")
             if real is not None and fake is not None and real > fake:
                 measured["overfitting/r_v"] = (real - held_out) / (real - fake)
-        return measured
+        return {name: value for name, value in measured.items() if math.isfinite(value)}
 
     def _diversity(self) -> float:
         return spread(self._samples()) / max(self._real_spread(), 1e-6)
@@ -96,15 +105,10 @@ class HealthProbe:
         return self._spread_of_reals[side]
 
     def _samples(self) -> Tensor:
-        state, seed = self._state, self._state.config.seed
-        generator, num = state.generator_ema, self._num_samples
-        shape = [num, generator.z_dim]
-        z = torch.randn(shape, generator=generator_for("samples", seed=seed)).to(state.device)
-        c = None
-        if self._draw_labels is not None:
-            c = self._draw_labels(num, generator_for("sample_labels", seed=seed))
-            c = c.to(state.device)
+        num = self._num_samples
+        z, c = sample_grid_latents(self._state, num, self._draw_labels)
         batches = [slice(start, start + _BATCH) for start in range(0, num, _BATCH)]
+        generator = self._state.generator_ema
         return torch.cat([generator(z[rows], None if c is None else c[rows]) for rows in batches])
 
     def _held_out_logit(self, held_out: ImageDataset) -> float:
@@ -113,7 +117,8 @@ class HealthProbe:
         group = stddev_group(state.config.discriminator.mbstd_group_size, stage.batch)
         size = max(_BATCH // group, 1) * group
         num = max(min(len(held_out), MAX_HELD_OUT) // group, 1) * group
-        indices = [index % len(held_out) for index in range(num)]
+        order = self._held_out_order
+        indices = [order[index % len(order)] for index in range(num)]
         batch = held_out.gather(indices, resolution=stage.resolution)
         x = fade(images.from_uint8(batch).to(state.device), stage.fade)
         augmentation = sample_augmentation(state, "held_out", num)
@@ -163,9 +168,9 @@ def _overfitting(recent: Sequence[Mapping[str, float]]) -> str | None:
         seen = f"the discriminator is certain of nearly every real image (r_t {r_t[-1]:.2f})"
     else:
         return None
-    return (
-        f"overfitting: {seen}; try --augment ada, more images, or an earlier snapshot; see {GUIDE}"
-    )
+    is_adaptive = bool(_all(recent, "augment/p"))
+    change = "a lower --augment-target" if is_adaptive else "--augment ada"
+    return f"overfitting: {seen}; try {change}, more images, or an earlier snapshot; see {GUIDE}"
 
 
 def _collapse(lines: Sequence[Mapping[str, Any]]) -> str | None:

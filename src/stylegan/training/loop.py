@@ -38,7 +38,7 @@ from stylegan.training.health import HealthProbe
 from stylegan.training.log import RunLog
 from stylegan.training.memory import fit_to_memory, note_overflow
 from stylegan.training.outputs import RunOutputs
-from stylegan.training.path_features import NUM_IMAGES
+from stylegan.training.path_features import NUM_IMAGES, load_path_features
 from stylegan.training.reals import (
     check_dataset,
     first_images,
@@ -154,7 +154,8 @@ def train(
         stack.enter_context(using_threads(config.runtime.threads))
         device = torch.device(decided(config.runtime.device, "runtime.device"))
         with distributed.keep_others_waiting():
-            state = TrainState(config, device, weights_dir=weights_dir)
+            features = load_path_features(config.loss, weights_dir=weights_dir, device=device)
+        state = TrainState(config, device, path_features=features)
         transfer = start_or_resume(state, run_dir, initial)
         if config.data.labels:
             state.generator.class_names = dataset.class_names

@@ -14,7 +14,6 @@ from stylegan.data.loader import Stream
 from stylegan.data.shard_stream import ShardStream
 from stylegan.models import io as native
 from stylegan.ops.box import upsample_nearest
-from stylegan.rng import generator_for
 from stylegan.training import health
 from stylegan.training.checkpoint import save_checkpoint
 from stylegan.training.clock import Clock, SlowdownMonitor
@@ -22,6 +21,7 @@ from stylegan.training.config import RunConfig
 from stylegan.training.health import HealthProbe
 from stylegan.training.log import RunLog
 from stylegan.training.reals import first_images
+from stylegan.training.sampling import sample_grid_latents
 from stylegan.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class RunOutputs:
         state: what is written.
         log: the run's log; None on all ranks but 0.
         labels: labels of the dataset, for networks with labels.
-        clock: measures the time; writing is counted as "snapshots".
+        clock: measures the time; writing and measuring are counted as "snapshots".
 
     Attributes:
         probe: measures further terms of the log; None on all ranks but 0.
@@ -123,7 +123,7 @@ class RunOutputs:
         terms = self._state.averages.report()
         if self.probe is None:
             return terms
-        with distributed.keep_others_waiting():
+        with self._clock("snapshots"), distributed.keep_others_waiting():
             return dict(sorted((terms | self.probe.measure(terms)).items()))
 
     def _growth(self) -> dict[str, Any]:
@@ -166,16 +166,13 @@ class RunOutputs:
 
         While a run grows, pixels are repeated to the full resolution, so that grids compare.
         """
-        state, seed, num = self._state, self._config.seed, self._config.output.samples
+        state, num = self._state, self._config.output.samples
         generator = state.generator_ema
         factor = generator.img_resolution // state.stage.resolution
-        z = torch.randn([num, generator.z_dim], generator=generator_for("samples", seed=seed))
-        z, c = z.to(state.device), None
-        if self._labels is not None:
-            c = self._labels.draw(num, generator_for("sample_labels", seed=seed))
-            if self._labels.has_classes:
-                c = c[c.argmax(dim=1).argsort(stable=True)]  # images of a class side by side
-            c = c.to(state.device)
+        draw_labels = None if self._labels is None else self._labels.draw
+        z, c = sample_grid_latents(state, num, draw_labels)
+        if c is not None and self._labels is not None and self._labels.has_classes:
+            c = c[c.argmax(dim=1).argsort(stable=True)]  # images of a class side by side
         # In small batches: one pass over all samples would need more memory than training.
         batches = [
             images.to_uint8(

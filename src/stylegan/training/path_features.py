@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stylegan import distributed
 from stylegan.errors import ConfigError
-from stylegan.losses.objective import PathSpace
+from stylegan.losses.objective import LossConfig, PathSpace
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.perceptual.networks import load_distance
 
@@ -76,13 +76,14 @@ class PathFeatures:
 
 
 def load_path_features(
-    space: PathSpace, *, weights_dir: str | Path | None, device: torch.device
+    config: LossConfig, *, weights_dir: str | Path | None, device: torch.device
 ) -> PathFeatures | None:
-    """Return the feature space of a name, not calibrated; None for pixels.
+    """Return the feature space of a run, not calibrated; None for pixels.
 
     Raises:
         WeightsError: if the weights can neither be found nor downloaded.
     """
-    if space == "pixels":
+    if config.pl_space == "pixels" or config.pl_weight == 0:
         return None
-    return PathFeatures(load_distance(DISTANCES[space], weights_dir=weights_dir, device=device))
+    name = DISTANCES[config.pl_space]
+    return PathFeatures(load_distance(name, weights_dir=weights_dir, device=device))

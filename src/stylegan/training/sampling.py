@@ -79,6 +79,21 @@ def sample_interpolation_alpha(state: TrainState, num: int) -> Tensor:
     return _to_device(torch.rand([num], generator=generator), state.device)
 
 
+def sample_grid_latents(
+    state: TrainState, num: int, draw_labels: DrawLabels | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the latents [num, z_dim] and labels [num, c_dim] of the grids of samples.
+
+    They are the same throughout a run. Labels are None for networks without them.
+    """
+    seed, shape = state.config.seed, [num, state.generator_ema.z_dim]
+    z = torch.randn(shape, generator=generator_for("samples", seed=seed)).to(state.device)
+    if draw_labels is None:
+        return z, None
+    c = draw_labels(num, generator_for("sample_labels", seed=seed))
+    return z, c.to(state.device)
+
+
 def sample_augmentation(state: TrainState, use: str, num: int) -> Augmentation | None:
     """Sample the augmentation of a whole batch; None if there is none.
 

@@ -1,7 +1,6 @@
 """The state of training: everything that a training step changes."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from stylegan.models.registry import build_discriminator, build_generator
 from stylegan.nn.compiled import check_compiler, compile_blocks
 from stylegan.rng import generator_for
 from stylegan.training.config import OptimConfig, RunConfig
-from stylegan.training.path_features import load_path_features
+from stylegan.training.path_features import PathFeatures
 from stylegan.training.schedule import Stage, stage_at, whole_batch
 from stylegan.training.stats import Averages
 
@@ -35,7 +34,7 @@ class TrainState:
     Args:
         config: the run's options.
         device: device of the networks and optimizers.
-        weights_dir: folder with weights of the feature network of path lengths, if there is one.
+        path_features: feature space of path lengths; None for pixels.
 
     Attributes:
         generator: G.
@@ -50,7 +49,7 @@ class TrainState:
         skipped: number of optimizer steps skipped for non-finite gradients, [] on the device, so
             that counting does not wait for it.
         skipped_in_row: for each phase, how many of its last steps were skipped in a row, [].
-        path_features: feature space of path lengths; None for pixels.
+        path_features: as given.
         augment_control: probability of augmentation, and what it follows from.
         averages: sums of the statistics since the last log record.
         batch_gpu: micro-batch size of this rank; None for one micro-batch.
@@ -58,7 +57,11 @@ class TrainState:
     """
 
     def __init__(
-        self, config: RunConfig, device: torch.device, *, weights_dir: str | Path | None = None
+        self,
+        config: RunConfig,
+        device: torch.device,
+        *,
+        path_features: PathFeatures | None = None,
     ) -> None:
         self.config = config
         self.device = device
@@ -86,11 +89,7 @@ class TrainState:
             self.discriminator, optim, optim.discriminator_lr, loss.r1_interval
         )
         self.pl_mean: Tensor = torch.zeros([], device=device)
-        self.path_features = None
-        if loss.pl_weight > 0:
-            self.path_features = load_path_features(
-                loss.pl_space, weights_dir=weights_dir, device=device
-            )
+        self.path_features = path_features
         zero = torch.zeros([], device=device)
         self.logit_means = LogitMeans(real=zero, fake=zero)
         self.nimg = 0

@@ -213,6 +213,8 @@ def backward_path_lengths(
     are computed first without a graph, and then again one micro-batch at a time.
     """
     config = state.config.loss
+    if config.pl_space != "pixels" and state.path_features is None:
+        raise ValueError(f"path lengths of {config.pl_space} need TrainState(path_features=...)")
     num = batch // config.pl_batch_shrink
     latents = inputs("path_length", num)
     noise = None if pl_noise is None else pl_noise(num)

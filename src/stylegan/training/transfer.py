@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,8 @@ def transfer_weights(state: TrainState, initial: Networks) -> Transfer:
         initial: the networks to start from.
 
     Raises:
-        ConfigError: if the source is of another family, or none of its parameters fits one of the
-            run's networks.
+        ConfigError: if the source is of another family, none of its parameters fits one of the
+            run's networks, or layers are frozen that it does not have.
     """
     average = initial.generator_ema or initial.generator
     sources: dict[str, Network | None] = {
@@ -148,9 +149,30 @@ def transfer_weights(state: TrainState, initial: Networks) -> Transfer:
     if average is not None:
         notes += _conversions(state.generator_ema, average)
         notes += _start_at_old_images(state, average, transfers["generator_ema"].new)
+    _check_frozen(state, transfers)
     for note in notes:
         logger.log(note.level, "%s", note.text)
     return Transfer(networks=transfers, notes=tuple(note.text for note in notes))
+
+
+def _check_frozen(state: TrainState, transfers: Mapping[str, NetworkTransfer]) -> None:
+    """Raise ConfigError if a parameter is frozen that has no initial weights."""
+    networks: dict[str, Network] = {
+        "generator": state.generator,
+        "discriminator": state.discriminator,
+    }
+    for name, network in networks.items():
+        new = transfers[name].new.names if name in transfers else ("*",)
+        random = [
+            key
+            for key, parameter in network.named_parameters()
+            if not parameter.requires_grad and any(fnmatchcase(key, pattern) for pattern in new)
+        ]
+        if random:
+            raise ConfigError(
+                f"frozen layers of the {name} would stay random: --init-from has no {_few(random)}",
+                fix="leave out --freeze-d and --freeze-mapping, or choose other initial weights",
+            )
 
 
 @dataclass(frozen=True)

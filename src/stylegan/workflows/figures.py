@@ -536,9 +536,9 @@ def _figure(
     caption: str,
     padding: int = 2,
 ) -> Figure:
-    """Return a grid of pictures that are visible on a page.
+    """Return a grid of images as a figure, in which small images are enlarged.
 
-    With captions the pictures are enlarged in the file, else on the page.
+    With captions the pixels of the file are enlarged, else only its display on the page.
     """
     side = cells[0].shape[-1]
     scale = _scale(side, columns)

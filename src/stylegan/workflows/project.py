@@ -217,7 +217,7 @@ def project(
     written = {"tune": tune, "video": video, "captions": captions, "scale": scale is not None}
     if folder is None and any(written.values()):
         name = next(name for name, is_given in written.items() if is_given)
-        raise ConfigError(f"{name} applies to files, so it needs out")
+        raise ConfigError(f"{name} concerns the files in the output folder, so it needs out")
     if video and folder is not None:
         check_video(folder / "video.mp4", VIDEO_FPS)
     projector, _ = open_projector(
