@@ -400,9 +400,13 @@ def test_python_projects_tensors_into_a_loaded_generator(network, pictures, tmp_
         stylegan.project(target.float(), generator, **options)
     with pytest.raises(ConfigError, match="needs the source of a network"):
         stylegan.project(target, generator, perceptual="discriminator")
-    with pytest.raises(ConfigError, match="tune concerns the files in the output folder, so it needs out"):
+    with pytest.raises(
+        ConfigError, match="tune concerns the files in the output folder, so it needs out"
+    ):
         stylegan.project(target, generator, tune=True)
-    with pytest.raises(ConfigError, match="captions applies to files, so it needs out"):
+    with pytest.raises(
+        ConfigError, match="captions concerns the files in the output folder, so it needs out"
+    ):
         stylegan.project(target, generator, captions=True)
 
 

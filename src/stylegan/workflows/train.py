@@ -25,7 +25,12 @@ from stylegan.training.checkpoint import (
     read_config,
     read_run_record,
 )
-from stylegan.training.config import RunConfig, canonical, check_processes
+from stylegan.training.config import (
+    SMALLEST_PATH_SPACE,
+    RunConfig,
+    canonical,
+    check_processes,
+)
 from stylegan.training.configure import Reasons, configure, deviations, published_run
 from stylegan.training.evaluation import Evaluator
 from stylegan.training.log import read_log, read_metrics
@@ -307,7 +312,8 @@ def _check_before_reading(given: RunConfig, *, resolution: int | None, metrics: 
     if metrics not in ("auto", "none"):
         training_protocols(metrics)
     if given.init_from is None and given.growth is None:  # these depend on the images
-        configure(given, resolution=resolution or given.generator.resolution)
+        # unknown yet: a size that no option excludes
+        configure(given, resolution=resolution or max(SMALLEST_PATH_SPACE.values()))
 
 
 def _on_this_machine(config: RunConfig) -> RunConfig:
