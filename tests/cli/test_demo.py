@@ -63,7 +63,7 @@ def test_a_demo_trains_and_writes_its_pictures_and_its_report(finished):
     }
     html = (finished / "report.html").read_text()
     assert html.count("<img") == 2 + 2 + 3  # over training, real and generated, the others
-    assert html.count('role="img"') == 8
+    assert html.count('role="img"') == 9
     nimg = int(max((finished / "snapshots").iterdir()).name)
     assert nimg > 0
     assert f"{nimg / 1000:.1f} kimg</figcaption>" in html

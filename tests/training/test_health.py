@@ -8,10 +8,12 @@ import torch
 
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
+from stylegan.images import from_uint8
 from stylegan.rng import generator_for
 from stylegan.training.health import MIN_LINES_BEFORE, NUM_LINES, HealthProbe, signs, spread
 from stylegan.training.log import RunLog, read_log
 from stylegan.training.loop import train
+from stylegan.training.sampling import sample_grid_latents
 from stylegan.training.state import TrainState
 
 NUM = MIN_LINES_BEFORE + NUM_LINES
@@ -140,49 +142,63 @@ def probe_of(run_config, image_folder):
     def make(*overrides):
         config = run_config.with_overrides(*overrides)
         state = TrainState(config, torch.device("cpu"))
-        held_out = ImageDataset(image_folder, resolution=16)
+        training, held_out = ImageDataset(image_folder, resolution=16).split(0.5, seed=0)
 
         def reals(num, resolution):
             return torch.randn(num, 3, resolution, resolution)
 
-        return state, held_out, HealthProbe(state, reals, held_out=held_out, draw_labels=None)
+        probe = HealthProbe(state, reals, training=training, held_out=held_out, draw_labels=None)
+        return state, training, held_out, probe
 
     return make
 
 
-def test_the_probe_measures_held_out_images_and_r_v(probe_of):
-    state, held_out, probe = probe_of()
-    found = probe.measure({"logits/real": 3.0, "logits/fake": -1.0})
-    num = len(held_out) // 4 * 4
-    stream = generator_for("held_out order", seed=state.config.seed)
-    order = torch.randperm(len(held_out), generator=stream).tolist()
+def test_the_probe_measures_training_held_out_and_generated_images_at_one_moment(probe_of):
+    state, *sets, probe = probe_of()
+    stream = generator_for("probe order", seed=state.config.seed)
+    order = torch.randperm(len(sets[0]), generator=stream).tolist()
     assert order != sorted(order)  # neighbors in a set are alike
-    batch = held_out.gather(order[:num]).float() / 127.5 - 1
+    rows = [order[index % len(order)] for index in range(len(order) // 4 * 4)]
+    z, _ = sample_grid_latents(state, 4, None)
     with torch.no_grad():
-        logits = [state.discriminator(part) for part in batch.split(16)]
-    expected = torch.cat(logits).mean().item()
-    assert found["logits/held_out"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    assert found["overfitting/r_v"] == pytest.approx((3 - expected) / 4, rel=1e-4)
+        means = [state.discriminator(from_uint8(part.gather(rows))).mean() for part in sets]
+        means.append(state.discriminator(state.generator_ema(z)).mean())
+    training, held_out, generated = (mean.item() for mean in means)
+    found = probe.measure()
+    assert found["logits/training"] == pytest.approx(training, rel=1e-4, abs=1e-6)
+    assert found["logits/held_out"] == pytest.approx(held_out, rel=1e-4, abs=1e-6)
+    if training > generated:
+        r_v = (training - held_out) / (training - generated)
+        assert found["overfitting/r_v"] == pytest.approx(r_v, rel=1e-3)
     assert found["samples/diversity"] > 0
     with torch.no_grad():
         for parameter in state.generator_ema.mapping.parameters():
             parameter.zero_()
-    assert probe.measure({})["samples/diversity"] == pytest.approx(0, abs=1e-6)
+    assert probe.measure()["samples/diversity"] == pytest.approx(0, abs=1e-6)
+
+
+def test_r_v_is_one_where_held_out_images_look_generated(probe_of, monkeypatch):
+    *_, probe = probe_of()
+    outputs = iter([3.0, -1.0, -1.0])  # training, held-out, generated
+    monkeypatch.setattr(probe, "_mean_logit", lambda *_: next(outputs))
+    assert probe.measure()["overfitting/r_v"] == 1
 
 
 def test_values_that_are_not_finite_are_left_out_of_the_log(probe_of):
-    state, _, probe = probe_of()
+    state, *_, probe = probe_of()
     for network in (state.generator_ema, state.discriminator):
         for parameter in network.parameters():
             parameter.data.fill_(float("nan"))
-    assert probe.measure({"logits/real": 3.0, "logits/fake": -1.0}) == {}
+    assert probe.measure() == {}
 
 
-def test_held_out_images_are_augmented_like_the_others(probe_of):
-    _, _, plain = probe_of()
-    _, _, augmented = probe_of("augment.mode=fixed", "augment.p=1")
-    terms = [probe.measure({})["logits/held_out"] for probe in (plain, augmented)]
-    assert terms[0] != terms[1]
+def test_images_of_the_probe_are_augmented_like_the_others(probe_of):
+    plain, augmented = (
+        probe_of(*overrides)[-1].measure()
+        for overrides in ((), ("augment.mode=fixed", "augment.p=1"))
+    )
+    for name in ("logits/training", "logits/held_out"):
+        assert plain[name] != augmented[name]
 
 
 def test_split_sets_are_disjoint_complete_and_depend_on_the_seed_only(classes_folder):

@@ -46,6 +46,7 @@ class HealthProbe:
     Args:
         state: of the run.
         reals: returns real images.
+        training: the training set, to be compared with `held_out`.
         held_out: real images that are not trained on; None if there are none.
         draw_labels: draws labels of samples; None for networks without labels.
     """
@@ -55,48 +56,43 @@ class HealthProbe:
         state: TrainState,
         reals: Reals,
         *,
+        training: ImageDataset | None,
         held_out: ImageDataset | None,
         draw_labels: DrawLabels | None,
     ) -> None:
         self._state = state
         self._reals = reals
         self._num_samples = min(max(state.config.output.samples, 2), MAX_SAMPLES)
+        self._training = training
         self._held_out = held_out
         self._draw_labels = draw_labels
-        seed = state.config.seed
-        self._held_out_order: list[int] = []
-        if held_out is not None:
-            # Neighbors in a set are alike, and the discriminator compares the images of a group.
-            stream = generator_for("held_out order", seed=seed)
-            self._held_out_order = torch.randperm(len(held_out), generator=stream).tolist()
         self._spread_of_reals: dict[int, float] = {}
         self._real_spread()  # now, as reading other images later would interrupt the stream
 
     @torch.no_grad()
-    def measure(self, terms: Mapping[str, float]) -> dict[str, float]:
-        """Return further terms of a log line, from its means since the last one.
-
-        A value that is not finite, as of a run that diverges, is left out.
+    def measure(self) -> dict[str, float]:
+        """Return further terms of a log line. A value that is not finite is left out.
 
         - `samples/diversity`: standard deviation over samples of the EMA, always of the same
           latents (as many as in the grid, at most 32), as a root mean square over pixels, divided
           by that over real images. Near 0 for equal images.
-        - `logits/held_out`: mean output of the discriminator for held-out images, which are
-          augmented like the others.
+        - `logits/held_out`, `logits/training`: mean outputs of the discriminator for held-out
+          images and for as many training images, at most 128, augmented as in training. Both are
+          measured at the same moment, as outputs change from one iteration to the next.
         - `overfitting/r_v`: 0 if held-out images have the same outputs as training images, 1 if
-          they have those of generated images (Karras et al. 2020, ADA, equation 1).
+          they have those of these samples (Karras et al. 2020, ADA, equation 1).
         """
-        measured = {"samples/diversity": self._diversity()}
-        if self._held_out is not None:
-            held_out = self._held_out_logit(self._held_out)
-            measured["logits/held_out"] = held_out
-            real, fake = terms.get("logits/real"), terms.get("logits/fake")
-            if real is not None and fake is not None and real > fake:
-                measured["overfitting/r_v"] = (real - held_out) / (real - fake)
+        samples, c = self._samples()
+        measured = {"samples/diversity": spread(samples) / max(self._real_spread(), 1e-6)}
+        if self._training is not None and self._held_out is not None:
+            num = min(len(self._held_out), MAX_HELD_OUT)
+            training = self._mean_logit(*self._draw(self._training, num))
+            held_out = self._mean_logit(*self._draw(self._held_out, num))
+            generated = self._mean_logit(samples, c)
+            measured |= {"logits/training": training, "logits/held_out": held_out}
+            if training > generated:
+                measured["overfitting/r_v"] = (training - held_out) / (training - generated)
         return {name: value for name, value in measured.items() if math.isfinite(value)}
-
-    def _diversity(self) -> float:
-        return spread(self._samples()) / max(self._real_spread(), 1e-6)
 
     def _real_spread(self) -> float:
         side = self._state.stage.resolution
@@ -104,32 +100,41 @@ class HealthProbe:
             self._spread_of_reals[side] = spread(self._reals(self._num_samples, side))
         return self._spread_of_reals[side]
 
-    def _samples(self) -> Tensor:
+    def _samples(self) -> tuple[Tensor, Tensor | None]:
+        """Return samples of the EMA, with their labels."""
         num = self._num_samples
         z, c = sample_grid_latents(self._state, num, self._draw_labels)
         batches = [slice(start, start + _BATCH) for start in range(0, num, _BATCH)]
         generator = self._state.generator_ema
-        return torch.cat([generator(z[rows], None if c is None else c[rows]) for rows in batches])
+        samples = [generator(z[rows], None if c is None else c[rows]) for rows in batches]
+        return torch.cat(samples), c
 
-    def _held_out_logit(self, held_out: ImageDataset) -> float:
+    def _draw(self, dataset: ImageDataset, num: int) -> tuple[Tensor, Tensor | None]:
+        """Return some images of a set, always the same, with their labels if they are used."""
         state = self._state
-        discriminator, stage = state.discriminator, state.stage
-        group = stddev_group(state.config.discriminator.mbstd_group_size, stage.batch)
-        size = max(_BATCH // group, 1) * group
-        num = max(min(len(held_out), MAX_HELD_OUT) // group, 1) * group
-        order = self._held_out_order
-        indices = [order[index % len(order)] for index in range(num)]
-        batch = held_out.gather(indices, resolution=stage.resolution)
-        x = fade(images.from_uint8(batch).to(state.device), stage.fade)
-        augmentation = sample_augmentation(state, "held_out", num)
+        # Neighbors in a set are alike, and the discriminator compares the images of a group.
+        stream = generator_for("probe order", seed=state.config.seed)
+        indices = torch.randperm(len(dataset), generator=stream)[:num].tolist()
+        batch = dataset.gather(indices, resolution=state.stage.resolution)
+        x = fade(images.from_uint8(batch).to(state.device), state.stage.fade)
+        if state.discriminator.c_dim == 0:
+            return x, None
+        return x, dataset.gather_labels(indices).to(state.device)
+
+    def _mean_logit(self, x: Tensor, c: Tensor | None) -> float:
+        """Return the mean output of the discriminator for whole groups of minibatch std."""
+        state = self._state
+        group = stddev_group(state.config.discriminator.mbstd_group_size, state.stage.batch)
+        num = max(len(x) // group, 1) * group
+        rows = [row % len(x) for row in range(num)]
+        x, c = x[rows], None if c is None else c[rows]
+        augmentation = sample_augmentation(state, "probe", num)
         if augmentation is not None:
             x = augmentation.of(BatchSlice.whole(num))(x)
-        c = None
-        if discriminator.c_dim > 0:
-            c = held_out.gather_labels(indices).to(state.device)
+        size = max(_BATCH // group, 1) * group
         logits = [
-            discriminator(x[rows], None if c is None else c[rows])
-            for rows in (slice(start, start + size) for start in range(0, num, size))
+            state.discriminator(x[part], None if c is None else c[part])
+            for part in (slice(start, start + size) for start in range(0, num, size))
         ]
         return float(torch.cat(logits).mean())
 

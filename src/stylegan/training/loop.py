@@ -278,6 +278,7 @@ class Trainer:
                 self.outputs.probe = HealthProbe(
                     self.state,
                     lambda num, side: first_images(stream, num=num, resolution=side).images,
+                    training=dataset if isinstance(dataset, ImageDataset) else None,
                     held_out=self.held_out,
                     draw_labels=self.draw_labels,
                 )

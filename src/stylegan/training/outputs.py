@@ -124,7 +124,7 @@ class RunOutputs:
         if self.probe is None:
             return terms
         with self._clock("snapshots"), distributed.keep_others_waiting():
-            return dict(sorted((terms | self.probe.measure(terms)).items()))
+            return dict(sorted((terms | self.probe.measure()).items()))
 
     def _growth(self) -> dict[str, Any]:
         """Return the stage of a growing run as a field of its log; nothing for other runs."""

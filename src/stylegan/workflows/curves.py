@@ -12,11 +12,12 @@ CURVES = (
     (
         "Discriminator output",
         "mean logit",
-        {
-            "logits/real": "real images",
-            "logits/held_out": "held-out images",
-            "logits/fake": "generated images",
-        },
+        {"logits/real": "real images", "logits/fake": "generated images"},
+    ),
+    (
+        "Training and held-out images",
+        "mean logit",
+        {"logits/training": "training images", "logits/held_out": "held-out images"},
     ),
     (
         "Overfitting of the discriminator",
