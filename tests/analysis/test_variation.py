@@ -39,6 +39,7 @@ def test_groups_split_the_layers(preset):
     assert layers_of(generator, "none") == []
 
 
+@pytest.mark.slow
 def test_images_with_noise_of_a_group():
     generator = network()
     ws = generator.mapping(torch.randn(2, 512))
@@ -58,6 +59,7 @@ def test_images_with_noise_of_a_group():
     assert large["coarse"] > 1.5 * large["fine"]
 
 
+@pytest.mark.slow
 def test_variation_is_the_deviation_over_realizations():
     generator = network()
     ws = generator.mapping(torch.randn(1, 512))

@@ -229,6 +229,7 @@ def test_a_config_that_differs_from_the_open_images_is_refused(run_config, tmp_p
         train(run_config, tmp_path / "run", dataset=dataset)
 
 
+@pytest.mark.slow
 def test_a_run_from_weights_does_not_need_their_source_again(run_config, tmp_path):
     initial = Networks(generator=Generator(run_config.generator))
     train(run_config, tmp_path / "whole", initial=initial)
@@ -512,6 +513,7 @@ def test_no_evaluation_begins_after_a_signal(run_config, tmp_path):
     assert seen == []
 
 
+@pytest.mark.slow
 def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, evaluated_run, tmp_path):
     def die(progress):
         if progress.nimg == 112:  # the snapshot at 80 is evaluated, the newest checkpoint is of 80
