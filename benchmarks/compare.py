@@ -145,15 +145,16 @@ def measure(snapshot, sets, network, reals):
 def run_one(experiment, variant, seed, *, out, sets, network, reals, data):
     """Train one variant with one seed, and return its record."""
     options = experiment["options"] | experiment["variants"][variant]
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     result = stylegan.train(data, out, seed=seed, metrics="none", threads=1, **options)
     if result.outcome.signal is not None:
         raise SystemExit(f"{out} was interrupted and saved")
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     log = read_log(out)
     ticks = [line for line in log if line["kind"] == "tick"]
     return {
         "minutes": seconds / 60,
+        "cpu_minutes": cpu_seconds / 60,
         "points": [measure(snapshot, sets, network, reals) for snapshot in complete_snapshots(out)],
         "augment_p": [
             (line["nimg"] / 1000, line["terms"]["augment/p"])
