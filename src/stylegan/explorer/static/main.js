@@ -1,0 +1,66 @@
+// The page: connects the engine, the state, the canvas and the sections.
+
+import { ServerEngine } from "./engine-server.js";
+import { bindKeys } from "./keyboard.js";
+import { classControls, lodControls, noiseControls, truncationControls } from "./picture-controls.js";
+import { Renderer } from "./renderer.js";
+import { seedControls, walkOn } from "./seed-controls.js";
+import { Store, decode, pictureOf } from "./state.js";
+import { toolbar } from "./toolbar.js";
+
+const element = (id) => document.getElementById(id);
+
+function showError(error) {
+  element("message").hidden = error === null;
+  element("message").textContent = error?.message ?? "";
+}
+
+function showSpeed({ latencyMs, framesPerSecond, isPreview }) {
+  const preview = isPreview ? " · preview" : "";
+  element("speed").textContent = `${latencyMs.toFixed(0)} ms · ${framesPerSecond} fps${preview}`;
+}
+
+function showNetwork(network) {
+  document.title = `${network.name} – stylegan explore`;
+  element("network-name").textContent = network.name;
+  const side = network.resolution;
+  element("network-facts").textContent = `${side}×${side} · ${network.device}`;
+}
+
+async function start() {
+  const engine = new ServerEngine();
+  await engine.connect(showError);
+  const network = await engine.describe();
+  showNetwork(network);
+  const store = new Store(decode(location.hash));
+  const canvas = element("picture");
+  canvas.width = canvas.height = network.resolution;
+  canvas.classList.toggle("pixelated", network.resolution <= 64);
+  const renderer = new Renderer(engine, canvas, { onSpeed: showSpeed, onError: showError });
+  const page = { engine, network, store, renderer, canvas, showError };
+  walkOn(canvas, store, { stepsPerWidth: 4 });
+  const sections = [
+    seedControls(store, network),
+    truncationControls(store, network),
+    classControls(store, network),
+    noiseControls(store, network),
+    lodControls(store, network),
+  ].filter((each) => each !== null);
+  element("panel").replaceChildren(...sections.map((each) => each.element));
+  element("toolbar").replaceChildren(...toolbar(page));
+  bindKeys(page);
+  let drawn = "";
+  const draw = (state, moving) => {
+    const picture = pictureOf(state);
+    const text = JSON.stringify([picture, moving.isMoving]);
+    if (text !== drawn) renderer.request(picture, moving);
+    drawn = text;
+  };
+  store.subscribe(draw);
+  for (const each of sections) each.update(store.state);
+  draw(store.state, { isMoving: false });
+  addEventListener("hashchange", () => store.change(decode(location.hash)));
+  window.explorer = page; // for tests, and to play with in the console
+}
+
+start().catch(showError);
