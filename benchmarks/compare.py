@@ -8,9 +8,9 @@ The TOML file has the data, the options of all runs ([options]) and those of eac
 of EfficientNet-Lite0 (images resized to 128 pixels): Frechet distance and KID to the training
 images and to images that are held out, and the mean logits of the discriminator for training,
 held-out and generated images. Samples are of the moving average of the generator, without
-truncation, with random noise. Two further keys of the file are for the last snapshot: `metrics`, as
-`stylegan evaluate` takes them, and `num_projected`: this many of the first images are projected into w
-with the features of EfficientNet-Lite0.
+truncation, with random noise. Two further keys of the file are for the last snapshot: `metrics`,
+as `stylegan evaluate` takes them, and `num_projected`: this many of the first images are projected
+into w with the features of EfficientNet-Lite0.
 
 Results are written to benchmarks/results/NAME.json after each run, and finished runs are not
 repeated. Several processes may work on one experiment, each with one thread: each takes a run that
