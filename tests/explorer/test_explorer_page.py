@@ -134,7 +134,7 @@ CONTROLS = {
     "cutoff": lambda page: (
         page.get_by_label("Psi, number").fill("0.3"),
         page.get_by_label("Psi, number").press("Enter"),
-        page.get_by_label("Layers", exact=True).fill("2"),
+        page.get_by_label("Truncated layers", exact=True).fill("2"),
     ),
     "noise": lambda page: page.get_by_role("button", name="None").click(),
     "redraw": lambda page: page.get_by_role("button", name="Draw again").click(),
@@ -145,6 +145,20 @@ CONTROLS = {
         page.get_by_label("Seed", exact=True).press("Enter"),
     ),
     "random": lambda page: page.keyboard.press("r"),
+    "mix": lambda page: page.get_by_role("button", name="Add a latent").click(),
+    "mix of a layer": lambda page: (
+        page.get_by_role("button", name="Add a latent").click(),
+        page.get_by_label("latent 2, layer 0").fill("0.5"),
+    ),
+    "direction": lambda page: page.get_by_label("factorize-0", exact=True).fill("3"),
+    "direction in a layer": lambda page: (
+        page.get_by_label("layers of factorize-1", exact=True).select_option("layer 2"),
+        page.get_by_label("factorize-1 3", exact=True).click(),
+    ),
+    "principal component": lambda page: (
+        page.get_by_label("Set", exact=True).select_option("pca"),
+        page.get_by_label("pca-0", exact=True).fill("-3"),
+    ),
 }
 
 
@@ -170,6 +184,16 @@ def await_change(page, before):
             return
         page.wait_for_timeout(50)
     raise AssertionError("the canvas has not changed")
+
+
+@pytest.mark.slow
+def test_the_ends_of_sliders_are_shown_as_thumbnails(page, shared_session):
+    ends = page.locator(".end.upper").nth(11)
+    for _ in range(100):
+        if "blob:" in (ends.get_attribute("style") or ""):
+            break
+        page.wait_for_timeout(50)
+    assert "blob:" in ends.get_attribute("style")
 
 
 @pytest.mark.slow

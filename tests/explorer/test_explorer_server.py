@@ -93,7 +93,7 @@ def test_garbage_on_the_socket_gets_one_line_and_the_page_stays_alive(client, te
         assert "\n" not in reply["error"]
         page.send_bytes(b"\0\1")
         assert "JSON" in answer(page)[0]["error"]
-        assert ask(page, "describe")[0]["resolution"] == 16
+        assert ask(page, "describe")[0]["height"] == 16
 
 
 def test_a_crash_of_one_request_is_one_line_on_the_page(client, monkeypatch, caplog):
@@ -155,7 +155,7 @@ def test_pages_beyond_the_limit_are_refused(client, monkeypatch):
             client.websocket_connect(SOCKET),
         ):
             pass
-        assert ask(page, "describe")[0]["resolution"] == 16
+        assert ask(page, "describe")[0]["height"] == 16
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_without_the_token_nothing_is_answered(session):
         assert client.get("/?token=correct%20horse").status_code == 200  # after a redirect
         assert client.get("/static/main.js").status_code == 200  # with the cookie
         with client.websocket_connect(base.replace("http", "ws") + "/socket") as page:
-            assert ask(page, "describe")[0]["resolution"] == 16
+            assert ask(page, "describe")[0]["height"] == 16
         assert client.get("/", headers={"host": "evil.example"}).status_code == 403
 
 

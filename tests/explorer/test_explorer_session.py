@@ -139,11 +139,13 @@ def test_directions_are_those_of_the_command(session, tmp_path):
     assert torch.equal(session.directions("pca").vectors, found.vectors)
 
 
-def test_the_ends_of_directions_are_a_grid_of_thumbnails(session):
-    sheet = session.ends(MIXED, "pca", strength=3.0)
-    assert sheet.shape == (3, 2 * 16, 12 * 16)
-    end = replace(MIXED, edits=(Edit(directions="pca", index=2, strength=3.0),))
-    assert torch.equal(sheet[:, 16:, 32:48], session.picture(end).pixels)
+def test_the_ends_of_a_slider_are_pictures_of_its_strongest_edits(session):
+    moved = replace(MIXED.edits[0], strength=1.0)
+    ends = session.ends(replace(MIXED, edits=(moved,)), "pca", 1, strength=2.0)
+    assert ends.shape == (3, 16, 32)
+    assert torch.equal(ends[:, :, 16:], session.picture(MIXED).pixels)
+    lower = replace(MIXED, edits=(replace(moved, strength=-2.0),))
+    assert torch.equal(ends[:, :, :16], session.picture(lower).pixels)
 
 
 def test_a_direction_between_groups_leads_from_one_to_the_other(session):

@@ -40,7 +40,6 @@ def _render(session: Session, fields: Fields) -> Reply:
         "preview": picture.is_preview,
         "seconds": picture.seconds,
         "format": form,
-        "side": picture.pixels.shape[-1],
     }
     return Reply(data=data, image=encode(picture.pixels, form))
 
@@ -51,10 +50,13 @@ def _list_directions(session: Session, fields: Fields) -> Reply:
 
 
 def _ends(session: Session, fields: Fields) -> Reply:
-    name = fields.text("directions", max_length=40)
-    strength = fields.number("strength", 3.0, 0.0, MAX_STRENGTH)
-    sheet = session.ends(_read_picture_state(fields), name, strength=strength)
-    return Reply(data={"columns": len(session.directions(name).names)}, image=encode(sheet, "png"))
+    pixels = session.ends(
+        _read_picture_state(fields),
+        fields.text("directions", max_length=40),
+        fields.whole("index", 0, 0, 4096),
+        strength=fields.number("strength", 3.0, 0.0, MAX_STRENGTH),
+    )
+    return Reply(image=encode(pixels, "png"))
 
 
 def _read_identifiers(fields: Fields, key: str) -> list[str]:

@@ -14,7 +14,7 @@ from stylegan.errors import ConfigError
 from stylegan.explorer.gallery import Gallery
 from stylegan.explorer.pictures import thumbnail
 from stylegan.explorer.state import ID, Base, Edit, Noise, PictureState, Walk
-from stylegan.images import grid, to_uint8
+from stylegan.images import to_uint8
 from stylegan.latent.directions import Directions, check_fit, factorize, principal, separating
 from stylegan.latent.render import device_of, map_latents
 from stylegan.latent.saved import SavedLatents
@@ -42,7 +42,7 @@ class Picture:
     """A computed picture.
 
     Attributes:
-        pixels: uint8 [C, R, R].
+        pixels: uint8 [C, H, W].
         seconds: how long it took.
         is_preview: whether it has less resolution than the network's images.
     """
@@ -87,7 +87,8 @@ class Session:
         generator = self.generator
         return {
             "name": self.name,
-            "resolution": generator.img_resolution,
+            "height": generator.img_size.height,
+            "width": generator.img_size.width,
             "channels": generator.img_channels,
             "num_ws": generator.num_ws,
             "has_truncation": generator.w_avg is not None,
@@ -225,29 +226,29 @@ class Session:
         directions = separating([normal], self._styles, names=[name], layers=layers)
         return self.keep_directions(directions)
 
-    def ends(self, state: PictureState, name: str, *, strength: float) -> Tensor:
-        """Return thumbnails of the ends of each direction's slider.
+    def ends(self, state: PictureState, name: str, index: int, *, strength: float) -> Tensor:
+        """Return thumbnails of the two ends of a direction's slider, side by side.
 
         Args:
-            state: of the page.
+            state: of the page; what it already has of this direction is left out.
             name: of the set of directions.
+            index: of the direction.
             strength: at the upper end; the lower end has its negative.
 
         Returns:
-            A grid, uint8 [C, 2 r, K r]: a column for each direction, the upper end below.
+            uint8 [C, h, 2 w], the lower end on the left.
         """
-        directions = self.directions(name)
-        others = tuple(edit for edit in state.edits if edit.directions != name)
-        rows = []
+        mine = [edit for edit in state.edits if (edit.directions, edit.index) == (name, index)]
+        others = tuple(edit for edit in state.edits if edit not in mine)
+        layers = mine[0].layers if mine else None
+        ends = []
         for sign in (-1, 1):
-            for index in range(len(directions.names)):
-                end = Edit(directions=name, index=index, strength=sign * strength)
-                moved = replace(state, edits=(*others, end))
-                rows.append(self.thumbnail(moved))
-        return grid(torch.stack(rows), columns=len(directions.names))
+            end = Edit(directions=name, index=index, strength=sign * strength, layers=layers)
+            ends.append(self.thumbnail(replace(state, edits=(*others, end))))
+        return torch.cat(ends, dim=2)
 
     def thumbnail(self, state: PictureState) -> Tensor:
-        """Return a small picture of a state, uint8 [C, r, r] with r of at most 64."""
+        """Return a small picture of a state, uint8 [C, h, w] with sides of at most 64."""
         self.check(state)
         side, lod = self.generator.img_resolution, 0
         while self._has_previews and side >> lod > THUMBNAIL_SIDE:
@@ -342,7 +343,7 @@ class Session:
         return maps
 
     def _pixels(self, latents: SavedLatents, state: PictureState, *, extra_lod: int = 0) -> Tensor:
-        """Return the picture of latents, uint8 [C, R, R], on the CPU."""
+        """Return the picture of latents, uint8 [C, H, W], on the CPU."""
         generator, noise = self.generator, state.noise
         is_stored = noise.mode == "const" and noise.strength == 1 and not latents.noise
         with self._at_lod(generator.lod if state.lod is None else state.lod, extra_lod):

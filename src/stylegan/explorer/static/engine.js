@@ -28,7 +28,8 @@
  * What the page must know about a network.
  * @typedef {object} Network
  * @property {string} name
- * @property {number} resolution side of the pictures, in pixels
+ * @property {number} height of the pictures, in pixels
+ * @property {number} width
  * @property {number} channels 1 or 3
  * @property {number} num_ws number of style inputs
  * @property {boolean} has_truncation whether there is a mean of w

@@ -1,7 +1,9 @@
 // The page: connects the engine, the state, the canvas and the sections.
 
 import { ServerEngine } from "./engine-server.js";
+import { directionControls } from "./direction-controls.js";
 import { bindKeys } from "./keyboard.js";
+import { mixControls } from "./mix-controls.js";
 import { classControls, lodControls, noiseControls, truncationControls } from "./picture-controls.js";
 import { Renderer } from "./renderer.js";
 import { seedControls, walkOn } from "./seed-controls.js";
@@ -23,8 +25,7 @@ function showSpeed({ latencyMs, framesPerSecond, isPreview }) {
 function showNetwork(network) {
   document.title = `${network.name} – stylegan explore`;
   element("network-name").textContent = network.name;
-  const side = network.resolution;
-  element("network-facts").textContent = `${side}×${side} · ${network.device}`;
+  element("network-facts").textContent = `${network.width}×${network.height} · ${network.device}`;
 }
 
 async function start() {
@@ -34,8 +35,10 @@ async function start() {
   showNetwork(network);
   const store = new Store(decode(location.hash));
   const canvas = element("picture");
-  canvas.width = canvas.height = network.resolution;
-  canvas.classList.toggle("pixelated", network.resolution <= 64);
+  canvas.width = network.width;
+  canvas.height = network.height;
+  canvas.parentElement.style.setProperty("--ratio", network.width / network.height);
+  canvas.classList.toggle("pixelated", network.height <= 64);
   const renderer = new Renderer(engine, canvas, { onSpeed: showSpeed, onError: showError });
   const page = { engine, network, store, renderer, canvas, showError };
   walkOn(canvas, store, { stepsPerWidth: 4 });
@@ -45,6 +48,8 @@ async function start() {
     classControls(store, network),
     noiseControls(store, network),
     lodControls(store, network),
+    mixControls(store, network),
+    directionControls(page),
   ].filter((each) => each !== null);
   element("panel").replaceChildren(...sections.map((each) => each.element));
   element("toolbar").replaceChildren(...toolbar(page));

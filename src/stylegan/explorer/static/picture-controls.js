@@ -9,7 +9,7 @@ export function truncationControls(store, network) {
     min: -1, max: 2, step: 0.01, initial: 1,
     onChange: (value, moving) => store.change({ psi: value }, moving),
   });
-  const cutoff = slider("Layers", {
+  const cutoff = slider("Truncated layers", {
     min: 0, max: network.num_ws, step: 1, initial: network.num_ws,
     onChange: (value, moving) =>
       store.change({ cutoff: value === network.num_ws ? null : value }, moving),

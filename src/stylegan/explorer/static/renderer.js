@@ -62,7 +62,8 @@ export class Renderer {
   #draw({ bitmap, isPreview }, since) {
     const canvas = this.#canvas;
     if (!isPreview && canvas.width !== bitmap.width) {
-      canvas.width = canvas.height = bitmap.width;
+      canvas.width = bitmap.width;
+      canvas.height = bitmap.height;
     }
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = isPreview;
