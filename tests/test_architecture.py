@@ -193,6 +193,7 @@ FOLDERS = {
         "state",
         "gallery",
         "pictures",
+        "exports",
         "session",
         "uploads",
         "actions",

@@ -272,3 +272,18 @@ def test_another_host_gets_a_token_in_its_link(monkeypatch, session):
     assert links[0].startswith("http://127.0.0.1:")
     assert "token" not in links[0]
     assert len(links[1].partition("?token=")[2]) >= 20
+
+
+def test_a_video_is_exported_and_downloaded_under_its_random_name(client):
+    timeline = {"keys": [{}, {"base": {"seed": 1}}], "seconds": 0.2, "fps": 10, "loop": True}
+    with client.websocket_connect(SOCKET) as page:
+        _, image = ask(page, "frame", timeline=timeline, index=1)
+        assert image[:3] == b"\xff\xd8\xff"
+        replies = [ask(page, "video", timeline=timeline, format="gif")[0]]
+        while not replies[-1].get("done"):
+            replies.append(answer(page)[0])
+    assert [reply["step"] for reply in replies[:4]] == [1, 2, 3, 4]
+    content = client.get(f"/export/{replies[4]['file']}").content
+    with Image.open(io.BytesIO(content)) as video:
+        assert (video.format, video.n_frames) == ("GIF", 4)
+    assert client.get("/export/other.gif").status_code == 400

@@ -16,12 +16,13 @@ from stylegan.explorer.state import (
     Mix,
     Noise,
     PictureState,
+    Timeline,
     Walk,
     read_state,
     state_json,
 )
 from stylegan.explorer.uploads import receive_file
-from stylegan.images import from_pil
+from stylegan.images import from_pil, read
 from stylegan.latent.saved import read_latents
 
 MIXED = PictureState(
@@ -251,3 +252,29 @@ def test_thumbnails_are_means_of_pixels():
     assert torch.equal(thumbnail(image, 8), image)
     assert thumbnail(image, 4).shape == (1, 4, 4)
     assert thumbnail(image, 4)[0, 0, 0] == round((0 + 1 + 8 + 9) / 4)
+
+
+KEYS = (PictureState(base=Base(seed=1)), PictureState(base=Base(seed=2), psi=0.5), MIXED)
+
+
+def test_the_keys_of_a_timeline_are_frames_and_the_path_is_that_of_the_video(session):
+    timeline = Timeline(keys=KEYS, frames_per_key=3)
+    assert timeline.num_frames == 9
+    for index, key in enumerate(KEYS):
+        assert torch.equal(session.frame(timeline, 3 * index), session.picture(key).pixels)
+    open_end = replace(timeline, is_loop=False)
+    assert open_end.num_frames == 7
+    assert torch.equal(session.frame(open_end, 6), session.picture(MIXED).pixels)
+    with pytest.raises(ConfigError, match="has 7 frames"):
+        session.frame(open_end, 7)
+
+
+def test_a_timeline_is_written_as_frames_and_in_steps(session, tmp_path):
+    timeline = Timeline(keys=KEYS, frames_per_key=2, easing="in-out")
+    assert list(session.video(timeline, tmp_path / "frames", fps=10)) == [1, 2, 3, 4, 5, 6]
+    frames = sorted((tmp_path / "frames").iterdir())
+    assert len(frames) == 6
+    assert torch.equal(read(frames[3]), session.frame(timeline, 3))
+    assert list(session.video(timeline, tmp_path / "a.gif", fps=10))[-1] == 6
+    with Image.open(tmp_path / "a.gif") as video:
+        assert video.n_frames == 6

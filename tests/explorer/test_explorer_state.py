@@ -3,7 +3,7 @@ import json
 import pytest
 
 from stylegan.errors import ConfigError
-from stylegan.explorer.state import PictureState, read_state, state_json
+from stylegan.explorer.state import PictureState, read_state, read_timeline, state_json
 
 FULL = {
     "base": {"seed": 7, "saved": "0123456789abcdef"},
@@ -51,3 +51,17 @@ def test_a_state_survives_json_and_an_empty_one_has_the_defaults():
 def test_each_value_is_bounded(value, message):
     with pytest.raises(ConfigError, match=message):
         read_state(value)
+
+
+def test_timelines_are_bounded():
+    timeline = read_timeline({"keys": [{}, FULL], "seconds": 2, "fps": 10, "easing": "in"})
+    assert timeline.num_frames == 21
+    for value, message in [
+        ({"keys": []}, "no keyframes"),
+        ({"keys": [{}] * 65}, "at most 64"),
+        ({"keys": [{}] * 50, "seconds": 60}, "at most 2000 frames"),
+        ({"keys": [{}], "fps": 0}, "fps must be"),
+        ({"keys": [{"psi": 99}]}, "psi must be"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            read_timeline(value)

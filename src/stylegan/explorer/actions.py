@@ -7,7 +7,15 @@ from typing import Any
 from stylegan.errors import ConfigError
 from stylegan.explorer.pictures import Format, encode
 from stylegan.explorer.session import Session
-from stylegan.explorer.state import MAX_STRENGTH, Fields, PictureState, read_state, state_json
+from stylegan.explorer.state import (
+    MAX_FRAMES,
+    MAX_STRENGTH,
+    Fields,
+    PictureState,
+    read_state,
+    read_timeline,
+    state_json,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +108,30 @@ def _remove_favourite(session: Session, fields: Fields) -> Reply:
     return Reply()
 
 
+def _thumbnail(session: Session, fields: Fields) -> Reply:
+    return Reply(image=encode(session.thumbnail(_read_picture_state(fields)), "png"))
+
+
+def _frame(session: Session, fields: Fields) -> Reply:
+    """Compute a frame of a timeline, as JPEG."""
+    timeline = read_timeline(fields.take("timeline", {}))
+    pixels = session.frame(timeline, fields.whole("index", 0, 0, MAX_FRAMES))
+    data = {"format": "jpeg", "num_frames": timeline.num_frames}
+    return Reply(data=data, image=encode(pixels, "jpeg"))
+
+
+def _video(session: Session, fields: Fields) -> Iterator[Reply]:
+    """Write a video; the last reply has the name under which it can be downloaded."""
+    values = fields.take("timeline", {})
+    timeline = read_timeline(values)
+    fps = Fields(values, "timeline").number("fps", 25.0, 1.0, 60.0)
+    form = fields.choice("format", "mp4", ("mp4", "webm", "gif", "zip"))
+    path = session.exports.new_path("" if form == "zip" else f".{form}")
+    for num in session.video(timeline, path, fps=fps):
+        yield Reply(data={"step": num, "num_steps": timeline.num_frames})
+    yield Reply(data={"file": session.exports.finished(path).name})
+
+
 def _bake(session: Session, fields: Fields) -> Reply:
     """Keep the latents of a picture, and return the state that shows them."""
     return Reply(data={"state": state_json(session.baked(_read_picture_state(fields))[1])})
@@ -115,8 +147,10 @@ ACTIONS: Mapping[str, Callable[[Session, Fields], Reply]] = {
     "list_favourites": _list_favourites,
     "remove_favourite": _remove_favourite,
     "bake": _bake,
+    "thumbnail": _thumbnail,
+    "frame": _frame,
 }
 """Actions that are answered at once."""
 
-JOBS: Mapping[str, Callable[[Session, Fields], Iterator[Reply]]] = {}
+JOBS: Mapping[str, Callable[[Session, Fields], Iterator[Reply]]] = {"video": _video}
 """Actions that answer after each of many steps, and can be stopped."""

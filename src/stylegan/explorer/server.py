@@ -73,6 +73,7 @@ class Explorer:
                 Route("/picture.png", self._picture),
                 Route("/latents.npz", self._latents),
                 Route("/favourite/{name}.png", self._thumbnail),
+                Route("/export/{name}", self._export),
                 WebSocketRoute("/socket", self._socket),
             ],
             lifespan=lifespan,
@@ -138,6 +139,13 @@ class Explorer:
             if not path.exists():
                 raise ConfigError("there is no such favourite")
             return FileResponse(path, media_type="image/png")
+
+        return await _answered(answer)
+
+    async def _export(self, request: Request) -> Response:
+        async def answer() -> Response:
+            path = self.session.exports.find(request.path_params["name"])
+            return FileResponse(path, filename=f"explore{path.suffix}")
 
         return await _answered(answer)
 

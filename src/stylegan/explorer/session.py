@@ -6,20 +6,24 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError
+from stylegan.explorer.exports import Exports
 from stylegan.explorer.gallery import Gallery
 from stylegan.explorer.pictures import thumbnail
-from stylegan.explorer.state import ID, Base, Edit, Noise, PictureState, Walk
+from stylegan.explorer.state import ID, Base, Edit, Noise, PictureState, Timeline, Walk
 from stylegan.images import to_uint8
 from stylegan.latent.directions import Directions, check_fit, factorize, principal, separating
+from stylegan.latent.interpolate import loop_through, walk_through
 from stylegan.latent.render import device_of, map_latents
 from stylegan.latent.saved import SavedLatents
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.statistics import sample_styles
+from stylegan.latent.video import auto_scale, check_video, write_video
 from stylegan.latents import truncate
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import max_lod, resolution_at
@@ -32,6 +36,7 @@ NUM_STYLES = 10_000  # samples of w, as in `stylegan directions find`
 PREVIEW_SECONDS = 0.1  # a picture that takes longer gets a preview
 MAX_PREVIEW_LOD = 2
 THUMBNAIL_SIDE = 64  # pixels
+MAX_VIDEO_BYTES = 2**30  # of its frames in memory
 COMPUTED = ("factorize", "pca")
 """Sets of directions that are computed from the network."""
 _CACHE_SIZE = 512
@@ -63,6 +68,9 @@ class Session:
         gallery: where latents are kept.
         name: of the network, for the page.
         load_distance: loads the perceptual distance for projections, when it is first needed.
+
+    Attributes:
+        exports: files that were made for the page.
     """
 
     def __init__(
@@ -76,10 +84,12 @@ class Session:
         self.generator = generator
         self.gallery = gallery
         self.name = name
+        self.exports = Exports()
         self._load_distance = load_distance
         self._full_seconds: float | None = None
         self._map_seed = functools.lru_cache(_CACHE_SIZE)(self._map_seed_uncached)
         self._saved = functools.lru_cache(64)(lambda name: gallery.latents(name, generator))
+        self._path = functools.lru_cache(1)(self._path_uncached)
         self._directions: dict[str, Directions] = {}
 
     def describe(self) -> dict[str, object]:
@@ -255,6 +265,62 @@ class Session:
             lod += 1
         pixels = self._pixels(self.latents(state), state, extra_lod=lod)
         return thumbnail(pixels, THUMBNAIL_SIDE)
+
+    def frame(self, timeline: Timeline, index: int) -> Tensor:
+        """Return a frame of a timeline, uint8 [C, H, W]; frames of keys are their pictures.
+
+        Raises:
+            ConfigError: if there is no such frame.
+        """
+        if index >= timeline.num_frames:
+            raise ConfigError(f"the timeline has {timeline.num_frames} frames, got {index}")
+        latents = self._path(timeline)
+        ws = latents.ws[index : index + 1].to(device_of(self.generator))
+        return self._pixels(SavedLatents(ws=ws, noise=latents.noise), timeline.keys[0])
+
+    def video(
+        self, timeline: Timeline, path: Path, *, fps: float, scale: int | None = None
+    ) -> Iterator[int]:
+        """Write a timeline as a video, or as frames into a folder.
+
+        Args:
+            timeline: the keyframes.
+            path: whose suffix gives the format, as of `stylegan generate video`.
+            fps: frames per second.
+            scale: enlarge by this whole number; None for that of `stylegan generate video`.
+
+        Yields:
+            The number of frames computed. The file is written after the last one.
+
+        Raises:
+            ConfigError: if the video is too large, or its format is not available.
+        """
+        check_video(path, fps)
+        generator = self.generator
+        size = generator.img_size
+        if scale is None:
+            scale = auto_scale(path, max(size.height, size.width))
+        num_bytes = timeline.num_frames * generator.img_channels * size.height * size.width
+        if num_bytes > MAX_VIDEO_BYTES:
+            raise ConfigError("the video is too large; choose fewer keyframes or seconds")
+        frames = []
+        for index in range(timeline.num_frames):
+            frames.append(self.frame(timeline, index))
+            yield index + 1
+        write_video(frames, path, fps=fps, scale=scale)
+
+    def _path_uncached(self, timeline: Timeline) -> SavedLatents:
+        """Return the latents of all frames, on the CPU, and the noise of the first key."""
+        for key in timeline.keys:
+            self.check(key)
+        latents = [self.latents(key) for key in timeline.keys]
+        path = loop_through if timeline.is_loop else walk_through
+        ws = path(
+            torch.cat([each.ws.cpu() for each in latents]),
+            timeline.frames_per_key,
+            easing=timeline.easing,
+        )
+        return SavedLatents(ws=ws, noise=latents[0].noise)
 
     @functools.cached_property
     def _styles(self) -> Tensor:

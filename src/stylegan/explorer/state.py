@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stylegan.errors import ConfigError
+from stylegan.latent.interpolate import Easing
 from stylegan.latent.seeds import MAX_SEED
 from stylegan.nn.noise import NoiseMode
 
@@ -21,6 +22,8 @@ MAX_NOISE = 10.0  # factor on the noise
 MAX_MIXES = 8
 MAX_EDITS = 64
 MAX_LAYERS = 64
+MAX_KEYS = 64
+MAX_FRAMES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,52 @@ class PictureState:
     tuned: str | None = None
     mixes: tuple[Mix, ...] = ()
     edits: tuple[Edit, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """Keyframes and how to move between them.
+
+    Attributes:
+        keys: at least one picture. Noise, level of detail and network are those of the first.
+        frames_per_key: frames from one key to the next.
+        easing: between each key and the next.
+        is_loop: whether the last key leads back to the first.
+    """
+
+    keys: tuple[PictureState, ...]
+    frames_per_key: int
+    easing: Easing = "none"
+    is_loop: bool = True
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of the whole video."""
+        num = len(self.keys)
+        return num * self.frames_per_key if self.is_loop else (num - 1) * self.frames_per_key + 1
+
+
+def read_timeline(value: object) -> Timeline:
+    """Return the timeline that a JSON object describes.
+
+    Raises:
+        ConfigError: if a value has another type or is out of bounds, or there are too many frames.
+    """
+    fields = Fields(value, "timeline")
+    keys = fields.items("keys", MAX_KEYS)
+    seconds = fields.number("seconds", 1.5, 0.05, 60.0)
+    timeline = Timeline(
+        keys=tuple(read_state(key) for key in keys),
+        frames_per_key=max(1, round(seconds * fields.number("fps", 25.0, 1.0, 60.0))),
+        easing=fields.choice("easing", "none", get_args(Easing)),  # type: ignore[arg-type]
+        is_loop=fields.flag("loop"),
+    )
+    fields.check_all_read()
+    if not keys:
+        raise ConfigError("the timeline has no keyframes")
+    if timeline.num_frames > MAX_FRAMES:
+        raise ConfigError(f"a timeline has at most {MAX_FRAMES} frames, got {timeline.num_frames}")
+    return timeline
 
 
 def read_state(value: object) -> PictureState:
