@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import av
 import pytest
 import torch
 import uvicorn
@@ -16,6 +17,7 @@ from stylegan.explorer.gallery import Gallery
 from stylegan.explorer.server import Explorer, guarded, listen
 from stylegan.explorer.session import Session
 from stylegan.explorer.state import read_state
+from stylegan.images import read
 from stylegan.interop.load import load
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -285,3 +287,88 @@ def test_the_command_serves_the_page_until_it_is_interrupted(browser, tiny_netwo
     finally:
         process.terminate()
         process.communicate()
+
+
+@pytest.mark.slow
+def test_favourites_come_back_and_lead_to_a_direction(page, shared_session):
+    pictures = []
+    for key in "nnn":
+        page.keyboard.press(key)
+        pictures.append(drawn(page))
+        page.get_by_label("Keep this picture").click()
+        page.locator(".thumbnail img").nth(len(pictures) - 1).wait_for()
+    page.locator(".thumbnail > button").nth(0).click()
+    assert torch.equal(drawn(page), pictures[0])
+    page.get_by_label("group of a direction").nth(0).click()
+    for _ in range(2):
+        page.get_by_label("group of a direction").nth(1).click()
+    page.get_by_role("button", name="make a direction").click()
+    page.get_by_label("A-to-B", exact=True).fill("2")
+    await_change(page, pictures[0])
+    assert torch.equal(drawn(page), expected(shared_session, page))
+    page.get_by_label("remove", exact=True).nth(2).click()
+    page.get_by_role("button", name="Put it back").click()
+    page.locator(".thumbnail img").nth(2).wait_for()
+    for favourite in shared_session.gallery.favourites():
+        shared_session.gallery.remove(favourite.id)
+
+
+@pytest.mark.slow
+def test_a_saved_picture_is_restored_when_it_is_opened_or_dropped(page, tmp_path):
+    page.keyboard.press("r")
+    before = drawn(page)
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    path = tmp_path / "saved.png"
+    download.value.save_as(path)
+    assert torch.equal(read(path), before)
+    page.keyboard.press("n")
+    await_change(page, before)
+    page.set_input_files("#file", path)
+    await_saved(page)
+    assert torch.equal(drawn(page), before)
+    page.keyboard.press("n")
+    await_change(page, before)
+    page.evaluate(
+        """async (content) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(content)], "any name.txt"));
+            dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+        }""",
+        list(path.read_bytes()),
+    )
+    await_saved(page)
+    assert torch.equal(drawn(page), before)
+
+
+def await_saved(page):
+    for _ in range(100):
+        if state_of(page)["base"]["saved"]:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("no saved latents are shown")
+
+
+@pytest.mark.slow
+def test_keyframes_play_and_are_exported_as_a_video(page, tmp_path):
+    for _ in range(2):
+        page.keyboard.press("n")
+        page.get_by_label("Add this picture to the timeline").click()
+    page.get_by_label("Seconds per key, number").fill("0.4")
+    page.get_by_label("Seconds per key, number").press("Enter")
+    before = drawn(page)
+    page.get_by_role("button", name="Play").click()
+    await_change(page, before)
+    page.get_by_role("button", name="Stop").click()
+    await_picture(page)
+    for suffix in ("gif", "mp4"):
+        page.get_by_label("format").select_option(suffix)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export").click()
+        path = tmp_path / f"video.{suffix}"
+        download.value.save_as(path)
+        with av.open(path) as video:
+            assert sum(1 for _ in video.decode(video=0)) == 20
+    page.get_by_role("button", name="remove key 1").click()
+    page.keyboard.press("Control+z")
+    assert len(state_of(page)["timeline"]["keys"]) == 2

@@ -24,10 +24,11 @@ export function directionControls({ engine, network, store, showError }) {
   fill();
 
   async function open(chosen) {
+    name = chosen;
     hint.textContent = "Computing…";
     try {
       const { names } = await engine.call("list_directions", { directions: chosen });
-      name = chosen;
+      if (name !== chosen) return; // another set was chosen meanwhile
       sets.set(chosen);
       rows = names.map((each, index) => directionRow(store, network, { name, index, label: each }));
       list.replaceChildren(...rows.map((each) => each.element));
@@ -74,8 +75,9 @@ export function directionControls({ engine, network, store, showError }) {
   const show = (set) => {
     if (!network.direction_sets.includes(set)) network.direction_sets.push(set);
     fill();
+    const opened = open(set); // before the section opens, which shows the first set otherwise
     element.open = true;
-    return open(set);
+    return opened;
   };
   return { element, update, show };
 }

@@ -1,7 +1,7 @@
 // The engine that asks the Python server, through a WebSocket and through HTTP.
 
 export class ServerEngine {
-  abilities = new Set(["directions", "gallery", "files", "bake"]);
+  abilities = new Set(["directions", "gallery", "files", "bake", "video"]);
   #socket = null;
   #waiting = new Map(); // by number of the message: {resolve, reject, onStep}
   #number = 0;
@@ -63,6 +63,16 @@ export class ServerEngine {
 
   thumbnail(id) {
     return `favourite/${id}.png`;
+  }
+
+  exported(file) {
+    return `export/${file}`;
+  }
+
+  async frame(timeline, index) {
+    const { image } = await this.call("frame", { timeline, index });
+    const bitmap = await createImageBitmap(image, { colorSpaceConversion: "none" });
+    return { bitmap, isPreview: true };
   }
 
   #ask(action, parameters, onStep) {

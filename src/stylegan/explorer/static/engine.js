@@ -20,7 +20,10 @@
 //   send(blob)      a promise of what a file means: {kind, ...}. Ability "files".
 //   address(kind, state)
 //                   the URL of a file made from a state: "picture.png" or "latents.npz".
-//   thumbnail(id)   the URL of a favourite's thumbnail.
+//   thumbnail(id)   the URL of a favourite's thumbnail. Ability "gallery".
+//   frame(timeline, index)
+//                   a promise of a Frame of a video. Ability "video".
+//   exported(file)  the URL of an exported video. Ability "video".
 //
 // Promises fail with an Error whose message is one line for the user.
 

@@ -3,7 +3,7 @@
 import { changeSeed, randomSeed } from "./seed-controls.js";
 import { savePicture, toggleFullScreen } from "./toolbar.js";
 
-export function bindKeys({ engine, store }) {
+export function bindKeys({ engine, gallery, store }) {
   const seed = () => store.state.base.seed;
   const actions = {
     r: () => changeSeed(store, randomSeed()),
@@ -11,6 +11,7 @@ export function bindKeys({ engine, store }) {
     p: () => changeSeed(store, seed() - 1),
     s: () => savePicture(engine, store),
     f: toggleFullScreen,
+    k: () => gallery?.keep(),
   };
   addEventListener("keydown", (event) => {
     const isTyping = event.target.matches("input:not([type=range]):not([type=checkbox]), select, textarea");

@@ -2,12 +2,15 @@
 
 import { ServerEngine } from "./engine-server.js";
 import { directionControls } from "./direction-controls.js";
+import { acceptFiles } from "./files.js";
+import { gallery } from "./gallery.js";
 import { bindKeys } from "./keyboard.js";
 import { mixControls } from "./mix-controls.js";
 import { classControls, lodControls, noiseControls, truncationControls } from "./picture-controls.js";
 import { Renderer } from "./renderer.js";
 import { seedControls, walkOn } from "./seed-controls.js";
 import { Store, decode, pictureOf } from "./state.js";
+import { timelineControls } from "./timeline.js";
 import { toolbar } from "./toolbar.js";
 
 const element = (id) => document.getElementById(id);
@@ -49,9 +52,13 @@ async function start() {
     noiseControls(store, network),
     lodControls(store, network),
     mixControls(store, network),
-    directionControls(page),
+    (page.directions = directionControls(page)),
+    timelineControls(page),
   ].filter((each) => each !== null);
   element("panel").replaceChildren(...sections.map((each) => each.element));
+  page.gallery = gallery(page);
+  if (page.gallery) element("strip").append(page.gallery.element);
+  acceptFiles(page);
   element("toolbar").replaceChildren(...toolbar(page));
   bindKeys(page);
   let drawn = "";

@@ -34,6 +34,11 @@ export class Renderer {
     this.#work();
   }
 
+  /** Draw a frame that was computed elsewhere, such as one of a video. */
+  show(frame) {
+    this.#draw(frame, null);
+  }
+
   async #work() {
     if (this.#isBusy) return;
     this.#isBusy = true;
@@ -71,7 +76,7 @@ export class Renderer {
     bitmap.close();
     this.numDrawn += 1;
     const now = performance.now();
-    this.#latencies = [...this.#latencies, now - since].slice(-NUM_MEASURED);
+    if (since !== null) this.#latencies = [...this.#latencies, now - since].slice(-NUM_MEASURED);
     this.#times = [...this.#times.filter((time) => now - time < 1000), now];
     this.onSpeed({
       latencyMs: median(this.#latencies),
@@ -82,5 +87,5 @@ export class Renderer {
 }
 
 function median(values) {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
 }

@@ -24,12 +24,8 @@ export function section(title, { isOpen = false } = {}, ...children) {
 }
 
 export function button(text, onClick, { title = "", className = "" } = {}) {
-  const label = title || text;
-  return make(
-    "button",
-    { type: "button", onclick: onClick, title, className, "aria-label": label },
-    text,
-  );
+  const label = title ? { title, "aria-label": title } : {};
+  return make("button", { type: "button", onclick: onClick, className, ...label }, text);
 }
 
 export function row(...children) {
