@@ -183,6 +183,7 @@ FOLDERS = {
         "video",
         "statistics",
         "directions",
+        "drag",
         "project",
         "tune",
         "targets",

@@ -372,3 +372,24 @@ def test_keyframes_play_and_are_exported_as_a_video(page, tmp_path):
     page.get_by_role("button", name="remove key 1").click()
     page.keyboard.press("Control+z")
     assert len(state_of(page)["timeline"]["keys"]) == 2
+
+
+@pytest.mark.slow
+def test_an_arrow_on_the_picture_drags_it_and_is_undone(page, shared_session):
+    before = drawn(page)
+    page.get_by_role("button", name="Points", exact=True).click()
+    box = page.locator("#picture").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5)
+    page.mouse.up()
+    assert state_of(page)["walk"]["x"] == 0  # drawing does not walk
+    assert page.get_by_label("handle 1, x").input_value() == "12"
+    page.get_by_role("button", name="Drag", exact=True).click()
+    page.wait_for_timeout(1000)
+    page.get_by_role("button", name="Stop").click()
+    await_saved(page)
+    assert not torch.equal(drawn(page), before)
+    assert torch.equal(drawn(page), expected(shared_session, page))
+    page.keyboard.press("Control+z")
+    assert torch.equal(drawn(page), before)

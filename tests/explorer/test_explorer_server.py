@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import socket
 
@@ -124,9 +125,9 @@ def test_a_flood_of_requests_is_answered_with_the_newest_picture(client, session
 def test_long_work_reports_each_step_and_stops(client, monkeypatch):
     closed = []
 
-    def count(session, fields):
+    def count(session, fields, is_stopped):
         try:
-            for step in range(10**9):
+            for step in itertools.takewhile(lambda _: not is_stopped(), range(10**9)):
                 yield actions.Reply(data={"step": step})
         finally:
             closed.append(True)
@@ -287,3 +288,24 @@ def test_a_video_is_exported_and_downloaded_under_its_random_name(client):
     with Image.open(io.BytesIO(content)) as video:
         assert (video.format, video.n_frames) == ("GIF", 4)
     assert client.get("/export/other.gif").status_code == 400
+
+
+def test_points_are_dragged_in_steps_until_they_arrive_or_it_is_stopped(client, session):
+    options = {"handles": [[4, 4]], "targets": [[9, 4]], "mask": "1" * 64**2, "num_steps": 3}
+    with client.websocket_connect(SOCKET) as page:
+        replies = [ask(page, "drag", **options)]
+        while not replies[-1][0].get("done"):
+            replies.append(answer(page))
+        assert [reply.get("step") for reply, _ in replies] == [1, 2, 3, None, None]
+        assert replies[0][1][:3] == b"\xff\xd8\xff"
+        state = replies[3][0]["state"]
+        dragged = ask(page, "render", state=state)[1]
+        assert dragged != ask(page, "render", state={})[1]
+        for wrong, message in [
+            ({"mask": "12"}, "4096 digits"),
+            ({"handles": [[1]]}, "pairs of numbers"),
+            ({"targets": []}, "a target for each handle"),
+            ({"handles": [[16, 4]]}, "outside the image"),
+        ]:
+            assert message in ask(page, "drag", **(options | wrong))[0]["error"]
+            assert answer(page)[0]["done"]

@@ -13,7 +13,6 @@ FULL = {
     "class": 1,
     "noise": {"mode": "random", "seed": 4, "strength": 0.5},
     "lod": 1.5,
-    "tuned": None,
     "mixes": [{"base": {"seed": 9}, "amounts": [0, 0.5, 1]}],
     "edits": [{"directions": "pca", "index": 2, "strength": -3.5, "layers": [0, 1]}],
 }

@@ -1,12 +1,16 @@
 """What messages of the page mean: each action's parameters, its checks, and its reply."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from stylegan.errors import ConfigError
 from stylegan.explorer.pictures import Format, encode
-from stylegan.explorer.session import Session
+from stylegan.explorer.session import DRAG_LEARNING_RATE, Session
 from stylegan.explorer.state import (
     MAX_FRAMES,
     MAX_STRENGTH,
@@ -16,6 +20,11 @@ from stylegan.explorer.state import (
     read_timeline,
     state_json,
 )
+
+MAX_POINTS = 32
+MASK_SIDE = 64  # cells of a mask in each direction, whatever the size of the picture
+
+IsStopped = Callable[[], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +129,7 @@ def _frame(session: Session, fields: Fields) -> Reply:
     return Reply(data=data, image=encode(pixels, "jpeg"))
 
 
-def _video(session: Session, fields: Fields) -> Iterator[Reply]:
+def _video(session: Session, fields: Fields, is_stopped: IsStopped) -> Iterator[Reply]:
     """Write a video; the last reply has the name under which it can be downloaded."""
     values = fields.take("timeline", {})
     timeline = read_timeline(values)
@@ -128,8 +137,52 @@ def _video(session: Session, fields: Fields) -> Iterator[Reply]:
     form = fields.choice("format", "mp4", ("mp4", "webm", "gif", "zip"))
     path = session.exports.new_path("" if form == "zip" else f".{form}")
     for num in session.video(timeline, path, fps=fps):
+        if is_stopped():
+            return
         yield Reply(data={"step": num, "num_steps": timeline.num_frames})
     yield Reply(data={"file": session.exports.finished(path).name})
+
+
+def _drag(session: Session, fields: Fields, is_stopped: IsStopped) -> Iterator[Reply]:
+    """Drag points; the last reply has the state that shows the result."""
+    num_steps = fields.whole("num_steps", 200, 1, 5000)
+    steps = session.drag(
+        _read_picture_state(fields),
+        handles=_read_points(fields, "handles"),
+        targets=_read_points(fields, "targets"),
+        mask=_read_mask(fields),
+        learning_rate=fields.number("learning_rate", DRAG_LEARNING_RATE, 1e-4, 1.0),
+        num_steps=num_steps,
+    )
+    last = None
+    for last in steps:
+        data = {"step": last.num_steps, "handles": last.handles, "format": "jpeg"}
+        yield Reply(data=data, image=encode(last.pixels, "jpeg"))
+        if is_stopped():
+            break
+    if last is not None:
+        state = session.keep(last.latents, last.shown)
+        yield Reply(data={"state": state_json(state), "handles": last.handles})
+
+
+def _read_points(fields: Fields, key: str) -> list[tuple[float, float]]:
+    points = []
+    for value in fields.items(key, MAX_POINTS):
+        point = Fields({key: value}, "drag").numbers(key, 2, 0.0, 1e5)
+        if len(point) != 2:
+            raise ConfigError(f"drag.{key} must hold pairs of numbers")
+        points.append((point[0], point[1]))
+    return points
+
+
+def _read_mask(fields: Fields) -> Tensor | None:
+    """Return the cells of a mask, a text of 0 and 1 row by row; None for no mask."""
+    text = fields.take("mask", "")
+    if text == "":
+        return None
+    if not isinstance(text, str) or re.fullmatch(f"[01]{{{MASK_SIDE**2}}}", text) is None:
+        raise ConfigError(f"drag.mask must be {MASK_SIDE**2} digits 0 or 1")
+    return torch.tensor([digit == "1" for digit in text]).view(MASK_SIDE, MASK_SIDE)
 
 
 def _bake(session: Session, fields: Fields) -> Reply:
@@ -152,5 +205,9 @@ ACTIONS: Mapping[str, Callable[[Session, Fields], Reply]] = {
 }
 """Actions that are answered at once."""
 
-JOBS: Mapping[str, Callable[[Session, Fields], Iterator[Reply]]] = {"video": _video}
-"""Actions that answer after each of many steps, and can be stopped."""
+JOBS: Mapping[str, Callable[[Session, Fields, IsStopped], Iterator[Reply]]] = {
+    "video": _video,
+    "drag": _drag,
+}
+"""Actions that answer after each of many steps. Once their third argument gives True they end soon,
+with what they have."""

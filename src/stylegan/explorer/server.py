@@ -18,7 +18,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stylegan.errors import ConfigError, StyleganError
-from stylegan.explorer.actions import ACTIONS, JOBS, Reply
+from stylegan.explorer.actions import ACTIONS, JOBS, IsStopped, Reply
 from stylegan.explorer.guard import LOOPBACK, Guard
 from stylegan.explorer.pictures import npz_bytes, png_with_latents
 from stylegan.explorer.session import Session
@@ -251,12 +251,14 @@ class _Page:
 
     async def _run(self, message: dict[str, object]) -> None:
         """Send the replies of a job. Between its steps, pictures are computed."""
-        steps = _steps_of(self._explorer.session, str(message["action"]), message["parameters"])
+        steps = _steps_of(
+            self._explorer.session,
+            str(message["action"]),
+            message["parameters"],
+            lambda: self._is_stopped,
+        )
         try:
-            while not self._is_stopped:
-                reply = await self._explorer.compute(next, steps, None)
-                if reply is None:
-                    break
+            while (reply := await self._explorer.compute(next, steps, None)) is not None:
                 await self._send(message["id"], reply)
         finally:
             await self._explorer.compute(steps.close)
@@ -280,10 +282,12 @@ def _reply_to(session: Session, action: str, parameters: object) -> Reply:
         return Reply(data={"error": one_line(error)})
 
 
-def _steps_of(session: Session, action: str, parameters: object) -> Generator[Reply, None, None]:
+def _steps_of(
+    session: Session, action: str, parameters: object, is_stopped: IsStopped
+) -> Generator[Reply, None, None]:
     """Yield the replies of a job; an error becomes one line."""
     try:
-        yield from JOBS[action](session, Fields(parameters, "parameters"))
+        yield from JOBS[action](session, Fields(parameters, "parameters"), is_stopped)
     except Exception as error:
         yield Reply(data={"error": one_line(error)})
 

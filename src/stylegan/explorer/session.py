@@ -4,11 +4,12 @@ import contextlib
 import functools
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan.errors import ConfigError
@@ -18,6 +19,7 @@ from stylegan.explorer.pictures import thumbnail
 from stylegan.explorer.state import ID, Base, Edit, Noise, PictureState, Timeline, Walk
 from stylegan.images import to_uint8
 from stylegan.latent.directions import Directions, check_fit, factorize, principal, separating
+from stylegan.latent.drag import DragConfig, Dragger, Point
 from stylegan.latent.interpolate import loop_through, walk_through
 from stylegan.latent.render import device_of, map_latents
 from stylegan.latent.saved import SavedLatents
@@ -36,6 +38,7 @@ NUM_STYLES = 10_000  # samples of w, as in `stylegan directions find`
 PREVIEW_SECONDS = 0.1  # a picture that takes longer gets a preview
 MAX_PREVIEW_LOD = 2
 THUMBNAIL_SIDE = 64  # pixels
+DRAG_LEARNING_RATE = 0.01  # five times the paper's, as small networks need few steps then
 MAX_VIDEO_BYTES = 2**30  # of its frames in memory
 COMPUTED = ("factorize", "pca")
 """Sets of directions that are computed from the network."""
@@ -55,6 +58,25 @@ class Picture:
     pixels: Tensor
     seconds: float
     is_preview: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DragStep:
+    """A picture while it is dragged.
+
+    Attributes:
+        handles: the points as they are now.
+        num_steps: number of steps done.
+        latents: of the picture, on the CPU.
+        shown: the state before; `Session.keep` replaces its latents.
+        pixels: uint8 [C, H, W].
+    """
+
+    handles: list[Point]
+    num_steps: int
+    latents: SavedLatents
+    shown: PictureState
+    pixels: Tensor
 
 
 class Session:
@@ -185,7 +207,6 @@ class Session:
             class_index=state.class_index,
             noise=noise,
             lod=state.lod,
-            tuned=state.tuned,
         )
         return latents, shown
 
@@ -308,6 +329,65 @@ class Session:
             frames.append(self.frame(timeline, index))
             yield index + 1
         write_video(frames, path, fps=fps, scale=scale)
+
+    def drag(
+        self,
+        state: PictureState,
+        *,
+        handles: Sequence[Point],
+        targets: Sequence[Point],
+        mask: Tensor | None = None,
+        learning_rate: float = DRAG_LEARNING_RATE,
+        num_steps: int = 200,
+    ) -> Iterator[DragStep]:
+        """Drag points of a picture to their targets, by changing its latents.
+
+        Args:
+            state: of the page.
+            handles: points (x, y) in pixels.
+            targets: one for each handle.
+            mask: True where the picture may change, bool [h, w] of any size; None for everywhere.
+            learning_rate: of Adam.
+            num_steps: steps at most; it ends earlier when all handles have arrived.
+
+        Yields:
+            The present handles, latents and picture, after each step.
+
+        Raises:
+            ConfigError: if a point lies outside the picture.
+        """
+        latents, shown = self.baked(state)
+        size = self.generator.current_size
+        if mask is not None:
+            resized = F.interpolate(mask[None, None].float(), [size.height, size.width])
+            mask = resized[0, 0] > 0.5
+        with self._at_lod(self.generator.lod if state.lod is None else state.lod, 0):
+            dragger = Dragger(
+                self.generator,
+                latents.ws,
+                handles=handles,
+                targets=targets,
+                mask=mask,
+                noise=self._noise(latents, shown.noise) if shown.noise.mode != "none" else None,
+                config=DragConfig(learning_rate=learning_rate),
+            )
+        for _ in range(num_steps):
+            with self._at_lod(self.generator.lod if state.lod is None else state.lod, 0):
+                dragger.advance()
+            current = SavedLatents(ws=dragger.ws, noise=latents.noise)
+            yield DragStep(
+                handles=list(dragger.handles),
+                num_steps=dragger.step,
+                latents=SavedLatents(ws=dragger.ws.cpu(), noise=latents.noise),
+                shown=shown,
+                pixels=self._pixels(current, shown),
+            )
+            if dragger.is_done:
+                return
+
+    def keep(self, latents: SavedLatents, shown: PictureState) -> PictureState:
+        """Keep latents in the gallery, and return a state that shows them as `shown` does its."""
+        return replace(shown, base=Base(saved=self.gallery.keep(latents)))
 
     def _path_uncached(self, timeline: Timeline) -> SavedLatents:
         """Return the latents of all frames, on the CPU, and the noise of the first key."""

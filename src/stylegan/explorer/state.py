@@ -14,7 +14,7 @@ from stylegan.nn.noise import NoiseMode
 Space = Literal["z", "w"]
 
 ID = re.compile(r"[0-9a-f]{16}")
-"""Identifiers of saved latents, of tuned networks and of files of directions."""
+"""Identifiers of saved latents and of files of directions."""
 MAX_STEPS = 10.0  # of a walk, in units of a random latent
 MAX_PSI = 4.0
 MAX_STRENGTH = 30.0  # of an edit, in standard deviations of w
@@ -115,7 +115,6 @@ class PictureState:
         class_index: number of the class; None for the first one, or without labels.
         noise: the noise inputs.
         lod: level of detail of a growing network; None for that of the file.
-        tuned: identifier of a network that is tuned to a picture; None for the network itself.
         mixes: latents for some style inputs, in order.
         edits: steps along directions, after mixing.
     """
@@ -127,7 +126,6 @@ class PictureState:
     class_index: int | None = None
     noise: Noise = Noise()
     lod: float | None = None
-    tuned: str | None = None
     mixes: tuple[Mix, ...] = ()
     edits: tuple[Edit, ...] = ()
 
@@ -137,7 +135,7 @@ class Timeline:
     """Keyframes and how to move between them.
 
     Attributes:
-        keys: at least one picture. Noise, level of detail and network are those of the first.
+        keys: at least one picture. Noise and level of detail are those of the first.
         frames_per_key: frames from one key to the next.
         easing: between each key and the next.
         is_loop: whether the last key leads back to the first.
@@ -193,7 +191,6 @@ def read_state(value: object) -> PictureState:
         class_index=fields.optional_whole("class", 0, 1_000_000),
         noise=_read_noise(fields.take("noise", {})),
         lod=fields.optional_number("lod", 0.0, 16.0),
-        tuned=fields.identifier("tuned"),
         mixes=tuple(_read_mix(each) for each in fields.items("mixes", MAX_MIXES)),
         edits=tuple(_read_edit(each) for each in fields.items("edits", MAX_EDITS)),
     )
@@ -211,7 +208,6 @@ def state_json(state: PictureState) -> dict[str, object]:
         "class": state.class_index,
         "noise": dataclasses.asdict(state.noise),
         "lod": state.lod,
-        "tuned": state.tuned,
         "mixes": [dataclasses.asdict(mix) for mix in state.mixes],
         "edits": [dataclasses.asdict(edit) for edit in state.edits],
     }

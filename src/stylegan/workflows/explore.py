@@ -20,6 +20,7 @@ from stylegan.latent.render import device_of
 from stylegan.models.base import AbstractGenerator
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.progress import Progress
+from stylegan.training.threads import default_threads, using_threads
 from stylegan.workflows.networks import (
     Network,
     check_folder,
@@ -121,7 +122,10 @@ def explore(
             on_result(result)
         if browser:  # in a thread, as a browser in the terminal does not return
             threading.Thread(target=webbrowser.open, args=[link], daemon=True).start()
-        server.serve(session, listener, host=host, token=token)
+        # The browser needs a core too: it is often on this machine.
+        num_threads = default_threads()[0] if device_of(generator).type == "cpu" else None
+        with using_threads(num_threads):
+            server.serve(session, listener, host=host, token=token)
         return result
     finally:
         listener.close()

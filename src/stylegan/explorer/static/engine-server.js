@@ -1,7 +1,7 @@
 // The engine that asks the Python server, through a WebSocket and through HTTP.
 
 export class ServerEngine {
-  abilities = new Set(["directions", "gallery", "files", "bake", "video"]);
+  abilities = new Set(["directions", "gallery", "files", "bake", "video", "drag"]);
   #socket = null;
   #waiting = new Map(); // by number of the message: {resolve, reject, onStep}
   #number = 0;

@@ -2,6 +2,7 @@
 
 import { ServerEngine } from "./engine-server.js";
 import { directionControls } from "./direction-controls.js";
+import { dragControls } from "./drag.js";
 import { acceptFiles } from "./files.js";
 import { gallery } from "./gallery.js";
 import { bindKeys } from "./keyboard.js";
@@ -44,7 +45,6 @@ async function start() {
   canvas.classList.toggle("pixelated", network.height <= 64);
   const renderer = new Renderer(engine, canvas, { onSpeed: showSpeed, onError: showError });
   const page = { engine, network, store, renderer, canvas, showError };
-  walkOn(canvas, store, { stepsPerWidth: 4 });
   const sections = [
     seedControls(store, network),
     truncationControls(store, network),
@@ -53,9 +53,11 @@ async function start() {
     lodControls(store, network),
     mixControls(store, network),
     (page.directions = directionControls(page)),
+    (page.drag = dragControls(page)),
     timelineControls(page),
   ].filter((each) => each !== null);
   element("panel").replaceChildren(...sections.map((each) => each.element));
+  walkOn(canvas, store, { stepsPerWidth: 4, isActive: () => !page.drag?.isDrawing() });
   page.gallery = gallery(page);
   if (page.gallery) element("strip").append(page.gallery.element);
   acceptFiles(page);

@@ -16,7 +16,6 @@ export function changeSeed(store, seed) {
   store.change({
     base: { seed: Math.min(MAX_SEED, Math.max(0, Math.round(seed) || 0)), saved: null },
     walk: { ...walk, x: 0, y: 0 },
-    tuned: null,
   });
 }
 

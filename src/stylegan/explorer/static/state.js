@@ -9,7 +9,6 @@ export const DEFAULT = deepFreeze({
   class: null,
   noise: { mode: "const", seed: 0, strength: 1 },
   lod: null,
-  tuned: null,
   mixes: [],
   edits: [],
   timeline: { keys: [], seconds: 1.5, easing: "in-out", loop: true },
