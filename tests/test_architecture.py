@@ -81,6 +81,7 @@ FOLDERS = {
     ],
     "data": [
         "damage",
+        "array_files",
         "readers",
         "labels",
         "sources",

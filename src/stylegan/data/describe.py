@@ -21,13 +21,14 @@ from stylegan.data.check import (
     formats_of,
     previous_power_of_two,
     read_record,
+    reading_of_record,
     select,
     suggested_resolution,
 )
 from stylegan.data.label_files import read_labels
 from stylegan.data.labels import Labels
-from stylegan.data.prepare import PrepareOptions, fit
-from stylegan.data.readers import decode, map_in_order, num_threads
+from stylegan.data.prepare import PrepareOptions, fit, fit_stored
+from stylegan.data.readers import Reading, map_in_order, num_threads, read_raster
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.files import RECORD_NAME
 from stylegan.data.sources.open import open_source
@@ -53,6 +54,7 @@ class CheckReport(TextResult):
         resolution: side in pixels that they can be trained at; 0 if there are none.
         bad: name and reason of each file that cannot be trained on.
         advice: what to do, one line for each kind of problem.
+        pixels: channels and depth of the images, such as "RGB" or "L uint16".
         duplicates: groups of names of images with equal pixels.
     """
 
@@ -60,6 +62,7 @@ class CheckReport(TextResult):
     resolution: int
     bad: tuple[tuple[str, str], ...]
     advice: tuple[str, ...]
+    pixels: str = ""
     duplicates: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -72,7 +75,8 @@ class CheckReport(TextResult):
         lines = [f"{printable_name(name)}: {reason}" for name, reason in self.bad]
         if self.num_usable:
             side = self.resolution
-            lines.append(f"{self.num_usable} images can be trained on at {side}x{side}.")
+            kind = "" if self.pixels in ("", "L", "RGB") else f", {self.pixels}"
+            lines.append(f"{self.num_usable} images can be trained on at {side}x{side}{kind}.")
         else:
             lines.append("No image can be trained on.")
         if self.bad:
@@ -98,6 +102,7 @@ class SetInfo(TextResult):
         num_bad: files that cannot.
         sizes: number of images of each (width, height) in pixels, the most common first.
         modes: number of images of each of Pillow's modes, the most common first.
+        pixels: channels and depth of the set, such as "RGB" or "L uint16".
         formats: number of images in each file format, the most common first.
         labels: a description of the labels.
         fingerprint: SHA-256 over names, sizes, checksums and labels of the usable images.
@@ -111,6 +116,7 @@ class SetInfo(TextResult):
     num_bad: int
     sizes: Mapping[tuple[int, int], int]
     modes: Mapping[str, int]
+    pixels: str
     formats: Mapping[str, int]
     labels: str
     fingerprint: str
@@ -125,6 +131,7 @@ class SetInfo(TextResult):
             "images": f"{self.num_usable} can be trained on, {self.num_bad} files cannot",
             "sizes": _histogram(sizes),
             "modes": _histogram(self.modes),
+            "pixels": self.pixels,
             "formats": _histogram(self.formats),
             "labels": self.labels,
             "fingerprint": self.fingerprint,
@@ -147,18 +154,25 @@ def check(
     path: str | Path,
     *,
     resolution: int | None = None,
+    reading: Reading | None = None,
     workers: int | None = None,
     progress: Counter | None = None,
 ) -> CheckReport:
     """Decode every image, and report the files that cannot be trained on."""
     source = open_source(path)
     entries = examine(
-        source, workers=workers, progress=progress, trusts_record=False, with_digests=True
+        source,
+        reading=reading_of_record(source, reading),
+        workers=workers,
+        progress=progress,
+        trusts_record=False,
+        with_digests=True,
     )
     selection = select(source, entries, resolution=resolution)
     return CheckReport(
         num_usable=len(selection.usable),
         resolution=(resolution or selection.side) if selection.usable else 0,
+        pixels=str(selection.pixels) if selection.usable else "",
         bad=selection.bad,
         advice=tuple(_advice(Path(path), entries, selection, resolution=resolution)),
         duplicates=tuple(duplicates(entries)),
@@ -169,19 +183,21 @@ def info(
     path: str | Path,
     *,
     out: Path | None = None,
+    reading: Reading | None = None,
     workers: int | None = None,
     progress: Counter | None = None,
 ) -> SetInfo:
     """Describe a set, and write its contact sheet; see `stylegan.info`."""
     source = open_source(path)
-    entries = examine(source, workers=workers, progress=progress)
+    reading = reading_of_record(source, reading)
+    entries = examine(source, reading=reading, workers=workers, progress=progress)
     selection = select(source, entries)
     labels = read_labels(source)
     by_name = None if labels is None else labels.by_name
     decodable = [entry for entry in entries if entry.reason is None]
     sheet = sheet_path = None
     if decodable:
-        sheet = _contact_sheet(source, decodable, workers=workers)
+        sheet = _contact_sheet(source, decodable, reading=reading, workers=workers)
         sheet_path = out or Path(f"{Path(path).resolve().stem}-sheet.png")
         images.write_grid(sheet, sheet_path)
     return SetInfo(
@@ -190,6 +206,7 @@ def info(
         num_bad=len(selection.bad),
         sizes=_counts(entry.size for entry in decodable),
         modes=_counts(entry.stored_mode for entry in decodable),
+        pixels=str(selection.pixels) if selection.usable else "none",
         formats=formats_of(decodable),
         labels=_describe_labels(labels, selection),
         fingerprint=fingerprint(selection.usable, by_name),
@@ -256,7 +273,7 @@ def _history(source: AbstractSource) -> dict[str, str]:
 
 
 def _contact_sheet(
-    source: AbstractSource, entries: Sequence[Entry], *, workers: int | None
+    source: AbstractSource, entries: Sequence[Entry], *, reading: Reading, workers: int | None
 ) -> Tensor:
     """Draw evenly spaced images of the set, uint8 [3, H, W]."""
     num_drawn = min(len(entries), _SHEET_COLUMNS * _SHEET_ROWS)
@@ -265,7 +282,12 @@ def _contact_sheet(
     options = PrepareOptions(resolution=previous_power_of_two(side))
 
     def draw(entry: Entry) -> Tensor:
-        image, _ = fit(decode(source.read(entry.name)).image, options=options)
+        raster = read_raster(source.read(entry.name), reading)
+        if raster.pixels.has_alpha:
+            stored, _ = fit_stored(raster.stored, raster.pixels, options=options)
+            return images.over_checkerboard(raster.pixels.shown_stored(stored))
+        picture = images.pil_image(raster.pixels.shown_stored(raster.stored))
+        image, _ = fit(picture, options=options)
         return images.from_pil(image.convert("RGB"))
 
     tiles = list(map_in_order(draw, drawn, workers=num_threads(workers)))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stylegan.models.growth import max_lod, resolution_at
 from stylegan.models.sizes import SizesConfig, resolutions_up_to
 from stylegan.nn.noise import NoiseMode, check_noise_mode
+from stylegan.pixel_format import PixelFormat
 from stylegan.rng import Source
 
 Images = Tensor | Sequence[Tensor]
@@ -95,6 +96,7 @@ class AbstractGenerator(nn.Module, ABC):
         img_channels: channels of the images.
         is_growing: whether the network has a level of detail.
         class_names: the name of each class, by number; empty if there are no labels or names.
+        pixels: what the channels are, and how images are stored, as in the training set.
     """
 
     config: Any
@@ -119,6 +121,7 @@ class AbstractGenerator(nn.Module, ABC):
         self.num_ws = synthesis.num_ws
         self.img_resolution = config.resolution
         self.img_channels = config.img_channels
+        self.pixels = PixelFormat.of_channels(config.img_channels)
         self.synthesis = synthesis
         self.mapping = mapping
 

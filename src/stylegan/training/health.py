@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan import images
 from stylegan.data.dataset import ImageDataset
 from stylegan.microbatch import BatchSlice
 from stylegan.ops.box import fade
@@ -116,7 +115,7 @@ class HealthProbe:
         stream = generator_for("probe order", seed=state.config.seed)
         indices = torch.randperm(len(dataset), generator=stream)[:num].tolist()
         batch = dataset.gather(indices, resolution=state.stage.resolution)
-        x = fade(images.from_uint8(batch).to(state.device), state.stage.fade)
+        x = fade(dataset.pixels.to_float(batch).to(state.device), state.stage.fade)
         if state.discriminator.c_dim == 0:
             return x, None
         return x, dataset.gather_labels(indices).to(state.device)

@@ -1,6 +1,7 @@
 """The images of a run: opened, and prepared first if they are of different sizes."""
 
 import contextlib
+import hashlib
 import logging
 import shlex
 import tempfile
@@ -19,6 +20,7 @@ from stylegan.data.check import (
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.label_files import labels_by_folder, read_labels
 from stylegan.data.prepare import PrepareOptions, prepare
+from stylegan.data.readers import Reading
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.open import open_source
@@ -57,17 +59,24 @@ def open_training_set(
     if is_shards(data.path):
         return ShardSet(data.path, resolution=resolution, mirror=data.mirror)
     source = open_source(data.path)
-    options: dict[str, Any] = {"mirror": data.mirror, "on_bad": data.on_bad}
+    reading = data.reading
+    options: dict[str, Any] = {
+        "mirror": data.mirror,
+        "on_bad": data.on_bad,
+        "reading": reading,
+    }
     if read_record(source) is not None or data.on_bad == "skip":
         count = counter(progress, "reading images")
         return ImageDataset(data.path, resolution=resolution, progress=count, **options)
     stem, digest = source.path.resolve().stem, listing_digest(source)[:8]
     labels_from = "folders" if data.labels and _has_class_folders_only(source) else None
     words = [stem, str(resolution or "median"), digest, *([labels_from] if labels_from else [])]
+    if reading != Reading():
+        words.append(hashlib.sha256(repr(reading).encode()).hexdigest()[:8])
     path = run_dir.parent / f"{'-'.join(words)}.zip"
     if path.exists():
         return ImageDataset(path, resolution=resolution, **options)
-    entries = examine(source, progress=counter(progress, "reading images"))
+    entries = examine(source, reading=reading, progress=counter(progress, "reading images"))
     if labels_from is None and not _needs_preparation(source, entries, resolution):
         return ImageDataset(data.path, resolution=resolution, entries=entries, **options)
     side = resolution or suggested_resolution(entries)
@@ -77,7 +86,15 @@ def open_training_set(
         made = prepare(
             source.path,
             path,
-            options=PrepareOptions(resolution=side, labels_from=labels_from, on_bad=data.on_bad),
+            options=PrepareOptions(
+                resolution=side,
+                labels_from=labels_from,
+                on_bad=data.on_bad,
+                background=data.background,
+                range=data.range,
+                alpha=data.alpha,
+                depth=data.depth,
+            ),
             progress=counter(progress, "preparing images"),
         )
         num_sizes = len({entry.size for entry in entries if entry.reason is None})
