@@ -4,11 +4,15 @@ Inside, all images are float32 in [-1, 1]. A `PixelFormat` says what these numbe
 and converts in both directions. Colors with alpha are premultiplied inside (`alpha.py`).
 """
 
+import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -100,13 +104,11 @@ class PixelFormat:
         return ".png" if is_png else ".npy"
 
     @property
-    def view(self) -> str:
-        """The rule of `as_rgb` for this format, for records."""
+    def view(self) -> str | None:
+        """The rule of `flat` for this format, for records; None for grey and RGB."""
         if self.has_alpha:
             return "composed on white"
-        if self.num_channels in _PNG_CHANNELS:
-            return "repeated" if self.num_channels == 1 else "unchanged"
-        return "means of three groups of channels"
+        return None if self.num_channels in _PNG_CHANNELS else "means of three groups of channels"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data, from which `from_json` makes an equal format."""
@@ -178,7 +180,7 @@ class PixelFormat:
         """
         if self.has_alpha:
             return PixelFormat(num_channels=4, has_alpha=True).to_stored(x)
-        return images.to_uint8(x if self.num_channels in _PNG_CHANNELS else self.as_rgb(x))
+        return images.to_uint8(self.flat(x))
 
     def shown_stored(self, stored: Tensor) -> Tensor:
         """Map stored pixels [..., C, H, W] to pictures, as `shown` does."""
@@ -200,16 +202,28 @@ class PixelFormat:
             return x
         return torch.einsum("rc,...chw->...rhw", channel_means(self.num_channels, 3).to(x), x)
 
+    def flat(self, x: Tensor) -> Tensor:
+        """Return grey and RGB images [..., C, H, W] as they are, and others by `as_rgb`."""
+        return x if self.num_channels in _PNG_CHANNELS else self.as_rgb(x)
+
     def seen(self, x: Tensor) -> Tensor:
         """Map float images [..., C, H, W] in [-1, 1] to what feature networks take: uint8.
 
         [..., 1, H, W] for grey, else [..., 3, H, W].
         """
-        return images.to_uint8(x if self.num_channels in _PNG_CHANNELS else self.as_rgb(x))
+        return images.to_uint8(self.flat(x))
 
     def seen_stored(self, stored: Tensor) -> Tensor:
         """Map stored pixels [..., C, H, W] to what feature networks take, as `seen` does."""
         return stored if self.is_plain else self.seen(self.to_float(stored))
+
+    def read(self, path: str | os.PathLike[str]) -> Tensor:
+        """Read a file of `file_bytes` as stored pixels [C, H, W]."""
+        data = Path(path).read_bytes()
+        if self.suffix == ".png" and self.depth == "uint8":
+            return images.read(io.BytesIO(data))
+        array = np.load(io.BytesIO(data)) if self.suffix == ".npy" else png16.decode(data)
+        return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
     def file_bytes(self, stored: Tensor, *, compress_level: int = 6) -> bytes:
         """Encode stored pixels [C, H, W] as a file that ends in `suffix`, without loss.

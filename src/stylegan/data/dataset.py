@@ -264,6 +264,19 @@ class ImageDataset(Dataset[Tensor]):
         """
         return self._image(index, decode=self._decode)
 
+    @property
+    def view(self) -> str | None:
+        """How feature networks see the images, as of `PixelFormat.view`."""
+        return self._pixels.view
+
+    def seen(self, index: int) -> Tensor:
+        """Return an image as feature networks see it, uint8 [C, R, R], C 1 or 3.
+
+        Raises:
+            IndexError, DataError: as `__getitem__`.
+        """
+        return self._pixels.seen_stored(self[index])
+
     def gather(self, indices: Sequence[int], *, resolution: int | None = None) -> Tensor:
         """Return images as they are stored, [N, C, R, R] in the type of `pixels`.
 

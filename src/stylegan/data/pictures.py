@@ -78,6 +78,10 @@ class Pictures:
         (width, height), *others = self.sizes
         return width if width == height and not others else None
 
+    def seen(self, index: int) -> Tensor:
+        """Return an image, as `__getitem__` does."""
+        return self[index]
+
     def __getitem__(self, index: int) -> Tensor:
         """Return an image, uint8 [C, H, W], C 1 or 3.
 

@@ -205,6 +205,16 @@ class Decoded:
     steps: tuple[str, ...]
 
 
+def reading_for(pixels: PixelFormat) -> Reading:
+    """Return how files become images of the format of a network."""
+    return Reading(
+        background=None if pixels.has_alpha else WHITE,
+        range=pixels.range if pixels.depth == "float32" else None,
+        alpha="none" if pixels.num_channels == 4 and not pixels.has_alpha else "auto",
+        depth="uint8" if pixels.depth == "uint8" else "keep",
+    )
+
+
 def parse_color(text: str) -> Color:
     """Return (red, green, blue) in 0..255 from a CSS name or `#rrggbb`.
 

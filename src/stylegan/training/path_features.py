@@ -35,8 +35,8 @@ class PathFeatures:
 
     Attributes:
         scale: the constant; 1 until `calibrate` is called.
-        pixels: what the channels of images are; the network sees them by `PixelFormat.as_rgb`. None
-            for grey and RGB.
+        pixels: what the channels of images are; the network sees them by `AbstractDistance.view`.
+            None for grey and RGB.
     """
 
     def __init__(self, network: AbstractDistance) -> None:
@@ -53,7 +53,7 @@ class PathFeatures:
 
     def _features(self, images: Tensor) -> Tensor:
         if self.pixels is not None:
-            images = self.pixels.as_rgb(images)
+            images = self._network.view(images, self.pixels)
         factor = -(-max(images.shape[2:]) // self._network.largest)
         return self._network.embed(F.avg_pool2d(images, factor) if factor > 1 else images)
 
