@@ -139,6 +139,7 @@ FOLDERS = {
         "memory",
         "checkpoint",
         "log",
+        "history",
         "health",
         "best",
         "evaluation",
