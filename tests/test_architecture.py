@@ -13,7 +13,7 @@ LAYERS = [
     ["errors"],
     ["extras"],
     ["files"],
-    ["rng", "progress", "plotting"],
+    ["image_size", "rng", "progress", "plotting"],
     ["distributed", "download", "microbatch"],
     ["captions"],
     ["images"],

@@ -435,7 +435,7 @@ def test_a_growing_run_is_evaluated_at_its_full_resolution(growing_config, tmp_p
     snapshots = [int(name) for name in names(tmp_path / "run" / "snapshots")]
     assert first == snapshots[1]  # where 16x16 is being faded in
     assert len(read_metrics(tmp_path / "run")) == len(snapshots) - 1
-    assert caplog.text.count("no metrics before images are 16 pixels wide") == 1
+    assert caplog.text.count("no metrics before images have their full resolution, 16") == 1
 
 
 def test_a_run_goes_on_where_evaluation_fails(run_config, tmp_path, caplog):

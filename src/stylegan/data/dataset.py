@@ -31,6 +31,7 @@ from stylegan.data.readers import decode, map_in_order, num_threads
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError, command_line
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.progress import Counter
 from stylegan.rng import generator_for
 
@@ -49,8 +50,8 @@ class ImageDataset(Dataset[Tensor]):
 
     Args:
         path: a folder, a zip, or another source of `stylegan.data.sources.open.open_source`.
-        resolution: side of the images in pixels. Larger images, by a power of two, are reduced with
-            a box filter and rounded once. None: the images' own size.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH". Larger images, by a power of
+            two, are reduced with a box filter and rounded once. None: the images' own size.
         mirror: double the set; the second half is the first, flipped horizontally.
         on_bad: "skip" leaves out files that cannot be used, "limit" up to a tenth of the images,
             "fail" none.
@@ -59,7 +60,7 @@ class ImageDataset(Dataset[Tensor]):
         progress: called with the number of images decoded and their total.
 
     Raises:
-        ConfigError: if `resolution` is not a power of two from 4.
+        ConfigError: if no network has this resolution.
         DataError: if there is no usable image, or more files cannot be used than `on_bad` allows.
     """
 
@@ -67,7 +68,7 @@ class ImageDataset(Dataset[Tensor]):
         self,
         path: str | os.PathLike[str],
         *,
-        resolution: int | None = None,
+        resolution: Resolution | ImageSize | None = None,
         mirror: bool = False,
         on_bad: OnBad = "skip",
         entries: tuple[Entry, ...] | None = None,
@@ -82,8 +83,9 @@ class ImageDataset(Dataset[Tensor]):
         self._entries = selection.usable
         self._bad = selection.bad
         self._mode = selection.mode
-        self._side = selection.side
-        self._resolution = resolution or selection.side
+        assert selection.size is not None  # `_report` raises if no image is usable
+        self._stored_size = selection.size
+        self._size = selection.size if resolution is None else ImageSize.of(resolution)
         self._mirror = mirror
         labels = read_labels(self._source)
         by_name = None if labels is None else labels.by_name
@@ -109,9 +111,14 @@ class ImageDataset(Dataset[Tensor]):
         return Path(self._source.path).resolve().stem
 
     @property
-    def resolution(self) -> int:
-        """Side of the images, in pixels."""
-        return self._resolution
+    def size(self) -> ImageSize:
+        """Height and width of the images."""
+        return self._size
+
+    @property
+    def resolution(self) -> Resolution:
+        """Side of the images in pixels, or "HEIGHTxWIDTH" if they are not square."""
+        return self._size.stored
 
     @property
     def is_mirrored(self) -> bool:
@@ -239,7 +246,7 @@ class ImageDataset(Dataset[Tensor]):
         return len(self._entries) * (2 if self._mirror else 1)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return an image, uint8 [C, R, R].
+        """Return an image, uint8 [C, H, W].
 
         Raises:
             IndexError: if there is no such image.
@@ -247,22 +254,26 @@ class ImageDataset(Dataset[Tensor]):
         """
         return self._image(index, decode=self._decode)
 
-    def gather(self, indices: Sequence[int], *, resolution: int | None = None) -> Tensor:
-        """Return images as uint8 [N, C, R, R].
+    def gather(
+        self, indices: Sequence[int], *, resolution: Resolution | ImageSize | None = None
+    ) -> Tensor:
+        """Return images as uint8 [N, C, H, W].
 
         In place of an image that cannot be read any more, the next one is taken, with a warning on
         rank 0 for each such image.
 
         Args:
             indices: of the images.
-            resolution: R. Below that of the set, images are reduced with a box filter and rounded
-                once. None: that of the set.
+            resolution: height and width. Below those of the set, images are reduced with a box
+                filter and rounded once. None: those of the set.
 
         Raises:
             IndexError: if there is no such image.
             DataError: if more than `MAX_UNREADABLE` of the images cannot be read any more.
         """
-        factor = 1 if resolution is None else self._resolution // resolution
+        factor = 1
+        if resolution is not None:
+            factor = self._size.height // ImageSize.of(resolution).height
         # one by one, as a large batch needs much more memory at full size
         return torch.stack([reduce(self._image(index), factor) for index in indices])
 
@@ -308,7 +319,7 @@ class ImageDataset(Dataset[Tensor]):
         Raises:
             DataError: if more than `MAX_UNREADABLE` of the images cannot be read any more.
         """
-        shape = (len(self._entries), self.num_channels, self._resolution, self._resolution)
+        shape = (len(self._entries), self.num_channels, self._size.height, self._size.width)
         num_bytes = torch.Size(shape).numel()
         if num_bytes > budget_bytes:
             logger.info(
@@ -361,15 +372,16 @@ class ImageDataset(Dataset[Tensor]):
         name = self._entries[index].name
         try:
             image = decode(self._source.read(name)).image
-            if image.size != (self._side, self._side):
+            stored = self._stored_size
+            if image.size != (stored.width, stored.height):
                 raise DataError(
                     f"the size is {image.width}x{image.height} now, and was "
-                    f"{self._side}x{self._side} when the set was opened"
+                    f"{stored.width}x{stored.height} when the set was opened"
                 )
         except DataError as error:
             raise error.at(f"{name} in {self._source.path}") from error
         pixels = images.from_pil(image if image.mode == self._mode else image.convert(self._mode))
-        return reduce(pixels, self._side // self._resolution)
+        return reduce(pixels, stored.height // self._size.height)
 
 
 def reduce(pixels: Tensor, factor: int) -> Tensor:
@@ -400,7 +412,7 @@ def _report(source: AbstractSource, selection: Selection, *, on_bad: OnBad) -> N
     if not selection.usable:
         raise DataError(
             f"{source.path} has no usable image among {len(selection.bad)} files; images must be "
-            "square and of one size, a power of two that is not below the resolution",
+            "of one size: the resolution or that times a power of two, by default square",
             fix=f"see {command_line('data', 'check', source.path)}, or run `stylegan data prepare`",
         )
     num_grey = sum(entry.mode == "L" for entry in selection.usable)

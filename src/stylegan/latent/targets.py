@@ -16,6 +16,7 @@ from stylegan.data.readers import decode, image_extensions, is_image_start
 from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
 from stylegan.files import unique_name
+from stylegan.image_size import ImageSize
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class Target:
     Attributes:
         name: the file's name without its suffix; a number follows if several have the same.
         path: of the file; for one in a folder or zip, with the name there.
-        image: uint8 [C, R, R].
+        image: uint8 [C, H, W].
     """
 
     name: str
@@ -40,14 +41,14 @@ class Target:
         return hashlib.sha256(self.image.contiguous().numpy().tobytes()).hexdigest()
 
 
-def targets_of(pixels: Tensor, *, side: int, num_channels: int) -> list[Target]:
-    """Return images [N, C, R, R] or [C, R, R] as targets, named "image0" and so on.
+def targets_of(pixels: Tensor, *, size: ImageSize, num_channels: int) -> list[Target]:
+    """Return images [N, C, H, W] or [C, H, W] as targets, named "image0" and so on.
 
     Raises:
         DataError: if they are not uint8, or differ from the network's images in shape.
     """
     stacked = pixels[None] if pixels.ndim == 3 else pixels
-    expected = [num_channels, side, side]
+    expected = [num_channels, size.height, size.width]
     if stacked.dtype != torch.uint8 or list(stacked.shape[1:]) != expected or not len(stacked):
         raise DataError(
             f"images must be uint8 {['N', *expected]}, got {pixels.dtype} {list(pixels.shape)}"
@@ -59,15 +60,16 @@ def targets_of(pixels: Tensor, *, side: int, num_channels: int) -> list[Target]:
 
 
 def read_targets(
-    paths: Sequence[Path], *, side: int, num_channels: int, num: int | None = None
+    paths: Sequence[Path], *, size: ImageSize, num_channels: int, num: int | None = None
 ) -> list[Target]:
     """Read images of any size: files, and those in folders and zips.
 
-    The central square is resized with a Lanczos filter, as the official projector does.
+    The center, in the proportions of the network, is resized with a Lanczos filter, as the official
+    projector does.
 
     Args:
         paths: at least one.
-        side: height and width of the results, in pixels.
+        size: height and width of the results.
         num_channels: of the results: 1 for grey, 3 for RGB.
         num: take only this many of each folder or zip, at even intervals; None takes all.
 
@@ -75,7 +77,7 @@ def read_targets(
         DataError: if a path holds no usable image. Unusable ones in folders and zips are skipped
             with a warning.
     """
-    options = PrepareOptions(resolution=side)
+    options = PrepareOptions(resolution=size.stored)
     targets: list[Target] = []
     taken: set[str] = set()
     for path in paths:

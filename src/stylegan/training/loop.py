@@ -291,14 +291,14 @@ class Trainer:
             if distributed.is_main_process():
                 self.outputs.probe = HealthProbe(
                     self.state,
-                    lambda num, side: first_images(stream, num=num, resolution=side).images,
+                    lambda num, size: first_images(stream, num=num, resolution=size).images,
                     training=dataset if isinstance(dataset, ImageDataset) else None,
                     held_out=self.held_out,
                     draw_labels=self.draw_labels,
                 )
             if self.state.path_features is not None and self.state.nimg == 0:
-                side = self.config.generator.resolution
-                reals = first_images(stream, num=NUM_IMAGES, resolution=side).images
+                size = self.config.generator.size
+                reals = first_images(stream, num=NUM_IMAGES, resolution=size).images
                 self.state.path_features.calibrate(reals.to(self.state.device))
             distributed.barrier()
             while not self.is_complete and not stop:
@@ -327,9 +327,7 @@ class Trainer:
             fit_to_memory(state, self.run_dir)  # on the CPU the system swaps instead
             self.fitted_stage = stage.resolution, stage.batch
         with self.clock("data"):
-            real = stream.take(
-                state.shard(stage.batch), start=state.nimg, resolution=stage.resolution
-            )
+            real = stream.take(state.shard(stage.batch), start=state.nimg, resolution=stage.size)
         try:
             train_step(
                 state,

@@ -138,7 +138,7 @@ class RunOutputs:
         return {
             "growth": {
                 "lod": stage.lod,
-                "resolution": stage.resolution,
+                "resolution": stage.size.stored,
                 "batch": stage.batch,
                 "generator_lr": stage.generator_lr,
                 "discriminator_lr": stage.discriminator_lr,
@@ -176,7 +176,7 @@ class RunOutputs:
         """
         state, num = self._state, self._config.output.samples
         generator = state.generator_ema
-        factor = generator.img_resolution // state.stage.resolution
+        factor = generator.img_size.height // state.stage.size.height
         draw_labels = None if self._labels is None else self._labels.draw
         z, c = sample_grid_latents(state, num, draw_labels)
         if c is not None and self._labels is not None and self._labels.has_classes:

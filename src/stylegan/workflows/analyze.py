@@ -207,7 +207,7 @@ def spectra(
     reals = None
     if data is not None:
         reals = ImageDataset(
-            data, resolution=samplers[0].side, progress=counter(progress, "reading images")
+            data, resolution=samplers[0].size, progress=counter(progress, "reading images")
         )
     analysis = analyze_spectra(samplers[0], num=num, reals=reals, captions=captions)
     return _finish(analysis, samplers, network, out, num=num, class_index=class_index)

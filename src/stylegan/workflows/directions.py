@@ -358,7 +358,7 @@ def _separate(
     """Separate w by the labels that classifiers give to its images."""
     classifiers = load_classifiers(source, device=device_of(generator))[:count]
     for classifier in classifiers:
-        classifier.check(img_channels=generator.img_channels, resolution=generator.img_resolution)
+        classifier.check(img_channels=generator.img_channels, size=generator.img_size)
     labeled = w[:NUM_LABELED]
     logits = _logits(generator, labeled, classifiers, progress)
     normals = []
@@ -383,7 +383,9 @@ def _logits(
     progress: Progress | None,
 ) -> Tensor:
     """Return the logits of the images of w [N, w_dim], [N, attributes]."""
-    batches = torch.split(w, max(1, min(32, 1024 // generator.img_resolution)))
+    batches = torch.split(
+        w, max(1, min(32, 1024 // max(generator.img_size.height, generator.img_size.width)))
+    )
     rows = []
     for batch in track(batches, progress, "batches of images", len(batches)):
         ws = batch.to(device_of(generator))[:, None].expand(-1, generator.num_ws, -1)

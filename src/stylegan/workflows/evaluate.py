@@ -43,7 +43,6 @@ from stylegan.metrics.targets import (
 )
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
 from stylegan.ops.precision import switch_off_tf32
 from stylegan.progress import Progress, counter
 from stylegan.training.best import keep_best
@@ -392,7 +391,7 @@ def watch(
         progress=counter(progress, "reading images"),
     )
     reals = training_images(dataset, is_mirrored=config.data.mirror, seed=seed)
-    check_reals(protocols, reals, dependencies, side=config.generator.resolution)
+    check_reals(protocols, reals, dependencies, size=config.generator.size)
     watched = _WatchedRun(
         run_dir=run,
         protocols=protocols,
@@ -540,7 +539,7 @@ def _check_options(
     ):
         raise ConfigError("--save-ranking needs a path length; add a metric such as ppl2_wend")
     if data is None and real is None:
-        check_reals(protocols, None, EvaluationDependencies(), side=None)
+        check_reals(protocols, None, EvaluationDependencies(), size=None)
     if out is not None:
         _check_writable("--out", out.parent, out)
     if save_ranking is not None:
@@ -611,7 +610,7 @@ def _network_and_reals(
     if data is not None and (generator.c_dim > 0 or any(each.uses_real for each in protocols)):
         dataset = ImageDataset(
             data,
-            resolution=resolution_at(generator.img_resolution, generator.lod),
+            resolution=generator.current_size,
             progress=counter(progress, "reading images"),
         )
     origin = {} if path is None else origin_of(path)
@@ -638,7 +637,7 @@ def _read_folders(
         if path is not None:
             check_exists(path)
     generated = Pictures(fake, progress=counter(progress, "reading images"))
-    target = ImagesTarget(images=generated, side=generated.side)
+    target = ImagesTarget(images=generated, size=generated.size)
     if real is None:
         return target, None
     pictures = Pictures(real, progress=counter(progress, "reading images"))
@@ -647,7 +646,7 @@ def _read_folders(
     if mirrored is None:
         _warn_of_mirroring(protocols)
     return target, RealImages(
-        images=pictures, side=pictures.side, is_mirrored=mirrored or False, seed=seed
+        images=pictures, size=pictures.size, is_mirrored=mirrored or False, seed=seed
     )
 
 

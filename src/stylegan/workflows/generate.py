@@ -41,7 +41,6 @@ from stylegan.latent.saved import Key, Keys, as_keys, latents_of, name_of, names
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.video import auto_scale, check_video, video_html, write_video
 from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
 from stylegan.nn.noise import NoiseMode
 from stylegan.notebook import Picture
 from stylegan.progress import Progress, track
@@ -625,7 +624,7 @@ def video(
     frames = _frames(generator, paths, columns, noise_mode=noise_mode, seed=seed, batch=batch)
     total = len(paths[0])
     if scale is None:
-        scale = auto_scale(path, columns * resolution_at(generator.img_resolution, generator.lod))
+        scale = auto_scale(path, columns * generator.current_size.width)
     with stored_noise(generator, read_noise(noise_from, generator)):
         write_video(track(frames, progress, "frames", total), path, fps=fps, scale=scale)
     return Video(path=path, num_frames=total, fps=fps)

@@ -24,7 +24,7 @@ class Initial:
     Attributes:
         networks: None on ranks above 0, and for a run that has a checkpoint of its own already.
         architectures: options of the networks; None for a run from random weights.
-        grown_to: the side that the networks have grown to; None if they do not grow.
+        grown_to: the nominal resolution that the networks have grown to; None if they do not grow.
         history: the runs that the networks come from; empty where there are no networks.
     """
 

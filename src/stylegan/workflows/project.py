@@ -299,11 +299,11 @@ def _latents(init: Path | str | Tensor, generator: AbstractGenerator) -> SavedLa
 
 def targets_for(images: Images, projector: BatchProjector) -> list[Target]:
     """Read images in the size and channels of a projector's network."""
-    options = {"side": projector.side, "num_channels": projector.generator.img_channels}
+    size, num_channels = projector.size, projector.generator.img_channels
     if isinstance(images, Tensor):
-        return targets_of(images, **options)
+        return targets_of(images, size=size, num_channels=num_channels)
     paths = [images] if isinstance(images, str | Path) else images
-    return read_targets([Path(path) for path in paths], **options)
+    return read_targets([Path(path) for path in paths], size=size, num_channels=num_channels)
 
 
 def _in_memory(

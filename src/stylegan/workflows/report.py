@@ -254,7 +254,7 @@ class ReportBuilder:
             return None
         return ImageDataset(
             self.data,
-            resolution=self.sampler.side,
+            resolution=self.sampler.size,
             progress=counter(self.progress, "reading images"),
         )
 
@@ -275,7 +275,7 @@ class ReportBuilder:
             ["family", family_of(generator)],
             [
                 "images",
-                f"{self.sampler.side}x{self.sampler.side}, {generator.img_channels} channels",
+                f"{self.sampler.size}, {generator.img_channels} channels",
             ],
             ["parameters", f"{num_parameters(generator):,}"],
             ["style inputs", f"{generator.num_ws} of width {generator.w_dim}"],
@@ -452,7 +452,7 @@ class ReportBuilder:
         )
         targets = read_targets(
             [Path(self.data)],
-            side=projector.side,
+            size=projector.size,
             num_channels=self.generator.img_channels,
             num=self.projections,
         )
@@ -506,7 +506,7 @@ class ReportBuilder:
 
     def _reduced(self, sheet: Tensor) -> Tensor:
         """Reduce a sheet of pictures as `_small` does one."""
-        factor = max(1, self.sampler.side // SHOWN_SIDE)
+        factor = max(1, max(self.sampler.size.height, self.sampler.size.width) // SHOWN_SIDE)
         return _averaged(sheet, factor)
 
 
@@ -564,8 +564,8 @@ def _bounded(block: Block) -> Block:
 
 
 def _small(picture: Tensor) -> Tensor:
-    """Reduce uint8 [C, R, R] to 128 pixels or less."""
-    return _averaged(picture, max(1, picture.shape[-1] // SHOWN_SIDE))
+    """Reduce uint8 [C, H, W] to about 128 pixels."""
+    return _averaged(picture, max(1, max(picture.shape[1:]) // SHOWN_SIDE))
 
 
 def _averaged(picture: Tensor, factor: int) -> Tensor:
