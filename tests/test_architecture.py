@@ -238,6 +238,8 @@ FOLDERS = {
         "figures",
         "analyze",
         "report",
+        "card",
+        "pack",
         "demo",
     ],
     "cli": [
@@ -256,6 +258,7 @@ FOLDERS = {
         "analyze",
         "directions",
         "report",
+        "pack",
         "convert",
         "bench",
         "demo",

@@ -49,4 +49,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "mps":
         return "Apple GPU"
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {capability}"
+    num = torch.get_num_threads()
+    threads = "1 thread" if num == 1 else f"{num} threads"
+    return f"{platform.machine()} CPU, {threads}, {capability}"

@@ -31,8 +31,8 @@ class RunRecord:
         fingerprint: of its images.
         metrics: arguments of `stylegan.train` that choose the metrics of snapshots: those of
             `metrics`, `metrics_fraction` and `weights_dir` that were given.
-        num_images: that are trained on, without mirrored ones; None in runs of version 0.2.
-        machine: what the run was last started on; None in runs of version 0.2.
+        num_images: that are trained on, without mirrored ones; None in older runs.
+        machine: what the run was last started on; None in older runs.
         history: the runs before this one, see `training.history`.
     """
 
