@@ -18,9 +18,10 @@ from stylegan.data.shards import is_shards
 from stylegan.data.sources.open import check_exists, open_source
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError
+from stylegan.extras import import_extra
 from stylegan.files import replace_folder, write_atomic
 from stylegan.interop.load import complete_snapshots, is_run, newest_snapshot
-from stylegan.latent.attribution import Calibration
+from stylegan.latent.attribution import MIN_IMAGES, Calibration
 from stylegan.latent.directions import write_directions
 from stylegan.latent.grids import PADDING
 from stylegan.latent.render import map_latents, render
@@ -115,7 +116,7 @@ def pack(
         out: the folder to write.
         snapshot: "best", by the first metric of the run, else the last; "last"; the name of a
             metric; or the images shown, as the snapshots are named.
-        dtype: of the stored weights; float16 changes pixels by 2 of 255 at most.
+        dtype: of the stored weights; float16 halves the file and changes pixels by about 1 of 255.
         discriminator: include the discriminator, from which others can fine-tune.
         metrics: names of metrics to measure now, separated by commas; "none" for no metrics.
             Default: those that the run measured at this snapshot.
@@ -142,8 +143,10 @@ def pack(
     names = "" if metrics in (None, "none") else str(metrics)
     if names:
         parse_all(names)
-    if calibrate < 0:
-        raise ConfigError(f"calibrate must be 0 or more, got {calibrate}")
+    if calibrate != 0 and calibrate < MIN_IMAGES:
+        raise ConfigError(f"calibrate must be 0, or {MIN_IMAGES} or more, got {calibrate}")
+    if calibrate:
+        import_extra("sklearn", extra="metrics", purpose="calibrate")
     _check_out(folder, run_dir)
     stages = stages_of(chosen)
     if stages[-1]["run"] is None:
@@ -154,6 +157,11 @@ def pack(
     kept = ["generator_ema", "discriminator"] if discriminator else ["generator_ema"]
     networks = io.load(chosen, only=kept)
     _check_range(networks, dtype)
+    if calibrate and stages[-1]["run"]["data"]["labels"]:
+        raise ConfigError(
+            "a network with labels has a calibration for each class",
+            fix="leave out --calibrate, and use `stylegan attribute --calibrate --class`",
+        )
     temporary = folder.with_name(f".{folder.name}.pack")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
