@@ -5,6 +5,9 @@ INSTALLED := .venv/.installed
 # One worker per core, at most 4; each computes with one thread (tests/conftest.py). worksteal
 # keeps the tests of a file together, which share fixtures, until a worker has none left.
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+# Write bytecode even if the environment says otherwise. pip does not compile all packages, as that
+# takes a minute; each process would then compile torch again, which takes 6 seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-all lint types bench bench-gpu clean
 

@@ -8,7 +8,9 @@ The TOML file has the data, the options of all runs ([options]) and those of eac
 of EfficientNet-Lite0 (images resized to 128 pixels): Frechet distance and KID to the training
 images and to images that are held out, and the mean logits of the discriminator for training,
 held-out and generated images. Samples are of the moving average of the generator, without
-truncation, with random noise.
+truncation, with random noise. Two further keys of the file are for the last snapshot: `metrics`,
+as `stylegan evaluate` takes them, and `num_projected`: this many of the first images are projected
+into w with the features of EfficientNet-Lite0.
 
 Results are written to benchmarks/results/NAME.json after each run, and finished runs are not
 repeated. Several processes may work on one experiment, each with one thread: each takes a run that
@@ -142,18 +144,41 @@ def measure(snapshot, sets, network, reals):
     return record
 
 
+def measure_last(experiment, out, *, data, seed):
+    """Return the values of the last snapshot of a run: metrics, and distances of projections."""
+    values = {}
+    if names := experiment.get("metrics"):
+        evaluation = stylegan.evaluate(out, data=data, metrics=names, out=out / "metrics.jsonl")
+        values |= {record["metric"]: record["values"] for record in evaluation.records}
+    if num := experiment.get("num_projected"):
+        dataset = ImageDataset(data, resolution=experiment["options"]["resolution"])
+        projections = stylegan.project(
+            dataset.gather(range(num)),
+            out,
+            steps=300,
+            noise_maps=False,
+            perceptual="efficientnet",
+            seed=seed,
+        )
+        values["projection/distance"] = statistics.mean(each.distance for each in projections)
+        values["projection/psnr"] = statistics.mean(each.psnr for each in projections)
+    return values
+
+
 def run_one(experiment, variant, seed, *, out, sets, network, reals, data):
     """Train one variant with one seed, and return its record."""
     options = experiment["options"] | experiment["variants"][variant]
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     result = stylegan.train(data, out, seed=seed, metrics="none", threads=1, **options)
     if result.outcome.signal is not None:
         raise SystemExit(f"{out} was interrupted and saved")
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     log = read_log(out)
     ticks = [line for line in log if line["kind"] == "tick"]
     return {
         "minutes": seconds / 60,
+        "cpu_minutes": cpu_seconds / 60,
+        "last": measure_last(experiment, out, data=data, seed=seed),
         "points": [measure(snapshot, sets, network, reals) for snapshot in complete_snapshots(out)],
         "augment_p": [
             (line["nimg"] / 1000, line["terms"]["augment/p"])

@@ -32,6 +32,7 @@ from degrade import NUM_KINDS, add_noise, blur, compress, drop_kinds, kinds_of
 
 import stylegan
 from stylegan.data.dataset import ImageDataset
+from stylegan.image_size import ImageSize
 from stylegan.metrics.features import FeatureRequest, extract
 from stylegan.metrics.frechet import frechet_distance
 from stylegan.metrics.kernel import kernel_distance
@@ -270,7 +271,7 @@ def peak_of(features, count):
     target = NetworkTarget(
         generator=stylegan.create("stylegan2-small", 64).generator_ema, origin={}
     )
-    reals = RealImages(images=Few(ImageDataset(DATA), NUM_REAL), side=64)
+    reals = RealImages(images=Few(ImageDataset(DATA), NUM_REAL), size=ImageSize(64, 64))
     begin_s = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["STYLEGAN_CACHE"] = cache

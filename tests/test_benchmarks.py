@@ -134,6 +134,7 @@ def test_sets_that_are_equal_are_at_no_distance_in_the_benchmark(metrics):
     assert len({*a.tolist(), *b.tolist()}) == 40
 
 
+@pytest.mark.slow
 def test_what_is_not_monotone_is_reported_and_all_is_drawn(metrics, tmp_path):
     def value(number):
         return {"fid": number, "kid": number, "kid_error": 0.1, "swd": number} | {
@@ -157,6 +158,7 @@ def test_what_is_not_monotone_is_reported_and_all_is_drawn(metrics, tmp_path):
         assert picture.width == 900
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_process_is_reported_with_what_it_measured(metrics, monkeypatch, tmp_path):
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path))
     peak = metrics.peak_of("efficientnet-lite0", 4)

@@ -10,6 +10,7 @@ from stylegan.analysis.variation import (
     with_noise_of,
 )
 from stylegan.errors import ConfigError
+from stylegan.image_size import ImageSize
 from stylegan.models.noise import noise_maps
 
 
@@ -27,7 +28,7 @@ def network(preset="stylegan2-f", side=32):
     ("side", "expected"), [(1024, 64), (512, 64), (256, 32), (64, 16), (32, 16), (16, 8)]
 )
 def test_fine_begins_where_the_paper_has_it_and_in_the_upper_half_below(side, expected):
-    assert fine_from(side) == expected
+    assert fine_from(ImageSize(side, side)) == ImageSize(expected, expected)
 
 
 @pytest.mark.parametrize("preset", ["stylegan-f", "stylegan2-b", "stylegan2-f"])
@@ -39,6 +40,7 @@ def test_groups_split_the_layers(preset):
     assert layers_of(generator, "none") == []
 
 
+@pytest.mark.slow
 def test_images_with_noise_of_a_group():
     generator = network()
     ws = generator.mapping(torch.randn(2, 512))
@@ -58,6 +60,7 @@ def test_images_with_noise_of_a_group():
     assert large["coarse"] > 1.5 * large["fine"]
 
 
+@pytest.mark.slow
 def test_variation_is_the_deviation_over_realizations():
     generator = network()
     ws = generator.mapping(torch.randn(1, 512))

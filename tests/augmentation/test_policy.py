@@ -79,7 +79,10 @@ def augmented(config, **options):
     return replace(config, augment=AugmentConfig(kimg=0.2, interval=1, **options))
 
 
-@pytest.mark.parametrize("mode", ["ada", "fixed", "diffaugment", "apa"])
+@pytest.mark.parametrize(
+    "mode",
+    ["ada", *(pytest.param(m, marks=pytest.mark.slow) for m in ("fixed", "diffaugment", "apa"))],
+)
 def test_a_run_is_continued_exactly(run_config, tmp_path, mode):
     config = augmented(run_config, mode=mode, p=0.3)
     train(config, tmp_path / "whole")

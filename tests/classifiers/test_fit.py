@@ -243,7 +243,9 @@ def test_options_that_cannot_work_are_refused(train):
     for field in ("kimg", "batch", "lr"):
         with pytest.raises(ConfigError, match=f"{field} must be more than 0, got 0"):
             replace(SHORT, **{field: 0})
-    with pytest.raises(ConfigError, match="channel_base must be at least the resolution, 8"):
+    with pytest.raises(
+        ConfigError, match="channel_base must be at least the resolution of the last block, 8"
+    ):
         train(replace(SHORT, channel_base=4))
     with pytest.raises(ValueError, match="differ in mirror"):
         train_classifiers([], ImageDataset("demo/emoji64.zip"), "out", replace(SHORT, mirror=True))

@@ -145,6 +145,7 @@ def test_enough_images_exclude_a_picture(network, reals, tmp_path):
     assert row["verdict"] == "probably not made by it"
 
 
+@pytest.mark.slow
 def test_a_stopped_calibration_goes_on(network, reals, tmp_path, monkeypatch):
     from stylegan.latent.project import Projector
     from stylegan.latent.projection_folder import ProjectionFolder
@@ -215,6 +216,7 @@ def test_a_mistake_is_reported(network, tmp_path, paths, options, message):
         run("x.png", network=[network, network], calibration="c.json", out=tmp_path / "o")
 
 
+@pytest.mark.slow
 def test_python_attributes_without_files(calibrated, reals, tmp_path):
     options = {"perceptual": "discriminator", "steps": STEPS, "device": "cpu"}
     image, _ = image_with_seeded_noise(stylegan.load(calibrated[0]), 5)

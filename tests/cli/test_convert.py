@@ -271,6 +271,7 @@ print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_hostile_files_get_one_line_each_run_nothing_and_stay_below_a_gigabyte(tmp_path):
     """All in one process of the program, so that its peak is the largest of all."""

@@ -80,6 +80,7 @@ def test_distances_are_those_of_the_untrained_the_trained_and_real_images(finish
     assert distances["start"]["average"] != distances["end"]["average"]
 
 
+@pytest.mark.slow
 def test_a_finished_demo_is_shown_again_without_training(finished, data, monkeypatch, capsys):
     monkeypatch.setattr(demo, "LOOP_FRAMES_PER_KEY", 1)
     monkeypatch.setattr(demo.loop, "train", None)

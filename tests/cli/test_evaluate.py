@@ -549,6 +549,7 @@ def evaluate_with_small_detectors(words):
     return main(["evaluate", "--device", "cpu", *words])
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(capsys, network, photos, tmp_path):
     metrics = f"fid20:{LITE},pr20_3:{LITE},swd16,ppl2_20_wend:{LITE},kid20:{LITE}"
     words = ["--network", network, "--data", photos, "--metrics", metrics]

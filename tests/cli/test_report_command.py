@@ -122,6 +122,7 @@ def test_the_table_of_metrics_has_the_last_values_and_those_of_the_best_snapshot
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_loop")
 def test_a_picture_is_no_wider_than_a_page_shows(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "SHOWN_WIDTH", 60)  # of a 1024x1024 network: 1800
@@ -158,6 +159,7 @@ def test_every_family_has_a_page(preset, tmp_path):
     assert "data:image/png" in found["Droplets"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_loop")
 def test_a_figure_that_fails_costs_no_other(tmp_path, monkeypatch, caplog):
     def fails(*arguments, **options):
@@ -172,6 +174,7 @@ def test_a_figure_that_fails_costs_no_other(tmp_path, monkeypatch, caplog):
     assert "Droplets failed (out of memory)" in caplog.text
 
 
+@pytest.mark.slow
 def test_python_takes_a_loaded_network_and_may_write_no_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     generator = stylegan.create("stylegan2-e", 16, channel_base=64, channel_max=8).generator_ema

@@ -221,6 +221,7 @@ def labelled(line, image_folder, tmp_path):
     return [str(folder) if word == str(image_folder) else word for word in line], folder
 
 
+@pytest.mark.slow
 def test_cond_trains_on_labels_and_the_same_line_resumes(labelled, tmp_path, capsys):
     line, _ = labelled
     assert main([*line, "--cond", "--max-minutes", "0"]) == 0

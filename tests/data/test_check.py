@@ -7,6 +7,7 @@ from PIL import Image
 from stylegan.data.check import examine, read_record, select
 from stylegan.data.prepare import PrepareOptions, prepare
 from stylegan.data.sources.open import open_source
+from stylegan.image_size import ImageSize
 
 
 def selection_of(path, **options):
@@ -19,7 +20,11 @@ def test_every_offender_is_listed_once_with_its_reason(rogues, rogue_reasons):
     assert [name for name, _ in selection.bad] == sorted(rogue_reasons)
     for name, reason in selection.bad:
         assert reason.startswith(rogue_reasons[name])
-    assert (selection.side, str(selection.pixels), len(selection.usable)) == (16, "RGB", 9)
+    assert (selection.size, str(selection.pixels), len(selection.usable)) == (
+        ImageSize(16, 16),
+        "RGB",
+        9,
+    )
 
 
 def save(path, *sizes):
@@ -31,9 +36,9 @@ def save(path, *sizes):
 
 def test_the_most_common_size_that_fits_is_the_sets(tmp_path):
     path = save(tmp_path / "a", *[(8, 8)] * 3, *[(32, 32)] * 2, *[(20, 20)] * 4, (64, 64))
-    assert selection_of(path).side == 8
+    assert selection_of(path).size == ImageSize(8, 8)
     selection = selection_of(path, resolution=16)
-    assert selection.side == 32
+    assert selection.size == ImageSize(32, 32)
     reasons = dict(selection.bad)
     assert reasons["0.png"] == "wrong size 8x8 (below the resolution 16)"
     assert reasons["5.png"] == "wrong size 20x20 (not a power of two)"
@@ -42,8 +47,8 @@ def test_the_most_common_size_that_fits_is_the_sets(tmp_path):
 
 
 def test_the_larger_of_two_equally_common_sizes_wins(tmp_path):
-    assert selection_of(save(tmp_path / "a", (8, 8), (16, 16))).side == 16
-    assert selection_of(save(tmp_path / "b", (16, 16), (8, 8))).side == 16
+    assert selection_of(save(tmp_path / "a", (8, 8), (16, 16))).size == ImageSize(16, 16)
+    assert selection_of(save(tmp_path / "b", (16, 16), (8, 8))).size == ImageSize(16, 16)
 
 
 @pytest.mark.parametrize(("num_color", "mode"), [(1, "L"), (2, "RGB"), (3, "RGB")])

@@ -115,6 +115,7 @@ def _decode_all(dataset):
     return dataset.gather(range(len(dataset))).sum().item()
 
 
+@pytest.mark.slow
 def test_a_spawned_process_reads_the_same_images(folder, make_zip, tmp_path):
     dataset = ImageDataset(make_zip(folder, tmp_path / "set.zip"))
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -13,6 +13,7 @@ from stylegan.data.pictures import Pictures
 from stylegan.data.prepare import PrepareOptions, prepare
 from stylegan.data.readers import LOSSY_FORMATS
 from stylegan.errors import DataError
+from stylegan.image_size import ImageSize
 
 
 def write(folder, name, *shape):
@@ -25,7 +26,7 @@ def test_images_keep_their_sizes_and_come_by_name(tmp_path):
     pictures = Pictures(tmp_path)
     assert [tuple(pictures[index].shape) for index in range(2)] == [(1, 4, 4), (3, 5, 9)]
     assert pictures.sizes == [(4, 4), (9, 5)]
-    assert pictures.side is None
+    assert pictures.size is None
     assert pictures.preparation is None
 
 
@@ -51,7 +52,7 @@ def test_what_cannot_be_decoded_is_left_out_by_name(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         pictures = Pictures(tmp_path)
     assert len(pictures) == 1
-    assert pictures.side == 4
+    assert pictures.size == ImageSize(4, 4)
     assert "skipped 1 file: not an image (b.png)" in caplog.text
     (tmp_path / "a.png").unlink()
     with pytest.raises(DataError, match="has no image that Pillow can decode"):

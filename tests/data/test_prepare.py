@@ -361,8 +361,8 @@ def test_a_source_without_a_usable_image_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 100}, "a power of two from 4, such as 64, got 100"),
-        ({"resolution": 2}, "a power of two from 4, such as 4, got 2"),
+        ({"resolution": 100}, r"the resolution 100 is \(25x25\) .*; choose 96"),
+        ({"resolution": 2}, r"the resolution 2 is \(2x2\) .* sides of 3 or more"),
         ({"background": "beige-ish"}, "the color 'beige-ish'"),
         ({"compress_level": 10}, "compress_level must be from 0 to 9, got 10"),
         ({"wide_height": 9}, "wide_height must be from 1 to the resolution 8, got 9"),

@@ -14,6 +14,7 @@ from stylegan.data.readers import decode, map_in_order, num_threads, parse_color
 from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import npy_bytes
+from stylegan.image_size import ImageSize
 from stylegan.latent.targets import read_targets
 from stylegan.pixel_format import PixelFormat
 
@@ -291,7 +292,7 @@ def test_heic_is_known_by_its_content(heic_folder, tmp_path, brand):
         with pytest.raises(DataError, match=NEEDS_PACKAGE):
             decode(open_source(heic_folder).read(name))
         with pytest.raises(DataError, match=rf"{name}: {NEEDS_PACKAGE}"):
-            read_targets([heic_folder / name], side=16, pixels=PixelFormat())
+            read_targets([heic_folder / name], size=ImageSize(16, 16), pixels=PixelFormat())
     with zipfile.ZipFile(heic_folder / "phone.zip", "w") as archive:
         archive.writestr("DCIM/IMG_2.HEIC", data)
     with pytest.raises(DataError, match=NEEDS_PACKAGE):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stylegan.image_size import ImageSize
 from stylegan.nn.adain import StyledConv2d
 from stylegan.nn.modulated import SynthesisLayer
 from stylegan.ops.normalize import adain
@@ -90,7 +91,7 @@ def test_c_keeps_noise_and_bias_out_of_the_normalization():
 
 def test_stage_a_is_the_inside_of_stylegans_layers():
     """AdaIN of one layer, then the convolution of the next, up to its AdaIN."""
-    layer = StyledConv2d(3, 4, w_dim=5, resolution=8)
+    layer = StyledConv2d(3, 4, w_dim=5, size=ImageSize(8, 8))
     box = StyleBox(3, 4, w_dim=5, stage="a")
     for parameter in (*layer.parameters(), *box.parameters()):
         torch.nn.init.normal_(parameter)
@@ -107,7 +108,7 @@ def test_stage_a_is_the_inside_of_stylegans_layers():
 
 
 def test_stage_d_is_stylegan2s_layer_but_for_the_gain():
-    layer = SynthesisLayer(3, 4, w_dim=5, resolution=8)
+    layer = SynthesisLayer(3, 4, w_dim=5, size=ImageSize(8, 8))
     box = StyleBox(3, 4, w_dim=5, stage="d")
     for parameter in (*layer.parameters(), *box.parameters()):
         torch.nn.init.normal_(parameter)

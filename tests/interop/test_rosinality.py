@@ -334,6 +334,7 @@ def full_size(**options: object) -> Networks:
     )
 
 
+@pytest.mark.slow
 def test_what_is_written_is_what_the_program_writes(tmp_path):
     networks = full_size()
     io.save(networks, tmp_path / "native")

@@ -27,6 +27,7 @@ def calibration(own, real):
     return Calibration(generated=own, real=real, facts={"network": {"sha256": "a"}})
 
 
+@pytest.mark.slow
 def test_area_of_cases_counted_by_hand():
     assert area_under_curve([1, 2, 3], [4, 5]) == 1
     assert area_under_curve([4, 5], [1, 2, 3]) == 0

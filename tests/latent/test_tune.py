@@ -66,6 +66,7 @@ def test_what_must_not_change_is_seen_at_the_distance_that_is_asked_for(networks
     assert away == pytest.approx([30.0] * 6)  # of the network as it was and the tuned one
 
 
+@pytest.mark.slow
 def test_locality_keeps_other_images(networks):
     change = {}
     others = networks.generator.mapping(torch.randn(16, 16))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from stylegan.image_size import ImageSize
 from stylegan.losses.objective import LossConfig
 from stylegan.losses.regularizers import (
     gradient_penalty,
@@ -71,7 +72,7 @@ def test_penalties_are_those_at_the_enlarged_images_of_the_published_networks(fa
 
     large = upsample_nearest(images.detach(), factor=factor).requires_grad_()
     large_logits = logits(downsample_box(large, factor=factor))
-    scale = gradient_scale(images, 8 * factor)
+    scale = gradient_scale(images, ImageSize(8 * factor, 8 * factor))
     torch.testing.assert_close(
         r1_penalty(logits(images), images) * scale**2, r1_penalty(large_logits, large)
     )

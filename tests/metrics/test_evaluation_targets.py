@@ -7,6 +7,7 @@ from metric_helpers import plain_generator
 from stylegan import images
 from stylegan.data.pictures import Pictures
 from stylegan.errors import DataError
+from stylegan.image_size import ImageSize
 from stylegan.metrics.protocols import parse
 from stylegan.metrics.targets import ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.registry import create
@@ -18,7 +19,8 @@ def test_the_side_of_a_growing_network_is_that_of_its_images(lod, side):
     generator.lod = lod
     target = NetworkTarget(generator=generator, origin={})
     (image,) = next(target.source(1).chunks([0]))
-    assert target.side == target.facts(1)["side"] == side
+    assert target.size == ImageSize(side, side)
+    assert target.facts(1)["side"] == side
     assert image.shape == (3, side, side)
 
 
@@ -34,7 +36,7 @@ def test_channels_are_those_of_the_images(tmp_path, channels):
 
 
 def test_images_in_files_must_be_as_many_as_the_metric_says(smooth_folder):
-    target = ImagesTarget(images=Pictures(smooth_folder), side=16)
+    target = ImagesTarget(images=Pictures(smooth_folder), size=ImageSize(16, 16))
     assert target.source(150).num == target.facts(150)["num"] == 150
     with pytest.raises(DataError, match=r"has 150 images, and the metric needs 151"):
         target.source(151)
@@ -44,7 +46,7 @@ def test_real_images_are_flipped_by_their_seed_if_training_flipped_them(smooth_f
     pictures = Pictures(smooth_folder)
     made = []
     for options in ({"is_mirrored": True, "seed": 1}, {"is_mirrored": True, "seed": 2}, {}):
-        reals = RealImages(images=pictures, side=16, **options)
+        reals = RealImages(images=pictures, size=ImageSize(16, 16), **options)
         chunk = torch.stack([*next(reals.source(parse("fid64")).chunks([0]))])
         made.append(chunk)
         facts = reals.facts(parse("fid64"))

@@ -11,6 +11,7 @@ from metric_helpers import PlainDetector
 from stylegan import images
 from stylegan.data.pictures import Pictures
 from stylegan.errors import DataError
+from stylegan.image_size import ImageSize
 from stylegan.metrics import features
 from stylegan.metrics.features import FeatureRequest, cache_folder, extract
 from stylegan.metrics.sources import StoredImages
@@ -69,7 +70,7 @@ def test_the_cache_distinguishes_sets_options_and_networks(detector, smooth_fold
         StoredImages(pictures, mirror_seed=1),
     ]
     folders = [cache_folder(source, detector) for source in sources]
-    folders.append(cache_folder(StoredImages(pictures, side=16), detector))
+    folders.append(cache_folder(StoredImages(pictures, size=ImageSize(16, 16)), detector))
     for name, value in (("weights_sha256", "1" * 64), ("resize", "bicubic to 8"), ("name", "x")):
         with monkeypatch.context() as patch:
             patch.setattr(detector, name, value)
@@ -88,7 +89,7 @@ def test_images_of_several_sizes_are_resized_one_by_one(detector, tmp_path):
             torch.full([3, height, width], 40 * index, dtype=torch.uint8), tmp_path / f"{index}.png"
         )
     pictures = Pictures(tmp_path)
-    assert pictures.side is None
+    assert pictures.size is None
     found = extract(StoredImages(pictures), request(detector, tmp_path / "kept", "float32"))
     assert found["plain"].float32.shape == (4, 24)
     assert np.allclose(found["plain"].float32[3], 3 * found["plain"].float32[1], atol=1e-5)

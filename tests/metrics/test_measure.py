@@ -10,6 +10,7 @@ from torch import Tensor
 from stylegan import images
 from stylegan.data.labels import LabelTable
 from stylegan.data.pictures import Pictures
+from stylegan.image_size import ImageSize
 from stylegan.metrics import features, measure
 from stylegan.metrics.inception_score import inception_score
 from stylegan.metrics.kernel import kernel_distance
@@ -39,7 +40,7 @@ def target():
 
 @pytest.fixture
 def reals(smooth_folder):
-    return RealImages(images=Pictures(smooth_folder), side=16, seed=SEED)
+    return RealImages(images=Pictures(smooth_folder), size=ImageSize(16, 16), seed=SEED)
 
 
 @pytest.fixture
@@ -98,7 +99,9 @@ def test_precision_and_recall_are_not_each_other_and_take_their_neighbors(
         protocol = parse(f"{name}:plain")
         subject_of_it = target
         if pixels is narrow:
-            subject_of_it = ImagesTarget(images=Repeated(smooth_folder, 30, 60), side=16)
+            subject_of_it = ImagesTarget(
+                images=Repeated(smooth_folder, 30, 60), size=ImageSize(16, 16)
+            )
         values = first(protocol, subject_of_it, reals).record["values"]
         expected = precision_recall(real, features_of(pixels).half(), k=protocol.num_neighbors)
         assert values == {"precision": expected.precision, "recall": expected.recall}
@@ -206,8 +209,10 @@ def test_grey_beside_color_is_compared_as_rgb(tmp_path, real_channels, fake_chan
             pixels = torch.rand([channels[index % len(channels)], 16, 16], generator=stream)
             images.write((pixels * 255).to(torch.uint8), tmp_path / name / f"{index}.png")
         sides[name] = Pictures(tmp_path / name)
-    reals = RealImages(images=sides["real"], side=16)
-    record = first(parse("swd6"), ImagesTarget(images=sides["fake"], side=16), reals).record
+    reals = RealImages(images=sides["real"], size=ImageSize(16, 16))
+    record = first(
+        parse("swd6"), ImagesTarget(images=sides["fake"], size=ImageSize(16, 16)), reals
+    ).record
     num = 1 if real_channels == fake_channels == (1,) else 3
     real, fake = (
         torch.stack([pictures[index].expand(num, -1, -1) for index in range(6)])

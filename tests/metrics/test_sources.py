@@ -134,7 +134,8 @@ def test_a_dataset_and_pictures_of_it_are_the_same_images(smooth_folder):
     pictures = Pictures(smooth_folder)
     assert len(dataset) == len(pictures) == 150
     assert dataset.fingerprint == pictures.fingerprint
-    assert pictures.side == dataset.resolution == 16
+    assert pictures.size == dataset.size
+    assert dataset.resolution == 16
     assert torch.equal(dataset[3], pictures[3])
 
 

@@ -11,6 +11,7 @@ from stylegan import images
 from stylegan.data.labels import LabelTable
 from stylegan.data.pictures import Pictures
 from stylegan.errors import ConfigError, DataError
+from stylegan.image_size import ImageSize
 from stylegan.metrics.frechet import gaussian_frechet_distance
 from stylegan.metrics.measure import EvaluationDependencies
 from stylegan.metrics.protocols import parse
@@ -33,7 +34,7 @@ def network_subject(generator, **options):
 
 def reals_of(folder, **options):
     pictures = Pictures(folder)
-    return RealImages(images=pictures, side=pictures.side, **options)
+    return RealImages(images=pictures, size=pictures.size, **options)
 
 
 def measure(names, target, reals, detector):
@@ -76,7 +77,7 @@ def test_the_frechet_distance_is_that_of_the_images_features(detector, smooth_fo
 
 
 def test_real_images_against_themselves_are_at_no_distance(detector, smooth_folder):
-    target = ImagesTarget(images=Pictures(smooth_folder), side=16)
+    target = ImagesTarget(images=Pictures(smooth_folder), size=ImageSize(16, 16))
     names = ("fid150", "swd150")
     found = measure(names, target, reals_of(smooth_folder), detector)
     assert abs(found["fid150:plain"]["value"]) < 1e-6
@@ -209,10 +210,10 @@ def test_a_distance_of_pixels_needs_images_with_a_pyramid(tmp_path):
         if is_fine:
             check([parse("swd2")], network, reals, EvaluationDependencies())
         else:
-            with pytest.raises(DataError, match="a power of two from 16"):
+            with pytest.raises(DataError, match="sides of 16 pixels or more"):
                 check([parse("swd2")], network, reals, EvaluationDependencies())
     network = network_subject(plain_generator(resolution=32))
-    with pytest.raises(DataError, match="got side 16 and side 32"):
+    with pytest.raises(DataError, match="got 16x16 and 32x32"):
         check([parse("swd2")], network, reals, EvaluationDependencies())
 
 
@@ -222,7 +223,7 @@ def test_what_a_metric_lacks_is_reported_before_anything_is_computed(
     dependencies = EvaluationDependencies(detectors={"plain": detector})
     network, pictures = network_subject(generator), Pictures(smooth_folder)
     reals = reals_of(smooth_folder)
-    files = ImagesTarget(images=pictures, side=16)
+    files = ImagesTarget(images=pictures, size=ImageSize(16, 16))
     with pytest.raises(ConfigError, match="needs real images"):
         check(protocols("fid100"), network, None, dependencies)
     with pytest.raises(ConfigError, match="cannot be computed from images, as it needs latents"):

@@ -2,14 +2,15 @@ import pytest
 import torch
 
 from stylegan.errors import ConfigError
+from stylegan.image_size import ImageSize
 from stylegan.models.classifiers import Classifier
 from stylegan.models.registry import create
 from stylegan.ops.box import downsample_box
 
 
-def classifier(name="stylegan-f", **options):
+def classifier(name="stylegan-f", *, resolution=8, **options):
     sizes = {"channel_base": 64, "channel_max": 6, **options}
-    network = create(name, 8, **sizes).discriminator.eval()
+    network = create(name, resolution, **sizes).discriminator.eval()
     return Classifier(name="bald", index=4, network=network, sha256="0" * 64)
 
 
@@ -61,13 +62,16 @@ def test_images_of_another_kind_are_refused(channels, side, message):
     with pytest.raises(ConfigError, match=message):
         classifier().logits(torch.zeros(2, channels, side, side))
     with pytest.raises(ConfigError, match=message):
-        classifier().check(img_channels=channels, resolution=side)
-    classifier().check(img_channels=3, resolution=64)
+        classifier().check(img_channels=channels, size=ImageSize(side, side))
+    classifier().check(img_channels=3, size=ImageSize(64, 64))
 
 
-def test_images_that_are_not_square_are_refused():
-    with pytest.raises(ValueError, match="square, got 8x16"):
+def test_images_of_another_shape_are_refused_and_images_of_its_shape_reduced():
+    with pytest.raises(ConfigError, match="got 8x16"):
         classifier().logits(torch.zeros(2, 3, 8, 16))
+    wide = classifier(resolution="6x10")
+    images = torch.randn(3, 3, 12, 20)
+    assert torch.equal(wide.logits(images), wide.logits(downsample_box(images)))
 
 
 def test_a_network_that_gives_no_one_number_is_refused():

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from stylegan.errors import ConfigError
+from stylegan.image_size import ImageSize
 from stylegan.models.sizes import (
+    block_resolutions,
     channels_at,
     check_minibatch_stddev,
     check_sizes,
-    resolutions_up_to,
     single_images,
 )
 
@@ -21,21 +22,23 @@ def sizes(**options):
         "channel_base": 64,
         "channel_max": 6,
     }
-    return SimpleNamespace(**defaults | options)
+    config = SimpleNamespace(**defaults | options)
+    config.size = ImageSize.of(config.resolution)
+    return config
 
 
 def test_channels_of_the_papers():
     config = sizes(channel_base=16384, channel_max=512)  # spec 1.2
-    found = [channels_at(config, r) for r in resolutions_up_to(1024)]
+    found = [channels_at(config, r) for r in block_resolutions(ImageSize(1024, 1024))]
     assert found == [512, 512, 512, 512, 256, 128, 64, 32, 16]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 48}, "resolution must be a power of two from 8, got 48"),
-        ({"resolution": 4}, "resolution must be a power of two from 8, got 4"),
-        ({"channel_base": 8}, "channel_base must be at least the resolution, 16"),
+        ({"resolution": 50}, r"the resolution 50 is \(25x25\) \* 2\^1; .* choose 48"),
+        ({"resolution": 4}, r"the resolution 4 is \(4x4\) .*, and 1 or more doublings; choose 8"),
+        ({"channel_base": 8}, "channel_base must be at least the resolution of the last block, 16"),
         ({"img_channels": 0}, "img_channels must be more than 0, got 0"),
         ({"channel_max": 0}, "channel_max must be more than 0, got 0"),
         ({"c_dim": -1}, "c_dim must be 0 or more, got -1"),
@@ -64,9 +67,9 @@ def test_minibatch_statistics_that_cannot_work_are_refused(group_size, num_chann
 
 def test_images_of_one_size_may_come_alone_or_as_a_list():
     images = torch.zeros(2, 3, 8, 8)
-    assert single_images(images, 3, 8) is images
-    assert single_images([images], 3, 8) is images
+    assert single_images(images, 3, ImageSize(8, 8)) is images
+    assert single_images([images], 3, ImageSize(8, 8)) is images
     with pytest.raises(ValueError, match="one size, got 2"):
-        single_images([images, images], 3, 8)
+        single_images([images, images], 3, ImageSize(8, 8))
     with pytest.raises(ValueError, match=r"\[N, 3, 16, 16\], got \[2, 3, 8, 8\]"):
-        single_images(images, 3, 16)
+        single_images(images, 3, ImageSize(16, 16))

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stylegan.image_size import ImageSize
 from stylegan.nn.adain import ConstantInput, DenseInput, StyledConv2d
 from stylegan.ops.box import upsample_nearest
 from stylegan.ops.fir import BLUR_TAPS, filter2d, fir_kernel
@@ -33,7 +34,9 @@ def plain_epilogue(layer, x, w, noise):
 @pytest.mark.parametrize("noise", [True, False])
 @pytest.mark.parametrize("up", [True, False])
 def test_a_convolution_layer_is_its_formula(styles, noise, up):
-    layer = randomized(StyledConv2d(3, 4, w_dim=5, resolution=8, styles=styles, noise=noise, up=up))
+    layer = randomized(
+        StyledConv2d(3, 4, w_dim=5, size=ImageSize(8, 8), styles=styles, noise=noise, up=up)
+    )
     x, w = torch.randn(2, 3, 4 if up else 8, 4 if up else 8), torch.randn(2, 5)
     weight = layer.weight * math.sqrt(2 / 27)
     if up:
@@ -49,7 +52,7 @@ def test_a_convolution_layer_is_its_formula(styles, noise, up):
 
 @pytest.mark.parametrize("styles", [True, False])
 def test_a_dense_input_is_its_formula(styles):
-    layer = randomized(DenseInput(4, w_dim=5, resolution=4, styles=styles, noise=True))
+    layer = randomized(DenseInput(4, w_dim=5, size=ImageSize(4, 4), styles=styles, noise=True))
     w = torch.randn(2, 5)
     y = (w @ layer.weight.t() * (math.sqrt(2) / 4 / math.sqrt(5))).reshape(2, 4, 4, 4)
     expected = plain_epilogue(layer, y, w, layer.noise_const)
@@ -59,7 +62,7 @@ def test_a_dense_input_is_its_formula(styles):
 
 
 def test_a_constant_input_is_its_formula_and_ones_at_first():
-    layer = ConstantInput(4, w_dim=5, resolution=4, styles=True, noise=True)
+    layer = ConstantInput(4, w_dim=5, size=ImageSize(4, 4), styles=True, noise=True)
     assert torch.equal(layer.const, torch.ones(4, 4, 4))
     randomized(layer)
     w = torch.randn(2, 5)
@@ -70,7 +73,7 @@ def test_a_constant_input_is_its_formula_and_ones_at_first():
 
 
 def test_noise_is_of_all_samples_or_of_each():
-    layer = randomized(StyledConv2d(3, 4, w_dim=5, resolution=8))
+    layer = randomized(StyledConv2d(3, 4, w_dim=5, size=ImageSize(8, 8)))
     x, w = torch.randn(1, 3, 8, 8).repeat(2, 1, 1, 1), torch.randn(1, 5).repeat(2, 1)
     const, none = layer(x, w, noise=layer.noise_const), layer(x, w, noise=None)
     assert torch.equal(const[0], const[1])
@@ -84,12 +87,12 @@ def test_noise_is_of_all_samples_or_of_each():
 
 
 def test_layers_without_noise_or_styles_have_no_parameters_for_them():
-    layer = StyledConv2d(3, 4, w_dim=5, resolution=8, styles=False, noise=False)
+    layer = StyledConv2d(3, 4, w_dim=5, size=ImageSize(8, 8), styles=False, noise=False)
     assert layer.state_dict().keys() == {"weight", "bias"}
 
 
 def test_names_in_the_state_dict():
-    layer = StyledConv2d(3, 4, w_dim=5, resolution=8, up=True)
+    layer = StyledConv2d(3, 4, w_dim=5, size=ImageSize(8, 8), up=True)
     shapes = {name: list(tensor.shape) for name, tensor in layer.state_dict().items()}
     assert shapes == {
         "weight": [4, 3, 3, 3],
@@ -102,7 +105,7 @@ def test_names_in_the_state_dict():
 
 
 def test_bfloat16_gives_bfloat16_with_statistics_of_float32():
-    layer = randomized(StyledConv2d(3, 4, w_dim=5, resolution=8))
+    layer = randomized(StyledConv2d(3, 4, w_dim=5, size=ImageSize(8, 8)))
     x, w = torch.randn(2, 3, 8, 8), torch.randn(2, 5)
     exact = layer(x, w, noise=layer.noise_const)
     y = layer(x.bfloat16(), w, dtype=torch.bfloat16, noise=layer.noise_const)

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stylegan.image_size import ImageSize
 from stylegan.nn.progressive import DiscriminatorBlock, DiscriminatorHead, discriminate
 from stylegan.ops.box import downsample_box
 
@@ -13,7 +14,9 @@ class Tower(torch.nn.Module):
         super().__init__()
         self.b16 = DiscriminatorBlock(3, 4, 5, blur=True)
         self.b8 = DiscriminatorBlock(3, 5, 6, blur=True)
-        self.b4 = DiscriminatorHead(3, 6, out_features=2, mbstd_group_size=2, mbstd_num_channels=1)
+        self.b4 = DiscriminatorHead(
+            3, 6, base=ImageSize(4, 4), out_features=2, mbstd_group_size=2, mbstd_num_channels=1
+        )
 
 
 def test_separate_operations_average_after_the_activation():
@@ -35,7 +38,9 @@ def test_blur_needs_joined_operations():
 
 @pytest.mark.parametrize("channels", [0, 1, 2])
 def test_the_head_appends_minibatch_statistics(channels):
-    head = DiscriminatorHead(3, 6, out_features=2, mbstd_group_size=2, mbstd_num_channels=channels)
+    head = DiscriminatorHead(
+        3, 6, base=ImageSize(4, 4), out_features=2, mbstd_group_size=2, mbstd_num_channels=channels
+    )
     assert head.conv.weight.shape == (6, 6 + channels, 3, 3)
     assert head(torch.randn(4, 6, 4, 4)).shape == (4, 2)
 
@@ -47,7 +52,7 @@ def test_images_enter_at_their_own_resolution(side):
     for resolution in (16, 8):
         if resolution <= side:
             x = tower.get_submodule(f"b{resolution}")(x)
-    torch.testing.assert_close(discriminate(tower, images), tower.b4(x))
+    torch.testing.assert_close(discriminate(tower, images, resolution=side), tower.b4(x))
 
 
 def test_a_fade_mixes_features_below_the_first_block():
@@ -55,4 +60,4 @@ def test_a_fade_mixes_features_below_the_first_block():
     large = tower.b16(tower.b16.fromrgb(images))
     small = tower.b8.fromrgb(downsample_box(images))
     expected = tower.b4(tower.b8(0.75 * large + 0.25 * small))
-    torch.testing.assert_close(discriminate(tower, images, weight=0.25), expected)
+    torch.testing.assert_close(discriminate(tower, images, resolution=16, weight=0.25), expected)

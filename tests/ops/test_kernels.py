@@ -314,6 +314,7 @@ def test_a_gpu_takes_the_kernels():
     assert is_fused(torch.zeros(1, device="cuda"))
 
 
+@pytest.mark.slow
 def test_a_training_step_with_kernels_is_one_without(run_config):
     config = replace(
         run_config,

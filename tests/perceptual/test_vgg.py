@@ -44,6 +44,7 @@ def pooled_plainly(x: Tensor) -> Tensor:
     return x
 
 
+@pytest.mark.slow
 def test_features_are_the_second_dense_layer_after_its_rectifier(vgg16):
     pictures = torch.randint(0, 256, [2, 3, 32, 32], dtype=torch.uint8)
     features = vgg16(vgg16.prepare(pictures))

@@ -23,6 +23,7 @@ def measured(run_config):
     return measure_layers(TrainState(run_config, torch.device("cpu")), rounds=1)
 
 
+@pytest.mark.slow
 def test_layers_of_both_networks_come_in_their_order(state, measured):
     layers, rate = measured
     names = [f"{layer.network} {layer.name}" for layer in layers]

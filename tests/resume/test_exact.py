@@ -180,6 +180,7 @@ def test_interrupted_and_resumed_in_other_architectures(run_config, tmp_path, ar
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_on_a_zip_with_a_damaged_image(run_config, tmp_path):
     path = tmp_path / "set.zip"
     prepare(run_config.data.path, path, options=PrepareOptions(resolution=16))

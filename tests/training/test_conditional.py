@@ -202,6 +202,7 @@ def test_names_of_classes_go_through_shards(labelled, tmp_path):
     assert ShardSet(str(tmp_path / "shards")).class_names == ("cat", "dog", "owl")
 
 
+@pytest.mark.slow
 def test_a_run_with_labels_resumes_exactly_and_draws_the_same_sheets(
     run_config, labelled, tmp_path
 ):

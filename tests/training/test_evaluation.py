@@ -140,7 +140,7 @@ def test_smaller_images_are_passed_over_and_reported_once(make, caplog):
     evaluation = make(lambda generator, nimg: [])
     for is_last in (False, False, True):
         assert not evaluation.is_due(100, resolution=8, img_resolution=16, is_last=is_last)
-    assert caplog.text.count("no metrics before images are 16 pixels wide") == 1
+    assert caplog.text.count("no metrics before images have their full resolution, 16") == 1
     assert evaluation.is_due(100, resolution=16, img_resolution=16, is_last=False)
 
 

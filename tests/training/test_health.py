@@ -144,8 +144,8 @@ def probe_of(run_config, image_folder):
         state = TrainState(config, torch.device("cpu"))
         training, held_out = ImageDataset(image_folder, resolution=16).split(0.5, seed=0)
 
-        def reals(num, resolution):
-            return torch.randn(num, 3, resolution, resolution)
+        def reals(num, size):
+            return torch.randn(num, 3, size.height, size.width)
 
         probe = HealthProbe(state, reals, training=training, held_out=held_out, draw_labels=None)
         return state, training, held_out, probe

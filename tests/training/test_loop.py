@@ -229,6 +229,7 @@ def test_a_config_that_differs_from_the_open_images_is_refused(run_config, tmp_p
         train(run_config, tmp_path / "run", dataset=dataset)
 
 
+@pytest.mark.slow
 def test_a_run_from_weights_does_not_need_their_source_again(run_config, tmp_path):
     initial = Networks(generator=Generator(run_config.generator))
     train(run_config, tmp_path / "whole", initial=initial)
@@ -434,7 +435,7 @@ def test_a_growing_run_is_evaluated_at_its_full_resolution(growing_config, tmp_p
     snapshots = [int(name) for name in names(tmp_path / "run" / "snapshots")]
     assert first == snapshots[1]  # where 16x16 is being faded in
     assert len(read_metrics(tmp_path / "run")) == len(snapshots) - 1
-    assert caplog.text.count("no metrics before images are 16 pixels wide") == 1
+    assert caplog.text.count("no metrics before images have their full resolution, 16") == 1
 
 
 def test_a_run_goes_on_where_evaluation_fails(run_config, tmp_path, caplog):
@@ -512,6 +513,7 @@ def test_no_evaluation_begins_after_a_signal(run_config, tmp_path):
     assert seen == []
 
 
+@pytest.mark.slow
 def test_resumed_runs_have_the_metrics_of_whole_ones(run_config, evaluated_run, tmp_path):
     def die(progress):
         if progress.nimg == 112:  # the snapshot at 80 is evaluated, the newest checkpoint is of 80

@@ -139,6 +139,7 @@ def test_path_lengths_of_published_features_are_norms_of_their_jacobian(generato
     assert gradient.abs().max() > 0
 
 
+@pytest.mark.slow
 def test_a_run_calibrates_once_and_resumes_exactly(features_config, linear, finished_run, tmp_path):
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     train(features_config, whole)

@@ -70,8 +70,8 @@ def test_the_resolution_of_the_run_decides(photos):
     assert opened(photos, resolution=16).resolution == 16
     assert opened(photos, resolution=16, mirror=True).num_channels == 3
     assert len(files_beside(photos)) == 2
-    with pytest.raises(ConfigError, match="power of two"):
-        opened(photos, resolution=20)
+    with pytest.raises(ConfigError, match="choose 24"):
+        opened(photos, resolution=25)
 
 
 def test_images_of_one_size_are_used_as_they_are(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stylegan.analysis.activations import feature_layers, observe_features
+from stylegan.image_size import ImageSize
 from stylegan.models.base import AbstractGenerator
 
 THRESHOLD = 10.0  # peak over median; docs/analyze.md has the scores of maps without droplets
@@ -85,7 +86,7 @@ class LayerDroplets:
 
     Attributes:
         layer: name of the layer.
-        side: side of its feature maps in pixels.
+        size: height and width of its feature maps.
         num_channels: number of its channels.
         median_score: median over images.
         highest_score: maximum over images.
@@ -93,7 +94,7 @@ class LayerDroplets:
     """
 
     layer: str
-    side: int
+    size: ImageSize
     num_channels: int
     median_score: float
     highest_score: float
@@ -128,7 +129,8 @@ def find_droplets(
         ws: batches of [N, num_ws, w_dim] on its device; memory is that of one batch.
         threshold: minimum score of a droplet.
     """
-    sides: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, ImageSize] = {}
+    widths: dict[str, int] = {}
     scores: dict[str, list[Tensor]] = {}
     found: dict[str, list[Tensor]] = {}
     places: list[tuple[str, float, float] | None] = []
@@ -141,13 +143,14 @@ def find_droplets(
             spikes = find_spikes(features, threshold=threshold)
             # the constant input is one row for all images
             rows = len(first) // len(spikes.score)
-            sides[layer] = features.shape[1], features.shape[3]
+            widths[layer], height, width = features.shape[1:]
+            sizes[layer] = ImageSize(height, width)
             scores.setdefault(layer, []).append(spikes.score.repeat(rows))
             found.setdefault(layer, []).append(spikes.found.repeat(rows))
             for row in spikes.found.nonzero()[:, 0].tolist():
                 if first[row] is None:
-                    y, x = ((spikes.place[row].double() + 0.5) / features.shape[3]).tolist()
-                    first[row] = (layer, y, x)
+                    y, x = (spikes.place[row].double() + 0.5).tolist()
+                    first[row] = (layer, y / height, x / width)
 
         with torch.no_grad(), observe_features(generator, see):
             generator.synthesis(batch)
@@ -159,8 +162,8 @@ def find_droplets(
             layers.append(
                 LayerDroplets(
                     layer=layer,
-                    side=sides[layer][1],
-                    num_channels=sides[layer][0],
+                    size=sizes[layer],
+                    num_channels=widths[layer],
                     median_score=score.median().item(),
                     highest_score=score.max().item(),
                     share=hits.float().mean().item(),
@@ -183,7 +186,7 @@ def magnitude_maps(generator: AbstractGenerator, ws: Tensor, layer: str) -> tupl
         layer: a name of `feature_layers`.
 
     Returns:
-        Images [N, C, R, R], nominally in [-1, 1], and the peaks.
+        Images [N, C, H, W], nominally in [-1, 1], and the peaks.
     """
     kept: list[Spikes] = []
 

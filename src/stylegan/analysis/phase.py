@@ -52,21 +52,22 @@ def mean_sticking(scores: list[float | None]) -> Sticking:
 def stick_score(frames: Tensor) -> float | None:
     """Compare the details of frames with earlier ones, at the same pixels and moved along.
 
-    Content is the image after a Gaussian filter with a std of 1/42 of the side (1.5 pixels at 64x64
-    and below); its motion is estimated by the Lucas-Kanade method. Detail is the rest. Where the
-    content moves by 0.75 pixels or more between two frames, the score is
-    `E_moved / (E_moved + E_stayed)`, of the squared differences to the earlier detail, moved with
-    the content or at the same pixels.
+    Content is the image after a Gaussian filter with a std of 1/42 of the shorter side (1.5 pixels
+    at 64x64 and below); its motion is estimated by the Lucas-Kanade method. Detail is the rest.
+    Where the content moves by 0.75 pixels or more between two frames, the score is `E_moved /
+    (E_moved + E_stayed)`, of the squared differences to the earlier detail, moved with the content
+    or at the same pixels.
 
     Args:
-        frames: [T, C, R, R], float in any range, along a path through latent space, without
+        frames: [T, C, H, W], float in any range, along a path through latent space, without
             noise, since stored noise maps are fixed to pixels.
 
     Returns:
         From 0 to 1; None if there is too little motion.
     """
     gray = frames.to("cpu", torch.float64).mean(dim=1, keepdim=True)
-    factor = max(1, gray.shape[-1] // MOTION_SIDE)
+    # a power of two, which divides both sides of every network's images
+    factor = 1 << max(min(gray.shape[2:]) // MOTION_SIDE, 1).bit_length() - 1
     sigma = SIGMA * factor
     content = _blurred(gray, sigma)
     detail = gray - content
@@ -101,11 +102,11 @@ def row_over_time(frames: Tensor, *, row: int | None = None) -> tuple[Tensor, in
     """Stack one row of pixels of all frames; details that stick form vertical lines.
 
     Args:
-        frames: uint8 [T, C, R, R].
+        frames: uint8 [T, C, H, W].
         row: index of the row; None for the one in which frames differ most.
 
     Returns:
-        uint8 [C, T, R], the first frame on top, and the row.
+        uint8 [C, T, W], the first frame on top, and the row.
     """
     if row is None:
         change = (frames[1:].double() - frames[:-1].double()).abs().mean(dim=(0, 1, 3))

@@ -22,7 +22,7 @@ class Usage:
 
     Attributes:
         deviations: std of the pixels that each resolution adds to the image, of range [-1, 1], by
-            resolution, smallest first.
+            nominal resolution, smallest first.
         num_images: number of images.
     """
 
@@ -72,7 +72,7 @@ def resolution_usage(generator: AbstractGenerator, ws: Iterable[Tensor]) -> Usag
 
     def see(side: int, rgb: Tensor) -> None:
         image = rgb.to(torch.float32)
-        while image.shape[-1] < generator.img_resolution:
+        while image.shape[-1] < generator.img_size.width:
             image = upsample2d(image, synthesis.kernel)
         pixels = image.double()
         sums[side] = sums.get(side, torch.zeros(())) + pixels.sum(dim=(0, 2, 3)).cpu()
@@ -93,7 +93,7 @@ def resolution_usage(generator: AbstractGenerator, ws: Iterable[Tensor]) -> Usag
             with torch.no_grad():
                 synthesis(batch)
             num_images += len(batch)
-            num_pixels += len(batch) * generator.img_resolution**2
+            num_pixels += len(batch) * generator.img_size.num_pixels
     finally:
         for handle in handles:
             handle.remove()

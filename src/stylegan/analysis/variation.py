@@ -11,24 +11,25 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError
+from stylegan.image_size import ImageSize
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps, synthesize
 from stylegan.rng import generator_for
 
 Group = Literal["all", "none", "fine", "coarse"]
 GROUPS: tuple[Group, ...] = ("all", "none", "fine", "coarse")
-FINE_SIDE = 64  # pixels; noise of this resolution and above is fine in the paper
+FINE_SIDE = 64  # noise of this nominal resolution and above is fine in the paper
 DISPLAY_GAIN = 4  # factor for displayed stds, as in the paper
 
 
-def fine_from(side: int) -> int:
-    """Return the lowest resolution of fine noise for images of this side.
+def fine_from(size: ImageSize) -> ImageSize:
+    """Return the smallest size of fine noise for images of a size.
 
-    64 for images of 512x512 and above, as in the paper; the upper half of the resolutions for
-    smaller images.
+    64x64 for images of 512x512 and above, as in the paper; the upper half of the blocks for smaller
+    images.
     """
-    half = math.ceil((math.log2(4) + math.log2(side)) / 2)
-    return int(min(FINE_SIDE, 2**half))
+    half = math.ceil((math.log2(4) + math.log2(size.nominal)) / 2)
+    return size.at(int(min(FINE_SIDE, 2**half)))
 
 
 def layers_of(generator: AbstractGenerator, group: Group) -> list[str]:
@@ -42,7 +43,7 @@ def layers_of(generator: AbstractGenerator, group: Group) -> list[str]:
         raise ConfigError(
             "a network without noise inputs; StyleGAN E and F and StyleGAN2 have them"
         )
-    border = fine_from(generator.img_resolution)
+    border = fine_from(generator.img_size).width
     if group == "all":
         return list(stored)
     if group == "none":
@@ -57,9 +58,9 @@ class Variation:
     """The variation of an image with noise.
 
     Attributes:
-        mean: mean over realizations, [C, R, R], nominally in [-1, 1]; other channels than grey and
+        mean: mean over realizations, [C, H, W], nominally in [-1, 1]; other channels than grey and
             RGB as of `PixelFormat.as_rgb`.
-        deviation: std over realizations of the mean of the color channels, [R, R]; 1 is the range
+        deviation: std over realizations of the mean of the color channels, [H, W]; 1 is the range
             from black to white.
     """
 
@@ -78,7 +79,7 @@ def with_noise_of(generator: AbstractGenerator, ws: Tensor, group: Group) -> Ten
         group: the group of layers.
 
     Returns:
-        [N, C, R, R], nominally in [-1, 1].
+        [N, C, H, W], nominally in [-1, 1].
     """
     kept = set(layers_of(generator, group))
     noise = {

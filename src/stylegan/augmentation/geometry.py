@@ -23,7 +23,8 @@ def inverse_geometry(values: Mapping[str, Tensor], *, height: int, width: int) -
     """Return the matrices from points of the result to points of the image, float64 [N, 3, 3].
 
     Coordinates are in pixels from the center of the image. The inverse of a product is the product
-    of the inverses in the opposite order.
+    of the inverses in the opposite order. Images that are not square are turned by 180 degrees, but
+    not by 90, which would exchange their sides.
 
     Args:
         values: of `AugmentParameters`.
@@ -36,7 +37,10 @@ def inverse_geometry(values: Mapping[str, Tensor], *, height: int, width: int) -
     if "x_flip" in values:
         matrix = matrix @ _scaling(values["x_flip"], torch.ones_like(values["x_flip"]))
     if "quarter_turn" in values:
-        matrix = matrix @ _rotation(values["quarter_turn"] * (math.pi / 2))
+        turns = values["quarter_turn"]
+        if height != width:
+            turns = torch.where(turns % 2 == 0, turns, 0)
+        matrix = matrix @ _rotation(turns * (math.pi / 2))
     if "integer_shift" in values:
         matrix = matrix @ _translation(-(values["integer_shift"] * size).round())
     if "scale" in values:

@@ -23,6 +23,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.readers import map_in_order, num_threads
 from stylegan.data.sampler import InfiniteSampler
 from stylegan.errors import CheckpointError, StyleganError, WeightsError, check_positive
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.models import io
 from stylegan.models.base import AbstractDiscriminator, Networks
 from stylegan.models.registry import build_discriminator, configs_for
@@ -55,7 +56,7 @@ class ClassifierConfig:
     trained with Adam. Learning rate, batch and length are our choices.
 
     Attributes:
-        resolution: side of the images, in pixels, a power of two from 8.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH".
         kimg: length of the training, in thousands of images shown.
         batch: images per step.
         lr: Adam's learning rate; its betas are 0.9 and 0.999.
@@ -65,7 +66,7 @@ class ClassifierConfig:
         seed: of everything random, including the choice of held-out images.
     """
 
-    resolution: int
+    resolution: Resolution
     kimg: float = 150.0
     batch: int = 8
     lr: float = 1e-3
@@ -213,11 +214,10 @@ def train_classifiers(
     for training in trainings:  # all of them first, as each may take hours
         training.check()
     logger.info(
-        "%d attributes of %d images at %dx%d, %g kimg each, on %s",
+        "%d attributes of %d images at %s, %g kimg each, on %s",
         len(attributes),
         len(dataset.image_names),
-        config.resolution,
-        config.resolution,
+        ImageSize.of(config.resolution),
         config.kimg,
         torch.device(device).type,
     )

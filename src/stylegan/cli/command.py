@@ -16,6 +16,7 @@ from rich.console import Console
 from stylegan import distributed
 from stylegan.cli.parser import Option, Parser, wrapped
 from stylegan.errors import did_you_mean
+from stylegan.image_size import Resolution
 from stylegan.progress import ProgressBar
 
 _PLAIN = (str, int, float, bool, Path)
@@ -168,7 +169,8 @@ def _option(command: Command, name: str, parameter: inspect.Parameter, text: str
     if typing.get_origin(kind) in (tuple, list, Sequence):
         kind, many = typing.get_args(kind)[0], "list"
     if typing.get_origin(kind) in (Union, UnionType) and {str, Path} & {*typing.get_args(kind)}:
-        (kind,) = (part for part in typing.get_args(kind) if part is not NoneType)
+        parts = [part for part in typing.get_args(kind) if part is not NoneType]
+        kind = parts[0] if len(parts) == 1 else Union[tuple(parts)]  # noqa: UP007
     if name in command.repeatable:
         many = "repeat"
     negation = f"; --no-{name.replace('_', '-')} switches it off" if default is True else ""
@@ -215,12 +217,14 @@ def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def command_line_type(hint: Any) -> Any:
     """Return the type that the command line reads for a function's argument, or None.
 
-    Of a union it is the first type that text can give, beside None.
+    Of a union it is the first type that text can give, beside None; of a resolution both types.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return command_line_type(inner[0])
     if origin in (Union, UnionType):
+        if {*inner} - {NoneType} == {*typing.get_args(Resolution)}:
+            return hint
         types = [command_line_type(each) for each in inner if each is not NoneType]
         first = next((each for each in types if each is not None), None)
         return first | None if first is not None and NoneType in inner else first

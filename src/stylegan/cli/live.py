@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from stylegan.image_size import ImageSize
 from stylegan.training.loop import Progress
 
 
@@ -67,8 +68,8 @@ def describe(record: Mapping[str, Any]) -> list[str]:
     growth = record.get("growth")
     where = []
     if growth is not None:
-        side, batch = growth["resolution"], growth["batch"]
-        where = [f"{side}x{side} lod {growth['lod']:.2f} batch {batch}"]
+        size, batch = ImageSize.of(growth["resolution"]), growth["batch"]
+        where = [f"{size} lod {growth['lod']:.2f} batch {batch}"]
     names = {
         "loss/G": "G",
         "loss/D": "D",

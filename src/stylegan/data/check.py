@@ -22,6 +22,7 @@ from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.download import cache_folder
 from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.files import printable_name, write_atomic
+from stylegan.image_size import SMALLEST, ImageSize, Resolution, require_usable
 from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
 
@@ -34,8 +35,6 @@ MAX_UNREADABLE = 0.01
 """Fraction of the images that may become unreadable while a set is used."""
 _NAMES_SHOWN = 5
 MAX_SUGGESTED = 1024
-MIN_RESOLUTION = 4
-"""Side in pixels of the first block of the networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +71,13 @@ class Selection:
     """The files that form a training set.
 
     Attributes:
-        side: of the square images as stored, in pixels; 0 if no image is usable.
+        size: of the images as stored; None if no image is usable.
         pixels: format of the set, to which all images are converted.
         usable: sorted by name. Grey images of a color set are included.
         bad: name and reason of each other file.
     """
 
-    side: int
+    size: ImageSize | None
     pixels: PixelFormat
     usable: tuple[Entry, ...]
     bad: tuple[tuple[str, str], ...]
@@ -182,15 +181,16 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
     if not isinstance(record, dict):
         return None
     try:
-        side, mode = record["options"]["resolution"], record["mode"]
-        if not isinstance(side, int):
+        resolution, mode = record["options"]["resolution"], record["mode"]
+        if not isinstance(resolution, Resolution):
             return None
+        size = ImageSize.of(resolution)
         if "pixels" in record:
             pixels = PixelFormat.from_json(record["pixels"])
         else:  # before version 0.3
             pixels = PixelFormat(num_channels={"L": 1, "RGB": 3}[mode])
         recorded = {image["name"]: int(image["crc32"], 16) for image in record["images"]}
-    except (KeyError, TypeError, ValueError):
+    except (ConfigError, KeyError, TypeError, ValueError):
         return None
     entries = []
     if tuple(sorted(recorded)) != source.images:
@@ -204,7 +204,7 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
                 name=name,
                 num_bytes=stored[0],
                 crc32=stored[1],
-                size=(side, side),
+                size=(size.width, size.height),
                 pixels=pixels,
                 stored_mode=str(pixels),
                 format=pixels.suffix[1:].upper(),
@@ -351,27 +351,18 @@ def preparation(source: AbstractSource) -> dict[str, object] | None:
     return {name: options.get(name) for name in ("crop", "filter", "background")}
 
 
-def require_power_of_two(resolution: int) -> None:
-    """Raise ConfigError unless a resolution is a power of two from 4."""
-    if not _is_resolution(resolution):
-        raise ConfigError(
-            f"the resolution must be a power of two from {MIN_RESOLUTION}, such as "
-            f"{previous_power_of_two(resolution)}, got {resolution}"
-        )
-
-
 def previous_power_of_two(number: int) -> int:
-    """Return the largest allowed resolution that is not above a number, at least 4."""
-    return 1 << max(number.bit_length() - 1, MIN_RESOLUTION.bit_length() - 1)
+    """Return the largest power of two that is not above a number, at least 4."""
+    return 1 << max(number.bit_length() - 1, SMALLEST.bit_length() - 1)
 
 
 def suggested_resolution(entries: Iterable[Entry]) -> int:
-    """Return the largest allowed resolution below the median of the images' shorter sides.
+    """Return the largest power of two below the median of the images' shorter sides.
 
     It is at most `MAX_SUGGESTED`, the largest at which results have been published.
     """
     sides = [min(entry.size) for entry in entries if entry.reason is None]
-    median = int(statistics.median(sides)) if sides else MIN_RESOLUTION
+    median = int(statistics.median(sides)) if sides else SMALLEST
     return previous_power_of_two(min(median, MAX_SUGGESTED))
 
 
@@ -380,39 +371,43 @@ def select(
     entries: tuple[Entry, ...],
     *,
     reading: Reading | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | ImageSize | None = None,
 ) -> Selection:
     """Select the images that can be trained on together.
 
-    All must be square and of one size: the most common size that is `resolution` times a power of
-    two. Then the majority decides on the pixels: whether the set holds pictures or images of other
-    channels, is grey or color, has alpha, and has 8 or 16 bits. Grey images are usable in a
-    color set, as converting them loses nothing; color images are not usable in a grey set. Alpha
-    of a minority is composed on white, and 16 bits of a minority are rounded.
+    All must be of one size: the most common one that is `resolution` times a power of two. Without
+    a resolution, that is the size of the images if it is not square, can be doubled three times or
+    more from its base, and all but `MAX_LEFT_OUT` of the images have it; otherwise the most common
+    square size that is a power of two. Then the majority decides on the pixels: whether the set
+    holds pictures or images of other channels, is grey or color, has alpha, and has 8 or 16 bits.
+    Grey images are usable in a color set, as converting them loses nothing; color images are not
+    usable in a grey set. Alpha of a minority is composed on white, and 16 bits of a minority are
+    rounded.
 
     Args:
         source: the entries' source; the files that it leaves out count as bad.
         entries: from `examine`.
         reading: how files are read, if the entries are those of a record; None for the defaults.
-        resolution: to train at, in pixels; None: the size of the images.
+        resolution: to train at; None: the size of the images.
 
     Raises:
-        ConfigError: if `resolution` is not a power of two from 4.
+        ConfigError: if no network has this resolution.
     """
-    if resolution is not None:
-        require_power_of_two(resolution)
+    wanted = None if resolution is None else require_usable(resolution)
     reasons = dict(source.left_out)
     reasons |= {entry.name: entry.reason for entry in entries if entry.reason is not None}
     decodable = [entry for entry in entries if entry.reason is None]
-    sizes = collections.Counter(entry.size for entry in decodable if _fits(entry.size, resolution))
+    sizes = collections.Counter(_size(entry) for entry in decodable)
     # The larger size wins a tie, so that the result does not depend on the order of the files.
-    side = max(sizes, key=lambda size: (sizes[size], size))[0] if sizes else 0
+    by_number = sorted(sizes, key=lambda size: (sizes[size], size), reverse=True)
+    fitting = [size for size in by_number if _fits(size, wanted, fraction=_fraction(sizes, size))]
+    chosen = fitting[0] if fitting else None
     right_size = []
     for entry in decodable:
-        if entry.size == (side, side):
+        if _size(entry) == chosen:
             right_size.append(entry)
         else:
-            reasons[entry.name] = _why_wrong_size(entry.size, side, resolution)
+            reasons[entry.name] = _why_wrong_size(_size(entry), chosen, wanted)
     reading = reading or Reading()
     pixels = format_of_most([as_read(entry.pixels, reading) for entry in right_size])
     most = {"L": "grey"}.get(str(pixels), str(pixels))
@@ -423,7 +418,7 @@ def select(
         else:
             reasons[entry.name] = f"wrong mode {entry.stored_mode} (most images are {most})"
     return Selection(
-        side=side, pixels=pixels, usable=tuple(usable), bad=tuple(sorted(reasons.items()))
+        size=chosen, pixels=pixels, usable=tuple(usable), bad=tuple(sorted(reasons.items()))
     )
 
 
@@ -498,23 +493,41 @@ def fingerprint(entries: Iterable[Entry], labels: Mapping[str, Label] | None) ->
     return digest.hexdigest()
 
 
-def _is_resolution(side: int) -> bool:
-    return side >= MIN_RESOLUTION and side & (side - 1) == 0
+def _size(entry: Entry) -> ImageSize:
+    width, height = entry.size
+    return ImageSize(height, width)
 
 
-def _fits(size: tuple[int, int], resolution: int | None) -> bool:
-    width, height = size
-    return width == height and _is_resolution(width) and width >= (resolution or 0)
+def _fraction(sizes: collections.Counter[ImageSize], size: ImageSize) -> float:
+    return sizes[size] / sizes.total()
 
 
-def _why_wrong_size(size: tuple[int, int], side: int, resolution: int | None) -> str:
-    width, height = size
-    if width != height:
+def _fits(size: ImageSize, wanted: ImageSize | None, *, fraction: float) -> bool:
+    """Return whether images of a size, a fraction of all, can be trained on."""
+    if wanted is not None:
+        return size.factor_to(wanted) is not None
+    return size.is_native and (size.is_square or fraction >= 1 - MAX_LEFT_OUT)
+
+
+def _why_wrong_size(size: ImageSize, chosen: ImageSize | None, wanted: ImageSize | None) -> str:
+    if wanted is not None and not wanted.is_power_of_two:
+        if size.height < wanted.height or size.width < wanted.width:
+            why = f"below the resolution {wanted}"
+        elif size.factor_to(wanted) is None:
+            why = f"not {wanted} times a power of two"
+        else:
+            why = f"most images are {_width_first(chosen)}"
+    elif not size.is_square and not (chosen is not None and not chosen.is_square):
         why = "not square"
-    elif not _is_resolution(width):
+    elif not size.is_native:
         why = "not a power of two"
-    elif width < (resolution or 0):
-        why = f"below the resolution {resolution}"
+    elif wanted is not None and size.height < wanted.height:
+        why = f"below the resolution {wanted.stored}"
     else:
-        why = f"most images are {side}x{side}"
-    return f"wrong size {width}x{height} ({why})"
+        why = f"most images are {_width_first(chosen)}"
+    return f"wrong size {_width_first(size)} ({why})"
+
+
+def _width_first(size: ImageSize | None) -> str:
+    """Return a size as image viewers show it."""
+    return "0x0" if size is None else f"{size.width}x{size.height}"

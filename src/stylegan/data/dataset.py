@@ -33,6 +33,7 @@ from stylegan.data.readers import Reading, map_in_order, num_threads, read_pixel
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError, command_line
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
 from stylegan.rng import generator_for
@@ -53,8 +54,8 @@ class ImageDataset(Dataset[Tensor]):
 
     Args:
         path: a folder, a zip, or another source of `stylegan.data.sources.open.open_source`.
-        resolution: side of the images in pixels. Larger images, by a power of two, are reduced with
-            a box filter and rounded once. None: the images' own size.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH". Larger images, by a power of
+            two, are reduced with a box filter and rounded once. None: the images' own size.
         mirror: double the set; the second half is the first, flipped horizontally.
         on_bad: "skip" leaves out files that cannot be used, "limit" up to a tenth of the images,
             "fail" none.
@@ -64,7 +65,7 @@ class ImageDataset(Dataset[Tensor]):
         progress: called with the number of images decoded and their total.
 
     Raises:
-        ConfigError: if `resolution` is not a power of two from 4.
+        ConfigError: if no network has this resolution.
         DataError: if there is no usable image, or more files cannot be used than `on_bad` allows.
     """
 
@@ -72,7 +73,7 @@ class ImageDataset(Dataset[Tensor]):
         self,
         path: str | os.PathLike[str],
         *,
-        resolution: int | None = None,
+        resolution: Resolution | ImageSize | None = None,
         mirror: bool = False,
         on_bad: OnBad = "skip",
         reading: Reading | None = None,
@@ -94,8 +95,9 @@ class ImageDataset(Dataset[Tensor]):
             self._reading = replace(self._reading, range=self._pixels.range)
         if self._pixels.num_channels == 4 and not self._pixels.has_alpha:
             self._reading = replace(self._reading, alpha="none")
-        self._side = selection.side
-        self._resolution = resolution or selection.side
+        assert selection.size is not None  # `_report` raises if no image is usable
+        self._stored_size = selection.size
+        self._size = selection.size if resolution is None else ImageSize.of(resolution)
         self._mirror = mirror
         labels = read_labels(self._source)
         by_name = None if labels is None else labels.by_name
@@ -121,9 +123,14 @@ class ImageDataset(Dataset[Tensor]):
         return Path(self._source.path).resolve().stem
 
     @property
-    def resolution(self) -> int:
-        """Side of the images, in pixels."""
-        return self._resolution
+    def size(self) -> ImageSize:
+        """Height and width of the images."""
+        return self._size
+
+    @property
+    def resolution(self) -> Resolution:
+        """Side of the images in pixels, or "HEIGHTxWIDTH" if they are not square."""
+        return self._size.stored
 
     @property
     def is_mirrored(self) -> bool:
@@ -256,7 +263,7 @@ class ImageDataset(Dataset[Tensor]):
         return len(self._entries) * (2 if self._mirror else 1)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return an image as it is stored, [C, R, R] in the type of `pixels`.
+        """Return an image as it is stored, [C, H, W] in the type of `pixels`.
 
         Raises:
             IndexError: if there is no such image.
@@ -270,29 +277,33 @@ class ImageDataset(Dataset[Tensor]):
         return self._pixels.view
 
     def seen(self, index: int) -> Tensor:
-        """Return an image as feature networks see it, uint8 [C, R, R], C 1 or 3.
+        """Return an image as feature networks see it, uint8 [C, H, W], C 1 or 3.
 
         Raises:
             IndexError, DataError: as `__getitem__`.
         """
         return self._pixels.seen_stored(self[index])
 
-    def gather(self, indices: Sequence[int], *, resolution: int | None = None) -> Tensor:
-        """Return images as they are stored, [N, C, R, R] in the type of `pixels`.
+    def gather(
+        self, indices: Sequence[int], *, resolution: Resolution | ImageSize | None = None
+    ) -> Tensor:
+        """Return images as they are stored, [N, C, H, W] in the type of `pixels`.
 
         In place of an image that cannot be read any more, the next one is taken, with a warning on
         rank 0 for each such image.
 
         Args:
             indices: of the images.
-            resolution: R. Below that of the set, images are reduced with a box filter and rounded
-                once. None: that of the set.
+            resolution: height and width. Below those of the set, images are reduced with a box
+                filter and rounded once. None: those of the set.
 
         Raises:
             IndexError: if there is no such image.
             DataError: if more than `MAX_UNREADABLE` of the images cannot be read any more.
         """
-        factor = 1 if resolution is None else self._resolution // resolution
+        factor = 1
+        if resolution is not None:
+            factor = self._size.height // ImageSize.of(resolution).height
         # one by one, as a large batch needs much more memory at full size
         has_alpha = self._pixels.has_alpha
         return torch.stack(
@@ -341,7 +352,7 @@ class ImageDataset(Dataset[Tensor]):
         Raises:
             DataError: if more than `MAX_UNREADABLE` of the images cannot be read any more.
         """
-        shape = (len(self._entries), self.num_channels, self._resolution, self._resolution)
+        shape = (len(self._entries), self.num_channels, self._size.height, self._size.width)
         num_bytes = torch.Size(shape).numel() * self._pixels.dtype.itemsize
         if num_bytes > budget_bytes:
             logger.info(
@@ -394,15 +405,16 @@ class ImageDataset(Dataset[Tensor]):
         name = self._entries[index].name
         try:
             stored = read_pixels(self._source.read(name), self._pixels, self._reading)
-            height, width = stored.shape[1:]
-            if (width, height) != (self._side, self._side):
+            size = ImageSize(stored.shape[1], stored.shape[2])
+            if size != self._stored_size:
+                before = self._stored_size
                 raise DataError(
-                    f"the size is {width}x{height} now, and was "
-                    f"{self._side}x{self._side} when the set was opened"
+                    f"the size is {size.width}x{size.height} now, and was "
+                    f"{before.width}x{before.height} when the set was opened"
                 )
         except DataError as error:
             raise error.at(f"{name} in {self._source.path}") from error
-        factor = self._side // self._resolution
+        factor = self._stored_size.height // self._size.height
         return reduce(stored, factor, has_alpha=self._pixels.has_alpha)
 
 
@@ -423,7 +435,7 @@ def _report(
     if not selection.usable:
         raise DataError(
             f"{source.path} has no usable image among {len(selection.bad)} files; images must be "
-            "square and of one size, a power of two that is not below the resolution",
+            "of one size: the resolution or that times a power of two, by default square",
             fix=f"see {command_line('data', 'check', source.path)}, or run `stylegan data prepare`",
         )
     if not distributed.is_main_process():

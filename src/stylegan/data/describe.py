@@ -34,6 +34,7 @@ from stylegan.data.sources.files import RECORD_NAME
 from stylegan.data.sources.open import open_source
 from stylegan.errors import command_line
 from stylegan.files import printable_name
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.notebook import TextResult, picture_html
 from stylegan.progress import Counter
 
@@ -51,7 +52,8 @@ class CheckReport(TextResult):
 
     Attributes:
         num_usable: images that can be trained on.
-        resolution: side in pixels that they can be trained at; 0 if there are none.
+        resolution: size that they can be trained at, a side in pixels or "HEIGHTxWIDTH"; 0 if there
+            are none.
         bad: name and reason of each file that cannot be trained on.
         advice: what to do, one line for each kind of problem.
         pixels: channels and depth of the images, such as "RGB" or "L uint16".
@@ -59,7 +61,7 @@ class CheckReport(TextResult):
     """
 
     num_usable: int
-    resolution: int
+    resolution: Resolution
     bad: tuple[tuple[str, str], ...]
     advice: tuple[str, ...]
     pixels: str = ""
@@ -74,9 +76,9 @@ class CheckReport(TextResult):
         """Return one line for each bad file, then the counts, the advice and the duplicates."""
         lines = [f"{printable_name(name)}: {reason}" for name, reason in self.bad]
         if self.num_usable:
-            side = self.resolution
+            size = ImageSize.of(self.resolution)
             kind = "" if self.pixels in ("", "L", "RGB") else f", {self.pixels}"
-            lines.append(f"{self.num_usable} images can be trained on at {side}x{side}{kind}.")
+            lines.append(f"{self.num_usable} images can be trained on at {size}{kind}.")
         else:
             lines.append("No image can be trained on.")
         if self.bad:
@@ -153,7 +155,7 @@ class SetInfo(TextResult):
 def check(
     path: str | Path,
     *,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     reading: Reading | None = None,
     workers: int | None = None,
     progress: Counter | None = None,
@@ -171,12 +173,19 @@ def check(
     selection = select(source, entries, resolution=resolution)
     return CheckReport(
         num_usable=len(selection.usable),
-        resolution=(resolution or selection.side) if selection.usable else 0,
+        resolution=_trained_size(selection, resolution),
         pixels=str(selection.pixels) if selection.usable else "",
         bad=selection.bad,
         advice=tuple(_advice(Path(path), entries, selection, resolution=resolution)),
         duplicates=tuple(duplicates(entries)),
     )
+
+
+def _trained_size(selection: Selection, resolution: Resolution | None) -> Resolution:
+    """Return the size that the images of a selection can be trained at; 0 if there are none."""
+    if selection.size is None or not selection.usable:
+        return 0
+    return (selection.size if resolution is None else ImageSize.of(resolution)).stored
 
 
 def info(
@@ -210,7 +219,7 @@ def info(
         formats=formats_of(decodable),
         labels=_describe_labels(labels, selection),
         fingerprint=fingerprint(selection.usable, by_name),
-        history=_history(source),
+        history=preparation_facts(source),
         sheet_path=sheet_path,
         sheet=sheet,
     )
@@ -254,8 +263,8 @@ def _describe_labels(known: Labels | None, selection: Selection) -> str:
     return f"vectors of {' or '.join(map(str, sorted(lengths)))} numbers, {of_images}"
 
 
-def _history(source: AbstractSource) -> dict[str, str]:
-    """Return how a prepared zip was made."""
+def preparation_facts(source: AbstractSource) -> dict[str, str]:
+    """Return how `prepare` made a zip, by name; nothing for other sets."""
     record = source.read_json(RECORD_NAME)
     if read_record(source) is None or not isinstance(record, dict):
         return {}
@@ -278,8 +287,7 @@ def _contact_sheet(
     """Draw evenly spaced images of the set, uint8 [3, H, W]."""
     num_drawn = min(len(entries), _SHEET_COLUMNS * _SHEET_ROWS)
     drawn = [entries[index * len(entries) // num_drawn] for index in range(num_drawn)]
-    side = min(_MAX_TILE, *(min(entry.size) for entry in drawn))
-    options = PrepareOptions(resolution=previous_power_of_two(side))
+    options = PrepareOptions(resolution=_tile_size(drawn).stored)
 
     def draw(entry: Entry) -> Tensor:
         raster = read_raster(source.read(entry.name), reading)
@@ -294,8 +302,21 @@ def _contact_sheet(
     return images.grid(torch.stack(tiles), columns=min(_SHEET_COLUMNS, num_drawn), padding=2)
 
 
+def _tile_size(entries: Sequence[Entry]) -> ImageSize:
+    """Return the size of the images in the contact sheet: square if there are several sizes."""
+    side = min(_MAX_TILE, *(min(entry.size) for entry in entries))
+    tile = ImageSize.of(previous_power_of_two(side))
+    (width, height), *others = {entry.size for entry in entries}
+    size = ImageSize(height, width)
+    if not others and size.is_native:
+        tile = size
+        while max(tile.height, tile.width) > _MAX_TILE and tile.doublings > 0:
+            tile = tile.reduced(2)
+    return tile
+
+
 def _advice(
-    path: Path, entries: Sequence[Entry], selection: Selection, *, resolution: int | None
+    path: Path, entries: Sequence[Entry], selection: Selection, *, resolution: Resolution | None
 ) -> Iterator[str]:
     """Yield what to do, one line for each kind of problem."""
     reasons = [reason for _, reason in selection.bad]
@@ -312,7 +333,7 @@ def _advice(
     if any_is("too large"):
         yield "too large: reduce the images, or remove them."
     if any_is("wrong size", "wrong mode"):
-        side = resolution or suggested_resolution(entries)
+        side = suggested_resolution(entries) if resolution is None else resolution
         prepared = f"{path.resolve().stem}{side}.zip"
         prepare = command_line("data", "prepare", path, prepared, "--resolution", side)
         yield f"wrong size, wrong mode: make a set of one size and mode with {prepare}."

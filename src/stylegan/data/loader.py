@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.sampler import InfiniteSampler
 from stylegan.errors import DataError
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.microbatch import BatchSlice
 from stylegan.rng import generator_for
 
@@ -22,7 +23,7 @@ class Batch:
     """Real images on the device, and their labels.
 
     Attributes:
-        images: float32 [N, C, R, R] in [-1, 1], with premultiplied alpha.
+        images: float32 [N, C, H, W] in [-1, 1], with premultiplied alpha.
         labels: float32 [N, label_dim]; None unless they were requested.
     """
 
@@ -36,7 +37,7 @@ def batches(
     batch_size: int,
     seed: int,
     start: int = 0,
-    resolution: int | None = None,
+    resolution: Resolution | ImageSize | None = None,
     device: torch.device | str = "cpu",
     workers: int = 0,
     labels: bool = False,
@@ -53,8 +54,8 @@ def batches(
         batch_size: N. A batch may contain the end of one epoch and the start of the next.
         seed: the run's seed.
         start: images drawn before, over all epochs.
-        resolution: R, a power of two up to that of the set; None: that of the set. See
-            `ImageDataset.gather`.
+        resolution: height and width, those of the set or these divided by a power of two; None:
+            those of the set. See `ImageDataset.gather`.
         device: of the batches. Copies to CUDA are asynchronous, from pinned memory.
         workers: processes that decode in advance; 0, or a cached set, decodes in this process.
         labels: whether the batches have labels. It does not change the images.
@@ -69,13 +70,13 @@ def batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
-    resolution = dataset.resolution if resolution is None else resolution
-    if resolution < 1 or dataset.resolution % resolution:
-        raise ValueError(f"resolution must divide {dataset.resolution}, got {resolution}")
+    size = dataset.size if resolution is None else ImageSize.of(resolution)
+    if dataset.size.factor_to(size) is None:
+        raise ValueError(f"resolution must divide {dataset.resolution}, got {size.stored}")
     if labels and dataset.label_table is None:
         raise ValueError(f"{dataset.name} has no labels")
     sampler = InfiniteSampler(len(dataset), seed=seed, start=start)
-    sized = _Batches(dataset, resolution, labels=labels)
+    sized = _Batches(dataset, size, labels=labels)
     chunks = _Chunks(sampler, batch_size, range(batch_size) if rows is None else rows)
     return _batches(sized, chunks, torch.device(device), workers)
 
@@ -108,10 +109,10 @@ class Stream:
         self._device = device
         self._workers = workers
         self._labels = labels
-        self._next: tuple[int, BatchSlice, int] | None = None
+        self._next: tuple[int, BatchSlice, ImageSize] | None = None
         self._batches: Iterator[Batch] | None = None
 
-    def take(self, rows: BatchSlice, *, start: int, resolution: int) -> Batch:
+    def take(self, rows: BatchSlice, *, start: int, resolution: Resolution | ImageSize) -> Batch:
         """Return this rank's rows of a batch.
 
         If it follows the previous batch and has the same size, the workers have decoded it in
@@ -120,26 +121,27 @@ class Stream:
         Args:
             rows: the rows, and the size of the batch.
             start: images drawn before, over all epochs.
-            resolution: R.
+            resolution: height and width.
 
         Raises:
             ValueError: as `batches`.
             DataError: if an image can no longer be read. The message names it.
         """
-        if self._batches is None or self._next != (start, rows, resolution):
+        size = ImageSize.of(resolution)
+        if self._batches is None or self._next != (start, rows, size):
             self.close()
             self._batches = batches(
                 self._dataset,
                 batch_size=rows.batch_size,
                 seed=self._seed,
                 start=start,
-                resolution=resolution,
+                resolution=size,
                 device=self._device,
                 workers=self._workers,
                 labels=self._labels,
                 rows=rows.rows,
             )
-        self._next = (start + rows.batch_size, rows, resolution)
+        self._next = (start + rows.batch_size, rows, size)
         return next(self._batches)
 
     def close(self) -> None:
@@ -206,15 +208,15 @@ class _Failure:
 class _Batches(Dataset["_Decoded | _Failure"]):
     """Adapts the set to torch's loader: its keys are lists of indices."""
 
-    def __init__(self, dataset: ImageDataset, resolution: int, *, labels: bool) -> None:
+    def __init__(self, dataset: ImageDataset, size: ImageSize, *, labels: bool) -> None:
         self.dataset = dataset
-        self.resolution = resolution
+        self.size = size
         self.labels = labels
 
     def __getitem__(self, indices: list[int]) -> "_Decoded | _Failure":
         num_known = len(self.dataset.unreadable)
         try:
-            images = self.dataset.gather(indices, resolution=self.resolution)
+            images = self.dataset.gather(indices, resolution=self.size)
             labels = self.dataset.gather_labels(indices) if self.labels else None
             _share(images, labels)
         except DataError as error:

@@ -17,6 +17,7 @@ from stylegan.data.label_files import read_labels
 from stylegan.data.readers import decode
 from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
+from stylegan.image_size import ImageSize
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
@@ -73,10 +74,10 @@ class Pictures:
         return len(self._names)
 
     @property
-    def side(self) -> int | None:
-        """Side of the images in pixels if all are square and of one size, else None."""
+    def size(self) -> ImageSize | None:
+        """Height and width of the images if all are of one size, else None."""
         (width, height), *others = self.sizes
-        return width if width == height and not others else None
+        return None if others else ImageSize(height, width)
 
     def seen(self, index: int) -> Tensor:
         """Return an image, as `__getitem__` does."""

@@ -25,7 +25,6 @@ from stylegan.data.check import (
     format_of_most,
     group_by_reason,
     listing_digest,
-    require_power_of_two,
 )
 from stylegan.data.label_files import labels_by_folder, read_csv_labels, read_labels
 from stylegan.data.labels import Label, Labels
@@ -49,6 +48,7 @@ from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
+from stylegan.image_size import ImageSize, Resolution, require_usable
 from stylegan.notebook import TextResult
 from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
@@ -71,7 +71,7 @@ class PrepareOptions:
         ConfigError: if a value is not allowed.
     """
 
-    resolution: int
+    resolution: Resolution
     crop: Crop = "center"
     wide_height: int | None = None
     pad_color: str = "black"
@@ -87,16 +87,21 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require_power_of_two(self.resolution)
+        object.__setattr__(self, "resolution", require_usable(self.resolution).stored)
         self.reading  # noqa: B018  (checks its options)
         parse_color(self.pad_color)
         if not 0 <= self.compress_level <= 9:
             raise ConfigError(f"compress_level must be from 0 to 9, got {self.compress_level}")
-        if self.wide_height is not None and not 1 <= self.wide_height <= self.resolution:
+        if self.wide_height is not None and not 1 <= self.wide_height <= self.size.height:
             raise ConfigError(
-                f"wide_height must be from 1 to the resolution {self.resolution}, "
+                f"wide_height must be from 1 to the resolution {self.size.height}, "
                 f"got {self.wide_height}"
             )
+
+    @property
+    def size(self) -> ImageSize:
+        """Height and width of the images."""
+        return ImageSize.of(self.resolution)
 
     @property
     def reading(self) -> Reading:
@@ -114,7 +119,7 @@ class Prepared(TextResult):
         path: the zip.
         num_images: images in the zip.
         num_enlarged: how many of them were smaller than the resolution before.
-        resolution: side of the images in pixels.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH".
         mode: L if all images are grey, RGB or RGBA, or the number of channels; with the depth if
             it is not 8 bits.
         skipped: name and reason of each file that was left out.
@@ -125,7 +130,7 @@ class Prepared(TextResult):
     path: Path
     num_images: int
     num_enlarged: int
-    resolution: int
+    resolution: Resolution
     mode: str
     skipped: tuple[tuple[str, str], ...]
     num_bytes: int
@@ -136,7 +141,7 @@ class Prepared(TextResult):
         classes = f"{self.classes}\n" if self.classes else ""
         enlarged = f"{self.num_enlarged} images enlarged, " if self.num_enlarged else ""
         return classes + (
-            f"{self.path}: {self.num_images} images, {self.resolution}x{self.resolution} "
+            f"{self.path}: {self.num_images} images, {ImageSize.of(self.resolution)} "
             f"{self.mode}, {self.num_bytes / 1e6:.1f} MB; {enlarged}"
             f"{len(self.skipped)} files skipped"
         )
@@ -276,7 +281,7 @@ def prepare(
 
 
 def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tuple[str, ...]]:
-    """Crop and resize an L, RGB or F image to a square of `options.resolution` pixels.
+    """Crop and resize an L, RGB or F image to `options.resolution`.
 
     Images of mode F, which are single channels, are padded with 0.
 
@@ -286,7 +291,7 @@ def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tu
     Raises:
         DataError: if the image is too small for crop "wide".
     """
-    side, steps = options.resolution, []
+    final, steps = options.size, []
     box = _crop_box(image.size, options=options)
     left, top, right, bottom = box
     if box != (0, 0, *image.size):
@@ -296,14 +301,16 @@ def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tu
     if image.size != size:
         steps.append(f"resized {image.width}x{image.height} to {width}x{height} ({options.filter})")
         image = image.resize(size, _FILTERS[options.filter])
-    if size != (side, side):
+    if size != (final.width, final.height):
         color = options.pad_color if options.crop == "pad" else "black"
         if image.mode == "L" and len(set(parse_color(color))) > 1:
             image = image.convert("RGB")
-        canvas = Image.new(image.mode, (side, side), 0 if image.mode == "F" else color)
-        canvas.paste(image, ((side - width) // 2, (side - height) // 2))
+        fill = 0 if image.mode == "F" else color
+        canvas = Image.new(image.mode, (final.width, final.height), fill)
+        canvas.paste(image, ((final.width - width) // 2, (final.height - height) // 2))
         image = canvas
-        steps.append(f"centered on a {color} {side}x{side} square")
+        kind = "square" if final.is_square else "rectangle"
+        steps.append(f"centered on a {color} {final.width}x{final.height} {kind}")
     return image, tuple(steps)
 
 
@@ -394,18 +401,21 @@ def fit_stored(
 
 
 def _picture_size(crop: tuple[int, int], options: PrepareOptions) -> tuple[int, int]:
-    """Return width and height of the picture within the square, from those of the crop."""
-    side = options.resolution
+    """Return width and height of the picture within the image, from those of the crop."""
+    height, width = options.size.height, options.size.width
     if options.crop == "wide":
-        return side, _wide_height(options)
+        return width, _wide_height(options)
     if options.crop == "pad":
-        width, height = (max(1, round(side * length / max(crop))) for length in crop)
-        return width, height
-    return side, side
+        # the side that limits the size is filled
+        if width * crop[1] <= height * crop[0]:
+            return width, max(1, round(width * crop[1] / crop[0]))
+        return max(1, round(height * crop[0] / crop[1])), height
+    return width, height
 
 
 def _wide_height(options: PrepareOptions) -> int:
-    return options.wide_height or options.resolution * 3 // 4
+    size = options.size
+    return options.wide_height or (size.height * 3 // 4 if size.is_square else size.height)
 
 
 def _crop_box(size: tuple[int, int], *, options: PrepareOptions) -> tuple[int, int, int, int]:
@@ -414,14 +424,16 @@ def _crop_box(size: tuple[int, int], *, options: PrepareOptions) -> tuple[int, i
     if options.crop in ("none", "pad"):
         return 0, 0, width, height
     if options.crop == "center":
-        side = min(size)
-        left, top = (width - side) // 2, (height - side) // 2
-        return left, top, left + side, top + side
+        final = options.size
+        crop_width = max(1, min(width, round(height * final.width / final.height)))
+        crop_height = max(1, min(height, round(width * final.height / final.width)))
+        left, top = (width - crop_width) // 2, (height - crop_height) // 2
+        return left, top, left + crop_width, top + crop_height
     # The official rule: the number of rows that the image would have at the target width, but
     # cropped from the image at full width. The aspect ratio changes, unless width and height
     # already are the target's.
-    num_rows = round(options.resolution * height / width)
-    if width < options.resolution or num_rows < _wide_height(options):
+    num_rows = round(options.size.width * height / width)
+    if width < options.size.width or num_rows < _wide_height(options):
         raise DataError(f"wrong size {width}x{height} (too small for --crop wide)")
     top = (height - num_rows) // 2
     return 0, top, width, top + num_rows

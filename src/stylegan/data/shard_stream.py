@@ -20,6 +20,7 @@ from stylegan.data.loader import Batch
 from stylegan.data.readers import Reading, read_pixels
 from stylegan.data.shards import INDEX_NAME, Index, ShardSet, read_address
 from stylegan.errors import ConfigError, DataError
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.microbatch import BatchSlice
 from stylegan.pixel_format import PixelFormat
 from stylegan.rng import generator_for
@@ -75,22 +76,23 @@ class ShardStream:
         self._has_labels = labels
         self._shards: dict[tuple[int, int], list[_Sample]] = {}
         self._epochs: list[_Epoch] = []
-        self._next: tuple[tuple[int, BatchSlice, int], Future[Batch]] | None = None
+        self._next: tuple[tuple[int, BatchSlice, ImageSize], Future[Batch]] | None = None
         self._slice_at = slice_at
         self._position = (0, 0)  # images shown, and how many of them this rank has read
 
-    def take(self, rows: BatchSlice, *, start: int, resolution: int) -> Batch:
+    def take(self, rows: BatchSlice, *, start: int, resolution: Resolution | ImageSize) -> Batch:
         """Return this rank's rows of a batch.
 
         Args:
             rows: the rows, and the size of the batch.
             start: images shown before, over all ranks.
-            resolution: side of the images.
+            resolution: height and width of the images.
 
         Raises:
             DataError: if a shard cannot be read, or differs from the index.
         """
-        request = (start, rows, resolution)
+        size = ImageSize.of(resolution)
+        request = (start, rows, size)
         prefetched, self._next = self._next, None
         if prefetched is not None and prefetched[0] == request:
             batch = prefetched[1].result()
@@ -98,7 +100,7 @@ class ShardStream:
             if prefetched is not None:
                 prefetched[1].exception()  # wait, as both threads change the same caches
             batch = self._make(*request)
-        following = (start + rows.batch_size, rows, resolution)
+        following = (start + rows.batch_size, rows, size)
         self._next = following, self._prefetcher.submit(self._make, *following)
         return Batch(
             images=self._dataset.pixels.to_float(self._to_device(batch.images)),
@@ -118,11 +120,11 @@ class ShardStream:
         """End the threads."""
         self.close()
 
-    def _make(self, start: int, rows: BatchSlice, resolution: int) -> Batch:
+    def _make(self, start: int, rows: BatchSlice, size: ImageSize) -> Batch:
         """Return a batch on the CPU, images as they are stored."""
         first = self._num_read(start, rows)
         samples = [self._sample(position) for position in range(first, first + len(rows))]
-        factor = self._dataset.index.resolution // resolution
+        factor = self._dataset.index.size.height // size.height
 
         def load(sample: _Sample) -> Tensor:
             pixels = _decoded(sample, self._dataset.index, self._dataset.pixels)
@@ -260,7 +262,7 @@ def _decoded(sample: _Sample, index: Index, pixels_of_set: PixelFormat) -> Tenso
         pixels = read_pixels(sample.data, pixels_of_set, reading)
     except DataError as error:
         raise error.at(sample.name) from error
-    shape = [index.num_channels, index.resolution, index.resolution]
+    shape = [index.num_channels, index.size.height, index.size.width]
     if list(pixels.shape) != shape:
         raise DataError(
             f"{sample.name} has the shape {list(pixels.shape)}, not {shape} as in {INDEX_NAME}"

@@ -23,6 +23,7 @@ from stylegan.data.labels import Label, LabelTable
 from stylegan.data.readers import map_in_order, num_threads
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
 from stylegan.rng import generator_for
@@ -56,7 +57,7 @@ class Index:
 
     Attributes:
         shards: in the order in which they were written.
-        resolution: side of the images, in pixels.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH".
         num_channels: of the images.
         pixels: format of the images, as of `PixelFormat.to_json`; None for grey or RGB of 8 bits.
         labels: up to 65,536 labels, drawn from those of the set; None for a set without labels.
@@ -64,11 +65,16 @@ class Index:
     """
 
     shards: tuple[Shard, ...]
-    resolution: int
+    resolution: Resolution
     num_channels: int
     pixels: dict[str, Any] | None = None
     labels: tuple[Label, ...] | None = None
     classes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> ImageSize:
+        """Height and width of the images."""
+        return ImageSize.of(self.resolution)
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -171,8 +177,8 @@ class ShardSet:
 
     Args:
         path: the folder, or a URL of the folder or of its `shards.json`.
-        resolution: side of the images in pixels, a power of two up to their own; None: their own.
-            See `ImageDataset`.
+        resolution: size of the images: their own, or that divided by a power of two; None: their
+            own. See `ImageDataset`.
         mirror: flip each image in half of the epochs, drawn for each image and epoch.
 
     Raises:
@@ -180,23 +186,34 @@ class ShardSet:
         DataError: if the index cannot be read.
     """
 
-    def __init__(self, path: str, *, resolution: int | None = None, mirror: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        resolution: Resolution | ImageSize | None = None,
+        mirror: bool = False,
+    ) -> None:
         base = path.removesuffix(INDEX_NAME).rstrip("/")
         content = read_address(f"{base}/{INDEX_NAME}")
         self.index = _parse_index(content, base)
         self.path = base
         self.fingerprint = hashlib.sha256(content).hexdigest()
-        side = self.index.resolution
-        self.resolution = resolution or side
-        if side % self.resolution or self.resolution & (self.resolution - 1):
+        own = self.index.size
+        self.size = own if resolution is None else ImageSize.of(resolution)
+        if own.factor_to(self.size) is None:
             raise ConfigError(
-                f"--resolution must be {side}, as the shards have, or a smaller power of two, "
-                f"got {self.resolution}"
+                f"--resolution must be {own.stored}, as the shards have, or that divided by a "
+                f"power of two, got {self.size.stored}"
             )
         self.is_mirrored = mirror
         self.labels = labels = self.index.labels
         names = [base] * len(labels or ())
         self.label_table = None if labels is None else LabelTable(labels, names)
+
+    @property
+    def resolution(self) -> Resolution:
+        """Side of the images in pixels, or "HEIGHTxWIDTH" if they are not square."""
+        return self.size.stored
 
     @property
     def name(self) -> str:
@@ -256,7 +273,8 @@ def _parse_index(content: bytes, base: str) -> Index:
         )
         if not shards or not is_valid:
             raise ValueError("no shards")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        ImageSize.of(index.resolution)
+    except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{base}/{INDEX_NAME} cannot be read ({str(error)[:80]})",
             fix="write the shards again with `stylegan data shard`",

@@ -22,7 +22,7 @@ from stylegan.models.base import (
     num_parameters,
 )
 from stylegan.models.registry import family_of
-from stylegan.models.sizes import channels_at, resolutions_up_to
+from stylegan.models.sizes import block_resolutions, channels_at
 from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
 
@@ -201,14 +201,13 @@ def _summary(
         for field in dataclasses.fields(config)
         if field.name not in _SUMMARIZED_FIELDS and getattr(config, field.name) != field.default
     ]
-    side = network.img_resolution
     return Summary(
         name=name,
         becomes=becomes,
         family=family_of(network),
         architecture=f"{shape}, lod {network.lod:g}" if network.is_growing else shape,
-        images=f"{side}x{side}, {network.img_channels} channels{_pixels(network)}",
-        widths=_widths({r: channels_at(config, r) for r in resolutions_up_to(side)}),
+        images=f"{network.img_size}, {network.img_channels} channels{_pixels(network)}",
+        widths=_widths({r: channels_at(config, r) for r in block_resolutions(network.img_size)}),
         latents=latents,
         labels=network.c_dim,
         others=", ".join(others),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import WeightsError
+from stylegan.image_size import ImageSize
 from stylegan.interop.official_pickle import OfficialModule, read_official_pickle
 from stylegan.interop.restricted import quoted
 from stylegan.interop.shapes import (
@@ -26,10 +27,13 @@ from stylegan.interop.shapes import (
     check_agreement,
     count_layers,
     lr_ratio,
+    recorded_size,
     refusal,
     refusing_impossible_configs,
     resolutions_of,
     shapes_of,
+    size_from_constant,
+    size_from_dense,
     size_of,
 )
 from stylegan.interop.torch_file import TorchFile
@@ -69,7 +73,9 @@ def load_official_pickle(
     return networks_of(read_official_pickle(path, only=keys), str(path))
 
 
-def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
+def networks_of(
+    modules: dict[str, OfficialModule], origin: str, *, generated: ImageSize | None = None
+) -> Networks:
     """Build our networks from official ones.
 
     Sizes and architecture are read off the tensors' shapes, and must agree with the arguments
@@ -81,6 +87,7 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
         modules: by their official names. The dictionary is emptied, so that each module can be
             freed once its network is built.
         origin: the file, for errors.
+        generated: size of the images of a generator in the same file; None to find it in `modules`.
 
     Raises:
         WeightsError: if a network is not StyleGAN2, contradicts itself, or has tensors missing
@@ -88,6 +95,7 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
     """
     networks = Networks()
     has_generator = not modules.keys().isdisjoint(("G", "G_ema"))
+    generated = generated or _generated_size(modules, origin)
     for key in list(modules):
         module, place = modules.pop(key), f"{origin} ({key})"
         if key == "D" and has_generator and _OUT not in module.state_dict:
@@ -97,11 +105,21 @@ def networks_of(modules: dict[str, OfficialModule], origin: str) -> Networks:
         build: Callable[[], Generator | Discriminator]
         with refusing_impossible_configs(place):
             if key == "D":
-                build = partial(Discriminator, _discriminator_config(module, place))
+                build = partial(Discriminator, _discriminator_config(module, place, generated))
             else:
                 build = partial(Generator, _generator_config(module, place))
         setattr(networks, NETWORK_NAMES[key], fill(build, tensors, origin=place))
     return networks
+
+
+def _generated_size(modules: Mapping[str, OfficialModule], origin: str) -> ImageSize | None:
+    """Return the size of the images of a generator, if there is one with a constant."""
+    for key in ("G_ema", "G"):
+        shapes = shapes_of(modules[key].state_dict) if key in modules else {}
+        if _CONST in shapes:
+            resolutions = resolutions_of(shapes, r"synthesis\.b(\d{1,6})\.", origin)
+            return size_from_constant(shapes, _CONST, resolutions, f"{origin} ({key})")
+    return None
 
 
 def is_state_dicts(file: TorchFile) -> bool:
@@ -136,7 +154,9 @@ def networks_of_state_dicts(file: TorchFile, only: Collection[str] | None = None
             )
             networks.generator_ema = networks_of({"G_ema": module}, file.place(item)).generator_ema
         return networks
-    for key, name in NETWORK_NAMES.items():
+    generated: ImageSize | None = None
+    # the discriminator last, whose base a generator may decide
+    for key, name in sorted(NETWORK_NAMES.items(), key=lambda item: item[0] == "D"):
         if file.root.get(key) is None or (only is not None and name not in only):
             continue
         arguments = file.root.get(f"{key}_kwargs")
@@ -147,7 +167,9 @@ def networks_of_state_dicts(file: TorchFile, only: Collection[str] | None = None
             attributes={},
             state_dict=file.tensors(key),
         )
-        setattr(networks, name, getattr(networks_of({key: module}, file.origin), name))
+        network = getattr(networks_of({key: module}, file.origin, generated=generated), name)
+        setattr(networks, name, network)
+        generated = network.img_size
     return networks
 
 
@@ -210,6 +232,8 @@ def _common_arguments(
 ) -> dict[str, object]:
     if config.architecture not in ("orig", "skip", "resnet"):
         raise _inexpressible(name, f"architecture {config.architecture}", "orig, skip or resnet")
+    if not config.size.is_power_of_two:
+        raise _inexpressible(name, f"images of {config.size}", "square ones, a power of two")
     return {
         "c_dim": config.c_dim,
         "img_resolution": config.resolution,
@@ -260,6 +284,7 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
             "a StyleGAN2 generator",
         )
     resolutions = resolutions_of(shapes, r"synthesis\.b(\d{1,6})\.", origin)
+    size = size_from_constant(shapes, _CONST, resolutions, origin)
     top = f"synthesis.b{resolutions[-1]}"
     num_layers = count_layers(shapes, "mapping.fc", ".weight")
     is_conditional = "mapping.embed.weight" in shapes
@@ -275,7 +300,7 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
         "z_dim": z_dim,
         "c_dim": c_dim,
         "w_dim": w_dim,
-        "img_resolution": resolutions[-1],
+        "img_resolution": recorded_size(size),
         "img_channels": img_channels,
         "num_layers": num_layers,
         "architecture": architecture,
@@ -285,7 +310,7 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
     widths = {r: size_of(shapes, f"synthesis.b{r}.conv1.weight", 0, origin) for r in resolutions}
     channel_base, channel_max = channels_of(widths, recorded, origin)
     return GeneratorConfig(
-        resolution=resolutions[-1],
+        resolution=size.stored,
         img_channels=img_channels,
         z_dim=z_dim,
         w_dim=w_dim,
@@ -298,8 +323,13 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
     )
 
 
-def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorConfig:
-    """Read a discriminator's options from its tensors, and compare them with its arguments."""
+def _discriminator_config(
+    module: OfficialModule, origin: str, generated: ImageSize | None
+) -> DiscriminatorConfig:
+    """Read a discriminator's options from its tensors, and compare them with its arguments.
+
+    `generated` is the size of the images of a generator in the same file, if there is one.
+    """
     shapes = shapes_of(module.state_dict)
     if _OUT not in shapes:
         raise refusal(
@@ -307,6 +337,13 @@ def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorC
             "a StyleGAN2 discriminator",
         )
     resolutions = resolutions_of(shapes, r"b(\d{1,6})\.", origin)
+    size = size_from_dense(
+        size_of(shapes, "b4.fc.weight", 1, origin),
+        size_of(shapes, "b4.conv.weight", 0, origin),
+        resolutions,
+        origin,
+        generated=generated,
+    )
     top = f"b{resolutions[-1]}"
     is_conditional = "mapping.embed.weight" in shapes
     c_dim = size_of(shapes, "mapping.embed.weight", 1, origin) if is_conditional else 0
@@ -315,7 +352,7 @@ def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorC
     recorded = _recorded(module, _DISCRIMINATOR_NAMES, ("epilogue_kwargs", "block_kwargs"))
     values = {
         "c_dim": c_dim,
-        "img_resolution": resolutions[-1],
+        "img_resolution": recorded_size(size),
         "img_channels": img_channels,
         "architecture": architecture,
     }
@@ -331,7 +368,7 @@ def _discriminator_config(module: OfficialModule, origin: str) -> DiscriminatorC
     if is_conditional:
         depth = count_layers(shapes, "mapping.fc", ".weight")
     return DiscriminatorConfig(
-        resolution=resolutions[-1],
+        resolution=size.stored,
         img_channels=img_channels,
         c_dim=c_dim,
         architecture=architecture,

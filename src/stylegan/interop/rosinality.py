@@ -7,7 +7,6 @@ Source: the names of the public files, spec section 14.4.
 """
 
 import logging
-import math
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import WeightsError
+from stylegan.image_size import ImageSize
 from stylegan.interop.naming import NameMap, Row, pair, with_unit_axes
 from stylegan.interop.shapes import (
     channels_of,
@@ -22,6 +22,8 @@ from stylegan.interop.shapes import (
     refusal,
     refusing_impossible_configs,
     shapes_of,
+    size_from_constant,
+    size_from_dense,
     size_of,
 )
 from stylegan.interop.storages import StoredTensor, load_all
@@ -29,7 +31,7 @@ from stylegan.interop.torch_file import SINGLE, TorchFile
 from stylegan.models.base import Networks
 from stylegan.models.io import fill
 from stylegan.models.registry import family_of
-from stylegan.models.sizes import channels_at, resolutions_up_to
+from stylegan.models.sizes import block_resolutions, channels_at
 from stylegan.models.stylegan2 import (
     Discriminator,
     DiscriminatorConfig,
@@ -71,7 +73,9 @@ def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Network
     """
     networks = Networks()
     average = file.find(_INPUT)
-    for key, name in NETWORK_NAMES.items():
+    generated: ImageSize | None = None
+    # the discriminator last, whose base a generator may decide
+    for key, name in sorted(NETWORK_NAMES.items(), key=lambda item: item[0] == "d"):
         if only is not None and name not in only:
             continue
         item: str | None = key
@@ -86,9 +90,11 @@ def networks_of(file: TorchFile, only: Collection[str] | None = None) -> Network
         tensors.pop("latent_avg", None)  # beside the tensors of a bare generator
         with refusing_impossible_configs(place):
             if key == "d":
-                networks.discriminator = _discriminator(tensors, place)
+                networks.discriminator = _discriminator(tensors, place, generated)
             else:
-                setattr(networks, name, generator_of(tensors, file, place))
+                generator = generator_of(tensors, file, place)
+                setattr(networks, name, generator)
+                generated = generator.img_size
     return networks
 
 
@@ -176,17 +182,21 @@ def generator_of(tensors: Mapping[str, Tensor], file: TorchFile, origin: str) ->
 
 def _fixed_noise(config: GeneratorConfig) -> dict[str, Tensor]:
     """Return noise maps under the file's names, for files without them."""
-    sides = [4, *(side for side in resolutions_up_to(config.resolution)[1:] for _ in range(2))]
+    first, *others = map(config.size.at, block_resolutions(config.size))
+    sizes = [first, *(size for size in others for _ in range(2))]
     return {
         f"noises.noise_{index}": torch.randn(
-            [1, 1, side, side], generator=generator_for("noise maps", seed=0, nimg=index)
+            [1, 1, size.height, size.width],
+            generator=generator_for("noise maps", seed=0, nimg=index),
         )
-        for index, side in enumerate(sides)
+        for index, size in enumerate(sizes)
     }
 
 
-def _discriminator(tensors: Mapping[str, Tensor], origin: str) -> Discriminator:
-    config = _discriminator_config(tensors, origin)
+def _discriminator(
+    tensors: Mapping[str, Tensor], origin: str, generated: ImageSize | None
+) -> Discriminator:
+    config = _discriminator_config(tensors, origin, generated)
     ours = _discriminator_names(config).read(tensors, origin=origin)
     return fill(partial(Discriminator, config), ours, origin=origin)
 
@@ -210,8 +220,9 @@ def _generator_config(tensors: Mapping[str, Tensor], origin: str) -> GeneratorCo
     for k in range(num):
         widths[8 << k] = size_of(shapes, f"convs.{2 * k + 1}.conv.weight", 1, origin)
     channel_base, channel_max = channels_of(widths, {}, origin)
+    resolutions = [4 << level for level in range(num + 1)]
     return GeneratorConfig(
-        resolution=4 << num,
+        resolution=size_from_constant(shapes, _INPUT, resolutions, origin).stored,
         img_channels=size_of(shapes, "to_rgb1.conv.weight", 1, origin),
         z_dim=size_of(shapes, "style.1.weight", 1, origin),
         w_dim=size_of(shapes, "style.1.weight", 0, origin),
@@ -222,7 +233,9 @@ def _generator_config(tensors: Mapping[str, Tensor], origin: str) -> GeneratorCo
     )
 
 
-def _discriminator_config(tensors: Mapping[str, Tensor], origin: str) -> DiscriminatorConfig:
+def _discriminator_config(
+    tensors: Mapping[str, Tensor], origin: str, generated: ImageSize | None
+) -> DiscriminatorConfig:
     """Read a discriminator's options from its tensors."""
     shapes = shapes_of(tensors)
     num = count_layers(shapes, "convs.", ".skip.1.weight", start=1)
@@ -232,8 +245,15 @@ def _discriminator_config(tensors: Mapping[str, Tensor], origin: str) -> Discrim
     for m in range(1, num + 1):
         widths[(4 << num) >> (m - 1)] = size_of(shapes, f"convs.{m}.conv1.0.weight", 0, origin)
     channel_base, channel_max = channels_of(widths, {}, origin)
+    size = size_from_dense(
+        size_of(shapes, "final_linear.0.weight", 1, origin),
+        widths[4],
+        [4 << level for level in range(num + 1)],
+        origin,
+        generated=generated,
+    )
     return DiscriminatorConfig(
-        resolution=4 << num,
+        resolution=size.stored,
         img_channels=size_of(shapes, "convs.0.0.weight", 1, origin),
         architecture="resnet",
         channel_base=channel_base,
@@ -244,7 +264,7 @@ def _discriminator_config(tensors: Mapping[str, Tensor], origin: str) -> Discrim
 
 def _generator_names(config: GeneratorConfig) -> NameMap:
     """Return the names of all tensors of a generator but the mean of w, a separate item."""
-    num = int(math.log2(config.resolution)) - 2
+    num = config.size.doublings
     up_kernel = fir_kernel(RESAMPLE_TAPS) * 4
     constants = {f"to_rgbs.{k}.upsample.kernel": up_kernel for k in range(num)}
     constants |= {f"convs.{2 * k}.conv.blur.kernel": up_kernel for k in range(num)}
@@ -281,7 +301,7 @@ def _generator_names(config: GeneratorConfig) -> NameMap:
 
 def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
     """Return the names of all tensors of a discriminator in the file and in our network."""
-    num = int(math.log2(config.resolution)) - 2
+    num = config.size.doublings
     kernel = fir_kernel(RESAMPLE_TAPS)
     constants: dict[str, Tensor] = {}
     for m in range(1, num + 1):
@@ -292,9 +312,9 @@ def _discriminator_names(config: DiscriminatorConfig) -> NameMap:
         yield Row(bias, f"{ours}.bias")
 
     def rows() -> Iterator[Row]:
-        yield from conv("convs.0.0.weight", "convs.0.1.bias", f"b{config.resolution}.fromrgb")
+        yield from conv("convs.0.0.weight", "convs.0.1.bias", f"b{config.size.nominal}.fromrgb")
         for m in range(1, num + 1):
-            block, there = f"b{config.resolution >> (m - 1)}", f"convs.{m}"
+            block, there = f"b{config.size.nominal >> (m - 1)}", f"convs.{m}"
             yield from conv(f"{there}.conv1.0.weight", f"{there}.conv1.1.bias", f"{block}.conv0")
             yield from conv(f"{there}.conv2.1.weight", f"{there}.conv2.2.bias", f"{block}.conv1")
             yield Row(f"{there}.skip.1.weight", f"{block}.skip.weight")
@@ -323,7 +343,9 @@ def _check_expressible(config: GeneratorConfig | DiscriminatorConfig, name: str)
     elif (config.mbstd_group_size, config.mbstd_num_channels) != (4, 1):
         groups = f"{config.mbstd_group_size} and {config.mbstd_num_channels}"
         raise _inexpressible(name, f"minibatch group and channels {groups}", "4 and 1")
-    resolutions = resolutions_up_to(config.resolution)
+    if not config.size.is_power_of_two:
+        raise _inexpressible(name, f"images of {config.size}", "square ones, a power of two")
+    resolutions = block_resolutions(config.size)
     widths = {r: channels_at(config, r) for r in resolutions}
     multiplier = max(widths.get(64, 512) // 256, 1)
     table = {r: _WIDTH if r <= 32 else 256 * multiplier * 64 // r for r in resolutions}

@@ -10,6 +10,7 @@ from typing import cast
 from torch import Tensor
 
 from stylegan.errors import ConfigError, WeightsError
+from stylegan.image_size import MIN_BASE_SIDE, ImageSize
 from stylegan.interop.restricted import quoted
 from stylegan.models.stylegan2 import Architecture
 from stylegan.nn.mapping import LR_MULTIPLIER
@@ -39,7 +40,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
 
 
 def resolutions_of(names: Iterable[str], pattern: str, origin: str) -> list[int]:
-    """Return the resolutions of a network's blocks, from 4 up, in rising order.
+    """Return the nominal resolutions of a network's blocks, from 4 up, in rising order.
 
     Args:
         names: names of the tensors.
@@ -54,6 +55,80 @@ def resolutions_of(names: Iterable[str], pattern: str, origin: str) -> list[int]
     if len(resolutions) < 2 or resolutions != [4 << level for level in range(len(resolutions))]:
         raise refusal(f"{origin} has blocks at {resolutions[:20]}", "blocks at 4, 8, 16 and so on")
     return resolutions
+
+
+def size_from_constant(shapes: Shapes, name: str, resolutions: list[int], origin: str) -> ImageSize:
+    """Return the size of a generator's images, from its constant [..., h0, w0].
+
+    Args:
+        shapes: of the tensors.
+        name: of the constant.
+        resolutions: nominal resolutions of the blocks.
+        origin: the file and network, for the error.
+
+    Raises:
+        WeightsError: if no network of ours has this base.
+    """
+    base = ImageSize(size_of(shapes, name, -2, origin), size_of(shapes, name, -1, origin))
+    return _full_size(base, resolutions, origin)
+
+
+def size_from_dense(
+    num_features: int,
+    channels: int,
+    resolutions: list[int],
+    origin: str,
+    *,
+    generated: ImageSize | None = None,
+) -> ImageSize:
+    """Return the size of images from the width of a dense layer at the base, channels * h0 * w0.
+
+    Args:
+        num_features: the width of the layer.
+        channels: channels at the base.
+        resolutions: nominal resolutions of the blocks.
+        origin: the file and network, for the error.
+        generated: size of the images of a generator in the same file. It decides where several
+            bases have the same number of pixels.
+
+    Raises:
+        WeightsError: if no base fits, or several do.
+    """
+    num_pixels, rest = divmod(num_features, max(channels, 1))
+    bases = [
+        ImageSize(height, num_pixels // height)
+        for height in range(MIN_BASE_SIDE, num_pixels // MIN_BASE_SIDE + 1)
+        if num_pixels % height == 0
+    ]
+    bases = [base for base in bases if base.doublings == 0 and base.is_usable]
+    if rest or not bases:
+        raise refusal(
+            f"{origin} has a dense layer of {num_features} numbers for {channels} channels",
+            "channels times 16, for a base of 4x4",
+        )
+    if generated is not None and generated.base in bases:
+        bases = [generated.base]
+    if len(bases) > 1:
+        raise refusal(
+            f"{origin} is non-square, base {' or '.join(map(str, bases))}, which its tensors do "
+            "not tell apart",
+            "a base of 4x4, or a generator with a constant in the same file",
+        )
+    return _full_size(bases[0], resolutions, origin)
+
+
+def _full_size(base: ImageSize, resolutions: list[int], origin: str) -> ImageSize:
+    num = len(resolutions) - 1
+    size = ImageSize(base.height << num, base.width << num)
+    if size.base != base or not size.is_usable:
+        kind = "square" if base.is_square else "non-square"
+        raise refusal(f"{origin} is {kind}, base {base}", "a base of 4x4, or such as 3x5")
+    return size
+
+
+def recorded_size(size: ImageSize) -> int | None:
+    """Return the resolution that a file records; None for sizes that no official program has."""
+    return size.nominal if size.is_power_of_two else None
 
 
 def size_of(shapes: Shapes, name: str, axis: int, origin: str) -> int:
@@ -88,7 +163,8 @@ def check_agreement(
     """Raise WeightsError if a file's arguments contradict its tensors.
 
     Args:
-        values: what the tensors say, by the arguments' names in the file.
+        values: what the tensors say, by the arguments' names in the file; None if that cannot be
+            compared.
         recorded: the file's arguments; missing ones and None are not compared.
         origin: the file and network, for the error.
     """
@@ -96,7 +172,7 @@ def check_agreement(
         argument = recorded.get(name)
         # Compare plain values only: == of a tensor is not a truth value.
         is_plain = isinstance(argument, str | int | float)
-        if argument is not None and not (is_plain and argument == value):
+        if None not in (argument, value) and not (is_plain and argument == value):
             raise refusal(
                 f"{origin} says {name} = {quoted(argument)}, its tensors say {quoted(value)}",
                 "arguments that agree with the tensors",

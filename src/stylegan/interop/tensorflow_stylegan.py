@@ -10,10 +10,11 @@ Source: the variables of Karras et al. 2018 and 2019's weight files, as observed
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
+from stylegan.image_size import ImageSize
 from stylegan.interop.naming import (
     TF_CONV,
     TF_DENSE,
@@ -31,9 +32,12 @@ from stylegan.interop.shapes import (
     check_agreement,
     check_supported,
     count_layers,
+    recorded_size,
     refusal,
     resolutions_of,
     shapes_of,
+    size_from_constant,
+    size_from_dense,
     size_of,
 )
 from stylegan.interop.tensorflow_pickle import NETWORK_NAMES, TensorFlowNetwork
@@ -46,6 +50,7 @@ Family = Literal["progan", "stylegan"]
 Built = TypeVar("Built", bound=AbstractGenerator | AbstractDiscriminator)
 
 _BLOCK = r"(\d{1,6})x\d+/"
+_CONST = "synthesis/4x4/Const/const"
 # The kernels of joined up-convolutions are [3, 3, out, in] in ProGAN's repository.
 _FLIPPED_OUT_IN = Layout(
     ndim=4,
@@ -108,20 +113,24 @@ def networks_of(networks_by_key: dict[str, TensorFlowNetwork], origin: str) -> N
         raise refusal(f"{origin} holds no ProGAN or StyleGAN network", "a ProGAN or StyleGAN file")
     build = {"progan": build_progan, "stylegan": build_stylegan}[family]
     networks = Networks()
-    for key in list(networks_by_key):
-        built = build(networks_by_key.pop(key), origin=f"{origin} ({key})")
+    generated: ImageSize | None = None
+    # the discriminator last, whose base a generator may decide
+    for key in sorted(networks_by_key, key=lambda key: key == "D"):
+        built = build(networks_by_key.pop(key), origin=f"{origin} ({key})", generated=generated)
         setattr(networks, NETWORK_NAMES[key], built)
+        generated = built.img_size
     return networks
 
 
 def build_progan(
-    network: TensorFlowNetwork, *, origin: str
+    network: TensorFlowNetwork, *, origin: str, generated: ImageSize | None = None
 ) -> progan.Generator | progan.Discriminator:
     """Build one network of a ProGAN file.
 
     Args:
         network: G, Gs or D.
         origin: the file and network, for the errors.
+        generated: size of the images of a generator in the same file; None if there is none.
 
     Raises:
         WeightsError: if it is another network, contradicts itself, needs a computation that our
@@ -130,7 +139,7 @@ def build_progan(
     recorded = network.static_kwargs
     check_supported(_PROGAN, recorded, origin)
     if "FromRGB_lod0/weight" in network.variables:
-        options = _discriminator_options(network, origin)
+        options = _discriminator_options(network, origin, generated)
         c_dim = options.num_outputs - 1
         check_agreement({"label_size": c_dim}, recorded, origin)
         d_config = progan.DiscriminatorConfig
@@ -147,7 +156,9 @@ def build_progan(
     shapes = shapes_of(network.variables)
     blocks = resolutions_of(shapes, _BLOCK, origin)
     widths = _generator_widths(shapes, "", blocks, origin)
-    sizes = _sizes(network, widths, "ToRGB_lod0/bias", 0, origin)
+    num_features = size_of(shapes, "4x4/Dense/weight", 1, origin)
+    size = size_from_dense(num_features, widths[4], blocks, origin)
+    sizes = _sizes(network, widths, size, "ToRGB_lod0/bias", 0, origin)
     c_dim = _whole(recorded, "label_size", 0, origin)
     z_dim = size_of(shapes, "4x4/Dense/weight", 0, origin) - c_dim
     check_agreement({"latent_size": z_dim}, recorded, origin)
@@ -173,7 +184,7 @@ def build_progan(
 
 
 def build_stylegan(
-    network: TensorFlowNetwork, *, origin: str
+    network: TensorFlowNetwork, *, origin: str, generated: ImageSize | None = None
 ) -> stylegan.Generator | stylegan.Discriminator:
     """Build one network of a StyleGAN file: configurations B to F.
 
@@ -184,7 +195,7 @@ def build_stylegan(
     if recorded.get("blur_filter", 1) is None:  # None means no filter here
         raise refusal(f"{origin} was made with blur_filter = None", "blur_filter = [1, 2, 1]")
     if "FromRGB_lod0/weight" in network.variables:
-        options = _discriminator_options(network, origin)
+        options = _discriminator_options(network, origin, generated)
         # A single output may mean no labels, or labels of one class.
         c_dim = options.num_outputs if options.num_outputs > 1 else 0
         if c_dim == 0 and _whole(recorded, "label_size", 0, origin) == 1:
@@ -201,10 +212,11 @@ def build_stylegan(
     shapes = shapes_of(network.variables)
     blocks = resolutions_of(shapes, "synthesis/" + _BLOCK, origin)
     widths = _generator_widths(shapes, "synthesis/", blocks, origin)
-    sizes = _sizes(network, widths, "synthesis/ToRGB_lod0/bias", 0, origin)
+    size = _generated_size(shapes, widths[4], blocks, origin)
+    sizes = _sizes(network, widths, size, "synthesis/ToRGB_lod0/bias", 0, origin)
     w_dim = size_of(shapes, "dlatent_avg", 0, origin)
     z_dim, c_dim, num_layers, width = _mapping_sizes(shapes, w_dim, origin)
-    constant_input = "synthesis/4x4/Const/const" in shapes
+    constant_input = _CONST in shapes
     first = "Const" if constant_input else "Dense"
     styles = f"synthesis/4x4/{first}/StyleMod/weight" in shapes
     noise = "synthesis/noise0" in shapes
@@ -276,19 +288,23 @@ def build_stylegan(
 class _DiscriminatorOptions:
     """Options of a discriminator of either family, read from its variables."""
 
-    sizes: dict[str, int]
+    sizes: dict[str, Any]
     mbstd: dict[str, int]
     num_outputs: int
     is_fused: bool
     names: NameMap
 
 
-def _discriminator_options(network: TensorFlowNetwork, origin: str) -> _DiscriminatorOptions:
+def _discriminator_options(
+    network: TensorFlowNetwork, origin: str, generated: ImageSize | None
+) -> _DiscriminatorOptions:
     shapes = shapes_of(network.variables)
     blocks = resolutions_of(shapes, _BLOCK, origin)
     widths = {r: size_of(shapes, f"{r}x{r}/Conv0/weight", -1, origin) for r in blocks[1:]}
     widths[4] = size_of(shapes, "4x4/Conv/weight", -1, origin)
     is_fused = "8x8/Conv1_down/weight" in shapes
+    num_features = size_of(shapes, "4x4/Dense0/weight", 0, origin)
+    size = size_from_dense(num_features, widths[4], blocks, origin, generated=generated)
 
     def rows() -> Iterator[Row]:
         yield from _rgb_rows("FromRGB_lod", "b{}.fromrgb", blocks)
@@ -301,7 +317,7 @@ def _discriminator_options(network: TensorFlowNetwork, origin: str) -> _Discrimi
         yield from tf_pair("4x4/Dense1", "b4.out", TF_DENSE)
 
     return _DiscriminatorOptions(
-        sizes=_sizes(network, widths, "FromRGB_lod0/weight", 2, origin),
+        sizes=_sizes(network, widths, size, "FromRGB_lod0/weight", 2, origin),
         mbstd={
             # Without a record: the preset with separate operations had groups of 16.
             "mbstd_group_size": _whole(
@@ -324,22 +340,34 @@ def _generator_widths(
 
 
 def _sizes(
-    network: TensorFlowNetwork, widths: Mapping[int, int], rgb: str, axis: int, origin: str
-) -> dict[str, int]:
+    network: TensorFlowNetwork,
+    widths: Mapping[int, int],
+    size: ImageSize,
+    rgb: str,
+    axis: int,
+    origin: str,
+) -> dict[str, Any]:
     """Return the options of every network; `axis` of variable `rgb` has the image channels."""
-    resolution, img_channels = max(widths), size_of(shapes_of(network.variables), rgb, axis, origin)
-    check_agreement(
-        {"resolution": resolution, "num_channels": img_channels}, network.static_kwargs, origin
-    )
+    img_channels = size_of(shapes_of(network.variables), rgb, axis, origin)
+    values = {"resolution": recorded_size(size), "num_channels": img_channels}
+    check_agreement(values, network.static_kwargs, origin)
     # fmap_base and fmap_max are not compared: the widths determine them, and some files record
     # another base.
     base, top = channels_of(widths, {}, origin)
     return {
-        "resolution": resolution,
+        "resolution": size.stored,
         "img_channels": img_channels,
         "channel_base": base,
         "channel_max": top,
     }
+
+
+def _generated_size(shapes: Shapes, channels: int, blocks: list[int], origin: str) -> ImageSize:
+    """Return the size of a StyleGAN generator's images, from its constant or dense input."""
+    if _CONST in shapes:
+        return size_from_constant(shapes, _CONST, blocks, origin)
+    num_features = size_of(shapes, "synthesis/4x4/Dense/weight", 1, origin)
+    return size_from_dense(num_features, channels, blocks, origin)
 
 
 def _mapping_sizes(shapes: Shapes, w_dim: int, origin: str) -> tuple[int, int, int, int | None]:

@@ -5,10 +5,10 @@ Configuration A has StyleGAN's networks, see `tensorflow_stylegan.py`.
 Source: the names and layouts of Karras et al. 2020 (StyleGAN2, ADA), as observed.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
+from stylegan.image_size import ImageSize
 from stylegan.interop.naming import (
     SAME,
     TF_CONV,
@@ -30,10 +30,13 @@ from stylegan.interop.shapes import (
     check_supported,
     count_layers,
     lr_ratio,
+    recorded_size,
     refusal,
     refusing_impossible_configs,
     resolutions_of,
     shapes_of,
+    size_from_constant,
+    size_from_dense,
     size_of,
 )
 from stylegan.interop.tensorflow_pickle import NETWORK_NAMES, TensorFlowNetwork
@@ -48,6 +51,8 @@ from stylegan.models.stylegan2 import (
 )
 from stylegan.nn.mapping import LR_MULTIPLIER
 
+_CONST = "synthesis/4x4/Const/const"
+_BLOCK = r"synthesis/(\d{1,6})x\1/"
 _SUPPORTED = {
     "resample_kernel": [1, 3, 3, 1],
     "nonlinearity": "lrelu",
@@ -80,13 +85,14 @@ def networks_of(networks_by_key: dict[str, TensorFlowNetwork], origin: str) -> N
             or left over.
     """
     networks = Networks()
+    generated = _generated_size(networks_by_key, origin)
     for key in list(networks_by_key):
         network, place = networks_by_key.pop(key), f"{origin} ({key})"
         shapes = shapes_of(network.variables)
         built: Generator | Discriminator
         with refusing_impossible_configs(place):
             if key == "D":
-                critic = _discriminator_config(network, shapes, place)
+                critic = _discriminator_config(network, shapes, place, generated)
                 names = _discriminator_names(critic, _lr_ratio(network, critic, place))
                 tensors = names.read(network.variables, origin=place)
                 built = fill(partial(Discriminator, critic), tensors, origin=place)
@@ -101,16 +107,27 @@ def networks_of(networks_by_key: dict[str, TensorFlowNetwork], origin: str) -> N
     return networks
 
 
+def _generated_size(networks: Mapping[str, TensorFlowNetwork], origin: str) -> ImageSize | None:
+    """Return the size of the images of a generator, if there is one."""
+    for key in ("Gs", "G"):
+        shapes = shapes_of(networks[key].variables) if key in networks else {}
+        if _CONST in shapes:
+            resolutions = resolutions_of(shapes, _BLOCK, f"{origin} ({key})")
+            return size_from_constant(shapes, _CONST, resolutions, f"{origin} ({key})")
+    return None
+
+
 def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -> GeneratorConfig:
     """Read a generator's options from its variables, and compare them with its arguments."""
-    if "synthesis/4x4/Const/const" not in shapes:
+    if _CONST not in shapes:
         raise refusal(
             f"{origin} is a {network.build_func_name!a} that is not StyleGAN2",
             "a StyleGAN2 generator",
         )
     recorded = _recorded(network)
-    resolutions = resolutions_of(shapes, r"synthesis/(\d{1,6})x\1/", origin)
+    resolutions = resolutions_of(shapes, _BLOCK, origin)
     top = resolutions[-1]
+    size = size_from_constant(shapes, _CONST, resolutions, origin)
     is_growing = "synthesis/ToRGB_lod0/weight" in shapes
     rgb = "ToRGB_lod0" if is_growing else f"{top}x{top}/ToRGB"
     architecture = architecture_of(
@@ -129,7 +146,7 @@ def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -
         "latent_size": z_dim,
         "label_size": c_dim,
         "dlatent_size": w_dim,
-        "resolution": top,
+        "resolution": recorded_size(size),
         "num_channels": img_channels,
         "mapping_layers": num_layers,
     }
@@ -143,7 +160,7 @@ def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -
     widths[4] = size_of(shapes, "synthesis/4x4/Conv/weight", 3, origin)
     channel_base, channel_max = channels_of(widths, recorded, origin)
     return GeneratorConfig(
-        resolution=top,
+        resolution=size.stored,
         img_channels=img_channels,
         z_dim=z_dim,
         w_dim=w_dim,
@@ -158,9 +175,12 @@ def _generator_config(network: TensorFlowNetwork, shapes: Shapes, origin: str) -
 
 
 def _discriminator_config(
-    network: TensorFlowNetwork, shapes: Shapes, origin: str
+    network: TensorFlowNetwork, shapes: Shapes, origin: str, generated: ImageSize | None
 ) -> DiscriminatorConfig:
-    """Read a discriminator's options from its variables, and compare them with its arguments."""
+    """Read a discriminator's options from its variables, and compare them with its arguments.
+
+    `generated` is the size of the images of a generator in the same file, if there is one.
+    """
     if "Output/weight" not in shapes:
         raise refusal(
             f"{origin} is a {network.build_func_name!a} that is not StyleGAN2",
@@ -169,6 +189,13 @@ def _discriminator_config(
     recorded = _recorded(network)
     resolutions = resolutions_of(shapes, r"(\d{1,6})x\1/", origin)
     top = resolutions[-1]
+    size = size_from_dense(
+        size_of(shapes, "4x4/Dense0/weight", 0, origin),
+        size_of(shapes, "4x4/Conv/weight", 3, origin),
+        resolutions,
+        origin,
+        generated=generated,
+    )
     is_growing = "FromRGB_lod0/weight" in shapes
     rgb = "FromRGB_lod0" if is_growing else f"{top}x{top}/FromRGB"
     architecture = architecture_of(shapes, "4x4/FromRGB/weight", f"{top}x{top}/Skip/weight")
@@ -182,7 +209,7 @@ def _discriminator_config(
     img_channels = size_of(shapes, f"{rgb}/weight", 2, origin)
     values: dict[str, object] = {
         "label_size": c_dim,
-        "resolution": top,
+        "resolution": recorded_size(size),
         "num_channels": img_channels,
     }
     if not is_growing:
@@ -196,7 +223,7 @@ def _discriminator_config(
     if not isinstance(group_size, int):
         raise refusal(f"{origin} has minibatch groups of another kind", "a whole number")
     return DiscriminatorConfig(
-        resolution=top,
+        resolution=size.stored,
         img_channels=img_channels,
         c_dim=c_dim,
         architecture="growing" if is_growing else architecture,
@@ -265,9 +292,9 @@ def _generator_names(config: GeneratorConfig, ratio: float) -> NameMap:
         yield Row(f"synthesis/noise{noise}", f"{ours}.noise_const", with_unit_axes(4, leading=2))
 
     def synthesis() -> Iterator[Row]:
-        yield Row("synthesis/4x4/Const/const", "synthesis.b4.const", with_unit_axes(4, leading=1))
+        yield Row(_CONST, "synthesis.b4.const", with_unit_axes(4, leading=1))
         yield from layer("synthesis/4x4/Conv", "synthesis.b4.conv1", 0)
-        top = int(math.log2(config.resolution))
+        top = config.size.nominal.bit_length() - 1
         for level in range(2, top + 1):
             r = 2**level
             theirs, ours = f"synthesis/{r}x{r}", f"synthesis.b{r}"
@@ -289,7 +316,7 @@ def _discriminator_names(config: DiscriminatorConfig, ratio: float) -> NameMap:
     """Return the names of all tensors of a discriminator in the file and in our network."""
 
     def rows() -> Iterator[Row]:
-        top = int(math.log2(config.resolution))
+        top = config.size.nominal.bit_length() - 1
         for level in range(top, 1, -1):
             r = 2**level
             if config.architecture == "growing":

@@ -17,7 +17,6 @@ from stylegan.errors import ConfigError, check_not_negative, check_positive
 from stylegan.latent.saved import SavedLatents
 from stylegan.latent.statistics import StyleStatistics
 from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
 from stylegan.models.noise import noise_maps, synthesize
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.pixel_format import PixelFormat
@@ -144,7 +143,7 @@ class Projector:
         self._w_std = statistics.std
         self._seed = seed
         self._targets = targets
-        self._side = resolution_at(generator.img_resolution, generator.lod)
+        self._size = generator.current_size
         self._check_targets()
         device = statistics.mean.device
         self._target_images = generator.pixels.to_float(targets.to(device))
@@ -159,7 +158,7 @@ class Projector:
             layer: self._initial_noise(layer, stored, initial).requires_grad_()
             for layer, stored in noise_maps(generator).items()
             # a growing generator does not use the larger maps yet
-            if config.optimizes_noise and stored.shape[-1] <= self._side
+            if config.optimizes_noise and stored.shape[-1] <= self._size.width
         }
         self._adam = torch.optim.Adam([self._w, *self._noise.values()], lr=config.learning_rate)
         self.distances = torch.full([len(targets)], math.nan)
@@ -189,7 +188,7 @@ class Projector:
         self.step += 1
 
     def images(self) -> Tensor:
-        """Return the current images without noise on w as pictures: uint8 [N, C, R, R].
+        """Return the current images without noise on w as pictures: uint8 [N, C, H, W].
 
         They are on the CPU; C is 1, 3 or 4 (RGBA). They are computed one at a time, so that
         `stylegan generate images` reproduces them from the saved latents.
@@ -310,7 +309,7 @@ class Projector:
         return (images - self._target_images).square().mean(dim=(1, 2, 3))
 
     def _initial_noise(self, layer: str, stored: Tensor, initial: SavedLatents | None) -> Tensor:
-        """Return the initial noise of a layer, [N, 1, r, r]."""
+        """Return the initial noise of a layer, [N, 1, h, w]."""
         if initial is not None:
             given = initial.noise.get(layer, stored).detach().to(stored.device)
             return given.expand(len(self._keys), 1, -1, -1).clone()
@@ -325,17 +324,17 @@ class Projector:
         return torch.stack(rows).to(stored.device)
 
     def _check_targets(self) -> None:
-        expected = [self.generator.img_channels, self._side, self._side]
+        expected = [self.generator.img_channels, self._size.height, self._size.width]
         if self._targets.ndim != 4 or list(self._targets.shape[1:]) != expected:
             raise ValueError(f"targets must be {['N', *expected]}, got {list(self._targets.shape)}")
 
 
 def resized_for(images: Tensor, distance: AbstractDistance) -> Tensor:
-    """Resize images [N, C, R, R] to a size that a distance supports.
+    """Resize images [N, C, H, W] to a size that a distance supports, by their shorter side.
 
     Larger ones are average-pooled, smaller ones enlarged by a whole number.
     """
-    side = images.shape[-1]
+    side = min(images.shape[2:])
     if side > distance.largest:
         return F.avg_pool2d(images, side // distance.largest)
     if side < distance.smallest:
@@ -367,7 +366,7 @@ def noise_regularizer(noise: Mapping[str, Tensor]) -> Tensor:
     unlike the paper, we do not multiply the average of 2x2 pixels by 2.
 
     Args:
-        noise: noise of each layer, [N, 1, r, r].
+        noise: noise of each layer, [N, 1, h, w].
 
     Returns:
         [N].
@@ -379,7 +378,7 @@ def noise_regularizer(noise: Mapping[str, Tensor]) -> Tensor:
             for axis in (3, 2):
                 correlation = (level * level.roll(1, axis)).mean(dim=(1, 2, 3))
                 terms.append(correlation.square())
-            if level.shape[-1] <= MIN_REGULARIZED_SIDE:
+            if min(level.shape[2:]) <= MIN_REGULARIZED_SIDE:
                 break
             level = F.avg_pool2d(level, 2)
     return torch.stack(terms).sum(dim=0)

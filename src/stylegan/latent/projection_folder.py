@@ -32,7 +32,6 @@ from stylegan.latent.statistics import StyleStatistics, style_statistics
 from stylegan.latent.targets import Target
 from stylegan.latent.video import write_video
 from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.progress import Progress
 
@@ -256,7 +255,7 @@ class BatchProjector:
         self.generator = generator
         self.distance = distance
         self.label = label
-        self.side = resolution_at(generator.img_resolution, generator.lod)
+        self.size = generator.current_size
         self.setting = {
             **setting,
             "options": asdict(config),
@@ -348,7 +347,7 @@ class BatchProjector:
         return style_statistics(self.generator, c=self.label)
 
     def _batch(self, batch: int | None) -> int:
-        return batch or max(1, min(8, 512 // self.side))
+        return batch or max(1, min(8, 512 // max(self.size.height, self.size.width)))
 
     def _initial_of(self, targets: Sequence[Target]) -> dict[str, SavedLatents]:
         """Return the initial latents of each image by its name; empty for the mean of w.

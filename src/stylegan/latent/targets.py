@@ -22,6 +22,7 @@ from stylegan.data.readers import (
 from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
 from stylegan.files import unique_name
+from stylegan.image_size import ImageSize
 from stylegan.pixel_format import PixelFormat
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Target:
     Attributes:
         name: the file's name without its suffix; a number follows if several have the same.
         path: of the file; for one in a folder or zip, with the name there.
-        image: as it is stored, [C, R, R].
+        image: as it is stored, [C, H, W].
         pixels: its format.
     """
 
@@ -54,14 +55,14 @@ class Target:
         return hashlib.sha256(self.image.contiguous().numpy().tobytes()).hexdigest()
 
 
-def targets_of(stored: Tensor, *, side: int, pixels: PixelFormat) -> list[Target]:
-    """Return images [N, C, R, R] or [C, R, R] as targets, named "image0" and so on.
+def targets_of(stored: Tensor, *, size: ImageSize, pixels: PixelFormat) -> list[Target]:
+    """Return images [N, C, H, W] or [C, H, W] as targets, named "image0" and so on.
 
     Raises:
         DataError: if they differ from the network's images in type or shape.
     """
     stacked = stored[None] if stored.ndim == 3 else stored
-    expected = [pixels.num_channels, side, side]
+    expected = [pixels.num_channels, size.height, size.width]
     if stacked.dtype != pixels.dtype or list(stacked.shape[1:]) != expected or not len(stacked):
         raise DataError(
             f"images must be {pixels.depth} {['N', *expected]}, got {stored.dtype} "
@@ -74,15 +75,16 @@ def targets_of(stored: Tensor, *, side: int, pixels: PixelFormat) -> list[Target
 
 
 def read_targets(
-    paths: Sequence[Path], *, side: int, pixels: PixelFormat, num: int | None = None
+    paths: Sequence[Path], *, size: ImageSize, pixels: PixelFormat, num: int | None = None
 ) -> list[Target]:
     """Read images of any size: files, and those in folders and zips.
 
-    The central square is resized with a Lanczos filter, as the official projector does.
+    The center, in the proportions of the network, is resized with a Lanczos filter, as the official
+    projector does.
 
     Args:
         paths: at least one.
-        side: height and width of the results, in pixels.
+        size: height and width of the results.
         pixels: format of the results, as of the network. RGB networks get transparent images
             composed on white.
         num: take only this many of each folder or zip, at even intervals; None takes all.
@@ -91,7 +93,7 @@ def read_targets(
         DataError: if a path holds no usable image. Unusable ones in folders and zips are skipped
             with a warning.
     """
-    options = PrepareOptions(resolution=side)
+    options = PrepareOptions(resolution=size.stored)
     targets: list[Target] = []
     taken: set[str] = set()
     for path in paths:

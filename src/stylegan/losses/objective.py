@@ -427,7 +427,7 @@ def _add_label_loss(total: Tensor, label_logits: Tensor, c: Tensor) -> tuple[Ten
 
 
 def _scaled_r1(discriminator: AbstractDiscriminator, logits: Tensor, reals: Tensor) -> Tensor:
-    scale = gradient_scale(reals, discriminator.img_resolution)
+    scale = gradient_scale(reals, discriminator.img_size)
     return r1_penalty(logits, reals) * scale**2
 
 
@@ -447,5 +447,5 @@ def _interpolated_penalty(
         discriminator(interpolated, c),
         interpolated,
         target=config.gp_target,
-        scale=gradient_scale(interpolated, discriminator.img_resolution),
+        scale=gradient_scale(interpolated, discriminator.img_size),
     )

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from stylegan.image_size import ImageSize
+
 
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """Squared gradient norm of the discriminator at real images.
@@ -60,7 +62,7 @@ def gradient_penalty(
     return ((norm - target) / target).square()
 
 
-def gradient_scale(images: Tensor, resolution: int) -> float:
+def gradient_scale(images: Tensor, full: ImageSize) -> float:
     """Return the factor from gradient norms at images to those in the published networks.
 
     The published networks grow at a fixed input size R: an image of r x r pixels is enlarged by
@@ -70,10 +72,10 @@ def gradient_scale(images: Tensor, resolution: int) -> float:
     Published weights of gradient penalties apply to that norm, at every level of detail.
 
     Args:
-        images: [N, C, r, r].
-        resolution: R, the full resolution of the networks, in pixels.
+        images: [N, C, h, w].
+        full: full size of the networks' images, of which r / R is the same for both sides.
     """
-    return images.shape[-1] / resolution
+    return images.shape[-1] / full.width
 
 
 def _squared_norm(logits: Tensor, images: Tensor) -> Tensor:

@@ -216,11 +216,12 @@ class Session:
     def _sliced_wasserstein(self, protocol: SlicedWassersteinProtocol) -> MetricValues | None:
         """Compare the patches of both sets of images, which are stored in files meanwhile."""
         assert self._reals is not None
-        assert self._target.side is not None
+        assert self._target.size is not None
         real, fake = self._reals.source(protocol), self._target.source(protocol.num_fake)
         # Grayscale is expanded to RGB if the other set is not, as for feature networks.
         is_gray = self._reals.num_channels == self._target.num_channels == 1
-        shape = (1 if is_gray else 3, self._target.side, self._target.side)
+        size = self._target.size
+        shape = (1 if is_gray else 3, size.height, size.width)
         first, second = (
             self._pixels(source, f"{protocol.name} {which}", shape)
             for which, source in (("real", real), ("fake", fake))

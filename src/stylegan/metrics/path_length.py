@@ -105,7 +105,7 @@ def first_image(
     row: int,
     labels: Tensor | None = None,
 ) -> Tensor:
-    """Return the first image of a pair, uncropped, float32 [C, R, R].
+    """Return the first image of a pair, uncropped, float32 [C, H, W].
 
     Images with short paths tend to look better than those with long ones, which sorting them by
     their values shows.
@@ -132,28 +132,31 @@ def prepare_for_distance(images: Tensor, *, crop: bool) -> Tensor:
     """Crop the center of aligned faces, and reduce images to at most 256 pixels by box averages.
 
     With c = H // 8 the crop is rows 3c to 7c and columns 2c to 6c (ends excluded), half of each
-    side. The factor of the reduction depends on the size after the crop, as in the TensorFlow code:
-    1024 pixels are cropped to 512 and halved to 256. StyleGAN2-ADA in PyTorch takes the factor from
-    the size before the crop and ends at 128, so its cropped variants give other values for R above
-    256; the variants without a crop are equal.
+    side; of images that are not square, columns count in W // 8. The factor of the reduction
+    depends on the size after the crop, as in the TensorFlow code: 1024 pixels are cropped to 512
+    and halved to 256. StyleGAN2-ADA in PyTorch takes the factor from the size before the crop and
+    ends at 128, so its cropped variants give other values for R above 256; the variants without a
+    crop are equal.
 
     Args:
-        images: [N, C, R, R].
+        images: [N, C, H, W].
         crop: whether to crop.
 
     Raises:
-        ValueError: if R is below 8 and `crop` is set.
+        ValueError: if a side is below 8 and `crop` is set.
     """
     if crop:
-        cell = images.shape[2] // 8
-        if cell == 0:
-            raise ValueError(f"a crop takes images of at least 8 pixels, got {images.shape[2]}")
-        images = images[:, :, 3 * cell : 7 * cell, 2 * cell : 6 * cell]
-    return downsample_box(images, factor=max(images.shape[2] // LARGEST_SIDE, 1))
+        y, x = images.shape[2] // 8, images.shape[3] // 8
+        if min(y, x) == 0:
+            raise ValueError(
+                f"a crop takes images of at least 8 pixels, got {min(images.shape[2:])}"
+            )
+        images = images[:, :, 3 * y : 7 * y, 2 * x : 6 * x]
+    return downsample_box(images, factor=max(min(images.shape[2:]) // LARGEST_SIDE, 1))
 
 
 def prepared_side(side: int, *, crop: bool) -> int:
-    """Return the side of the result of `prepare_for_distance` in pixels; may be 0."""
+    """Return the shorter side of the result of `prepare_for_distance` in pixels; may be 0."""
     side = 4 * (side // 8) if crop else side
     return side // max(side // LARGEST_SIDE, 1)
 

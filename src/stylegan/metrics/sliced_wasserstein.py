@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stylegan.image_size import ImageSize
 from stylegan.rng import generator_for
 
 PATCH_SIZE = 7
@@ -26,8 +27,8 @@ class SlicedWasserstein:
     """The distance at each level of the image pyramid, times 1e3; 0 for equal patches.
 
     Args:
-        levels: distance at each resolution (R, R/2, ..., 16). High resolutions are sensitive to
-            sharpness and noise, low resolutions to large shapes.
+        levels: distance at each level of the pyramid, by its shorter side (R, R/2, ..., 16). High
+            resolutions are sensitive to sharpness and noise, low resolutions to large shapes.
         average: mean over `levels`.
         num_images: images in each set. Distances are only comparable at equal counts, since two
             finite samples of one distribution are never at distance zero.
@@ -56,7 +57,8 @@ def sliced_wasserstein_distance(
     Source: Karras et al. 2018 (ProGAN), section 5.
 
     Args:
-        real: uint8 [N, C, R, R], R a power of two of at least 16.
+        real: uint8 [N, C, H, W], of a size that `has_pyramid`. The paper has squares with a power
+            of two as side. Levels end above a shorter side of 16, or where a side is odd.
         fake: the same shape. The paper compares 16,384 images.
         seed: seed of the positions of patches and of the directions.
         num_repeats: number of times that `directions` are drawn.
@@ -64,13 +66,12 @@ def sliced_wasserstein_distance(
         patches_per_image: patches of each image at each level.
 
     Raises:
-        ValueError: if the sets are not uint8, differ in shape, or are not squares with a power of
-            two of at least 16 as side.
+        ValueError: if the sets are not uint8, differ in shape, or have no image pyramid.
     """
     for name, images in (("real", real), ("fake", fake)):
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(
-                f"{name} must be uint8 [N, C, R, R], got {images.dtype} {list(images.shape)}"
+                f"{name} must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}"
             )
     if real.shape != fake.shape:
         raise ValueError(
@@ -78,21 +79,22 @@ def sliced_wasserstein_distance(
             f"got {list(real.shape)} and {list(fake.shape)}"
         )
     num, _, height, width = real.shape
-    if num == 0 or height != width or height < LOWEST_LEVEL or height & (height - 1):
+    if num == 0 or not has_pyramid(ImageSize(height, width)):
         raise ValueError(
-            f"images must be square, with a power of two from {LOWEST_LEVEL} as their side, "
-            f"got {list(real.shape)}"
+            f"images must have sides of {LOWEST_LEVEL} pixels or more, got {list(real.shape)}"
         )
     distances: dict[int, float] = {}
-    level = height
-    while level >= LOWEST_LEVEL:
-        places = torch.randint(
-            level - PATCH_SIZE + 1,
-            (num, patches_per_image, 2),
-            generator=generator_for(f"swd places {level}", seed=seed),
+    num_levels = _num_levels(ImageSize(height, width))
+    for index in range(num_levels):
+        size = ImageSize(height, width).reduced(1 << index)
+        level = min(size.height, size.width)
+        places = _draw_places(
+            size, (num, patches_per_image), generator_for(f"swd places {level}", seed=seed)
         )
         real_patches, fake_patches = (
-            standardize_patches(level_patches(images, level, places=places))
+            standardize_patches(
+                level_patches(images, index, is_last=index == num_levels - 1, places=places)
+            )
             for images in (real, fake)
         )
         repeats = [
@@ -108,44 +110,69 @@ def sliced_wasserstein_distance(
             for repeat in range(num_repeats)
         ]
         distances[level] = 1e3 * sum(repeats) / num_repeats
-        level //= 2
     return SlicedWasserstein(
         levels=distances, average=sum(distances.values()) / len(distances), num_images=num
     )
 
 
-def laplacian_level(images: Tensor, level: int) -> Tensor:
-    """Return a level of the Laplacian pyramid of images [N, C, R, R]; at 16, the low-pass.
+def has_pyramid(size: ImageSize) -> bool:
+    """Return whether images are large enough for the distance."""
+    return min(size.height, size.width) >= LOWEST_LEVEL
+
+
+def _num_levels(size: ImageSize) -> int:
+    num = 1
+    while size.height % 2 == size.width % 2 == 0 and has_pyramid(size.reduced(2)):
+        size, num = size.reduced(2), num + 1
+    return num
+
+
+def _draw_places(size: ImageSize, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Draw top left corners (y, x) of patches, int64 [*shape, 2]."""
+    if size.is_square:
+        return torch.randint(size.height - PATCH_SIZE + 1, (*shape, 2), generator=generator)
+    sides = (size.height, size.width)
+    axes = [torch.randint(side - PATCH_SIZE + 1, shape, generator=generator) for side in sides]
+    return torch.stack(axes, dim=-1)
+
+
+def laplacian_level(images: Tensor, index: int, *, is_last: bool) -> Tensor:
+    """Return a level of the Laplacian pyramid of images [N, C, H, W]; of the last, the low-pass.
+
+    Level 0 has the size of the images, each further one half of it.
 
     Borders are reflected without repeating the edge, so constant images stay constant.
 
     Source: Burt and Adelson 1983, with the 5x5 binomial kernel.
     """
-    while images.shape[-1] > level:
+    for _ in range(index):
         images = _halve(images)
-    return images if level == LOWEST_LEVEL else images - _double(_halve(images))
+    return images if is_last else images - _double(_halve(images))
 
 
-def level_patches(images: Tensor, level: int, *, places: Tensor) -> Tensor:
+def level_patches(images: Tensor, index: int, *, is_last: bool, places: Tensor) -> Tensor:
     """Cut patches of one pyramid level, as float32 [N * P, C, 49].
 
     Args:
-        images: uint8 [N, C, R, R].
-        level: the side of the pyramid level.
-        places: top left corners (y, x), int64 [N, P, 2], from 0 to level - 7.
+        images: uint8 [N, C, H, W].
+        index: of the level, from 0.
+        is_last: whether it is the last level.
+        places: top left corners (y, x), int64 [N, P, 2], from 0 to the sides of the level - 7.
     """
     num, channels = images.shape[:2]
     per_image = places.shape[1]
     inside = torch.arange(PATCH_SIZE)
-    offsets = (inside[:, None] * level + inside).flatten()  # [49]
-    corners = places[..., 0] * level + places[..., 1]  # [N, P]
+    width = images.shape[3] >> index
+    offsets = (inside[:, None] * width + inside).flatten()  # [49]
+    corners = places[..., 0] * width + places[..., 1]  # [N, P]
     patches = torch.empty(num, per_image, channels, PATCH_SIZE**2)
     step = min(max(BLOCK_PIXELS // images[0, 0].numel(), 1), BLOCK_IMAGES)
     for start in range(0, num, step):
         block = slice(start, start + step)
-        pixels = laplacian_level(images[block].cpu().float(), level).flatten(2)  # [n, C, r * r]
-        index = (corners[block, :, None] + offsets).flatten(1)  # [n, P * 49]
-        taken = pixels.gather(2, index[:, None].expand(-1, channels, -1))
+        pixels = laplacian_level(images[block].cpu().float(), index, is_last=is_last)
+        pixels = pixels.flatten(2)  # [n, C, h * w]
+        places_of_block = (corners[block, :, None] + offsets).flatten(1)  # [n, P * 49]
+        taken = pixels.gather(2, places_of_block[:, None].expand(-1, channels, -1))
         patches[block] = taken.view(-1, channels, per_image, PATCH_SIZE**2).transpose(1, 2)
     return patches.flatten(0, 1)
 
@@ -197,12 +224,12 @@ def _sorted_rows(values: Tensor) -> NDArray[np.float32]:
 
 
 def _halve(images: Tensor) -> Tensor:
-    """Low-pass images [N, C, r, r] and keep every second pixel."""
+    """Low-pass images [N, C, h, w] and keep every second pixel."""
     return _binomial(images, gain=1.0)[:, :, ::2, ::2]
 
 
 def _double(images: Tensor) -> Tensor:
-    """Double the side of images [N, C, r, r]: zeros between the pixels, then low-pass."""
+    """Double the side of images [N, C, h, w]: zeros between the pixels, then low-pass."""
     num, channels, height, width = images.shape
     spread = images.new_zeros(num, channels, 2 * height, 2 * width)
     spread[:, :, ::2, ::2] = images
@@ -210,7 +237,7 @@ def _double(images: Tensor) -> Tensor:
 
 
 def _binomial(images: Tensor, *, gain: float) -> Tensor:
-    """Filter images [N, C, r, r] by rows and columns with `gain` times the kernel each."""
+    """Filter images [N, C, h, w] by rows and columns with `gain` times the kernel each."""
     channels = images.shape[1]
     taps = images.new_tensor(BINOMIAL) * (gain / sum(BINOMIAL))
     row = taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1)

@@ -17,6 +17,7 @@ from stylegan import distributed
 from stylegan.data.labels import LabelTable
 from stylegan.data.readers import map_in_order, num_threads
 from stylegan.errors import WeightsError
+from stylegan.image_size import ImageSize
 from stylegan.models.base import AbstractGenerator
 from stylegan.nn.noise import NoiseMode
 from stylegan.progress import Counter
@@ -89,7 +90,7 @@ class StoredImages(AbstractSource):
             set may be sorted by content.
         mirror_seed: seed by which each image is mirrored with probability 0.5; None for no
             mirroring.
-        side: side of the images in pixels, for the record; None for images of any size.
+        size: height and width of the images, for the record; None for images of any size.
     """
 
     def __init__(
@@ -99,13 +100,13 @@ class StoredImages(AbstractSource):
         num: int | None = None,
         spread: bool = False,
         mirror_seed: int | None = None,
-        side: int | None = None,
+        size: ImageSize | None = None,
     ) -> None:
         self._images = images
         self.num = len(images) if num is None else min(num, len(images))
         self._spread = spread and self.num < len(images)
         self._mirror_seed = mirror_seed
-        self._side = side
+        self._size = size
 
     def chunks(self, indices: Iterable[int]) -> Iterator[Sequence[Tensor]]:
         """Yield chunks, decoded ahead in threads, as `AbstractSource.chunks`."""
@@ -120,7 +121,7 @@ class StoredImages(AbstractSource):
         """Return the set, the count and the choice of images; the seed only if it is used."""
         return {
             "fingerprint": self._images.fingerprint,
-            "side": self._side,
+            "side": None if self._size is None else self._size.stored,
             "num": self.num,
             "choice": "spread" if self._spread else "first",
             "mirrored": self._mirror_seed is not None,
@@ -193,8 +194,7 @@ class GeneratedImages(AbstractSource):
         self._labels = labels
         self._psi = psi
         self._noise_mode: NoiseMode = noise_mode
-        side = generator.img_resolution
-        self._step = min(max(_PIXELS_AT_ONCE // side**2, 1), CHUNK)
+        self._step = min(max(_PIXELS_AT_ONCE // generator.img_size.num_pixels, 1), CHUNK)
 
     def chunks(self, indices: Iterable[int]) -> Iterator[Sequence[Tensor]]:
         """Yield chunks, as `AbstractSource.chunks`."""
@@ -230,7 +230,7 @@ class GeneratedImages(AbstractSource):
         return ws
 
     def render(self, ws: Tensor, index: int) -> Iterator[Tensor]:
-        """Yield the images of a chunk in batches, float [N, C, R, R], nominally in [-1, 1].
+        """Yield the images of a chunk in batches, float [N, C, H, W], nominally in [-1, 1].
 
         Batches are always complete, so the last one may exceed `chunk_size`: noise is drawn per
         batch, and classifiers that mix the images of a batch must not depend on the count.

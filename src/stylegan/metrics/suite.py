@@ -17,6 +17,7 @@ from torch import Tensor
 import stylegan
 from stylegan import distributed
 from stylegan.errors import ConfigError, DataError
+from stylegan.image_size import ImageSize
 from stylegan.metrics.features import network_facts
 from stylegan.metrics.measure import EvaluationDependencies, MetricValues, Session
 from stylegan.metrics.path_length import prepared_side
@@ -32,7 +33,7 @@ from stylegan.metrics.protocols import (
     SlicedWassersteinProtocol,
 )
 from stylegan.metrics.records import Record, describe
-from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
+from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL, has_pyramid
 from stylegan.metrics.targets import EvaluationTarget, ImagesTarget, NetworkTarget, RealImages
 from stylegan.models.classifiers import Classifier
 from stylegan.ops.precision import is_tf32
@@ -145,8 +146,8 @@ def check(
         elif isinstance(protocol, SeparabilityProtocol):
             for classifier in dependencies.classifiers:
                 channels = target.generator.img_channels
-                classifier.check(img_channels=channels, resolution=target.side)
-    check_reals(protocols, reals, dependencies, side=target.side)
+                classifier.check(img_channels=channels, size=target.size)
+    check_reals(protocols, reals, dependencies, size=target.size)
 
 
 def check_of_images(protocol: AbstractProtocol) -> None:
@@ -167,15 +168,15 @@ def check_reals(
     reals: RealImages | None,
     dependencies: EvaluationDependencies,
     *,
-    side: int | None,
+    size: ImageSize | None,
 ) -> None:
-    """Do the part of `check` that needs no target except for the side of its images.
+    """Do the part of `check` that needs no target except for the size of its images.
 
     Args:
         protocols: the metrics.
         reals: the real images; None if there are none.
         dependencies: from `load_dependencies`.
-        side: side of the evaluated images in pixels; None for images of any size.
+        size: height and width of the evaluated images; None for images of any size.
 
     Raises:
         ConfigError: if a metric needs real images and there are none, or the evaluated images are
@@ -183,8 +184,8 @@ def check_reals(
         DataError: if there are fewer images than a metric needs, or their sizes do not fit.
     """
     for protocol in protocols:
-        if isinstance(protocol, PathLengthProtocol) and side is not None:
-            _check_large_enough(protocol, dependencies.distances[protocol.features], side)
+        if isinstance(protocol, PathLengthProtocol) and size is not None:
+            _check_large_enough(protocol, dependencies.distances[protocol.features], size)
         if not protocol.uses_real:
             continue
         if reals is None:
@@ -204,7 +205,7 @@ def check_reals(
             )
         match protocol:
             case SlicedWassersteinProtocol():
-                _check_equal(protocol, reals, num_real, side)
+                _check_equal(protocol, reals, num_real, size)
             case PrecisionRecallProtocol() if num_real <= protocol.num_neighbors:
                 raise DataError(
                     f"metric {protocol.name} needs more than {protocol.num_neighbors} real images, "
@@ -234,9 +235,10 @@ def _takes_first_of_more(protocol: AbstractProtocol, num_real: int, num_all: int
 
 
 def _check_large_enough(
-    protocol: PathLengthProtocol, distance: AbstractDistance, side: int
+    protocol: PathLengthProtocol, distance: AbstractDistance, size: ImageSize
 ) -> None:
     """Check that images are large enough for a distance, after cropping and reduction."""
+    side = min(size.height, size.width)
     if prepared_side(side, crop=protocol.crop) < distance.smallest:
         raise ConfigError(
             f"metric {protocol.name} of images of side {side}: {distance.name} needs at least "
@@ -247,7 +249,7 @@ def _check_large_enough(
 
 
 def _check_equal(
-    protocol: AbstractProtocol, reals: RealImages, num_real: int, side: int | None
+    protocol: AbstractProtocol, reals: RealImages, num_real: int, size: ImageSize | None
 ) -> None:
     """Check that both sets have enough images of one size with an image pyramid."""
     if num_real < protocol.num_fake:
@@ -255,12 +257,12 @@ def _check_equal(
             f"{reals.images.path} has {num_real} images, and {protocol.name} needs "
             f"{protocol.num_fake}; write a smaller number in its name"
         )
-    if side is None or side != reals.side or side < LOWEST_LEVEL or side & (side - 1):
-        sides = (reals.side, side)
-        shown = " and ".join("several sizes" if each is None else f"side {each}" for each in sides)
+    if size is None or size != reals.size or not has_pyramid(size):
+        sizes = (reals.size, size)
+        shown = " and ".join("several sizes" if each is None else str(each) for each in sizes)
         raise DataError(
-            f"metric {protocol.name} needs square images of one size in both sets, a power of two "
-            f"from {LOWEST_LEVEL}, got {shown}; `stylegan data prepare` makes such sets"
+            f"metric {protocol.name} needs images of one size in both sets, with sides of "
+            f"{LOWEST_LEVEL} pixels or more, got {shown}; `stylegan data prepare` makes such sets"
         )
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import LabelTable
 from stylegan.errors import ConfigError, DataError
+from stylegan.image_size import ImageSize
 from stylegan.metrics.protocols import AbstractProtocol
 from stylegan.metrics.sources import GeneratedImages, ImageSet, StoredImages
 from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class NetworkTarget:
     psi: float = 1.0
 
     @property
-    def side(self) -> int:
-        """Side of the images in pixels."""
-        return resolution_at(self.generator.img_resolution, self.generator.lod)
+    def size(self) -> ImageSize:
+        """Height and width of the images."""
+        return self.generator.current_size
 
     @property
     def num_channels(self) -> int:
@@ -49,7 +49,7 @@ class NetworkTarget:
     def facts(self, num: int) -> dict[str, object]:
         """Return the target's part of a record."""
         images = self.source(num).facts()
-        return {"kind": "network", "side": self.side, **images, "origin": dict(self.origin)}
+        return {"kind": "network", "side": self.size.stored, **images, "origin": dict(self.origin)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,11 @@ class ImagesTarget:
 
     Attributes:
         images: the set.
-        side: side of the images in pixels; None for images of any size.
+        size: height and width of the images; None for images of any size.
     """
 
     images: ImageSet
-    side: int | None = None
+    size: ImageSize | None = None
 
     @property
     def num_channels(self) -> int | None:
@@ -80,7 +80,7 @@ class ImagesTarget:
                 f"{self.images.path} has {len(self.images)} images, and the metric needs {num}; "
                 f"write {len(self.images)} or less in its name"
             )
-        return StoredImages(self.images, num=num, side=self.side)
+        return StoredImages(self.images, num=num, size=self.size)
 
     def facts(self, num: int) -> dict[str, object]:
         """Return the target's part of a record."""
@@ -96,14 +96,14 @@ class RealImages:
 
     Attributes:
         images: the set; not the mirrored form of an `ImageDataset`.
-        side: side of the images in pixels; None for images of any size.
+        size: height and width of the images; None for images of any size.
         is_mirrored: whether the network was trained on mirrored images, too. Protocols that follow
             this mirror each image with probability 0.5.
         seed: seed of the mirroring.
     """
 
     images: ImageSet
-    side: int | None = None
+    size: ImageSize | None = None
     is_mirrored: bool = False
     seed: int = 0
 
@@ -120,7 +120,7 @@ class RealImages:
             num=protocol.num_real,
             spread=protocol.spreads_real,
             mirror_seed=self.seed if flips else None,
-            side=self.side,
+            size=self.size,
         )
 
     def facts(self, protocol: AbstractProtocol) -> dict[str, object]:
@@ -162,7 +162,7 @@ def network_target(
 def training_images(dataset: ImageDataset, *, is_mirrored: bool, seed: int) -> RealImages:
     """Return a training set as real images to compare with."""
     return RealImages(
-        images=dataset.without_mirror(), side=dataset.resolution, is_mirrored=is_mirrored, seed=seed
+        images=dataset.without_mirror(), size=dataset.size, is_mirrored=is_mirrored, seed=seed
     )
 
 

@@ -11,14 +11,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from stylegan.image_size import ImageSize
 from stylegan.models.growth import max_lod, resolution_at
-from stylegan.models.sizes import SizesConfig, resolutions_up_to
+from stylegan.models.sizes import SizesConfig, block_resolutions
 from stylegan.nn.noise import NoiseMode, check_noise_mode
 from stylegan.pixel_format import PixelFormat
 from stylegan.rng import Source
 
 Images = Tensor | Sequence[Tensor]
-"""Images [N, C, R, R], or an image pyramid: one tensor for each resolution, largest first."""
+"""Images [N, C, H, W], or an image pyramid: one tensor for each size, largest first."""
 
 
 class GeneratorConfig(SizesConfig, Protocol):
@@ -42,28 +43,30 @@ class AbstractSynthesis(nn.Module, ABC):
         compute_dtype: dtype of the convolutions.
         activation_checkpointing: compute blocks again in the backward pass, to save memory.
         lod: level of detail.
-        resolutions: of the blocks, from 4 up.
+        size: of the images at full resolution.
+        resolutions: nominal resolutions of the blocks, from 4 up.
         num_ws: number of style inputs.
     """
 
-    def __init__(self, resolution: int, *, num_ws: int) -> None:
+    def __init__(self, size: ImageSize, *, num_ws: int) -> None:
         super().__init__()
         self.compute_dtype = torch.float32
         self.activation_checkpointing = False
         self.lod = 0.0
-        self.resolutions = resolutions_up_to(resolution)
+        self.size = size
+        self.resolutions = block_resolutions(size)
         self.num_ws = num_ws
 
     @property
     def current_resolution(self) -> int:
-        """Side of the images at the current level of detail, in pixels."""
-        return resolution_at(self.resolutions[-1], self.lod)
+        """Nominal resolution of the images at the current level of detail."""
+        return resolution_at(self.size.nominal, self.lod)
 
     @abstractmethod
     def forward(
         self, ws: Tensor, noise_mode: NoiseMode = "const", generator: Source | None = None
     ) -> Tensor:
-        """Make images [N, img_channels, R, R] from ws [N, num_ws, w_dim].
+        """Make images [N, img_channels, H, W] from ws [N, num_ws, w_dim].
 
         Other arguments as in `AbstractGenerator.forward`. Computes in `compute_dtype`, or in
         float64 if ws is.
@@ -86,13 +89,15 @@ class AbstractGenerator(nn.Module, ABC):
         config: the family's frozen dataclass of options, from which an equal network is built.
         mapping: module, `(z, c=None, truncation_psi=1, truncation_cutoff=None)` to ws
             [N, num_ws, w_dim]; holds the mean `w_avg`.
-        synthesis: module, `(ws, noise_mode="const")` to images [N, C, R, R], float32,
-            nominally in [-1, 1]; in a growing network R is `img_resolution / 2**floor(lod)`.
+        synthesis: module, `(ws, noise_mode="const")` to images [N, C, H, W], float32,
+            nominally in [-1, 1]; in a growing network H x W is `current_size`.
         z_dim: width of z.
         w_dim: width of w.
         c_dim: width of the labels, 0 for none.
         num_ws: number of style inputs.
-        img_resolution: side of the images, in pixels.
+        img_size: height and width of the images.
+        img_resolution: nominal resolution, which is the side if that is a power of two; see
+            `image_size`.
         img_channels: channels of the images.
         is_growing: whether the network has a level of detail.
         class_names: the name of each class, by number; empty if there are no labels or names.
@@ -119,7 +124,8 @@ class AbstractGenerator(nn.Module, ABC):
         self.w_dim = w_dim
         self.c_dim = config.c_dim
         self.num_ws = synthesis.num_ws
-        self.img_resolution = config.resolution
+        self.img_size = config.size
+        self.img_resolution = config.size.nominal
         self.img_channels = config.img_channels
         self.pixels = PixelFormat.of_channels(config.img_channels)
         self.synthesis = synthesis
@@ -147,7 +153,7 @@ class AbstractGenerator(nn.Module, ABC):
     def lod(self) -> float:
         """Level of detail of a growing network: 0 is full resolution, each 1 halves it.
 
-        Setting it raises ValueError beyond 4x4, or if the network does not grow.
+        Setting it raises ValueError beyond the base, or if the network does not grow.
         """
         return self.synthesis.lod
 
@@ -155,6 +161,11 @@ class AbstractGenerator(nn.Module, ABC):
     def lod(self, lod: float) -> None:
         _check_lod(lod, self.img_resolution, is_growing=self.is_growing)
         self.synthesis.lod = float(lod)
+
+    @property
+    def current_size(self) -> ImageSize:
+        """Size of the images at the current level of detail, the larger one while fading."""
+        return self.img_size.at(self.synthesis.current_resolution)
 
     @property
     def w_avg(self) -> Tensor | None:
@@ -198,7 +209,7 @@ class AbstractGenerator(nn.Module, ABC):
             generator: source of random noise; None for torch's global generator.
 
         Returns:
-            [N, img_channels, img_resolution, img_resolution], float32, nominally in [-1, 1].
+            [N, img_channels, H, W] of `current_size`, float32, nominally in [-1, 1].
         """
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
         images: Tensor = self.synthesis(ws, noise_mode=noise_mode, generator=generator)
@@ -211,7 +222,9 @@ class AbstractDiscriminator(nn.Module, ABC):
     Attributes:
         config: the family's frozen dataclass of options, from which an equal network is built.
         c_dim: width of the labels, 0 for none.
-        img_resolution: side of the images, in pixels.
+        img_size: height and width of the images.
+        img_resolution: nominal resolution, which is the side if that is a power of two; see
+            `image_size`.
         img_channels: channels of the images.
         compute_dtype: dtype of the convolutions. Weights stay float32.
         activation_checkpointing: compute blocks again in the backward pass, to save memory.
@@ -228,7 +241,8 @@ class AbstractDiscriminator(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.c_dim = config.c_dim
-        self.img_resolution = config.resolution
+        self.img_size = config.size
+        self.img_resolution = config.size.nominal
         self.img_channels = config.img_channels
         self.compute_dtype = torch.float32
         self.activation_checkpointing = False
@@ -246,12 +260,17 @@ class AbstractDiscriminator(nn.Module, ABC):
 
     @property
     def current_resolution(self) -> int:
-        """Side of the images at the current level of detail, in pixels."""
+        """Nominal resolution of the images at the current level of detail."""
         return resolution_at(self.img_resolution, self._lod)
 
     @property
+    def current_size(self) -> ImageSize:
+        """Size of the images at the current level of detail, the larger one while fading."""
+        return self.img_size.at(self.current_resolution)
+
+    @property
     def block_layers(self) -> list[nn.Module]:
-        """The layers before the 4x4 block, those nearest to the image first."""
+        """The layers before the last block, those nearest to the image first."""
         blocks = {
             int(name.removeprefix("b")): block
             for name, block in self.named_children()
@@ -265,9 +284,9 @@ class AbstractDiscriminator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
-        """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
+        """Map images [N, C, H, W] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
 
-        With a level of detail, R is `img_resolution / 2**floor(lod)`. A network that takes image
+        With a level of detail, H x W is `current_size`. A network that takes image
         pyramids also takes the largest images alone, and computes the rest.
         """
 

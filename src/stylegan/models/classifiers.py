@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError
+from stylegan.image_size import ImageSize
 from stylegan.models.base import AbstractDiscriminator
 from stylegan.ops.box import downsample_box
 from stylegan.ops.normalize import stddev_group
@@ -41,33 +42,38 @@ class Classifier:
             raise ValueError(f"a classifier has lod 0, got {self.network.lod:g}")
 
     @property
-    def resolution(self) -> int:
-        """Side of the images that the network takes, in pixels."""
-        return self.network.img_resolution
+    def size(self) -> ImageSize:
+        """Size of the images that the network takes."""
+        return self.network.img_size
 
-    def check(self, *, img_channels: int, resolution: int) -> None:
+    def check(self, *, img_channels: int, size: ImageSize) -> None:
         """Check that `logits` takes images of a size.
 
         Args:
             img_channels: channels of the images.
-            resolution: side of the images, in pixels.
+            size: of the images.
 
         Raises:
-            ConfigError: if the network takes other channels, or the resolution is not that of the
-                network times a power of two.
+            ConfigError: if the network takes other channels, or the size is not that of the network
+                times a power of two.
         """
         if img_channels != self.network.img_channels:
             raise ConfigError(
                 f"the classifier {self.name} takes images of {self.network.img_channels} channels, "
                 f"got {img_channels}"
             )
-        factor, rest = divmod(resolution, self.resolution)
-        if rest or factor < 1 or factor & (factor - 1):
+        self._factor(size)
+
+    def _factor(self, size: ImageSize) -> int:
+        """Return by which factor images of a size are reduced; ConfigError if there is none."""
+        factor = size.factor_to(self.size)
+        if factor is None:
             raise ConfigError(
-                f"the classifier {self.name} takes images of {self.resolution}x{self.resolution}, "
-                f"or that times a power of two, got {resolution}x{resolution}",
+                f"the classifier {self.name} takes images of {self.size}, or that times a power of "
+                f"two, got {size}",
                 fix="train classifiers at the resolution of the images or below",
             )
+        return factor
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -78,20 +84,18 @@ class Classifier:
         M = N / group size. Images left over from whole groups form another group.
 
         Args:
-            images: float [N, C, H, H] in [-1, 1], on the network's device.
+            images: float [N, C, H, W] in [-1, 1], on the network's device.
 
         Returns:
             float32 [N]. Their sigmoid is the probability of the attribute.
 
         Raises:
             ConfigError: as `check`.
-            ValueError: if images are not square.
         """
         num, channels, height, width = images.shape
-        if height != width:
-            raise ValueError(f"images must be square, got {height}x{width}")
-        self.check(img_channels=channels, resolution=height)
-        small = downsample_box(images.to(torch.float32), factor=height // self.resolution)
+        size = ImageSize(height, width)
+        self.check(img_channels=channels, size=size)
+        small = downsample_box(images.to(torch.float32), factor=self._factor(size))
         group = stddev_group(self.network.config.mbstd_group_size, num)
         end = num - num % group if num else 0  # of the whole groups
         batches = [batch for batch in (small[:end], small[end:]) if len(batch)]

@@ -11,18 +11,19 @@ import math
 from dataclasses import dataclass
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive
-
-SMALLEST = 4
-"""Side of the smallest level, in pixels."""
+from stylegan.image_size import SMALLEST
 
 
 def max_lod(resolution: int) -> int:
-    """Return the level of detail at which a network of a resolution makes 4x4 images."""
+    """Return the level of detail at which a network makes images of its base.
+
+    Resolutions are nominal here and below; see `image_size`.
+    """
     return resolution.bit_length() - SMALLEST.bit_length()
 
 
 def resolution_at(resolution: int, lod: float) -> int:
-    """Return the side of the images at a level of detail, the larger one while fading."""
+    """Return the resolution at a level of detail, the larger one while fading."""
     return resolution >> math.floor(lod)
 
 
@@ -36,7 +37,7 @@ class Growth:
     """Options of progressive growing: each resolution is trained, then the next one fades in.
 
     Attributes:
-        initial_resolution: side of the first images, a power of two from 4.
+        initial_resolution: nominal resolution of the first images, a power of two from 4.
         train_kimg: length of each stage at one resolution, in thousands of images.
         fade_kimg: length of each fade.
     """

@@ -11,7 +11,7 @@ _SUFFIX = ".noise_const"
 
 
 def noise_maps(generator: AbstractGenerator) -> dict[str, Tensor]:
-    """Return the stored noise of each layer, coarsest first: [r, r], r the layer's resolution.
+    """Return the stored noise of each layer, coarsest first: [H, W] of the layer.
 
     Keys are module names in `generator.synthesis`, such as "b8.conv0". The tensors are the
     network's buffers, not copies. A network without noise gives an empty dictionary.
@@ -29,11 +29,11 @@ def synthesize(generator: AbstractGenerator, ws: Tensor, *, noise: Mapping[str, 
     Args:
         generator: any generator. Gradients flow to `ws` and the noise.
         ws: [N, num_ws, w_dim].
-        noise: noise by layer name, [r, r] for all images or [N, 1, r, r]; other layers use their
+        noise: noise by layer name, [H, W] for all images or [N, 1, H, W]; other layers use their
             stored noise.
 
     Returns:
-        [N, C, R, R], as `generator.synthesis`.
+        [N, C, H, W], as `generator.synthesis`.
 
     Raises:
         KeyError: if the network has no such layer.
@@ -52,7 +52,7 @@ def synthesize(generator: AbstractGenerator, ws: Tensor, *, noise: Mapping[str, 
 
 
 def store_noise(generator: AbstractGenerator, noise: Mapping[str, Tensor]) -> None:
-    """Overwrite the stored noise of layers, [r, r] each, in place.
+    """Overwrite the stored noise of layers, [H, W] each, in place.
 
     Raises:
         KeyError: if the network has no such layer.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.errors import check_positive
+from stylegan.image_size import Resolution
 from stylegan.models.base import (
     AbstractDiscriminator,
     AbstractGenerator,
@@ -19,10 +20,11 @@ from stylegan.models.base import (
 )
 from stylegan.models.growth import fade_weight
 from stylegan.models.sizes import (
+    Sized,
+    block_resolutions,
     channels_at,
     check_minibatch_stddev,
     check_sizes,
-    resolutions_up_to,
     single_images,
 )
 from stylegan.nn.adain import DenseInput
@@ -38,19 +40,19 @@ from stylegan.rng import Source
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
+class GeneratorConfig(Sized):
     """Options of `Generator`. The defaults are the paper's.
 
     Attributes:
-        resolution: side of the images, a power of two from 8.
+        resolution: side of square images, or "HEIGHTxWIDTH", such as 64 or "96x160".
         img_channels: channels of the images.
         z_dim: width of z.
         c_dim: width of the labels, 0 for none.
-        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_base: a block at the nominal resolution r has `channel_base / r` channels,
         channel_max: but at most this many.
     """
 
-    resolution: int
+    resolution: Resolution
     img_channels: int = 3
     z_dim: int = 512
     c_dim: int = 0
@@ -64,14 +66,14 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Sized):
     """Options of `Discriminator`. The defaults are those of the official code's later presets.
 
     Attributes:
-        resolution: side of the images, a power of two from 8.
+        resolution: side of square images, or "HEIGHTxWIDTH", such as 64 or "96x160".
         img_channels: channels of the images.
         c_dim: width of the labels, 0 for none.
-        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_base: a block at the nominal resolution r has `channel_base / r` channels,
         channel_max: but at most this many.
         fused_scale: average 2x2 pixels as part of the convolution, before the activation;
             otherwise after the activation. Official weight files exist for both.
@@ -80,7 +82,7 @@ class DiscriminatorConfig:
         mbstd_num_channels: channels that it adds; 0 leaves it out.
     """
 
-    resolution: int
+    resolution: Resolution
     img_channels: int = 3
     c_dim: int = 0
     channel_base: int = 16384
@@ -135,9 +137,9 @@ class SynthesisBlock(nn.Module):
     """One resolution of the generator: two layers, and an RGB layer.
 
     Args:
-        in_channels: channels of the input; at 4x4, the width of the latents.
+        in_channels: channels of the input; at the base, the width of the latents.
         config: the generator's options.
-        resolution: side of this block, in pixels.
+        resolution: nominal resolution of this block.
     """
 
     def __init__(self, in_channels: int, *, config: GeneratorConfig, resolution: int) -> None:
@@ -147,7 +149,7 @@ class SynthesisBlock(nn.Module):
         self.is_first = resolution == 4
         if self.is_first:
             self.dense = DenseInput(
-                channels, w_dim=in_channels, resolution=4, styles=False, noise=False
+                channels, w_dim=in_channels, size=config.size.base, styles=False, noise=False
             )
             self.conv = last
         else:
@@ -156,9 +158,9 @@ class SynthesisBlock(nn.Module):
         self.torgb = EqualizedConv2d(channels, config.img_channels, 1)
 
     def forward(self, x: Tensor, *, dtype: torch.dtype) -> Tensor:
-        """Map features [N, in_channels, R / 2, R / 2] to [N, channels, R, R].
+        """Map features [N, in_channels, H / 2, W / 2] to [N, channels, H, W].
 
-        At 4x4 the input is the latents, [N, in_channels].
+        At the base the input is the latents, [N, in_channels].
         """
         if self.is_first:
             return pixel_norm(self.conv(self.dense(None, x, dtype=dtype, noise=None)))
@@ -173,7 +175,7 @@ class SynthesisNetwork(AbstractSynthesis):
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__(config.resolution, num_ws=1)
+        super().__init__(config.size, num_ws=1)
         in_channels = config.z_dim + config.c_dim
         for resolution in self.resolutions:
             block = SynthesisBlock(in_channels, config=config, resolution=resolution)
@@ -184,7 +186,7 @@ class SynthesisNetwork(AbstractSynthesis):
     def forward(
         self, ws: Tensor, noise_mode: NoiseMode = "const", generator: Source | None = None
     ) -> Tensor:
-        """Make images [N, img_channels, R, R] from ws [N, 1, w_dim].
+        """Make images [N, img_channels, H, W] from ws [N, 1, w_dim].
 
         There is no noise, so that `noise_mode` and `generator` have no effect. Computes in
         `compute_dtype`, or in float64 if ws is.
@@ -247,7 +249,7 @@ class Discriminator(AbstractDiscriminator):
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__(config)
-        for resolution in resolutions_up_to(config.resolution)[:0:-1]:
+        for resolution in block_resolutions(config.size)[:0:-1]:
             block = DiscriminatorBlock(
                 config.img_channels,
                 channels_at(config, resolution),
@@ -258,15 +260,16 @@ class Discriminator(AbstractDiscriminator):
         self.b4 = DiscriminatorHead(
             config.img_channels,
             channels_at(config, 4),
+            base=config.size.base,
             out_features=1 + config.c_dim,
             mbstd_group_size=config.mbstd_group_size,
             mbstd_num_channels=config.mbstd_num_channels,
         )
 
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
-        """Map images [N, C, R, R] in [-1, 1] to logits [N, 1].
+        """Map images [N, C, H, W] in [-1, 1] to logits [N, 1].
 
-        R is the resolution at the level of detail. Labels have no effect here: the loss takes
+        H and W are the size at the level of detail. Labels have no effect here: the loss takes
         them from `logits_and_labels`.
 
         Raises:
@@ -283,10 +286,11 @@ class Discriminator(AbstractDiscriminator):
         Raises:
             ValueError: if the images have another shape.
         """
-        images = single_images(images, self.img_channels, self.current_resolution)
+        images = single_images(images, self.img_channels, self.current_size)
         out = discriminate(
             self,
             images,
+            resolution=self.current_resolution,
             weight=fade_weight(self.lod),
             dtype=dtype_for(images, self.compute_dtype),
             activation_checkpointing=self.activation_checkpointing,

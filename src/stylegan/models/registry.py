@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stylegan.errors import ConfigError, did_you_mean
+from stylegan.image_size import Resolution
 from stylegan.models import progan, stylegan, stylegan2
 from stylegan.models.base import (
     AbstractDiscriminator,
@@ -131,13 +132,13 @@ CONFIGURATIONS = {
 
 
 def configs_for(
-    name: str, resolution: int, **options: int | str
+    name: str, resolution: Resolution, **options: int | str
 ) -> tuple[str, GeneratorConfig, DiscriminatorConfig]:
     """Return family, generator options and discriminator options of a named configuration.
 
     Args:
         name: a key of `CONFIGURATIONS`.
-        resolution: side of the images, in pixels.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH".
         options: fields that replace those of the configuration, in each network that has them.
 
     Raises:
@@ -174,12 +175,12 @@ def configs_for(
     )
 
 
-def create(name: str, resolution: int, **options: int | str) -> Networks:
+def create(name: str, resolution: Resolution, **options: int | str) -> Networks:
     """Make the networks of a named configuration with new random weights.
 
     Args:
         name: a key of `CONFIGURATIONS`, such as "stylegan2-f".
-        resolution: side of the images, a power of two from 8.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH", such as 64 or "96x160".
         options: fields of the networks' configs, such as `channel_base`.
 
     Returns:

@@ -7,13 +7,27 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive
+from stylegan.image_size import ImageSize, Resolution, require_usable, stored_resolution
+
+
+class Sized:
+    """What the options of every network have in common: the size of the images as an object."""
+
+    resolution: Resolution
+
+    @property
+    def size(self) -> ImageSize:
+        """Height and width of the images."""
+        return ImageSize.of(self.resolution)
 
 
 class SizesConfig(Protocol):
     """Options that every network has; see the families' dataclasses."""
 
     @property
-    def resolution(self) -> int: ...  # noqa: D102
+    def resolution(self) -> Resolution: ...  # noqa: D102
+    @property
+    def size(self) -> ImageSize: ...  # noqa: D102
     @property
     def img_channels(self) -> int: ...  # noqa: D102
     @property
@@ -25,24 +39,24 @@ class SizesConfig(Protocol):
 
 
 def channels_at(config: SizesConfig, resolution: int) -> int:
-    """Return the channels of the block at a resolution."""
+    """Return the channels of the block at a nominal resolution."""
     return min(config.channel_base // resolution, config.channel_max)
 
 
-def resolutions_up_to(resolution: int) -> list[int]:
-    """Return the resolutions of the blocks: 4, 8 and so on up to `resolution`."""
-    return [2**level for level in range(2, resolution.bit_length())]
+def block_resolutions(size: ImageSize) -> list[int]:
+    """Return the nominal resolutions of the blocks: 4, 8 and so on."""
+    return [2**level for level in range(2, size.nominal.bit_length())]
 
 
 def check_sizes(config: SizesConfig) -> None:
     """Raise ConfigError unless a network of these sizes can be built."""
-    resolution = config.resolution
-    if resolution < 8 or resolution & (resolution - 1):
-        raise ConfigError(f"resolution must be a power of two from 8, got {resolution}")
-    if config.channel_base < resolution:
+    # one form for each size, so that equal configs are equal
+    object.__setattr__(config, "resolution", stored_resolution(config.resolution))
+    nominal = require_usable(config.size, doublings=1).nominal
+    if config.channel_base < nominal:
         raise ConfigError(
-            f"channel_base must be at least the resolution, {resolution}, so that the last block "
-            f"has a channel, got {config.channel_base}"
+            f"channel_base must be at least the resolution of the last block, {nominal}, so that "
+            f"it has a channel, got {config.channel_base}"
         )
     check_positive("img_channels", config.img_channels)
     check_positive("channel_max", config.channel_max)
@@ -63,19 +77,19 @@ def check_minibatch_stddev(
         )
 
 
-def single_images(images: Tensor | Sequence[Tensor], channels: int, resolution: int) -> Tensor:
+def single_images(images: Tensor | Sequence[Tensor], channels: int, size: ImageSize) -> Tensor:
     """Return images for a network that takes no image pyramid.
 
     Raises:
         ValueError: if they are a pyramid of more than one level, or not
-            [N, channels, resolution, resolution].
+            [N, channels, height, width].
     """
     levels = [images] if isinstance(images, Tensor) else images
     if len(levels) != 1:
         raise ValueError(f"images must be of one size, got {len(levels)}")
-    if list(levels[0].shape[1:]) != [channels, resolution, resolution]:
+    if list(levels[0].shape[1:]) != [channels, size.height, size.width]:
         raise ValueError(
-            f"images must be [N, {channels}, {resolution}, {resolution}], "
+            f"images must be [N, {channels}, {size.height}, {size.width}], "
             f"got {list(levels[0].shape)}"
         )
     return levels[0]
@@ -94,8 +108,8 @@ def dtype_at(resolution: int, *, full: int, dtype: torch.dtype) -> torch.dtype:
     highest resolutions.
 
     Args:
-        resolution: of the block.
-        full: resolution of the network.
+        resolution: nominal resolution of the block.
+        full: nominal resolution of the network.
         dtype: the network's `compute_dtype`.
     """
     is_wide = resolution < max(full >> (HALF_RESOLUTIONS - 1), SMALLEST_HALF)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive
+from stylegan.image_size import Resolution
 from stylegan.models.base import (
     AbstractDiscriminator,
     AbstractGenerator,
@@ -20,10 +21,11 @@ from stylegan.models.base import (
 )
 from stylegan.models.growth import fade_weight
 from stylegan.models.sizes import (
+    Sized,
+    block_resolutions,
     channels_at,
     check_minibatch_stddev,
     check_sizes,
-    resolutions_up_to,
     single_images,
 )
 from stylegan.nn.adain import AbstractStyleLayer, ConstantInput, DenseInput, StyledConv2d
@@ -38,11 +40,11 @@ from stylegan.rng import Source
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
+class GeneratorConfig(Sized):
     """Options of `Generator`. The defaults are configurations E and F.
 
     Attributes:
-        resolution: side of the images, a power of two from 8.
+        resolution: side of square images, or "HEIGHTxWIDTH", such as 64 or "96x160".
         img_channels: channels of the images.
         z_dim: width of z.
         w_dim: width of w.
@@ -52,11 +54,11 @@ class GeneratorConfig:
         styles: normalize by AdaIN with styles from w; otherwise by pixel norm.
         constant_input: start from a learned constant; otherwise from w.
         noise: add noise to every layer.
-        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_base: a block at the nominal resolution r has `channel_base / r` channels,
         channel_max: but at most this many.
     """
 
-    resolution: int
+    resolution: Resolution
     img_channels: int = 3
     z_dim: int = 512
     w_dim: int = 512
@@ -91,21 +93,21 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Sized):
     """Options of `Discriminator`. The defaults are configurations B to F.
 
     Attributes:
-        resolution: side of the images, a power of two from 8.
+        resolution: side of square images, or "HEIGHTxWIDTH", such as 64 or "96x160".
         img_channels: channels of the images.
         c_dim: width of the labels, 0 for none.
-        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_base: a block at the nominal resolution r has `channel_base / r` channels,
         channel_max: but at most this many.
         mbstd_group_size: samples in a group of the minibatch standard deviation; None for the
             whole batch.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
     """
 
-    resolution: int
+    resolution: Resolution
     img_channels: int = 3
     c_dim: int = 0
     channel_base: int = 16384
@@ -124,36 +126,35 @@ class DiscriminatorConfig:
 class SynthesisBlock(nn.Module):
     """One resolution of the generator: two layers, and an RGB layer.
 
-    At 4x4 the first layer is the input: the constant, or a dense layer of w.
+    At the base the first layer is the input: the constant, or a dense layer of w.
 
     Args:
-        in_channels: channels of the input; 0 at 4x4.
+        in_channels: channels of the input; 0 at the base.
         config: the generator's options.
-        resolution: side of this block, in pixels.
+        resolution: nominal resolution of this block.
     """
 
     def __init__(self, in_channels: int, *, config: GeneratorConfig, resolution: int) -> None:
         super().__init__()
         channels = channels_at(config, resolution)
         w_dim, styles, noise = config.w_dim, config.styles, config.noise
+        size = config.size.at(resolution)
         self.is_first = in_channels == 0
         if self.is_first:
             kind = ConstantInput if config.constant_input else DenseInput
-            self.input = kind(
-                channels, w_dim=w_dim, resolution=resolution, styles=styles, noise=noise
-            )
+            self.input = kind(channels, w_dim=w_dim, size=size, styles=styles, noise=noise)
         else:
             self.conv0 = StyledConv2d(
                 in_channels,
                 channels,
                 w_dim=w_dim,
-                resolution=resolution,
+                size=size,
                 styles=styles,
                 noise=noise,
                 up=True,
             )
         self.conv1 = StyledConv2d(
-            channels, channels, w_dim=w_dim, resolution=resolution, styles=styles, noise=noise
+            channels, channels, w_dim=w_dim, size=size, styles=styles, noise=noise
         )
         self.torgb = EqualizedConv2d(channels, config.img_channels, 1)
 
@@ -168,13 +169,13 @@ class SynthesisBlock(nn.Module):
         """Run the two layers.
 
         Args:
-            x: [N, in_channels, R / 2, R / 2]; None at 4x4.
+            x: [N, in_channels, H / 2, W / 2]; None at the base.
             ws: one style for each layer, [N, 2, w_dim].
             dtype: of the convolutions.
             noise: for each layer, from `noise_inputs`.
 
         Returns:
-            Features [N, channels, R, R] in `dtype`.
+            Features [N, channels, H, W] in `dtype`.
         """
         for layer, w, layer_input in zip(self._layers(), ws.unbind(dim=1), noise, strict=True):
             x = layer(x, w, dtype=dtype, noise=layer_input)
@@ -202,9 +203,9 @@ class SynthesisNetwork(AbstractSynthesis):
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
-        num_layers = 2 * len(resolutions_up_to(config.resolution))
-        # Without styles w enters once, at 4x4.
-        super().__init__(config.resolution, num_ws=num_layers if config.styles else 1)
+        num_layers = 2 * len(block_resolutions(config.size))
+        # Without styles w enters once, at the base.
+        super().__init__(config.size, num_ws=num_layers if config.styles else 1)
         in_channels = 0
         for resolution in self.resolutions:
             block = SynthesisBlock(in_channels, config=config, resolution=resolution)
@@ -215,9 +216,9 @@ class SynthesisNetwork(AbstractSynthesis):
     def forward(
         self, ws: Tensor, noise_mode: NoiseMode = "const", generator: Source | None = None
     ) -> Tensor:
-        """Make images [N, img_channels, R, R] from ws [N, num_ws, w_dim].
+        """Make images [N, img_channels, H, W] from ws [N, num_ws, w_dim].
 
-        R is the resolution at the level of detail; styles of larger resolutions are not used.
+        H and W are the size at the level of detail; styles of larger blocks are not used.
         Arguments as in `Generator.forward`. Computes in `compute_dtype`, or in float64 if ws is.
 
         Raises:
@@ -288,7 +289,7 @@ class Discriminator(AbstractDiscriminator):
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__(config)
-        for resolution in resolutions_up_to(config.resolution)[:0:-1]:
+        for resolution in block_resolutions(config.size)[:0:-1]:
             block = DiscriminatorBlock(
                 config.img_channels,
                 channels_at(config, resolution),
@@ -299,6 +300,7 @@ class Discriminator(AbstractDiscriminator):
         self.b4 = DiscriminatorHead(
             config.img_channels,
             channels_at(config, 4),
+            base=config.size.base,
             out_features=max(config.c_dim, 1),
             mbstd_group_size=config.mbstd_group_size,
             mbstd_num_channels=config.mbstd_num_channels,
@@ -306,18 +308,19 @@ class Discriminator(AbstractDiscriminator):
 
     @exact_float32
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
-        """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
+        """Map images [N, C, H, W] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
 
-        R is the resolution at the level of detail. The logit is the sum of the outputs weighted by
+        H and W are the size at the level of detail. The logit is the sum of the outputs weighted by
         the label, which selects one output if labels are one-hot.
 
         Raises:
             ValueError: if images or labels have another shape.
         """
-        images = single_images(images, self.img_channels, self.current_resolution)
+        images = single_images(images, self.img_channels, self.current_size)
         out = discriminate(
             self,
             images,
+            resolution=self.current_resolution,
             weight=fade_weight(self.lod),
             dtype=dtype_for(images, self.compute_dtype),
             activation_checkpointing=self.activation_checkpointing,

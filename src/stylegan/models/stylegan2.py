@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive
+from stylegan.image_size import Resolution
 from stylegan.models.base import (
     AbstractDiscriminator,
     AbstractGenerator,
@@ -25,11 +26,12 @@ from stylegan.models.base import (
 )
 from stylegan.models.growth import fade_weight
 from stylegan.models.sizes import (
+    Sized,
+    block_resolutions,
     channels_at,
     check_minibatch_stddev,
     check_sizes,
     dtype_at,
-    resolutions_up_to,
 )
 from stylegan.nn.checkpointing import checkpointed
 from stylegan.nn.equalized import EqualizedConv2d, EqualizedLinear
@@ -48,11 +50,11 @@ RGB_EVERYWHERE = ("skip", "growing", "mipmap")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
+class GeneratorConfig(Sized):
     """Options of `Generator`. The defaults are configuration F.
 
     Attributes:
-        resolution: side of the images, a power of two from 8.
+        resolution: side of square images, or "HEIGHTxWIDTH", such as 64 or "96x160".
         img_channels: channels of the images.
         z_dim: width of z.
         w_dim: width of w.
@@ -64,13 +66,13 @@ class GeneratorConfig:
         architecture: "orig" makes RGB at the end; "skip" sums RGB over resolutions;
             "resnet" has residual blocks; "growing" makes RGB at the current resolution, with
             fades; "mipmap" makes an image pyramid.
-        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_base: a block at the nominal resolution r has `channel_base / r` channels,
         channel_max: but at most this many.
         conv_clamp: bound on the magnitude of the output of each synthesis layer and RGB layer, in
             every precision; None for none. Official files of ADA and StyleGAN3 have 256.
     """
 
-    resolution: int
+    resolution: Resolution
     img_channels: int = 3
     z_dim: int = 512
     w_dim: int = 512
@@ -94,17 +96,17 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Sized):
     """Options of `Discriminator`. The defaults are configuration F.
 
     Attributes:
-        resolution: side of the images, a power of two from 8.
+        resolution: side of square images, or "HEIGHTxWIDTH", such as 64 or "96x160".
         img_channels: channels of the images.
         c_dim: width of the labels, 0 for none.
         architecture: "orig" reads RGB at the start; "skip" reads it at each resolution;
             "resnet" has residual blocks; "growing" reads it at the current resolution, with
             fades; "mipmap" reads an image pyramid.
-        channel_base: a block at resolution r has `channel_base / r` channels,
+        channel_base: a block at the nominal resolution r has `channel_base / r` channels,
         channel_max: but at most this many.
         label_head: how labels enter: "projection" of the features on their embedding, as in
             ADA, or "select": one output for each class, as in StyleGAN2 in TensorFlow.
@@ -117,7 +119,7 @@ class DiscriminatorConfig:
             StyleGAN3 have 256.
     """
 
-    resolution: int
+    resolution: Resolution
     img_channels: int = 3
     c_dim: int = 0
     architecture: Architecture = "resnet"
@@ -145,7 +147,7 @@ class SynthesisBlock(nn.Module):
     Args:
         in_channels: channels of the input; 0 for the first block, whose input is a constant.
         config: the generator's options.
-        resolution: side of this block, in pixels.
+        resolution: nominal resolution of this block.
     """
 
     kernel: Tensor
@@ -153,24 +155,23 @@ class SynthesisBlock(nn.Module):
     def __init__(self, in_channels: int, *, config: GeneratorConfig, resolution: int) -> None:
         super().__init__()
         channels, clamp = channels_at(config, resolution), config.conv_clamp
+        size = config.size.at(resolution)
         self.architecture = config.architecture
         self.is_first = in_channels == 0
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         if self.is_first:
-            self.const = nn.Parameter(torch.randn(channels, resolution, resolution))
+            self.const = nn.Parameter(torch.randn(channels, size.height, size.width))
         else:
             self.conv0 = SynthesisLayer(
                 in_channels,
                 channels,
                 w_dim=config.w_dim,
-                resolution=resolution,
+                size=size,
                 up=True,
                 clamp=clamp,
             )
-        self.conv1 = SynthesisLayer(
-            channels, channels, w_dim=config.w_dim, resolution=resolution, clamp=clamp
-        )
-        if self.architecture in RGB_EVERYWHERE or resolution == config.resolution:
+        self.conv1 = SynthesisLayer(channels, channels, w_dim=config.w_dim, size=size, clamp=clamp)
+        if self.architecture in RGB_EVERYWHERE or resolution == config.size.nominal:
             self.torgb = ToRGB(channels, config.img_channels, w_dim=config.w_dim, clamp=clamp)
         if self.architecture == "resnet" and not self.is_first:
             self.skip = EqualizedConv2d(in_channels, channels, 1, bias=False)
@@ -187,13 +188,13 @@ class SynthesisBlock(nn.Module):
         """Run the convolutions.
 
         Args:
-            x: [N, in_channels, R / 2, R / 2]; None for the first block.
+            x: [N, in_channels, H / 2, W / 2]; None for the first block.
             ws: one style for each convolution, [N, num_convs, w_dim].
             dtype: of the convolutions.
             noise: for each convolution, from `noise_inputs`.
 
         Returns:
-            Features [N, channels, R, R] in `dtype`.
+            Features [N, channels, H, W] in `dtype`.
         """
         if x is None:
             x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1)
@@ -227,7 +228,7 @@ class SynthesisNetwork(AbstractSynthesis):
 
     def __init__(self, config: GeneratorConfig) -> None:
         # One style for each convolution, the first block having one of them, and for the last RGB.
-        super().__init__(config.resolution, num_ws=2 * len(resolutions_up_to(config.resolution)))
+        super().__init__(config.size, num_ws=2 * len(block_resolutions(config.size)))
         self.architecture = config.architecture
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         in_channels = 0
@@ -239,7 +240,7 @@ class SynthesisNetwork(AbstractSynthesis):
     def forward(
         self, ws: Tensor, noise_mode: NoiseMode = "const", generator: Source | None = None
     ) -> Tensor:
-        """Make images [N, img_channels, R, R] from ws [N, num_ws, w_dim].
+        """Make images [N, img_channels, H, W] from ws [N, num_ws, w_dim].
 
         Arguments as in `Generator.forward`. Computes in `compute_dtype`, or in float64 if ws is.
 
@@ -345,7 +346,7 @@ class DiscriminatorBlock(nn.Module):
 
     Args:
         config: the discriminator's options.
-        resolution: side of the input, in pixels.
+        resolution: nominal resolution of the input.
     """
 
     def __init__(self, *, config: DiscriminatorConfig, resolution: int) -> None:
@@ -353,7 +354,7 @@ class DiscriminatorBlock(nn.Module):
         channels, clamp = channels_at(config, resolution), config.conv_clamp
         out_channels = channels_at(config, resolution // 2)
         self.architecture = config.architecture
-        is_top = resolution == config.resolution
+        is_top = resolution == config.size.nominal
         if self.architecture in RGB_EVERYWHERE or is_top:
             self.fromrgb = EqualizedConv2d(
                 config.img_channels, channels, 1, act="lrelu", clamp=clamp
@@ -375,7 +376,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """The last block: minibatch standard deviation, 4x4 convolution, two linear layers.
+    """The last block: minibatch standard deviation, a convolution, two linear layers.
 
     Args:
         config: the discriminator's options.
@@ -393,11 +394,11 @@ class DiscriminatorEpilogue(nn.Module):
         in_channels = 2 * channels if config.architecture == "mipmap" else channels
         in_channels += config.mbstd_num_channels
         self.conv = EqualizedConv2d(in_channels, channels, 3, act="lrelu", clamp=config.conv_clamp)
-        self.fc = EqualizedLinear(channels * 16, channels, act="lrelu")
+        self.fc = EqualizedLinear(channels * config.size.base.num_pixels, channels, act="lrelu")
         self.out = EqualizedLinear(channels, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features [N, channels, 4, 4], RGB joined, to [N, out_features]."""
+        """Map features [N, channels, h0, w0], RGB joined, to [N, out_features]."""
         if self.mbstd_num_channels > 0:
             x = minibatch_stddev(
                 x, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels
@@ -421,7 +422,7 @@ class Discriminator(AbstractDiscriminator):
         super().__init__(config)
         self.architecture = config.architecture
         self.is_growing = config.architecture == "growing"
-        self.resolutions = resolutions_up_to(config.resolution)[:0:-1]  # largest first, without 4
+        self.resolutions = block_resolutions(config.size)[:0:-1]  # largest first, without 4
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
         for resolution in self.resolutions:
             block = DiscriminatorBlock(config=config, resolution=resolution)
@@ -440,7 +441,7 @@ class Discriminator(AbstractDiscriminator):
 
     @exact_float32
     def forward(self, images: Images, c: Tensor | None = None) -> Tensor:
-        """Map images [N, C, R, R] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
+        """Map images [N, C, H, W] in [-1, 1], and labels [N, c_dim], to logits [N, 1].
 
         Raises:
             ValueError: if images or labels have another shape.
@@ -488,19 +489,19 @@ class Discriminator(AbstractDiscriminator):
         return torch.cat([x, rgb], dim=1) if self.architecture == "mipmap" else x + rgb
 
     def _levels(self, images: Images) -> dict[int, Tensor]:
-        """Return the image of each resolution that has an RGB layer."""
+        """Return the image of each nominal resolution that has an RGB layer."""
         levels = [images] if isinstance(images, Tensor) else list(images)
-        resolution = self.current_resolution
+        resolution, size = self.current_resolution, self.current_size
         for level, image in enumerate(levels):
-            shape = [self.img_channels, resolution >> level, resolution >> level]
+            shape = [self.img_channels, size.height >> level, size.width >> level]
             if list(image.shape[1:]) != shape:
                 raise ValueError(f"images must be {['N', *shape]}, got {list(image.shape)}")
         if self.architecture == "mipmap":
-            levels = image_pyramid(levels[0]) if len(levels) == 1 else levels
-            if len(levels) != len(self.resolutions) + 1:
-                raise ValueError(
-                    f"images must be of 1 or {len(self.resolutions) + 1} sizes, got {len(levels)}"
-                )
+            num_levels = len(self.resolutions) + 1
+            if len(levels) == 1:
+                levels = image_pyramid(levels[0], num_levels=num_levels)
+            if len(levels) != num_levels:
+                raise ValueError(f"images must be of 1 or {num_levels} sizes, got {len(levels)}")
         elif len(levels) > 1:
             raise ValueError(f"images must be of one size, got {len(levels)}")
         elif self.architecture == "skip":

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylegan.image_size import ImageSize
 from stylegan.nn.equalized import HE_GAIN, EqualizedLinear
 from stylegan.ops.bias_act import bias_act
 from stylegan.ops.fir import BLUR_TAPS, filter2d, fir_kernel
@@ -26,7 +27,7 @@ class AbstractStyleLayer(nn.Module, ABC):
     Args:
         channels: channels of the output.
         w_dim: width of w.
-        resolution: side of the output, in pixels.
+        size: of the output.
         styles: normalize by AdaIN with a style from w; otherwise by pixel norm.
         noise: add noise, scaled by a learned strength for each channel, initially zero.
     """
@@ -34,10 +35,10 @@ class AbstractStyleLayer(nn.Module, ABC):
     noise_const: Tensor
 
     def __init__(
-        self, channels: int, *, w_dim: int, resolution: int, styles: bool, noise: bool
+        self, channels: int, *, w_dim: int, size: ImageSize, styles: bool, noise: bool
     ) -> None:
         super().__init__()
-        self.resolution = resolution
+        self.size = size
         self.styles = styles
         self.noise = noise
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -46,11 +47,11 @@ class AbstractStyleLayer(nn.Module, ABC):
             self.affine = EqualizedLinear(w_dim, 2 * channels)
         if noise:
             self.noise_strength = nn.Parameter(torch.zeros(channels))
-            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+            self.register_buffer("noise_const", torch.randn(size.height, size.width))
 
     @abstractmethod
     def linear(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
-        """Compute the linear part without its bias, [N, channels, R, R] in `dtype`."""
+        """Compute the linear part without its bias, [N, channels, H, W] in `dtype`."""
 
     def forward(
         self,
@@ -63,13 +64,13 @@ class AbstractStyleLayer(nn.Module, ABC):
         """Compute the layer.
 
         Args:
-            x: features of the previous layer, [N, in_channels, H, W]; None for an input layer.
+            x: features of the previous layer, [N, in_channels, h, w]; None for an input layer.
             w: [N, w_dim].
             dtype: of the linear part and the result; statistics stay in float32 at least.
-            noise: [R, R], or [N, 1, R, R], or None for no noise.
+            noise: [H, W], or [N, 1, H, W], or None for no noise.
 
         Returns:
-            [N, channels, R, R].
+            [N, channels, H, W].
         """
         x = self.linear(x, w, dtype)
         offset = self.bias[:, None, None]
@@ -86,20 +87,20 @@ class AbstractStyleLayer(nn.Module, ABC):
         return adain(x, scale + 1, shift)
 
     def extra_repr(self) -> str:
-        """Show resolution, normalization and noise in `print(model)`."""
+        """Show size, normalization and noise in `print(model)`."""
         normalization = "AdaIN" if self.styles else "pixel norm"
         noise = ", noise" if self.noise else ""
-        return f"{self.resolution}x{self.resolution}, {normalization}{noise}"
+        return f"{self.size}, {normalization}{noise}"
 
 
 class ConstantInput(AbstractStyleLayer):
-    """The learned 4x4 constant of configurations D to F, initially ones."""
+    """The learned constant of configurations D to F, as large as the base, initially ones."""
 
     def __init__(
-        self, channels: int, *, w_dim: int, resolution: int, styles: bool, noise: bool
+        self, channels: int, *, w_dim: int, size: ImageSize, styles: bool, noise: bool
     ) -> None:
-        super().__init__(channels, w_dim=w_dim, resolution=resolution, styles=styles, noise=noise)
-        self.const = nn.Parameter(torch.ones(channels, resolution, resolution))
+        super().__init__(channels, w_dim=w_dim, size=size, styles=styles, noise=noise)
+        self.const = nn.Parameter(torch.ones(channels, size.height, size.width))
 
     def linear(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
         """Repeat the constant for each sample."""
@@ -111,17 +112,17 @@ class DenseInput(AbstractStyleLayer):
     """The traditional input of configurations B and C: a dense layer of w."""
 
     def __init__(
-        self, channels: int, *, w_dim: int, resolution: int, styles: bool, noise: bool
+        self, channels: int, *, w_dim: int, size: ImageSize, styles: bool, noise: bool
     ) -> None:
-        super().__init__(channels, w_dim=w_dim, resolution=resolution, styles=styles, noise=noise)
+        super().__init__(channels, w_dim=w_dim, size=size, styles=styles, noise=noise)
         # A quarter of He's constant, as in ProGAN's official code.
         self.scale = HE_GAIN / 4 / math.sqrt(w_dim)
-        self.weight = nn.Parameter(torch.randn(channels * resolution**2, w_dim))
+        self.weight = nn.Parameter(torch.randn(channels * size.num_pixels, w_dim))
 
     def linear(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
         """Map w to features."""
         x = F.linear(w.to(dtype), (self.weight * self.scale).to(dtype))
-        x = x.reshape(w.shape[0], -1, self.resolution, self.resolution)
+        x = x.reshape(w.shape[0], -1, self.size.height, self.size.width)
         return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -132,7 +133,7 @@ class StyledConv2d(AbstractStyleLayer):
         in_channels: channels of the input.
         channels: channels of the output.
         w_dim: width of w.
-        resolution: side of the output, in pixels.
+        size: of the output.
         styles: as `AbstractStyleLayer`.
         noise: as `AbstractStyleLayer`.
         up: double the size.
@@ -146,12 +147,12 @@ class StyledConv2d(AbstractStyleLayer):
         channels: int,
         *,
         w_dim: int,
-        resolution: int,
+        size: ImageSize,
         styles: bool = True,
         noise: bool = True,
         up: bool = False,
     ) -> None:
-        super().__init__(channels, w_dim=w_dim, resolution=resolution, styles=styles, noise=noise)
+        super().__init__(channels, w_dim=w_dim, size=size, styles=styles, noise=noise)
         self.up = up
         self.scale = HE_GAIN / math.sqrt(in_channels * 9)
         self.weight = nn.Parameter(torch.randn(channels, in_channels, 3, 3))

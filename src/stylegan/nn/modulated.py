@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from stylegan.image_size import ImageSize
 from stylegan.nn.equalized import EqualizedLinear
 from stylegan.ops.bias_act import ACTIVATION_GAIN, clamp_for
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel
@@ -24,7 +25,7 @@ class SynthesisLayer(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         w_dim: width of w.
-        resolution: side of the output, in pixels.
+        size: of the output.
         up: double the size, filtering with [1, 3, 3, 1].
         clamp: bound on the magnitude of the output, before `gain` of `forward`; None for none.
     """
@@ -38,12 +39,12 @@ class SynthesisLayer(nn.Module):
         out_channels: int,
         *,
         w_dim: int,
-        resolution: int,
+        size: ImageSize,
         up: bool = False,
         clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.resolution = resolution
+        self.size = size
         self.clamp = clamp
         self.up = up
         self.form: ConvForm = "scaled"
@@ -52,7 +53,7 @@ class SynthesisLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("noise_const", torch.randn(size.height, size.width))
         if up:
             self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
 
@@ -64,9 +65,9 @@ class SynthesisLayer(nn.Module):
         noise: Tensor | None,
         gain: float = 1.0,
     ) -> Tensor:
-        """Map [N, in_channels, H, W] and w [N, w_dim] to [N, out_channels, R, R], times `gain`.
+        """Map [N, in_channels, h, w] and w [N, w_dim] to [N, out_channels, H, W], times `gain`.
 
-        Noise is [R, R], or [N, 1, R, R], or None.
+        Noise is [H, W], or [N, 1, H, W], or None.
         """
         return modulated_conv2d(
             x,
@@ -84,7 +85,7 @@ class SynthesisLayer(nn.Module):
     def extra_repr(self) -> str:
         """Show shape and options in `print(model)`."""
         up = ", up" if self.up else ""
-        return f"{list(self.weight.shape)}, {self.resolution}x{self.resolution}{up}"
+        return f"{list(self.weight.shape)}, {self.size}{up}"
 
 
 class ToRGB(nn.Module):

@@ -19,13 +19,13 @@ def layer_noise(stored: Tensor, num: int, mode: NoiseMode, source: Source | None
     """Return the noise of a layer, before its learned strength.
 
     Args:
-        stored: the layer's stored noise, [R, R].
+        stored: the layer's stored noise, [H, W].
         num: images in the batch.
         mode: "const" for the stored noise, "random" for new noise, "none" for none.
         source: source of random noise; None for torch's global generator.
 
     Returns:
-        [R, R], or [N, 1, R, R], or None.
+        [H, W], or [N, 1, H, W], or None.
     """
     if mode == "none":
         return None

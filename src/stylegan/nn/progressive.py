@@ -6,6 +6,7 @@ Source: Karras et al. 2018 (ProGAN), table 2; Karras et al. 2019 (StyleGAN), app
 import torch
 from torch import Tensor, nn
 
+from stylegan.image_size import ImageSize
 from stylegan.nn.checkpointing import checkpointed
 from stylegan.nn.equalized import HE_GAIN, EqualizedConv2d, EqualizedLinear, ResampleConv2d
 from stylegan.ops.box import downsample_box
@@ -51,17 +52,18 @@ class DiscriminatorBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features [N, channels, R, R] to [N, out_channels, R / 2, R / 2]."""
+        """Map features [N, channels, H, W] to [N, out_channels, H / 2, W / 2]."""
         x = self.conv1(self.conv0(x))
         return x if self.fused else downsample_box(x)
 
 
 class DiscriminatorHead(nn.Module):
-    """The block at 4x4: minibatch standard deviation, a convolution, two linear layers.
+    """The block at the base: minibatch standard deviation, a convolution, two linear layers.
 
     Args:
         img_channels: channels of the images.
-        channels: channels at 4x4.
+        channels: channels of the block.
+        base: size of the input.
         out_features: width of the output.
         mbstd_group_size: samples in a group of the minibatch standard deviation; None for all.
         mbstd_num_channels: channels that it adds; 0 leaves it out.
@@ -72,6 +74,7 @@ class DiscriminatorHead(nn.Module):
         img_channels: int,
         channels: int,
         *,
+        base: ImageSize,
         out_features: int,
         mbstd_group_size: int | None,
         mbstd_num_channels: int,
@@ -83,11 +86,13 @@ class DiscriminatorHead(nn.Module):
         self.conv = EqualizedConv2d(
             channels + mbstd_num_channels, channels, 3, act="lrelu", weight_gain=HE_GAIN
         )
-        self.fc = EqualizedLinear(channels * 16, channels, act="lrelu", weight_gain=HE_GAIN)
+        self.fc = EqualizedLinear(
+            channels * base.num_pixels, channels, act="lrelu", weight_gain=HE_GAIN
+        )
         self.out = EqualizedLinear(channels, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features [N, channels, 4, 4] to [N, out_features]."""
+        """Map features [N, channels, h0, w0] to [N, out_features]."""
         if self.mbstd_num_channels > 0:
             x = minibatch_stddev(
                 x, group_size=self.mbstd_group_size, num_channels=self.mbstd_num_channels
@@ -106,6 +111,7 @@ def discriminate(
     network: nn.Module,
     images: Tensor,
     *,
+    resolution: int,
     weight: float = 0.0,
     dtype: torch.dtype = torch.float32,
     activation_checkpointing: bool = False,
@@ -113,9 +119,10 @@ def discriminate(
     """Run the blocks of a discriminator on images.
 
     Args:
-        network: has a `DiscriminatorBlock` called `b8`, `b16` and so on for each resolution up to
-            that of the images, and a `DiscriminatorHead` called `b4`.
-        images: [N, img_channels, R, R].
+        network: has a `DiscriminatorBlock` called `b8`, `b16` and so on for each nominal resolution
+            up to that of the images, and a `DiscriminatorHead` called `b4`.
+        images: [N, img_channels, H, W].
+        resolution: nominal resolution of the images.
         weight: weight of the path that skips the first block, by the RGB layer of half the
             resolution; 0 uses the first block alone. Source: Karras et al. 2018, figure 2.
         dtype: of the blocks' convolutions; the head computes in the dtype of the images.
@@ -124,9 +131,8 @@ def discriminate(
     Returns:
         [N, out_features].
     """
-    first = images.shape[-1]
+    first = resolution
     x = _features(network, first, images, dtype)
-    resolution = first
     while resolution > 4:
         block = network.get_submodule(f"b{resolution}")
         x = checkpointed(block, activation_checkpointing)(x)
@@ -138,7 +144,7 @@ def discriminate(
 
 
 def _features(network: nn.Module, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Compute the RGB layer of a resolution."""
+    """Compute the RGB layer of a nominal resolution."""
     images = images.to(dtype, memory_format=torch.channels_last)
     features: Tensor = network.get_submodule(f"b{resolution}.fromrgb")(images)
     return features

@@ -35,7 +35,7 @@ def fade_in(rgbs: list[Tensor], weight: float) -> Tensor:
     """Mix the generated RGB of two resolutions, smaller first; a single one stays as it is.
 
     Args:
-        rgbs: one or two images [N, C, R, R].
+        rgbs: one or two images [N, C, H, W].
         weight: weight of the smaller resolution.
     """
     image = rgbs[0]
@@ -44,12 +44,12 @@ def fade_in(rgbs: list[Tensor], weight: float) -> Tensor:
     return image
 
 
-def image_pyramid(images: Tensor, *, smallest: int = 4) -> list[Tensor]:
-    """Return images [N, C, R, R] at every resolution from R down to `smallest`, box-filtered.
+def image_pyramid(images: Tensor, *, num_levels: int) -> list[Tensor]:
+    """Return images [N, C, H, W] at `num_levels` sizes, each half of the previous, box-filtered.
 
     Source: Karnewar and Wang 2020 (MSG-GAN), section 3.
     """
     levels = [images]
-    while levels[-1].shape[-1] > smallest:
+    while len(levels) < num_levels:
         levels.append(downsample_box(levels[-1]))
     return levels

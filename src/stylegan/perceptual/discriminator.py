@@ -24,7 +24,7 @@ class DiscriminatorDistance(AbstractDistance):
 
     Args:
         discriminator: in eval mode, without gradients for its parameters. Images must have its
-            resolution.
+            size.
     """
 
     name = "discriminator"
@@ -32,7 +32,7 @@ class DiscriminatorDistance(AbstractDistance):
     def __init__(self, discriminator: AbstractDiscriminator) -> None:
         super().__init__()
         self.discriminator = discriminator.eval().requires_grad_(False)
-        self.largest = discriminator.img_resolution
+        self.largest = min(discriminator.img_size.height, discriminator.img_size.width)
         self._blocks = [
             block
             for name, block in discriminator.named_children()
@@ -44,7 +44,7 @@ class DiscriminatorDistance(AbstractDistance):
         return images
 
     def layers(self, images: Tensor) -> Iterator[Tensor]:
-        """Yield the features at each resolution above 4x4, of images [N, C, R, R]."""
+        """Yield the features at each size above the base, of images [N, C, H, W]."""
         network = self.discriminator
         outputs: list[Tensor] = []
 

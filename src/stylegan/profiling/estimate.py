@@ -49,8 +49,8 @@ def estimate(config: RunConfig) -> Estimate:
             network.lod = 0.0
         num = max(map(len, state.shard(config.batch).micro_batches(config.runtime.batch_gpu)))
         z = torch.empty(num, state.generator.z_dim)
-        side = state.generator.img_resolution
-        reals = torch.empty(num, state.generator.img_channels, side, side)
+        size = state.generator.img_size
+        reals = torch.empty(num, state.generator.img_channels, size.height, size.width)
         c_dim = state.generator.c_dim
         c = torch.empty(num, c_dim) if c_dim > 0 else None
         draw = GeneratorInputs(z=z, c=c)

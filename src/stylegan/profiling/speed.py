@@ -129,9 +129,10 @@ class PhaseTimer:
         self.state = state
         self.seconds: dict[str, list[float]] = {}
         config, batch = state.config, state.config.batch
-        side, channels = config.generator.resolution, config.generator.img_channels
+        size, channels = config.generator.size, config.generator.img_channels
         stream = generator_for("bench", seed=config.seed)
-        pixels = torch.randint(0, 256, [batch, channels, side, side], generator=stream)
+        shape = [batch, channels, size.height, size.width]
+        pixels = torch.randint(0, 256, shape, generator=stream)
         self._reals = from_uint8(pixels.to(torch.uint8)).to(state.device)
         self._z = torch.randn([batch, config.generator.z_dim], generator=stream).to(state.device)
         c_dim = config.generator.c_dim

@@ -19,9 +19,10 @@ from stylegan.errors import (
     check_positive,
     decided,
 )
+from stylegan.image_size import SMALLEST
 from stylegan.losses.objective import LossConfig
 from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
-from stylegan.models.growth import SMALLEST, Growth
+from stylegan.models.growth import Growth
 from stylegan.models.registry import FAMILIES
 from stylegan.ops.normalize import stddev_group
 from stylegan.training import fields
@@ -146,15 +147,15 @@ class GrowthConfig:
     """Progressive growing: the resolution as a function of the images shown.
 
     Attributes:
-        initial_resolution: side of the first images, a power of two from 4. None: the side that
-            the initial weights have grown to.
+        initial_resolution: nominal resolution of the first images, a power of two from 4. None:
+            that which the initial weights have grown to.
         train_kimg: length of each stage at one resolution, in thousands of images. None: that of
             the preset, shortened in proportion for a shorter run.
         fade_kimg: length of each fade to the next resolution. None: as for `train_kimg`.
-        batches: batch size by resolution, `batch` for those that are not named. None: those of
-            the preset, scaled by the batch size.
-        lrs: learning rate of both networks by resolution; those of `optim` for others. None: those
-            of the preset.
+        batches: batch size by nominal resolution, `batch` for those that are not named. None: those
+            of the preset, scaled by the batch size.
+        lrs: learning rate of both networks by nominal resolution; those of `optim` for others.
+            None: those of the preset.
     """
 
     initial_resolution: int | None = 8
@@ -623,15 +624,16 @@ def _check_growth(config: RunConfig, growth: GrowthConfig) -> None:
                 "growth to none"
             )
     first = growth.schedule.initial_resolution
-    if first > config.generator.resolution:
+    largest = config.generator.size.nominal
+    if first > largest:
         raise ConfigError(
-            f"growth.initial_resolution must be at most the resolution, "
-            f"{config.generator.resolution}, got {first}"
+            f"growth.initial_resolution must be at most the resolution, {largest}, got {first}"
         )
 
 
 def _check_path_space(config: RunConfig) -> None:
-    space, side = config.loss.pl_space, config.generator.resolution
+    space, size = config.loss.pl_space, config.generator.size
+    side = min(size.height, size.width)
     if config.growth is not None:
         raise ConfigError(
             f"loss.pl_space {space} needs images of one size; growing runs need pl_space pixels"

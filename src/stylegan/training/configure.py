@@ -9,11 +9,13 @@ import torch
 
 from stylegan.devices import resolve_device
 from stylegan.errors import ConfigError, decided
+from stylegan.image_size import Resolution
 from stylegan.models.base import DiscriminatorConfig, GeneratorConfig
 from stylegan.models.registry import FAMILIES
 from stylegan.ops.normalize import stddev_group
 from stylegan.training import fields
 from stylegan.training.config import (
+    BY_RULE,
     FROM_IMAGES,
     EmaConfig,
     GrowthConfig,
@@ -30,7 +32,7 @@ NUM_SNAPSHOTS, MIN_SNAPSHOT_KIMG = 20, 0.5
 """The same for snapshots and checkpoints."""
 AUGMENT_KIMG, AUGMENT_KIMG_FROM_WEIGHTS, AUGMENT_VIEWS = 500.0, 100.0, 150
 """The published speeds of ADA; the number of views is ours, so that small sets adapt sooner."""
-GAMMA_RULE = "0.0002 * resolution^2 / batch (Karras et al. 2020, ADA, appendix C)"
+GAMMA_RULE = "0.0002 * height * width / batch (Karras et al. 2020, ADA, appendix C)"
 CHOSEN = "chosen"
 OF_PRESET = "the preset's"
 Reasons = dict[str, str]
@@ -41,7 +43,7 @@ def configure(
     preset: str | RunConfig,
     options: Mapping[str, Any] | None = None,
     *,
-    resolution: int,
+    resolution: Resolution,
     img_channels: int = 3,
     label_dim: int = 0,
     num_images: int | None = None,
@@ -54,14 +56,14 @@ def configure(
         preset: a key of `PRESETS`, or the config to start from.
         options: what the user gave, as `RunConfig.with_options` takes it. It replaces the preset's
             options and those of the initial networks.
-        resolution: side of the images, in pixels.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH".
         img_channels: channels of the images.
         label_dim: width of the labels that the networks learn, 0 for none.
         num_images: images of the set, without mirrored ones; None if that is not known.
         initial: options of the networks to start from. They replace the preset's, except for the
             fields that follow from the images.
-        grown_to: side that the initial weights have grown to, from which a growing run goes on.
-            None: the resolution of this run.
+        grown_to: nominal resolution that the initial weights have grown to, from which a growing
+            run goes on. None: the resolution of this run.
 
     Returns:
         The config, and the reason for each value that a rule decided, in order.
@@ -93,7 +95,7 @@ def configure(
 def resolve(
     config: RunConfig,
     *,
-    resolution: int,
+    resolution: Resolution,
     img_channels: int = 3,
     label_dim: int = 0,
     num_images: int | None = None,
@@ -103,11 +105,11 @@ def resolve(
 
     Args:
         config: options of a run; None, in the options of `config.BY_RULE`, is replaced.
-        resolution: side of the images, in pixels.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH".
         img_channels: channels of the images.
         label_dim: width of the labels that the networks learn, 0 for none.
         num_images: images of the set, without mirrored ones; None if that is not known.
-        grown_to: side that the initial weights have grown to. None: `resolution`.
+        grown_to: nominal resolution that the initial weights have grown to. None: that of the run.
 
     Returns:
         The config, and the reason for each value that a rule decided, in order. Gamma and precision
@@ -130,7 +132,13 @@ def resolve(
         if config.growth.initial_resolution is None:
             reasons["growth.initial_resolution"] = "so far the initial weights have grown"
         config = replace(
-            config, growth=_growth(config, config.growth, row.run, grown_to=grown_to or resolution)
+            config,
+            growth=_growth(
+                config,
+                config.growth,
+                row.run,
+                grown_to=grown_to or config.generator.size.nominal,
+            ),
         )
     if config.augment.is_adaptive and config.augment.kimg is None:
         kimg, reasons["augment.kimg"] = _augment_kimg(config, num_images)
@@ -179,6 +187,76 @@ def deviations(config: RunConfig, published: RunConfig) -> list[str]:
     ]
 
 
+def chosen_options(
+    config: RunConfig,
+    *,
+    num_images: int | None = None,
+    initial: Sequence[GeneratorConfig | DiscriminatorConfig] | None = None,
+    grown_to: int | None = None,
+) -> dict[str, Any]:
+    """Return the options by which a run differs from its preset: `configure` gives it with them.
+
+    Data, initial weights and runtime are left out, and the intervals of what is written.
+
+    Args:
+        config: options of the run, decided; of a preset of `PRESETS`.
+        num_images: images of the set, as of `configure`.
+        initial: options of the networks that it started from.
+        grown_to: as of `configure`.
+
+    Raises:
+        ConfigError: if the preset is unknown, or this version refuses an option.
+    """
+    wanted = _comparable(config)
+    options: dict[str, Any] = {"data.path": config.data.path, "init_from": config.init_from}
+    while True:
+        found, _ = configure(
+            config.preset,
+            options,
+            resolution=config.generator.resolution,
+            img_channels=config.generator.img_channels,
+            label_dim=config.generator.c_dim,
+            num_images=num_images,
+            initial=initial,
+            grown_to=grown_to,
+        )
+        values = _comparable(found)
+        missing = {
+            name: value
+            for name, value in wanted.items()
+            if name not in options and (name not in values or values[name] != value)
+        }
+        if not missing:
+            return {name: value for name, value in options.items() if name in wanted}
+        # Rules follow from the batch and the length; what a rule then decides is not an option.
+        first = (
+            [name for name in missing if name in ("batch", "output.total_kimg")]
+            or [name for name in missing if name not in BY_RULE]
+            or [next(iter(missing))]
+        )
+        options |= {name: missing[name] for name in first}
+
+
+_NOT_CHOSEN = ("preset", "family", "runtime.", "data.path", "data.labels", "init_from")
+
+
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    """Return the values of a config by full name that `chosen_options` compares."""
+    values: dict[str, Any] = {}
+    for section, content in config.to_json().items():
+        if isinstance(content, dict):
+            values |= {f"{section}.{name}": value for name, value in content.items()}
+        else:
+            values[section] = content
+    return {
+        name: value
+        for name, value in values.items()
+        if not name.startswith(_NOT_CHOSEN)
+        and name not in FROM_IMAGES
+        and (not name.startswith("output.") or name == "output.total_kimg")
+    }
+
+
 def _adopted(
     start: RunConfig, initial: Sequence[GeneratorConfig | DiscriminatorConfig]
 ) -> tuple[RunConfig, Reasons]:
@@ -215,7 +293,7 @@ def _adopted(
 
 
 def _fitted_to_images(
-    config: RunConfig, resolution: int, img_channels: int, label_dim: int
+    config: RunConfig, resolution: Resolution, img_channels: int, label_dim: int
 ) -> RunConfig:
     sizes = {"resolution": resolution, "img_channels": img_channels, "c_dim": label_dim}
     generator: Any = config.generator
@@ -232,15 +310,15 @@ def _fitted_to_images(
 
 
 def _gamma(config: RunConfig, of_preset: RunConfig) -> tuple[float, str]:
-    gamma, side = config.loss.gamma, config.generator.resolution
+    gamma, size = config.loss.gamma, config.generator.size
     if gamma is not None:
         return gamma, OF_PRESET if gamma == of_preset.loss.gamma else CHOSEN
     if config.loss.adversarial == "wgan-gp":
         return 0.0, "WGAN-GP has a gradient penalty of its own"
-    if (side, config.batch) == (of_preset.generator.resolution, of_preset.batch):
+    if (size, config.batch) == (of_preset.generator.size, of_preset.batch):
         published = decided(of_preset.loss.gamma, "loss.gamma")
-        return published, f"published for {side}x{side} and a batch of {config.batch}"
-    return 0.0002 * side**2 / config.batch, GAMMA_RULE
+        return published, f"published for {size} and a batch of {config.batch}"
+    return 0.0002 * size.num_pixels / config.batch, GAMMA_RULE
 
 
 def _augment_kimg(config: RunConfig, num_images: int | None) -> tuple[float, str]:
@@ -292,7 +370,7 @@ def _growth(
 ) -> GrowthConfig:
     """Fit the growth of the preset to the resolution, the batch size and the length of a run."""
     model = of_preset.growth or GrowthConfig()
-    resolution, batch = config.generator.resolution, config.batch
+    resolution, batch = config.generator.size.nominal, config.batch
     # A longer run continues at the full resolution, as the published ones on LSUN do.
     pace = min(config.output.total_kimg / of_preset.output.total_kimg, 1.0)
     group = stddev_group(config.discriminator.mbstd_group_size, batch)

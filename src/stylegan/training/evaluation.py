@@ -87,15 +87,17 @@ class Evaluation:
 
         Args:
             nimg: images shown at the snapshot.
-            resolution: current resolution of the training images.
-            img_resolution: full resolution. Metrics of smaller images are not comparable.
+            resolution: current nominal resolution of the training images.
+            img_resolution: full nominal resolution. Metrics of smaller images are not comparable.
             is_last: whether the snapshot is the run's last one, for which the fraction does not
                 count. Skip the evaluation if the longest one so far would exceed the deadline;
                 so the first one of the call may end after it.
         """
         if resolution < img_resolution:
             if not self._has_logged_growing:
-                logger.info("no metrics before images are %d pixels wide", img_resolution)
+                logger.info(
+                    "no metrics before images have their full resolution, %d", img_resolution
+                )
             self._has_logged_growing = True
             return False
         if self._deadline_s is not None and time.monotonic() + self._longest_s > self._deadline_s:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stylegan.data.dataset import ImageDataset
+from stylegan.image_size import ImageSize
 from stylegan.microbatch import BatchSlice
 from stylegan.ops.box import fade
 from stylegan.ops.normalize import stddev_group
@@ -16,8 +17,8 @@ from stylegan.rng import generator_for
 from stylegan.training.sampling import DrawLabels, sample_augmentation, sample_grid_latents
 from stylegan.training.state import TrainState
 
-Reals = Callable[[int, int], Tensor]
-"""Returns `num` real images, float32 [num, C, R, R] in [-1, 1], at a resolution R."""
+Reals = Callable[[int, ImageSize], Tensor]
+"""Returns `num` real images, float32 [num, C, H, W] in [-1, 1], of a size."""
 
 MAX_HELD_OUT = 128
 MAX_SAMPLES = 32
@@ -65,7 +66,7 @@ class HealthProbe:
         self._training = training
         self._held_out = held_out
         self._draw_labels = draw_labels
-        self._spread_of_reals: dict[int, float] = {}
+        self._spread_of_reals: dict[ImageSize, float] = {}
         self._real_spread()  # now, as reading other images later would interrupt the stream
 
     @torch.no_grad()
@@ -94,10 +95,10 @@ class HealthProbe:
         return {name: value for name, value in measured.items() if math.isfinite(value)}
 
     def _real_spread(self) -> float:
-        side = self._state.stage.resolution
-        if side not in self._spread_of_reals:
-            self._spread_of_reals[side] = spread(self._reals(self._num_samples, side))
-        return self._spread_of_reals[side]
+        size = self._state.stage.size
+        if size not in self._spread_of_reals:
+            self._spread_of_reals[size] = spread(self._reals(self._num_samples, size))
+        return self._spread_of_reals[size]
 
     def _samples(self) -> tuple[Tensor, Tensor | None]:
         """Return samples of the EMA, with their labels."""
@@ -114,7 +115,7 @@ class HealthProbe:
         # Neighbors in a set are alike, and the discriminator compares the images of a group.
         stream = generator_for("probe order", seed=state.config.seed)
         indices = torch.randperm(len(dataset), generator=stream)[:num].tolist()
-        batch = dataset.gather(indices, resolution=state.stage.resolution)
+        batch = dataset.gather(indices, resolution=state.stage.size)
         x = fade(dataset.pixels.to_float(batch).to(state.device), state.stage.fade)
         if state.discriminator.c_dim == 0:
             return x, None

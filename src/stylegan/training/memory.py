@@ -39,8 +39,7 @@ def fit_to_memory(state: TrainState, run_dir: Path) -> None:
     while not _fits(state, size):
         if size <= shard.group_size:
             raise ConfigError(
-                f"the device has not enough memory for {size} images of "
-                f"{state.stage.resolution}x{state.stage.resolution} at once",
+                f"the device has not enough memory for {size} images of {state.stage.size} at once",
                 fix="lower --batch, the number of channels or the resolution, or choose "
                 "--precision bf16",
             )
@@ -70,8 +69,9 @@ def _fits(state: TrainState, size: int) -> bool:
     saved = _copy_on_cpu(state.state_dict())  # a copy on the device would take memory itself
     before, state.batch_gpu = state.batch_gpu, size
     state.iteration = 0  # all regularizers are due
-    rows, side = len(state.shard(state.stage.batch)), state.stage.resolution
-    reals = torch.zeros([rows, state.generator.img_channels, side, side], device=state.device)
+    rows, image = len(state.shard(state.stage.batch)), state.stage.size
+    shape = [rows, state.generator.img_channels, image.height, image.width]
+    reals = torch.zeros(shape, device=state.device)
     c_dim = state.generator.c_dim
 
     def labels(num: int, generator: torch.Generator) -> Tensor:
@@ -130,4 +130,4 @@ def _key(state: TrainState) -> str:
     if device == "cuda":
         device = torch.cuda.get_device_name(state.device)
     stage, num_ranks = state.stage, distributed.world_size()
-    return f"{device}, {num_ranks} processes, {stage.resolution}, batch {stage.batch}"
+    return f"{device}, {num_ranks} processes, {stage.size.stored}, batch {stage.batch}"

@@ -10,6 +10,7 @@ from stylegan.data.loader import Batch, Stream
 from stylegan.data.shard_stream import ShardStream
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.errors import ConfigError, DataError
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.microbatch import BatchSlice
 from stylegan.models.registry import FAMILIES
 from stylegan.training.config import RunConfig
@@ -80,7 +81,9 @@ def open_stream(
     )
 
 
-def first_images(stream: Stream | ShardStream, *, num: int, resolution: int) -> Batch:
+def first_images(
+    stream: Stream | ShardStream, *, num: int, resolution: Resolution | ImageSize
+) -> Batch:
     """Return the first images of a run, on the CPU, with their labels if the run has labels."""
     rows = BatchSlice.whole(min(num, _READ_AT_ONCE))
     images, labels = [], []

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from stylegan.errors import decided
+from stylegan.image_size import ImageSize
 from stylegan.microbatch import BatchSlice
 from stylegan.models.growth import fade_weight, resolution_at
 from stylegan.training.config import EmaConfig, RunConfig, group_of
@@ -15,7 +16,8 @@ class Stage:
 
     Attributes:
         lod: level of detail.
-        resolution: side of the images in pixels; the larger one while fading.
+        resolution: nominal resolution of the images; the larger one while fading.
+        size: height and width of the images at this resolution.
         batch: images per iteration, over all ranks.
         generator_lr: learning rate of the generator, before the lazy correction.
         discriminator_lr: of the discriminator, likewise.
@@ -23,6 +25,7 @@ class Stage:
 
     lod: float
     resolution: int
+    size: ImageSize
     batch: int
     generator_lr: float
     discriminator_lr: float
@@ -45,21 +48,24 @@ def stage_at(config: RunConfig, nimg: int) -> Stage:
 
     Source: Karras et al. 2018 (ProGAN), appendix A; the official schedule.
     """
-    growth, optim, resolution = config.growth, config.optim, config.generator.resolution
+    growth, optim, size = config.growth, config.optim, config.generator.size
     if growth is None:
         return Stage(
             lod=0.0,
-            resolution=resolution,
+            resolution=size.nominal,
+            size=size,
             batch=config.batch,
             generator_lr=optim.generator_lr,
             discriminator_lr=optim.discriminator_lr,
         )
-    lod = growth.schedule.lod_at(nimg, resolution=resolution)
-    key = str(resolution_at(resolution, lod))
+    lod = growth.schedule.lod_at(nimg, resolution=size.nominal)
+    resolution = resolution_at(size.nominal, lod)
+    key = str(resolution)
     lrs = decided(growth.lrs, "growth.lrs")
     return Stage(
         lod=lod,
-        resolution=int(key),
+        resolution=resolution,
+        size=size.at(resolution),
         batch=decided(growth.batches, "growth.batches").get(key, config.batch),
         generator_lr=lrs.get(key, optim.generator_lr),
         discriminator_lr=lrs.get(key, optim.discriminator_lr),

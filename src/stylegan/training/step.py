@@ -69,7 +69,7 @@ def train_step(
 
     Args:
         state: changed in place; nothing else is.
-        reals: real images, [n, C, R, R] in [-1, 1], on the state's device, at the resolution of
+        reals: real images, [n, C, H, W] in [-1, 1], on the state's device, at the resolution of
             `state.stage`, before fading. On several ranks, this rank's shard of the batch,
             `state.shard(state.stage.batch)`.
         real_c: labels of the real images, [n, c_dim]; None for networks without labels.

@@ -342,18 +342,18 @@ def _start_at_old_images(state: TrainState, source: AbstractGenerator, new: Part
     """
     generator = state.generator_ema
     before = resolution_at(source.img_resolution, math.ceil(source.lod))
-    after, final = generator.synthesis.current_resolution, generator.img_resolution
-    images = f"{before}x{before} images of the initial weights"
+    after = generator.synthesis.current_resolution
+    images = f"{source.img_size.at(before)} images of the initial weights"
     architecture = getattr(generator.config, "architecture", "growing")
     reason = "the RGB layer of this size is new"
     if after < before:
         reason = _REASONS.get(architecture, reason)
-    elif before == final:
+    elif source.img_size.at(before) == generator.img_size:
         return []
     elif not _keeps_images(generator, source, new):
         reason = "layers that both networks have are new, or their options differ"
     elif generator.is_growing and before == after:
-        text = f"the first images are the {images}, pixels repeated up to {final}x{final}"
+        text = f"the first images are the {images}, pixels repeated up to {generator.img_size}"
         return [_Note(logging.INFO, text)]
     elif architecture == "skip":
         for network in (state.generator, state.generator_ema):

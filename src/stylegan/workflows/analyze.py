@@ -209,7 +209,7 @@ def spectra(
     if data is not None:
         reals = ImageDataset(
             data,
-            resolution=samplers[0].side,
+            resolution=samplers[0].size,
             reading=reading_for(samplers[0].generator.pixels),
             progress=counter(progress, "reading images"),
         )

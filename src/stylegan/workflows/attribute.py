@@ -329,7 +329,7 @@ class _Network:
                     fix="name another file for the calibration by --calibration",
                 )
         reals = read_targets(
-            [data], side=projector.side, pixels=projector.generator.pixels, num=num
+            [data], size=projector.size, pixels=projector.generator.pixels, num=num
         )
         if len(reals) < num:
             logger.warning("%s has %d usable images, not %d", data, len(reals), num)
@@ -521,15 +521,24 @@ def _note(stored: StoredCalibration) -> str:
     return f"{stored.network} is calibrated on few images:\n  " + ";\n  ".join(notes)
 
 
+def _fitted(picture: Tensor, *, height: int, width: int) -> Tensor:
+    """Enlarge uint8 [C, h, w] by a whole number, and center it on white [3, height, width]."""
+    scale = min(height // picture.shape[1], width // picture.shape[2])
+    enlarged = enlarge(picture, scale)
+    canvas = enlarged.new_full((3, height, width), 255)
+    top, left = (height - enlarged.shape[1]) // 2, (width - enlarged.shape[2]) // 2
+    canvas[:, top : top + enlarged.shape[1], left : left + enlarged.shape[2]] = enlarged
+    return canvas
+
+
 def _pairs(
     images: Sequence[AttributedImage], networks: Sequence[str], captions: bool, scale: int | None
 ) -> Tensor:
     shown = images[:MAX_PAIRS]
     rows = [[image.target, *image.projections] for image in shown]
-    side = max(cell.shape[-1] for row in rows for cell in row)
-    cells = [
-        enlarge(cell, side // cell.shape[-1]).expand(3, -1, -1) for row in rows for cell in row
-    ]
+    shapes = [cell.shape[1:] for row in rows for cell in row]
+    height, width = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
+    cells = [_fitted(cell, height=height, width=width) for row in rows for cell in row]
     texts = Captions(
         rows=[image.verdict for image in shown],
         columns=["image", *networks],

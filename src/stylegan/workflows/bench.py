@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 import stylegan
-from stylegan.devices import DeviceName, resolve_device
+from stylegan.devices import DeviceName, device_name, resolve_device
 from stylegan.errors import check_not_negative, check_positive
 from stylegan.files import write_atomic
+from stylegan.image_size import Resolution
 from stylegan.notebook import TextResult, text_table
 from stylegan.ops.precision import float32_precision
 from stylegan.profiling.roofline import Layer, Pass, measure_layers
@@ -107,9 +108,8 @@ class BenchResult(TextResult):
 
     def __str__(self) -> str:
         """Return a table of the phases, and one of the layers if they were measured."""
-        side = self.config.generator.resolution
         text = (
-            f"{self.config.preset} at {side}x{side}, batch {self.config.batch}, "
+            f"{self.config.preset} at {self.config.generator.size}, batch {self.config.batch}, "
             f"{self.config.precision}, on {self.device}\n{self._phase_table()}\n"
             f"peak of matrix products: {self.speed.peak_flops / 1e12:.2f} TFLOP/s; "
             f"memory: {self.speed.peak_bytes / 1e9:.2f} GB"
@@ -153,7 +153,7 @@ class BenchResult(TextResult):
 def bench(
     *,
     preset: str = "stylegan2-e",
-    resolution: int = 64,
+    resolution: Resolution = 64,
     batch: int | None = None,
     batch_gpu: int | None = None,
     channel_base: int | None = None,
@@ -176,7 +176,7 @@ def bench(
 
     Args:
         preset: a preset of `stylegan train`.
-        resolution: side of the images in pixels.
+        resolution: side of the images in pixels, or HEIGHTxWIDTH.
         batch: images per iteration. Default: the preset's.
         batch_gpu: micro-batch size per process. Default: the whole batch.
         channel_base: a block at resolution r has channel_base / r channels. Default: the preset's.
@@ -226,7 +226,7 @@ def bench(
             measured_layers, bandwidth = measure_layers(state, rounds=rounds)
     result = BenchResult(
         config=config,
-        device=_device_name(torch_device),
+        device=device_name(torch_device),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         speed=speed,
         layers=tuple(measured_layers),
@@ -245,12 +245,3 @@ def _pass_to_json(direction: Pass) -> dict[str, Any]:
         "bound": "products" if direction.bound == "compute" else direction.bound,
         "share_of_bound": direction.roof_fraction,
     }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "mps":
-        return "Apple GPU"
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {capability}"

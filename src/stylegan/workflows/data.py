@@ -20,6 +20,7 @@ from stylegan.data.prepare import Crop, Filter, Prepared, PrepareOptions
 from stylegan.data.readers import Alpha, KeptDepth, Reading, parse_range
 from stylegan.data.shards import write_shards
 from stylegan.errors import check_positive
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.microbatch import BatchSlice
 from stylegan.notebook import TextResult, picture_html
 from stylegan.progress import Progress, counter
@@ -30,7 +31,7 @@ def prepare(
     source: str | Path,
     destination: str | Path,
     *,
-    resolution: int,
+    resolution: Resolution,
     crop: Crop = "center",
     wide_height: int | None = None,
     pad_color: str = "black",
@@ -58,13 +59,13 @@ def prepare(
         source: a folder of images, with its subfolders, or a zip. Also a video, an array (.npy,
             .npz), a TIFF, TFRecords, an LMDB folder, CIFAR or MNIST; see docs/data.md.
         destination: the zip to write.
-        resolution: side of the images in pixels, a power of two from 4.
-        crop: "center" crops the central square. "pad" keeps the whole image with its proportions
-            and pads it to a square. "wide" crops central rows at full width, as the
-            official tool does for LSUN Car, and centers them on a black square. "none" resizes the
-            whole image to a square, which changes its aspect ratio.
+        resolution: side of the images in pixels, or HEIGHTxWIDTH, such as 64 or 96x160.
+        crop: "center" crops the largest central rectangle with the proportions of the resolution.
+            "pad" keeps the whole image with its proportions and pads it. "wide" crops central rows
+            at full width, as the official tool does for LSUN Car, and centers them on a black
+            square. "none" resizes the whole image, which changes its aspect ratio.
         wide_height: height of the picture with crop "wide", in pixels. Default: 3/4 of the
-            resolution.
+            resolution for square images, the whole height for others.
         pad_color: of the padding: a CSS name, or #rrggbb.
         filter: for resizing.
         background: color on which transparent pixels are composed: a CSS name, or #rrggbb. Default:
@@ -121,7 +122,7 @@ def prepare(
 def check(
     source: str | Path,
     *,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     range: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -132,7 +133,7 @@ def check(
 
     Args:
         source: a folder of images, a zip, or another source that `prepare` takes.
-        resolution: to train at, in pixels. Default: the images' own size.
+        resolution: to train at: a side in pixels, or HEIGHTxWIDTH. Default: the images' own size.
         range: of floats, as of `prepare`.
         workers: number of threads. Default: one per processor core.
         progress: called with the number of images done.
@@ -141,7 +142,7 @@ def check(
         The files, and what to do about them.
 
     Raises:
-        ConfigError: if `resolution` is not a power of two from 4.
+        ConfigError: if no network has this resolution.
         DataError: if `source` is no source of images.
     """
     return describe.check(
@@ -210,7 +211,7 @@ def augment(
     p: float = 0.5,
     set: AugmentSet = "bgc",
     mode: Literal["fixed", "diffaugment"] = "fixed",
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     num: int = 8,
     draws: int = 7,
     scale: int | None = None,
@@ -229,7 +230,7 @@ def augment(
         set: transforms, as of `stylegan train --augment-set`.
         mode: "fixed" for the transforms of ADA, "diffaugment" for those of DiffAugment, which are
             applied to every image.
-        resolution: side of the images in pixels. Default: the images' own size.
+        resolution: side of the images in pixels, or HEIGHTxWIDTH. Default: the images' own size.
         num: images, chosen at random.
         draws: rows of augmented images.
         scale: enlarge the images by this whole number. Default: 1.
@@ -271,18 +272,18 @@ class Sharded(TextResult):
         path: the folder.
         num_images: images in the shards.
         num_shards: tar files.
-        resolution: side of the images in pixels.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH".
     """
 
     path: Path
     num_images: int
     num_shards: int
-    resolution: int
+    resolution: Resolution
 
     def __str__(self) -> str:
         """Return one line with the counts."""
         return (
-            f"{self.path}: {self.num_images} images, {self.resolution}x{self.resolution}, "
+            f"{self.path}: {self.num_images} images, {ImageSize.of(self.resolution)}, "
             f"in {self.num_shards} shards"
         )
 
@@ -291,7 +292,7 @@ def shard(
     source: str | Path,
     destination: str | Path,
     *,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     shard_mb: float = 128.0,
     workers: int | None = None,
     seed: int = 0,
@@ -305,7 +306,7 @@ def shard(
     Args:
         source: a folder of images, a zip, or another source that `prepare` takes.
         destination: a new or empty folder.
-        resolution: side of the images in pixels. Default: the images' own size.
+        resolution: side of the images in pixels, or HEIGHTxWIDTH. Default: the images' own size.
         shard_mb: size of a shard in megabytes; each shard is assembled in memory.
         workers: number of threads. Default: one per processor core.
         seed: of the order of the images.

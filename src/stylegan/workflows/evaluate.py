@@ -43,7 +43,6 @@ from stylegan.metrics.targets import (
 )
 from stylegan.models import io
 from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
 from stylegan.ops.precision import switch_off_tf32
 from stylegan.progress import Progress, counter
 from stylegan.training.best import keep_best
@@ -393,7 +392,7 @@ def watch(
         progress=counter(progress, "reading images"),
     )
     reals = training_images(dataset, is_mirrored=config.data.mirror, seed=seed)
-    check_reals(protocols, reals, dependencies, side=config.generator.resolution)
+    check_reals(protocols, reals, dependencies, size=config.generator.size)
     watched = _WatchedRun(
         run_dir=run,
         protocols=protocols,
@@ -541,7 +540,7 @@ def _check_options(
     ):
         raise ConfigError("--save-ranking needs a path length; add a metric such as ppl2_wend")
     if data is None and real is None:
-        check_reals(protocols, None, EvaluationDependencies(), side=None)
+        check_reals(protocols, None, EvaluationDependencies(), size=None)
     if out is not None:
         _check_writable("--out", out.parent, out)
     if save_ranking is not None:
@@ -612,7 +611,7 @@ def _network_and_reals(
     if data is not None and (generator.c_dim > 0 or any(each.uses_real for each in protocols)):
         dataset = ImageDataset(
             data,
-            resolution=resolution_at(generator.img_resolution, generator.lod),
+            resolution=generator.current_size,
             reading=reading_for(generator.pixels),
             progress=counter(progress, "reading images"),
         )
@@ -640,7 +639,7 @@ def _read_folders(
         if path is not None:
             check_exists(path)
     generated = Pictures(fake, progress=counter(progress, "reading images"))
-    target = ImagesTarget(images=generated, side=generated.side)
+    target = ImagesTarget(images=generated, size=generated.size)
     if real is None:
         return target, None
     pictures = Pictures(real, progress=counter(progress, "reading images"))
@@ -649,7 +648,7 @@ def _read_folders(
     if mirrored is None:
         _warn_of_mirroring(protocols)
     return target, RealImages(
-        images=pictures, side=pictures.side, is_mirrored=mirrored or False, seed=seed
+        images=pictures, size=pictures.size, is_mirrored=mirrored or False, seed=seed
     )
 
 

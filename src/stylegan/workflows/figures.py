@@ -32,11 +32,11 @@ from stylegan.analysis.variation import (
 )
 from stylegan.captions import Captions, default_scale
 from stylegan.data.dataset import ImageDataset
+from stylegan.image_size import ImageSize
 from stylegan.images import from_uint8, grid, over_checkerboard
 from stylegan.latent.render import map_latents
 from stylegan.latents import lerp
 from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
 from stylegan.progress import Progress
 from stylegan.rng import generator_for
 from stylegan.workflows.page import Block, Chart, Figure, Section, Table, Text, frame
@@ -74,14 +74,14 @@ class Sampler:
         return f"seed {self.seed}, psi {self.psi:g}"
 
     @property
-    def side(self) -> int:
-        """Side of the images, in pixels."""
-        return resolution_at(self.generator.img_resolution, self.generator.lod)
+    def size(self) -> ImageSize:
+        """Height and width of the images."""
+        return self.generator.current_size
 
     @property
     def batch(self) -> int:
         """Batch size: features take about the same memory at any resolution."""
-        return max(1, min(32, 1024 // self.side))
+        return max(1, min(32, 1024 // max(self.size.height, self.size.width)))
 
     def styles(self, num: int, *, first: int = 0, purpose: str = "analysis") -> Tensor:
         """Sample ws [num, num_ws, w_dim]; each depends only on the seed and its index."""
@@ -237,8 +237,9 @@ def analyze_usage(
     """
     check_usage(sampler.generator, sampler.name)
     now = resolution_usage(sampler.generator, sampler.batches(num))
+    sizes = {side: sampler.generator.img_size.at(side) for side in now.shares}
     rows = [
-        [f"{side}x{side}", f"{now.deviations[side]:.4f}", f"{100 * share:.1f}"]
+        [str(sizes[side]), f"{now.deviations[side]:.4f}", f"{100 * share:.1f}"]
         for side, share in now.shares.items()
     ]
     numbers: dict[str, Any] = {
@@ -260,7 +261,7 @@ def analyze_usage(
         ]
         numbers["history"] = [{"kimg": kimg, "shares": shares} for kimg, shares in over]
         series = {
-            f"{side}x{side}": [(kimg, 100 * shares[side]) for kimg, shares in over]
+            str(sizes[side]): [(kimg, 100 * shares[side]) for kimg, shares in over]
             for side in now.shares
         }
         blocks["usage-history"] = Chart(
@@ -275,8 +276,8 @@ def analyze_usage(
         title="Resolution usage",
         numbers=numbers,
         blocks=blocks,
-        summary=", ".join(f"{side}: {share:.1%}" for side, share in now.shares.items())
-        + f"; most from {top}x{top}",
+        summary=", ".join(f"{sizes[side].stored}: {part:.1%}" for side, part in now.shares.items())
+        + f"; most from {sizes[top]}",
     )
 
 
@@ -300,7 +301,9 @@ def analyze_spectra(
         "spectra-radial": Chart(
             title="Mean power spectrum",
             series=series,
-            x_label="cycles per image",
+            x_label="cycles per image"
+            if sampler.size.is_square
+            else "cycles per shorter side of the image",
             y_label="power, dB",
             caption="Over all directions; Hann window; white noise of variance 1 lies at 0 dB.",
         ),
@@ -328,7 +331,7 @@ def analyze_noise(
     sampler: Sampler, *, num: int, num_realizations: int = 100, captions: bool = True
 ) -> Analysis:
     """Show the effect of noise in all, no, fine and coarse layers."""
-    generator, side = sampler.generator, sampler.generator.img_resolution
+    generator = sampler.generator
     layers_of(generator, "all")
     cells: list[Tensor] = []
     deviations: dict[str, list[float]] = {group: [] for group in GROUPS}
@@ -355,7 +358,7 @@ def analyze_noise(
         cells.append(heat)
         sampler.report("images", index + 1, num)
     means = {group: sum(each) / len(each) for group, each in deviations.items()}
-    border = fine_from(side)
+    border = fine_from(generator.img_size)
     rows = [
         [group, str(len(layers_of(generator, group))), f"{255 * means[group]:.2f}"]
         for group in GROUPS
@@ -369,7 +372,7 @@ def analyze_noise(
         title="Noise",
         numbers={
             "realizations": num_realizations,
-            "fine_from": border,
+            "fine_from": border.stored,
             "mean_deviation": means,
             "layers": {group: layers_of(generator, group) for group in GROUPS},
         },
@@ -379,7 +382,7 @@ def analyze_noise(
                 columns=len(GROUPS) + 1,
                 captions=texts if captions else None,
                 caption="From left to right: noise in all layers, in none, in the fine ones "
-                f"(from {border}x{border}), in the coarse ones; and the standard deviation over "
+                f"(from {border}), in the coarse ones; and the standard deviation over "
                 f"{num_realizations} realizations, times {DISPLAY_GAIN}.",
             ),
             "noise-table": Table(
@@ -409,8 +412,8 @@ def _droplet_sheet(
         heat = _heat(spikes.magnitude[0] / spikes.magnitude[0].median() / HEAT_TOP)
         heat = F.interpolate(heat[None].float(), size=picture.shape[-2:])[0].to(torch.uint8)
         if spikes.found[0]:
-            share = (spikes.place[0].double() + 0.5) / spikes.magnitude.shape[-1]
-            heat = _marked(heat, share * heat.shape[-1])
+            share = (spikes.place[0].double() + 0.5) / torch.tensor(spikes.magnitude.shape[1:])
+            heat = _marked(heat, share * torch.tensor(heat.shape[1:]))
         top.append(picture)
         bottom.append(heat)
     texts = Captions(columns=[f"image {index}" for index in shown], rows=[sampler.setting, layer])
@@ -444,9 +447,10 @@ def _droplet_table(sampler: Sampler, droplets: Droplets) -> Table:
 
 
 def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
-    """Render a path between two latents without noise: uint8 [T, C, R, R], R at most 256.
+    """Render a path between two latents without noise: uint8 [T, C, H, W].
 
-    C is 1 for grey, else 3, as of `PixelFormat.seen`.
+    Images whose shorter side is above 256 pixels are reduced. C is 1 for grey, else 3, as of
+    `PixelFormat.seen`.
     """
     ends = sampler.styles(2, first=2 * path, purpose="path")
     frames = []
@@ -454,8 +458,10 @@ def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
         ws = lerp(ends[:1], ends[1:], index / (num_frames - 1))
         with torch.no_grad():
             image = sampler.generator.synthesis(ws, noise_mode="none")
-        if image.shape[-1] > SCORED_SIDE:
-            image = F.avg_pool2d(image, image.shape[-1] // SCORED_SIDE)
+        # a power of two, which divides both sides
+        factor = 1 << max(min(image.shape[2:]) // SCORED_SIDE, 1).bit_length() - 1
+        if factor > 1:
+            image = F.avg_pool2d(image, factor)
         frames.append(sampler.generator.pixels.seen(image).cpu())
     return torch.cat(frames)
 
@@ -463,11 +469,11 @@ def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
 def _phase_sheet(sampler: Sampler, frames: Tensor, score: float, *, captions: bool) -> Figure:
     """Show frames of a path above one row of pixels over time."""
     picture, row = row_over_time(frames)
-    side = frames.shape[-1]
+    height, width = frames.shape[2:]
     places = torch.linspace(0, len(frames) - 1, 6).round().long()
     # the row over time is six pictures wide and two high
-    wide = F.interpolate(picture[None].float(), size=(2 * side, 6 * side))[0].to(torch.uint8)
-    tiles = wide.reshape(-1, 2, side, 6, side).permute(1, 3, 0, 2, 4)
+    wide = F.interpolate(picture[None].float(), size=(2 * height, 6 * width))[0].to(torch.uint8)
+    tiles = wide.reshape(-1, 2, height, 6, width).permute(1, 3, 0, 2, 4)
     texts = Captions(
         columns=[f"frame {place}" for place in places.tolist()],
         rows=[sampler.setting, f"row {row} of all frames"],
@@ -527,10 +533,11 @@ def _heat(values: Tensor) -> Tensor:
 def _marked(picture: Tensor, place: Tensor) -> Tensor:
     """Draw a box around a position (row, column) in uint8 [3, H, W]."""
     marked = picture.clone()
-    side = picture.shape[-1]
-    reach = max(MARK, side // 24)
-    top, left = (max(0, int(each) - reach) for each in place.tolist())
-    bottom, right = (min(side - 1, int(each) + reach) for each in place.tolist())
+    height, width = picture.shape[1:]
+    reach = max(MARK, min(height, width) // 24)
+    y, x = map(int, place.tolist())
+    top, left = max(0, y - reach), max(0, x - reach)
+    bottom, right = min(height - 1, y + reach), min(width - 1, x + reach)
     color = torch.tensor([64, 200, 255], dtype=torch.uint8)[:, None]
     for rows, cols in (
         (slice(top, top + 1), slice(left, right + 1)),

@@ -41,7 +41,6 @@ from stylegan.latent.saved import Key, Keys, as_keys, latents_of, name_of, names
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.video import auto_scale, check_video, video_html, write_video
 from stylegan.models.base import AbstractGenerator
-from stylegan.models.growth import resolution_at
 from stylegan.nn.noise import NoiseMode
 from stylegan.notebook import Picture
 from stylegan.pixel_format import UNIT, PixelFormat
@@ -632,11 +631,17 @@ def video(
         paths = [sweep(ws, generator.w_avg) for ws in paths]
     is_still = all(torch.allclose(ws, ws[:1], atol=1e-5) for ws in paths)
     if is_still and noise_mode != "random":
-        logger.warning("all frames are the same: give several seeds, or more seconds")
+        is_mean = psi == 0 and psi_to in (None, 0)
+        logger.warning(
+            "all frames are the same: %s",
+            "with psi 0 each one is the mean image; give another psi"
+            if is_mean and all(isinstance(key, int) for key in keys or [])
+            else "give several seeds, or more seconds",
+        )
     frames = _frames(generator, paths, columns, noise_mode=noise_mode, seed=seed, batch=batch)
     total = len(paths[0])
     if scale is None:
-        scale = auto_scale(path, columns * resolution_at(generator.img_resolution, generator.lod))
+        scale = auto_scale(path, columns * generator.current_size.width)
     with stored_noise(generator, read_noise(noise_from, generator)):
         write_video(track(frames, progress, "frames", total), path, fps=fps, scale=scale)
     return Video(path=path, num_frames=total, fps=fps)

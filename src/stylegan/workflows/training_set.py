@@ -24,6 +24,7 @@ from stylegan.data.readers import Reading
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.open import open_source
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.progress import Progress, counter
 from stylegan.training.config import DataConfig
 
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 def open_training_set(
     data: DataConfig,
     *,
-    resolution: int | None,
+    resolution: Resolution | None,
     run_dir: Path,
     keeps_file: bool = True,
     progress: Progress | None = None,
@@ -41,19 +42,21 @@ def open_training_set(
     """Open the images of a run.
 
     If more than `MAX_LEFT_OUT` of the images have another size or mode than the others, the set is
-    prepared: cropped to the central square, resized, and written as a zip beside the run's folder.
+    prepared: cropped centrally to the proportions of the resolution, which are those of a square by
+    default, resized, and written as a zip beside the run's folder.
     The next call finds the zip, until a file of the set changes. Class folders become labels if the
     run learns labels and `dataset.json` has none.
 
     Args:
         data: options of the run. With `on_bad="skip"`, sets are used as they are.
-        resolution: side of the images in pixels. None: that of the images, or of their median.
+        resolution: side of the images in pixels, or "HEIGHTxWIDTH". None: that of the images, or
+            the side of their median.
         run_dir: folder of the run.
         keeps_file: False removes the zip at once, as after a dry run.
         progress: called while images are read.
 
     Raises:
-        ConfigError: if `resolution` is not a power of two from 4.
+        ConfigError: if no network has this resolution.
         DataError: if there is no usable image, or too many are left out.
     """
     if is_shards(data.path):
@@ -70,7 +73,8 @@ def open_training_set(
         return ImageDataset(data.path, resolution=resolution, progress=count, **options)
     stem, digest = source.path.resolve().stem, listing_digest(source)[:8]
     labels_from = "folders" if data.labels and _has_class_folders_only(source) else None
-    words = [stem, str(resolution or "median"), digest, *([labels_from] if labels_from else [])]
+    shown = "median" if resolution is None else str(ImageSize.of(resolution).stored)
+    words = [stem, shown, digest, *([labels_from] if labels_from else [])]
     if reading != Reading():
         words.append(hashlib.sha256(repr(reading).encode()).hexdigest()[:8])
     path = run_dir.parent / f"{'-'.join(words)}.zip"
@@ -79,7 +83,7 @@ def open_training_set(
     entries = examine(source, reading=reading, progress=counter(progress, "reading images"))
     if labels_from is None and not _needs_preparation(source, entries, resolution):
         return ImageDataset(data.path, resolution=resolution, entries=entries, **options)
-    side = resolution or suggested_resolution(entries)
+    size = ImageSize.of(suggested_resolution(entries) if resolution is None else resolution)
     with contextlib.ExitStack() as stack:
         if not keeps_file:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
@@ -87,7 +91,7 @@ def open_training_set(
             source.path,
             path,
             options=PrepareOptions(
-                resolution=side,
+                resolution=size.stored,
                 labels_from=labels_from,
                 on_bad=data.on_bad,
                 background=data.background,
@@ -99,21 +103,21 @@ def open_training_set(
         )
         num_sizes = len({entry.size for entry in entries if entry.reason is None})
         logger.info(
-            "prepared %d images of %d sizes: the central squares, at %dx%d, in %s; for another "
-            "crop: stylegan data prepare %s SET.zip --resolution %d --crop pad",
+            "prepared %d images of %d sizes: the %s, at %s, in %s; for another crop: stylegan "
+            "data prepare %s SET.zip --resolution %s --crop pad",
             made.num_images,
             num_sizes,
-            side,
-            side,
+            "central squares" if size.is_square else "centers",
+            size,
             path,
             shlex.quote(data.path),
-            side,
+            size.stored,
         )
         return ImageDataset(path, resolution=resolution, **options)
 
 
 def _needs_preparation(
-    source: AbstractSource, entries: tuple[Entry, ...], resolution: int | None
+    source: AbstractSource, entries: tuple[Entry, ...], resolution: Resolution | None
 ) -> bool:
     """Return whether too many images that can be decoded would be left out."""
     num_decodable = sum(entry.reason is None for entry in entries)
