@@ -397,3 +397,24 @@ def test_any_pair_of_options_starts_or_is_refused_in_one_line(first, tmp_path):
 @pytest.mark.slow
 def test_hundreds_of_pairs_start_or_are_refused_in_one_line(tmp_path):
     assert 150 < check_pairs(range(36, 536), tmp_path) < 450
+
+
+def test_weights_start_networks_of_another_shape_of_the_same_level(run_config):
+    def state_of(resolution):
+        config = replace(
+            run_config,
+            generator=replace(run_config.generator, resolution=resolution),
+            discriminator=replace(run_config.discriminator, resolution=resolution),
+        )
+        return TrainState(config, torch.device("cpu"))
+
+    state, initial = state_of("12x20"), state_of(16).networks  # (3x5) * 2^2 and (4x4) * 2^2
+    transfer = transfer_weights(state, initial)
+    new = transfer.networks["generator_ema"].new.names
+    assert set(new) == {
+        "synthesis.b4.const",
+        *(f"synthesis.{layer}.noise_const" for layer in ("b4.conv1", "b8.conv0", "b8.conv1")),
+        *(f"synthesis.b16.{layer}.noise_const" for layer in ("conv0", "conv1")),
+    }
+    assert transfer.networks["discriminator"].new.names == ("b4.fc.weight",)
+    assert any("differ from the 16x16 images" in note for note in transfer.notes)
