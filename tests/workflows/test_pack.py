@@ -210,6 +210,9 @@ def test_a_run_starts_from_a_folder_and_has_its_history(packed, image_folder, tm
     assert [stage["run"]["generator"]["resolution"] for stage in stages] == [8, 16, 16]
     assert None not in [stage["seconds"] for stage in stages]
     assert len(commands_of(stages, name="x")) == 3
+    stages[0]["nimg"] = 8  # a snapshot before the end of the run
+    assert "--init-from runs/x-1/snapshots/000000008 " in commands_of(stages, name="x")[1]
+    assert "--init-from runs/x-2 " in commands_of(stages, name="x")[2]
     card = (tmp_path / "again" / "README.md").read_text()
     assert "None was measured." in section(card, "Metrics")
     assert "license: unknown" in card
@@ -260,7 +263,8 @@ def test_without_metrics_the_last_snapshot_is_packed(finished_run, tmp_path):
     assert "started from Python with options of its own" in card  # of no preset
 
 
-@pytest.mark.parametrize("family", ["conditional", pytest.param("progan", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["progan", "conditional"])
 def test_networks_without_styles_and_with_labels_are_packed(finished_runs, tmp_path, family):
     pack(finished_runs(family), tmp_path / "a")
     card = (tmp_path / "a" / "README.md").read_text()

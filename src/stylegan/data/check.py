@@ -512,9 +512,9 @@ def _fits(size: ImageSize, wanted: ImageSize | None, *, fraction: float) -> bool
 def _why_wrong_size(size: ImageSize, chosen: ImageSize | None, wanted: ImageSize | None) -> str:
     if wanted is not None and not wanted.is_power_of_two:
         if size.height < wanted.height or size.width < wanted.width:
-            why = f"below the resolution {wanted}"
+            why = f"below the resolution {wanted}, height x width"
         elif size.factor_to(wanted) is None:
-            why = f"not {wanted} times a power of two"
+            why = f"not {wanted}, height x width, times a power of two"
         else:
             why = f"most images are {_width_first(chosen)}"
     elif not size.is_square and not (chosen is not None and not chosen.is_square):

@@ -162,6 +162,7 @@ def commands_of(stages: Sequence[Stage], *, name: str) -> list[str]:
     """
     commands = []
     known = [stage for stage in stages if stage["run"] is not None]
+    initial = None
     for number, stage in enumerate(known, 1):
         run_dir = f"runs/{name}" if number == len(known) else f"runs/{name}-{number}"
         try:
@@ -177,13 +178,15 @@ def commands_of(stages: Sequence[Stage], *, name: str) -> list[str]:
             )
         except ConfigError:  # a run of another version
             return []
-        initial = config.init_from if before is None else f"runs/{name}-{number - 1}"
+        initial = config.init_from if before is None else initial
         words = ["--preset", config.preset, "--data", Path(config.data.path).name]
         words += ["--resolution", str(config.generator.resolution)]
         words += ["--cond"] if config.data.labels else []
         words += ["--init-from", initial] if initial is not None else []
         words += [word for option in _flags(options) for word in option]
         commands.append(shlex.join(["stylegan", "train", *words, "--out", run_dir]))
+        is_last = stage["nimg"] is None or stage["nimg"] >= round(config.output.total_kimg * 1000)
+        initial = run_dir if is_last else f"{run_dir}/snapshots/{stage['nimg']:09d}"
     return commands
 
 

@@ -576,8 +576,10 @@ def small_picture(picture: Tensor) -> Tensor:
 def _averaged(picture: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return picture
-    if picture.shape[0] == 4:
+    if picture.shape[0] == 4 and not any(side % factor for side in picture.shape[1:]):
         return reduce(picture, factor, has_alpha=True)
+    if picture.shape[0] == 4:
+        picture = images.over_checkerboard(picture)
     mean = F.avg_pool2d(picture[None].float(), factor, ceil_mode=True)
     return mean[0].round().to(torch.uint8)
 
