@@ -202,7 +202,7 @@ def info(
         formats=formats_of(decodable),
         labels=_describe_labels(labels, selection),
         fingerprint=fingerprint(selection.usable, by_name),
-        history=_history(source),
+        history=preparation_facts(source),
         sheet_path=sheet_path,
         sheet=sheet,
     )
@@ -246,8 +246,8 @@ def _describe_labels(known: Labels | None, selection: Selection) -> str:
     return f"vectors of {' or '.join(map(str, sorted(lengths)))} numbers, {of_images}"
 
 
-def _history(source: AbstractSource) -> dict[str, str]:
-    """Return how a prepared zip was made."""
+def preparation_facts(source: AbstractSource) -> dict[str, str]:
+    """Return how `prepare` made a zip, by name; nothing for other sets."""
     record = source.read_json(RECORD_NAME)
     if read_record(source) is None or not isinstance(record, dict):
         return {}

@@ -103,6 +103,8 @@ def save(
     try:
         save_file(tensors, temporary / _WEIGHTS, metadata={"format": "pt"})
         (temporary / _DESCRIPTION).write_text(text, encoding="utf-8")
+        # safetensors lets only the owner read the file
+        shutil.copymode(temporary / _DESCRIPTION, temporary / _WEIGHTS)
         replace_folder(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

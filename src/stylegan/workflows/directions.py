@@ -205,7 +205,8 @@ def sheet(
 
     Args:
         network: a run folder, a native folder, a weight file, a URL or a known name.
-        directions: a file of `directions find`.
+        directions: a file of `directions find`; or the name of one in the network's own folder,
+            such as factorize or pca in a folder of `stylegan pack`.
         seeds: seeds and files of latents, such as "0-3,projected/cat.npz".
         out: the PNG file to write.
         names: which directions, such as "smile,pose" (default all).
@@ -236,7 +237,7 @@ def sheet(
     check_suffix(path, ".png")
     if not strengths:
         raise ConfigError("strengths must have at least one value")
-    loaded = _load(directions)
+    loaded = _load(directions, network)
     chosen = loaded.names if names is None else _split(names)
     generator = _open(network, device, loaded, psi, cutoff, progress)
     label = label_of(class_index, generator)
@@ -286,7 +287,8 @@ def apply(
 
     Args:
         network: a run folder, a native folder, a weight file, a URL or a known name.
-        directions: a file of `directions find`.
+        directions: a file of `directions find`; or the name of one in the network's own folder,
+            such as factorize or pca in a folder of `stylegan pack`.
         seeds: seeds and files of latents, such as "1-8,projected/cat.npz".
         edit: names and strengths, such as "factorize-0=2,smile=-1".
         out: the folder to write to.
@@ -311,7 +313,7 @@ def apply(
     folder = None if out is None else Path(out)
     check_folder(folder)
     strengths = sum_strengths(_parse_edit(edit) if isinstance(edit, str) else [*edit.items()])
-    loaded = _load(directions)
+    loaded = _load(directions, network)
     generator = _open(network, device, loaded, psi, cutoff, progress)
     label = label_of(class_index, generator)
     ws = styles_of(generator, keys, c=label, psi=psi, cutoff=cutoff, batch=batch)
@@ -328,8 +330,20 @@ def apply(
     return EditedImages(names=names, folder=folder, grid=None, pixels=kept, ws=moved)
 
 
-def _load(directions: Path | str | Directions) -> Directions:
-    return directions if isinstance(directions, Directions) else read_directions(directions)
+def directions_path(folder: Path, name: str) -> Path:
+    """Return where a native folder has its directions of a name, if it has any."""
+    return folder / "directions" / f"{name}.safetensors"
+
+
+def _load(directions: Path | str | Directions, network: Network) -> Directions:
+    """Read directions from a file, or by their name from the network's folder."""
+    if isinstance(directions, Directions):
+        return directions
+    if not isinstance(network, AbstractGenerator) and not Path(directions).exists():
+        stored = directions_path(weights_path(network), str(directions))
+        if stored.is_file():
+            return read_directions(stored)
+    return read_directions(directions)
 
 
 def _open(

@@ -614,7 +614,13 @@ def video(
         paths = [sweep(ws, generator.w_avg) for ws in paths]
     is_still = all(torch.allclose(ws, ws[:1], atol=1e-5) for ws in paths)
     if is_still and noise_mode != "random":
-        logger.warning("all frames are the same: give several seeds, or more seconds")
+        is_mean = psi == 0 and psi_to in (None, 0)
+        logger.warning(
+            "all frames are the same: %s",
+            "with psi 0 each one is the mean image; give another psi"
+            if is_mean and all(isinstance(key, int) for key in keys or [])
+            else "give several seeds, or more seconds",
+        )
     frames = _frames(generator, paths, columns, noise_mode=noise_mode, seed=seed, batch=batch)
     total = len(paths[0])
     if scale is None:

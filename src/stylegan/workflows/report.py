@@ -321,7 +321,7 @@ class ReportBuilder:
 
     def _sheet(self, pictures: Sequence[Tensor], caption: str) -> Figure:
         """Return a figure of pictures in rows of eight."""
-        small = torch.stack([_small(picture) for picture in pictures])
+        small = torch.stack([small_picture(picture) for picture in pictures])
         return _figure(images.grid(small, columns=8), caption, columns=8)
 
     def truncation(self) -> list[Block]:
@@ -355,7 +355,7 @@ class ReportBuilder:
         keys = ws.view(LOOP_KEYS, LOOP_TILES, *ws.shape[1:])
         frames = [
             images.grid(
-                torch.stack([_small(each) for each in render(self.generator, tiles)]),
+                torch.stack([small_picture(each) for each in render(self.generator, tiles)]),
                 columns=LOOP_TILES // 2,
             )
             for tiles in loop_through(keys, LOOP_FRAMES)
@@ -390,7 +390,7 @@ class ReportBuilder:
             rows = torch.cat(
                 [found.apply(base, {name: s}) for name in found.names for s in STRENGTHS]
             )
-            pictures = torch.stack([_small(each) for each in render(generator, rows)])
+            pictures = torch.stack([small_picture(each) for each in render(generator, rows)])
             caption = (
                 f"The first four directions in the {layers} layers by rows (closed-form "
                 "factorization); from left to right -3 to 3 deviations."
@@ -458,7 +458,7 @@ class ReportBuilder:
         )
         blocks: list[Block] = []
         for target, projection in zip(targets, projector.project(targets), strict=True):
-            pair = torch.stack([_small(target.image), _small(projection.image)])
+            pair = torch.stack([small_picture(target.image), small_picture(projection.image)])
             caption = (
                 f"{target.name} and its projection into w, {self.steps} steps: "
                 f"{projector.distance.name} {projection.distance:.3f}, "
@@ -505,7 +505,7 @@ class ReportBuilder:
         return map_latents(self.generator, z, c=self.label, psi=psi)
 
     def _reduced(self, sheet: Tensor) -> Tensor:
-        """Reduce a sheet of pictures as `_small` does one."""
+        """Reduce a sheet of pictures as `small_picture` does one."""
         factor = max(1, max(self.sampler.size.height, self.sampler.size.width) // SHOWN_SIDE)
         return _averaged(sheet, factor)
 
@@ -563,7 +563,7 @@ def _bounded(block: Block) -> Block:
     return replace(block, data=images.png_bytes(_averaged(sheet, factor)))
 
 
-def _small(picture: Tensor) -> Tensor:
+def small_picture(picture: Tensor) -> Tensor:
     """Reduce uint8 [C, H, W] to about 128 pixels."""
     return _averaged(picture, max(1, max(picture.shape[1:]) // SHOWN_SIDE))
 

@@ -276,6 +276,7 @@ def train(
         run_dir,
         dataset=dataset,
         initial=initial.networks,
+        history=initial.history,
         observe=observe or _reporting(counter(progress, "training, kimg", scale=1e-3)),
         max_minutes=call["max_minutes"],
         evaluate=evaluate,
