@@ -517,7 +517,9 @@ def _why_wrong_size(size: ImageSize, chosen: ImageSize | None, wanted: ImageSize
             why = f"not {wanted}, height x width, times a power of two"
         else:
             why = f"most images are {_width_first(chosen)}"
-    elif not size.is_square and not (chosen is not None and not chosen.is_square):
+    elif chosen is not None and not chosen.is_square:
+        why = f"most images are {_width_first(chosen)}"
+    elif not size.is_square:
         why = "not square"
     elif not size.is_native:
         why = "not a power of two"
