@@ -15,8 +15,9 @@ LAYERS = [
     ["files"],
     ["image_size", "rng", "progress", "plotting"],
     ["distributed", "download", "microbatch"],
-    ["captions"],
+    ["captions", "alpha", "png16"],
     ["images"],
+    ["pixel_format"],
     ["notebook"],
     ["latents"],
     ["ops"],
@@ -80,6 +81,7 @@ FOLDERS = {
     ],
     "data": [
         "damage",
+        "array_files",
         "readers",
         "labels",
         "sources",
