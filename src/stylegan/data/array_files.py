@@ -21,7 +21,8 @@ _PREMULTIPLIED = 1
 _MAX_CHANNELS = 4096
 
 # Damage is reported by the errors of those who call the functions here.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+for _name in ("tifffile", "PIL.TiffImagePlugin"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 def read_npy(data: bytes) -> NDArray[Any]:
