@@ -14,7 +14,7 @@ from stylegan.errors import WeightsError
 from stylegan.files import write_atomic_by
 from stylegan.interop import nvidia, rosinality
 from stylegan.interop.load import Kind, kind_of, local_path
-from stylegan.models import io
+from stylegan.models import io, stylegan2
 from stylegan.models.base import (
     AbstractDiscriminator,
     AbstractGenerator,
@@ -136,7 +136,7 @@ def convert(
     if to == "native":
         io.save(networks, out, metadata=_metadata(kind, path))
     else:
-        content = _CONTENTS[to](networks)
+        content = _CONTENTS[to](_with_noise(networks))
         _warn_of_pixels(networks, to)
         write_atomic_by(out, lambda file: torch.save(content, file))
     return Conversion(
@@ -178,6 +178,21 @@ def _warn_of_pixels(networks: Networks, to: Format) -> None:
             generator.pixels,
             assumed,
         )
+
+
+def _with_noise(networks: Networks) -> Networks:
+    """Return the networks with noise of strength 0 in StyleGAN2 generators that have none.
+
+    Other programs have noise in every layer.
+    """
+    converted = dataclasses.replace(networks)
+    for name, network in networks.items():
+        if isinstance(network, stylegan2.Generator) and not network.config.noise:
+            with torch.random.fork_rng(devices=[]):
+                copy = stylegan2.Generator(dataclasses.replace(network.config, noise=True))
+            copy.load_state_dict(network.state_dict(), strict=False)  # the strength is 0 at first
+            setattr(converted, name, copy)
+    return converted
 
 
 def _metadata(kind: Kind, path: Path) -> dict[str, object]:
