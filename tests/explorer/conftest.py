@@ -9,6 +9,7 @@ from stylegan.explorer.gallery import Gallery
 from stylegan.explorer.session import Session
 from stylegan.models import progan, stylegan2
 from stylegan.models import stylegan as stylegan1
+from stylegan.pixel_format import PixelFormat
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +25,13 @@ def tiny_generator(generator_config):
             config = stylegan1.GeneratorConfig(**sizes, w_dim=12, mapping_layers=2)
             generator = stylegan1.Generator(config)
         else:
-            labels = {"c_dim": 3} if name == "conditional" else {}
-            config = stylegan2.GeneratorConfig(**sizes, **labels, w_dim=12, mapping_layers=2)
+            options = {"conditional": {"c_dim": 3}, "alpha": {"img_channels": 4}}
+            config = stylegan2.GeneratorConfig(
+                **sizes, **options.get(name, {}), w_dim=12, mapping_layers=2
+            )
             generator = stylegan2.Generator(config)
+            if name == "alpha":
+                generator.pixels = PixelFormat(num_channels=4, has_alpha=True)
         for parameter_name, parameter in generator.named_parameters():
             if parameter_name.endswith("noise_strength"):  # zero at first, so noise has no effect
                 parameter.data.fill_(0.5)
@@ -40,9 +45,7 @@ def make_session(tiny_generator, tmp_path):
     """Return a function that makes a session of a family with an empty gallery."""
 
     def make(name="stylegan2", folder="gallery"):
-        return Session(
-            tiny_generator(name), Gallery(tmp_path / folder), name=name, load_distance=None
-        )
+        return Session(tiny_generator(name), Gallery(tmp_path / folder), name=name)
 
     return make
 

@@ -40,7 +40,7 @@ def browser():
 @pytest.fixture(scope="module")
 def shared_session(tiny_network, tmp_path_factory):
     gallery = Gallery(tmp_path_factory.mktemp("explorer") / "gallery")
-    return Session(load(tiny_network), gallery, name="tiny", load_distance=None)
+    return Session(load(tiny_network), gallery, name="tiny")
 
 
 @pytest.fixture(scope="module")

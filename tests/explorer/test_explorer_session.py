@@ -9,7 +9,13 @@ from PIL import Image
 
 import stylegan
 from stylegan.errors import ConfigError, DataError
-from stylegan.explorer.pictures import latents_in, png_with_latents, thumbnail
+from stylegan.explorer.pictures import (
+    encode,
+    latents_in,
+    moving_format,
+    png_with_latents,
+    thumbnail,
+)
 from stylegan.explorer.state import (
     Base,
     Edit,
@@ -38,7 +44,7 @@ def pixels(session, **changes):
     return session.picture(PictureState(**changes)).pixels
 
 
-@pytest.mark.parametrize("family", ["stylegan2", "stylegan", "progan", "conditional"])
+@pytest.mark.parametrize("family", ["stylegan2", "stylegan", "progan", "conditional", "alpha"])
 def test_the_picture_of_a_seed_is_that_of_generate_images(make_session, family):
     session = make_session(family)
     psi = 1.0 if family == "progan" else 0.6
@@ -278,3 +284,10 @@ def test_a_timeline_is_written_as_frames_and_in_steps(session, tmp_path):
     assert list(session.video(timeline, tmp_path / "a.gif", fps=10))[-1] == 6
     with Image.open(tmp_path / "a.gif") as video:
         assert video.n_frames == 6
+
+
+def test_transparent_pictures_keep_their_alpha_also_while_they_move(make_session):
+    picture = make_session("alpha").picture(PictureState()).pixels
+    form = moving_format(picture)
+    with Image.open(io.BytesIO(encode(picture, form))) as image:
+        assert (form, image.format, image.mode) == ("webp", "WEBP", "RGBA")

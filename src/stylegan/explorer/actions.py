@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import ConfigError
-from stylegan.explorer.pictures import Format, encode
+from stylegan.explorer.pictures import Format, encode, moving_format
 from stylegan.explorer.session import DRAG_LEARNING_RATE, Session
 from stylegan.explorer.state import (
     MAX_FRAMES,
@@ -52,7 +52,7 @@ def _render(session: Session, fields: Fields) -> Reply:
     """Compute a picture; while a control moves, as JPEG and perhaps with less resolution."""
     is_moving = fields.flag("moving")
     picture = session.picture(_read_picture_state(fields), allows_preview=is_moving)
-    form: Format = "jpeg" if is_moving else "png"
+    form: Format = moving_format(picture.pixels) if is_moving else "png"
     data = {
         "preview": picture.is_preview,
         "seconds": picture.seconds,
@@ -122,11 +122,12 @@ def _thumbnail(session: Session, fields: Fields) -> Reply:
 
 
 def _frame(session: Session, fields: Fields) -> Reply:
-    """Compute a frame of a timeline, as JPEG."""
+    """Compute a frame of a timeline, in the format of moving pictures."""
     timeline = read_timeline(fields.take("timeline", {}))
     pixels = session.frame(timeline, fields.whole("index", 0, 0, MAX_FRAMES))
-    data = {"format": "jpeg", "num_frames": timeline.num_frames}
-    return Reply(data=data, image=encode(pixels, "jpeg"))
+    form = moving_format(pixels)
+    data = {"format": form, "num_frames": timeline.num_frames}
+    return Reply(data=data, image=encode(pixels, form))
 
 
 def _video(session: Session, fields: Fields, is_stopped: IsStopped) -> Iterator[Reply]:
@@ -156,8 +157,9 @@ def _drag(session: Session, fields: Fields, is_stopped: IsStopped) -> Iterator[R
     )
     last = None
     for last in steps:
-        data = {"step": last.num_steps, "handles": last.handles, "format": "jpeg"}
-        yield Reply(data=data, image=encode(last.pixels, "jpeg"))
+        form = moving_format(last.pixels)
+        data = {"step": last.num_steps, "handles": last.handles, "format": form}
+        yield Reply(data=data, image=encode(last.pixels, form))
         if is_stopped():
             break
     if last is not None:

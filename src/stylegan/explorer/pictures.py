@@ -17,19 +17,28 @@ from stylegan.images import pil_image, png_bytes
 from stylegan.latent.saved import SavedLatents, read_latents, write_latents
 from stylegan.models.base import AbstractGenerator
 
-Format = Literal["jpeg", "png"]
+Format = Literal["jpeg", "webp", "png"]
 
-JPEG_QUALITY = 90
+QUALITY = 90  # of JPEG and WebP
 _LATENTS, _STATE = "stylegan latents", "stylegan state"
 """Keywords of the text chunks with the latents as a base64 `.npz` file, and JSON."""
 
 
+def moving_format(pixels: Tensor) -> Format:
+    """Return the format of pictures while a control moves: JPEG has no alpha."""
+    return "webp" if pixels.shape[0] == 4 else "jpeg"
+
+
 def encode(pixels: Tensor, form: Format) -> bytes:
-    """Encode uint8 [C, H, W], C 1 or 3; JPEG has quality 90 and full color resolution."""
+    """Encode uint8 [C, H, W], C 1, 3 or 4 (RGBA).
+
+    JPEG and WebP have quality 90, JPEG with colors in full resolution.
+    """
     if form == "png":
         return png_bytes(pixels, compress_level=1)
     buffer = io.BytesIO()
-    pil_image(pixels).save(buffer, format="jpeg", quality=JPEG_QUALITY, subsampling=0)
+    options = {"subsampling": 0} if form == "jpeg" else {}
+    pil_image(pixels).save(buffer, format=form, quality=QUALITY, **options)
     return buffer.getvalue()
 
 

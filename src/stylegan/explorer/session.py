@@ -4,7 +4,7 @@ import contextlib
 import functools
 import importlib.util
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from stylegan.explorer.exports import Exports
 from stylegan.explorer.gallery import Gallery
 from stylegan.explorer.pictures import thumbnail
 from stylegan.explorer.state import ID, Base, Edit, Noise, PictureState, Timeline, Walk
-from stylegan.images import to_uint8
 from stylegan.latent.directions import Directions, check_fit, factorize, principal, separating
 from stylegan.latent.drag import DragConfig, Dragger, Point
 from stylegan.latent.interpolate import loop_through, walk_through
@@ -30,7 +29,6 @@ from stylegan.latents import truncate
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.growth import max_lod, resolution_at
 from stylegan.models.noise import noise_maps, synthesize
-from stylegan.perceptual.detector import AbstractDistance
 from stylegan.rng import generator_for
 
 NUM_DIRECTIONS = 12
@@ -89,7 +87,6 @@ class Session:
         generator: in eval mode.
         gallery: where latents are kept.
         name: of the network, for the page.
-        load_distance: loads the perceptual distance for projections, when it is first needed.
 
     Attributes:
         exports: files that were made for the page.
@@ -101,13 +98,11 @@ class Session:
         gallery: Gallery,
         *,
         name: str,
-        load_distance: Callable[[], AbstractDistance],
     ) -> None:
         self.generator = generator
         self.gallery = gallery
         self.name = name
         self.exports = Exports()
-        self._load_distance = load_distance
         self._full_seconds: float | None = None
         self._map_seed = functools.lru_cache(_CACHE_SIZE)(self._map_seed_uncached)
         self._saved = functools.lru_cache(64)(lambda name: gallery.latents(name, generator))
@@ -121,7 +116,6 @@ class Session:
             "name": self.name,
             "height": generator.img_size.height,
             "width": generator.img_size.width,
-            "channels": generator.img_channels,
             "num_ws": generator.num_ws,
             "has_truncation": generator.w_avg is not None,
             "has_noise": bool(noise_maps(generator)),
@@ -321,7 +315,7 @@ class Session:
         size = generator.img_size
         if scale is None:
             scale = auto_scale(path, max(size.height, size.width))
-        num_bytes = timeline.num_frames * generator.img_channels * size.height * size.width
+        num_bytes = timeline.num_frames * 3 * size.height * size.width
         if num_bytes > MAX_VIDEO_BYTES:
             raise ConfigError("the video is too large; choose fewer keyframes or seconds")
         frames = []
@@ -499,7 +493,7 @@ class Session:
                     images = generator.synthesis(latents.ws, noise_mode=mode)
                 else:
                     images = synthesize(generator, latents.ws, noise=self._noise(latents, noise))
-            return to_uint8(images).cpu()[0]
+            return generator.pixels.shown(images[0]).cpu()
 
     @contextlib.contextmanager
     def _at_lod(self, lod: float, extra_lod: int) -> Iterator[None]:

@@ -1,14 +1,13 @@
-"""Files that a page sends: pictures, latents and directions, by their content."""
+"""Files that a page sends: PNG files with latents, latents and directions, by their content."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stylegan.data.readers import decode, open_image
+from stylegan.data.readers import open_image
 from stylegan.errors import ConfigError, DataError
 from stylegan.explorer.pictures import latents_in, latents_of_npz
 from stylegan.explorer.session import Session
 from stylegan.explorer.state import Base, PictureState, read_state, state_json
-from stylegan.images import from_pil
 from stylegan.latent.directions import Directions, read_directions
 from stylegan.latent.saved import SavedLatents
 
@@ -20,7 +19,7 @@ def receive_file(session: Session, data: bytes) -> dict[str, object]:
     """Return what a file means, as JSON with its "kind".
 
     "latents" has the state that shows them (the first ones of several), "directions" the
-    identifier of the set, "picture" the identifier of the picture.
+    identifier of the set.
 
     Args:
         session: whose network latents and directions must fit.
@@ -46,8 +45,10 @@ def _receive_image(session: Session, data: bytes) -> dict[str, object]:
     found = latents_in(image, session.generator)
     if found is not None:
         return _show(session, *found)
-    pixels = from_pil(decode(data).image)
-    raise DataError(f"this picture of {pixels.shape[2]}x{pixels.shape[1]} holds no latents")
+    raise DataError(
+        "this picture holds no latents",
+        fix="project it with `stylegan project`, and open projected_w.npz",
+    )
 
 
 def _show(session: Session, latents: SavedLatents, stored: object) -> dict[str, object]:

@@ -18,7 +18,6 @@ from stylegan.extras import import_extra
 from stylegan.interop.catalogue import bundled_names
 from stylegan.latent.render import device_of
 from stylegan.models.base import AbstractGenerator
-from stylegan.perceptual.detector import AbstractDistance
 from stylegan.progress import Progress
 from stylegan.training.threads import default_threads, using_threads
 from stylegan.workflows.networks import (
@@ -26,7 +25,6 @@ from stylegan.workflows.networks import (
     check_folder,
     fingerprint_of,
     load_generator,
-    load_perceptual,
 )
 
 DEFAULT_PORT = 8765
@@ -103,15 +101,12 @@ def explore(
         if folder is None:
             folder = cache_folder() / "explore" / fingerprint_of(generator)[:16]
 
-        def load_distance() -> AbstractDistance:
-            return load_perceptual("auto", source, weights_dir=None, device=device_of(generator))
-
         name = (
             f"{type(generator).__module__.rpartition('.')[2]} {generator.img_resolution}"
             if isinstance(source, AbstractGenerator)
             else Path(source).name
         )
-        session = Session(generator, Gallery(folder), name=name, load_distance=load_distance)
+        session = Session(generator, Gallery(folder), name=name)
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         link = f"http://{shown}:{listener.getsockname()[1]}/"
         if token is not None:

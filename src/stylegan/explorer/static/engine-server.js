@@ -90,7 +90,7 @@ export class ServerEngine {
     const length = new DataView(buffer).getUint32(0, true);
     const reply = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
     if (buffer.byteLength > 4 + length) {
-      const type = reply.format === "jpeg" ? "image/jpeg" : "image/png";
+      const type = `image/${reply.format ?? "png"}`;
       reply.image = new Blob([buffer.slice(4 + length)], { type });
     }
     const waiting = this.#waiting.get(reply.id);

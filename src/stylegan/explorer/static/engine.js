@@ -33,7 +33,6 @@
  * @property {string} name
  * @property {number} height of the pictures, in pixels
  * @property {number} width
- * @property {number} channels 1 or 3
  * @property {number} num_ws number of style inputs
  * @property {boolean} has_truncation whether there is a mean of w
  * @property {boolean} has_noise

@@ -1,4 +1,4 @@
-// Files that are dropped on the page or opened: pictures, latents, directions.
+// Files that are dropped on the page or opened: PNG files with latents, latents, directions.
 
 import { DEFAULT, withDefaults } from "./state.js";
 import { button, make } from "./widgets.js";
@@ -13,10 +13,8 @@ export function acceptFiles(page) {
       if (received.kind === "latents") {
         const { timeline } = store.state;
         store.change({ ...withDefaults(received.state, DEFAULT), timeline });
-      } else if (received.kind === "directions") {
-        await page.directions.show(received.directions);
       } else {
-        page.ownPictures.open(received);
+        await page.directions.show(received.directions);
       }
       showError(null);
     } catch (error) {
@@ -30,7 +28,7 @@ export function acceptFiles(page) {
     input.value = "";
   };
   const open = button("Open a file", () => input.click(), {
-    title: "Open a picture, a PNG with latents, .npz latents or directions",
+    title: "Open a PNG with latents, .npz latents or directions",
   });
   document.getElementById("open-file")?.replaceWith(open, input);
 

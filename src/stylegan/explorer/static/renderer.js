@@ -72,6 +72,7 @@ export class Renderer {
     }
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = isPreview;
+    context.clearRect(0, 0, canvas.width, canvas.height); // pictures may be transparent
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     bitmap.close();
     this.numDrawn += 1;
