@@ -38,17 +38,32 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def shared_session(tiny_network, tmp_path_factory):
-    gallery = Gallery(tmp_path_factory.mktemp("explorer") / "gallery")
-    return Session(load(tiny_network), gallery, name="tiny")
+def new_session(tiny_network, tmp_path_factory):
+    """Return a function that makes a session; all have one gallery."""
+    folder = tmp_path_factory.mktemp("explorer") / "gallery"
+
+    def make():
+        generator = load(tiny_network)
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):  # zero at first, so noise has no effect
+                parameter.data.fill_(0.5)
+        return Session(generator, Gallery(folder), name="tiny")
+
+    return make
 
 
 @pytest.fixture(scope="module")
-def link(shared_session):
+def own_session(new_session):
+    """The session of the tests. That of the server is used by the server's thread only."""
+    return new_session()
+
+
+@pytest.fixture(scope="module")
+def link(new_session):
     """The link of a running server."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    app = guarded(Explorer(shared_session), host="127.0.0.1", port=port, token=None)
+    app = guarded(Explorer(new_session()), host="127.0.0.1", port=port, token=None)
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="error", ws="websockets-sansio", timeout_graceful_shutdown=1)
     )
@@ -116,13 +131,13 @@ def expected(session, page):
     return session.picture(read_state(state)).pixels
 
 
-def test_a_seed_is_drawn_exactly_and_a_link_reopens_it(page, browser, link, shared_session):
+def test_a_seed_is_drawn_exactly_and_a_link_reopens_it(page, browser, link, own_session):
     before = drawn(page)
     page.get_by_label("next seed").click()
     assert state_of(page)["base"]["seed"] == 1
     after = drawn(page)
     assert not torch.equal(after, before)
-    assert torch.equal(after, expected(shared_session, page))
+    assert torch.equal(after, expected(own_session, page))
     with opened(browser, page.url) as other:
         assert torch.equal(drawn(other), after)
     page.get_by_label("Undo (Ctrl+Z)").click()
@@ -166,15 +181,12 @@ CONTROLS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("control", CONTROLS)
-def test_each_control_changes_the_canvas_to_the_session_s_picture(page, control, shared_session):
-    for layer in shared_session.generator.modules():
-        if hasattr(layer, "noise_strength"):
-            layer.noise_strength.data.fill_(0.5)
+def test_each_control_changes_the_canvas_to_the_session_s_picture(page, control, own_session):
     page.keyboard.press("n")
     before = drawn(page)
     CONTROLS[control](page)
     await_change(page, before)
-    assert torch.equal(drawn(page), expected(shared_session, page))
+    assert torch.equal(drawn(page), expected(own_session, page))
     while page.get_by_label("Undo (Ctrl+Z)").is_enabled():
         page.get_by_label("Undo (Ctrl+Z)").click()
     assert state_of(page)["base"]["seed"] == 0
@@ -189,7 +201,7 @@ def await_change(page, before):
 
 
 @pytest.mark.slow
-def test_the_ends_of_sliders_are_shown_as_thumbnails(page, shared_session):
+def test_the_ends_of_sliders_are_shown_as_thumbnails(page, own_session):
     ends = page.locator(".end.upper").nth(11)
     for _ in range(100):
         if "blob:" in (ends.get_attribute("style") or ""):
@@ -200,7 +212,7 @@ def test_the_ends_of_sliders_are_shown_as_thumbnails(page, shared_session):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["#picture", ".pad"])
-def test_dragging_walks_and_is_one_step_of_undo(page, target, shared_session):
+def test_dragging_walks_and_is_one_step_of_undo(page, target, own_session):
     before = drawn(page)
     box = page.locator(target).bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -210,7 +222,7 @@ def test_dragging_walks_and_is_one_step_of_undo(page, target, shared_session):
         page.mouse.move(x + 3 * step, y + step)
     page.mouse.up()
     await_change(page, before)
-    assert torch.equal(drawn(page), expected(shared_session, page))
+    assert torch.equal(drawn(page), expected(own_session, page))
     walk = state_of(page)["walk"]
     assert walk["x"] > walk["y"] > 0
     page.keyboard.press("Control+z")
@@ -218,7 +230,7 @@ def test_dragging_walks_and_is_one_step_of_undo(page, target, shared_session):
 
 
 @pytest.mark.slow
-def test_many_events_end_with_the_last_state(page, shared_session):
+def test_many_events_end_with_the_last_state(page, own_session):
     page.evaluate(
         """async () => {
             const slider = document.querySelector("[data-control=Psi]");
@@ -232,7 +244,7 @@ def test_many_events_end_with_the_last_state(page, shared_session):
     )
     page.wait_for_timeout(300)
     assert state_of(page)["psi"] == pytest.approx(1.99)
-    assert torch.equal(drawn(page), expected(shared_session, page))
+    assert torch.equal(drawn(page), expected(own_session, page))
     assert page.locator("#message").is_hidden()
 
 
@@ -290,7 +302,7 @@ def test_the_command_serves_the_page_until_it_is_interrupted(browser, tiny_netwo
 
 
 @pytest.mark.slow
-def test_favourites_come_back_and_lead_to_a_direction(page, shared_session):
+def test_favourites_come_back_and_lead_to_a_direction(page, own_session):
     pictures = []
     for key in "nnn":
         page.keyboard.press(key)
@@ -305,12 +317,12 @@ def test_favourites_come_back_and_lead_to_a_direction(page, shared_session):
     page.get_by_role("button", name="make a direction").click()
     page.get_by_label("A-to-B", exact=True).fill("2")
     await_change(page, pictures[0])
-    assert torch.equal(drawn(page), expected(shared_session, page))
+    assert torch.equal(drawn(page), expected(own_session, page))
     page.get_by_label("remove", exact=True).nth(2).click()
     page.get_by_role("button", name="Put it back").click()
     page.locator(".thumbnail img").nth(2).wait_for()
-    for favourite in shared_session.gallery.favourites():
-        shared_session.gallery.remove(favourite.id)
+    for favourite in own_session.gallery.favourites():
+        own_session.gallery.remove(favourite.id)
 
 
 @pytest.mark.slow
@@ -375,7 +387,7 @@ def test_keyframes_play_and_are_exported_as_a_video(page, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_arrow_on_the_picture_drags_it_and_is_undone(page, shared_session):
+def test_an_arrow_on_the_picture_drags_it_and_is_undone(page, own_session):
     before = drawn(page)
     page.get_by_role("button", name="Points", exact=True).click()
     box = page.locator("#picture").bounding_box()
@@ -390,6 +402,6 @@ def test_an_arrow_on_the_picture_drags_it_and_is_undone(page, shared_session):
     page.get_by_role("button", name="Stop").click()
     await_saved(page)
     assert not torch.equal(drawn(page), before)
-    assert torch.equal(drawn(page), expected(shared_session, page))
+    assert torch.equal(drawn(page), expected(own_session, page))
     page.keyboard.press("Control+z")
     assert torch.equal(drawn(page), before)
