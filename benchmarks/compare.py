@@ -44,7 +44,7 @@ from stylegan.perceptual.networks import load_detector
 from stylegan.plotting import write_plot
 from stylegan.rng import generator_for
 from stylegan.training.log import read_log
-from stylegan.workflows.demo import sample
+from stylegan.workflows.demo_report import sample
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

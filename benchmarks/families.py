@@ -32,7 +32,7 @@ from stylegan.models.base import num_parameters
 from stylegan.training.checkpoint import read_config
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
-from stylegan.workflows.demo import sample, ticks
+from stylegan.workflows.demo_report import sample, ticks
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "demo" / "emoji64.zip"

@@ -237,6 +237,7 @@ FOLDERS = {
         "figures",
         "analyze",
         "report",
+        "demo_report",
         "demo",
     ],
     "cli": [

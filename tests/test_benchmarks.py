@@ -18,7 +18,7 @@ from stylegan.nn.modulated import SynthesisLayer
 from stylegan.training.configure import configure
 from stylegan.training.state import TrainState
 from stylegan.training.step import train_step
-from stylegan.workflows.demo import sample
+from stylegan.workflows.demo_report import sample
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

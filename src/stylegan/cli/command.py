@@ -152,7 +152,7 @@ def parser_of(command: Command, *, prog: str, more: Sequence[Option] = ()) -> Pa
     display_text = docstring_parser.parse(command.present.__doc__ or "")
     help_of = {
         entry.arg_name: " ".join((entry.description or "").split())
-        for entry in (*text.params, *display_text.params)
+        for entry in (*display_text.params, *text.params)
     }
     options = [
         _option(command, name, parameter, help_of.get(name, ""))

@@ -29,7 +29,7 @@ COMMANDS = {
     "report": ("stylegan.cli.report", "write one page with all results for a network"),
     "convert": ("stylegan.cli.convert", "convert weight files from and to other formats"),
     "bench": ("stylegan.cli.bench", "measure the speed of sampling and training"),
-    "demo": ("stylegan.cli.demo", "train a small network for a few minutes"),
+    "demo": ("stylegan.cli.demo", "fine-tune the bundled network for a few minutes"),
     "completion": ("stylegan.cli.completion", "print the completion script of a shell"),
 }
 """Each command's module, imported when it is run, and one line of help."""

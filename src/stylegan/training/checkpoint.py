@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 LOCK = ".lock"
+PICTURES = "pictures.png"
+"""Images of the initial network, which the demo writes before its run starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +176,7 @@ def check_folder_is_free(run_dir: Path) -> None:
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise CheckpointError(f"{run_dir} is a file, not a folder", fix="choose another --out")
-    if run_dir.exists() and any(entry.name != LOCK for entry in run_dir.iterdir()):
+    if run_dir.exists() and any(entry.name not in (LOCK, PICTURES) for entry in run_dir.iterdir()):
         raise CheckpointError(
             f"{run_dir} is not empty, and is not the folder of a run",
             fix="choose another --out",

@@ -1,92 +1,69 @@
-"""A small network, trained for a few minutes, with a report."""
+"""The demo: the bundled network, fine-tuned for a few minutes, with a report."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from stylegan import __version__, images
+from stylegan import images
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName, resolve_device
-from stylegan.errors import DataError, check_positive, command_line, decided
-from stylegan.files import write_atomic
-from stylegan.interop.load import complete_snapshots, load
-from stylegan.latent.grids import (
-    TRUNCATION_PSIS,
-    mixing_captions,
-    mixing_grid,
-    sample_grid,
-    truncation_grid,
-)
-from stylegan.latent.interpolate import loop_through
-from stylegan.latent.layers import parse_layers
-from stylegan.latent.render import map_latents, render
-from stylegan.latent.saved import name_of
+from stylegan.errors import DataError, WeightsError, check_positive, command_line
+from stylegan.interop import catalogue
+from stylegan.interop.load import complete_snapshots
+from stylegan.latent.grids import sample_grid
 from stylegan.latent.seeds import latents_from_seeds
-from stylegan.metrics.sliced_wasserstein import SlicedWasserstein, sliced_wasserstein_distance
-from stylegan.models import io
-from stylegan.models.base import AbstractGenerator, num_parameters
+from stylegan.models.base import AbstractGenerator, Networks
 from stylegan.notebook import TextResult, picture_html
-from stylegan.progress import Progress, counter
-from stylegan.rng import generator_for
+from stylegan.progress import Progress
 from stylegan.training import loop
-from stylegan.training.checkpoint import check_run_folder
+from stylegan.training.checkpoint import (
+    PICTURES,
+    check_folder_is_free,
+    check_run_folder,
+    read_run_record,
+)
 from stylegan.training.config import DataConfig, RunConfig
 from stylegan.training.configure import configure
-from stylegan.training.log import read_log
 from stylegan.training.loop import Outcome
-from stylegan.training.state import TrainState
-from stylegan.workflows.curves import charts, evenly, metric_charts
-from stylegan.workflows.page import Figure, Row, Section, Table, Text, write_page
+from stylegan.workflows.demo_report import (
+    FINISHED,
+    PAGE,
+    PSI,
+    Distances,
+    trained_minutes,
+    write_comparison,
+    write_json,
+    write_report,
+)
+from stylegan.workflows.initial import find_initial
+from stylegan.workflows.networks import load_generator
 from stylegan.workflows.training_set import open_training_set
 
 PRESET = "stylegan2-small"
+MODEL = "emoji64"
+"""Name of the bundled network that is fine-tuned."""
+PORTRAITS = catalogue.BUNDLED / "portraits64.zip"
+"""The bundled set that it is fine-tuned on."""
+NUM_PICTURES, PICTURE_COLUMNS = 64, 8
+FINE_TUNING: Mapping[str, Any] = {
+    "init_from": MODEL,
+    "augment": "ada",
+    # The half-life of the preset is longer than the demo: the average would stay the old network.
+    "ema.rampup": 0.1,
+    "output.tick_kimg": 0.1,
+    "output.snapshot_kimg": 1.0,
+    "output.checkpoint_kimg": 0.5,
+}
+
+EMOJI = Path("demo", "emoji64.zip")
 RESOLUTION = 32
-SNAPSHOT_KIMG = 2.5
-DATA = Path("demo", "emoji64.zip")
-FINISHED = "demo.json"
-"""File with the minutes trained, written when they are over."""
-SWD_IMAGES = 2048
-SWD_BATCH = 64
-PSI = 0.7
-GRID_SCALE = 3  # of grids with captions
-ROW_FIGURES = 6
-LOOP_TILES = 12
-LOOP_KEYS = 4
-LOOP_FRAMES_PER_KEY = 15
-LOOP_FPS = 20.0
-
-_SAMPLES = """Samples of the same 16 latents by the moving average of the generator, without
-truncation."""
-_DISTANCE = """The distance between generated and real images by 7x7 patches of their Laplacian
-pyramids (Karras et al. 2018, section 5). It needs no pretrained network."""
-_TRUNCATION = "Seeds 0 to 5 by rows, psi {} by columns. Psi 0 is the mean image.".format(
-    ", ".join(f"{psi:g}" for psi in TRUNCATION_PSIS)
-)
-_MIXING = f"""Each image has the coarse styles (4x4 and 8x8) of the image at the top of its column,
-and the other styles of the image at the left of its row. Psi {PSI:g}."""
-_INTERPOLATION = f"""Twelve closed walks in w, each through {LOOP_KEYS} seeds, along splines. Psi
-{PSI:g}, constant noise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distances:
-    """Sliced Wasserstein distances to real images, all between sets of the same size.
-
-    Attributes:
-        start: distance of the generator before training.
-        end: distance of the trained generator.
-        real: distance of other real images, which a perfect generator would reach.
-    """
-
-    start: SlicedWasserstein
-    end: SlicedWasserstein
-    real: SlicedWasserstein
+"""Of a demo from scratch; a fine-tuned network keeps its own."""
+FROM_SCRATCH: Mapping[str, Any] = {"snapshot_kimg": 2.5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +83,7 @@ class DemoResult(TextResult):
     @property
     def report(self) -> Path | None:
         """The HTML page; None if a signal ended the training."""
-        return None if self.distances is None else self.out / "report.html"
+        return None if self.distances is None else self.out / PAGE
 
     def __str__(self) -> str:
         """Return the distances before and after training, and where the report is."""
@@ -129,6 +106,7 @@ def demo(
     *,
     minutes: float = 5.0,
     data: str | Path | None = None,
+    from_scratch: bool = False,
     out: Path = Path("runs", "demo"),
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
@@ -136,53 +114,157 @@ def demo(
     observe: Callable[[loop.Progress], None] | None = None,
     progress: Progress | None = None,
 ) -> DemoResult:
-    """Train a small StyleGAN2 for a few minutes and write a report.
+    """Fine-tune the bundled network on other images for a few minutes and write a report.
 
-    By default it trains on 3,391 emoji at 32x32. The report, OUT/report.html, has samples over
-    training, truncation, style mixing, an interpolation, the curves of the log and the sliced
-    Wasserstein distance. The same command continues after an interruption; with more minutes it
-    trains for the difference.
+    Images of the network as it comes, OUT/pictures.png, are there within seconds. Then it is
+    trained on 270 portraits, or on your own images, with adaptive augmentation. The report,
+    OUT/report.html, has the same latents before and after, an interpolation, style mixing,
+    truncation, the projection of a real image, and the curves of the log. The same command
+    continues after an interruption; with more minutes it trains for the difference.
 
     Args:
         minutes: time to train, without start and report.
-        data: folder or zip of images. Default: the emoji.
+        data: folder or zip of images of any size. Default: the portraits; from scratch, 3,391
+            emoji.
+        from_scratch: train a small network from random weights instead, at 32x32, with samples
+            over training in the report.
         out: folder of the run.
         device: "auto" uses a CUDA device or Apple's GPU if there is one, else the CPU.
         seed: seed of everything random.
-        on_start: called with a line about the run before it is trained.
+        on_start: called with a line about the pictures, and one about the run before it is trained.
         observe: called with the state of the run after each iteration.
-        progress: called while the report is written.
+        progress: called while images are read, and while the report is written.
+
+    Returns:
+        The distances to real images, and where the report is.
 
     Raises:
         DataError: if there are no images, or only one.
+        WeightsError: if the bundled network is not there.
         CheckpointError: if the folder holds another run.
     """
     check_positive("minutes", minutes)
-    path = find_data(None if data is None else Path(data))
+    device = resolve_device(device)
+    start: AbstractGenerator | None = None
+    if from_scratch:
+        path = find_data(None if data is None else Path(data))
+        resolution, options = RESOLUTION, FROM_SCRATCH
+    else:
+        path = PORTRAITS if data is None else Path(data)
+        check_exists(path)
+        start = load_generator(_bundled(), device)
+        resolution, options = start.img_resolution, FINE_TUNING
+        if (pictures := write_pictures(start, out)) is not None and on_start is not None:
+            on_start(f"images of the bundled network {MODEL}: {pictures}")
+    dataset = _open(path, resolution=resolution, run_dir=out, progress=progress)
+    config, initial = _configure(dataset, options, out=out, device=device, seed=seed)
+    if on_start is not None:
+        name = f"{PRESET} from scratch" if start is None else f"fine-tuning of {MODEL}"
+        on_start(
+            f"{minutes:g} minutes of {name} at {resolution}x{resolution} on {len(dataset):,} "
+            f"images of {path}, in {out}"
+        )
+    outcome = _train_for(
+        minutes, config, run_dir=out, dataset=dataset, initial=initial, observe=observe
+    )
+    distances = None
+    if outcome is None or outcome.signal is None:
+        if start is None:
+            distances = write_report(config, out, dataset=dataset, progress=progress)
+        else:
+            distances = write_comparison(
+                config, out, start=start, dataset=dataset, progress=progress
+            )
+    return DemoResult(out=out, outcome=outcome, distances=distances)
+
+
+def write_pictures(generator: AbstractGenerator, run_dir: Path) -> Path | None:
+    """Write images of the bundled network into the folder of a run, and return the file.
+
+    Nothing is written, and None returned, if the folder holds a run that does not start from the
+    network; such a run is refused later, with the options that differ.
+
+    Raises:
+        CheckpointError: if the folder holds something that is no run.
+    """
+    record = read_run_record(run_dir)
+    if record is None:
+        check_folder_is_free(run_dir)
+    elif record.config.init_from != MODEL:
+        return None
+    z = latents_from_seeds(range(NUM_PICTURES), generator.z_dim)
+    path = run_dir / PICTURES
+    images.write_grid(sample_grid(generator, z, columns=PICTURE_COLUMNS, psi=PSI), path)
+    return path
+
+
+def find_data(path: Path | None) -> Path:
+    """Return `path`, or the emoji in the current folder or the source checkout.
+
+    Raises:
+        DataError: if it does not exist.
+    """
+    checkout = Path(__file__).parents[3]
+    candidates = [EMOJI, checkout / EMOJI] if path is None else [path]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise DataError(
+        f"no images at {candidates[0]}; run the demo in a checkout of the source, make a set with "
+        f"{command_line('data', 'prepare', 'SRC', candidates[0], '--resolution', 64)}, or name one "
+        "with --data"
+    )
+
+
+def _bundled() -> Path:
+    """Return the folder of the bundled network."""
+    path = catalogue.bundled_path(MODEL)
+    if path is not None:
+        return path
+    if Path(MODEL).exists():
+        raise WeightsError(
+            f"{MODEL} in the current folder hides the bundled network of this name",
+            fix="run the demo in another folder",
+        )
+    raise WeightsError(
+        f"this installation has no bundled network {MODEL}",
+        fix="install the package again, or train a network with --from-scratch",
+    )
+
+
+def _open(path: Path, *, resolution: int, run_dir: Path, progress: Progress | None) -> ImageDataset:
+    """Open the images, prepared first if they have other sizes."""
     dataset = open_training_set(
-        DataConfig(path=str(path)), resolution=RESOLUTION, run_dir=out, progress=progress
+        DataConfig(path=str(path)), resolution=resolution, run_dir=run_dir, progress=progress
     )
     if not isinstance(dataset, ImageDataset):
         raise DataError(f"{path} is a set in shards; the demo takes a folder or zip of images")
     if len(dataset) < 2:
         raise DataError(f"{path} has one image only; the demo needs hundreds")
-    options = {
-        "data": dataset.path,
-        "snapshot_kimg": SNAPSHOT_KIMG,
-        "seed": seed,
-        "device": resolve_device(device).type,
-    }
-    config, _ = configure(PRESET, options, resolution=RESOLUTION, img_channels=dataset.num_channels)
-    if on_start is not None:
-        on_start(
-            f"{minutes:g} minutes of {PRESET} at {RESOLUTION}x{RESOLUTION} on {len(dataset):,} "
-            f"images of {path}, in {out}"
-        )
-    outcome = _train_for(minutes, config, run_dir=out, dataset=dataset, observe=observe)
-    distances = None
-    if outcome is None or outcome.signal is None:
-        distances = _write_report(config, out, dataset=dataset, progress=progress)
-    return DemoResult(out=out, outcome=outcome, distances=distances)
+    return dataset
+
+
+def _configure(
+    dataset: ImageDataset,
+    options: Mapping[str, Any],
+    *,
+    out: Path,
+    device: torch.device,
+    seed: int,
+) -> tuple[RunConfig, Networks | None]:
+    """Return the options of the run, and the networks that it starts from."""
+    source = options.get("init_from")
+    initial = find_initial(source, out)
+    config, _ = configure(
+        PRESET,
+        {"data": dataset.path, "seed": seed, "device": device.type, **options},
+        resolution=dataset.resolution,
+        img_channels=dataset.num_channels,
+        num_images=None if source is None else len(dataset),
+        initial=initial.architectures,
+        grown_to=initial.grown_to,
+    )
+    return config, initial.networks
 
 
 def _train_for(
@@ -191,6 +273,7 @@ def _train_for(
     *,
     run_dir: Path,
     dataset: ImageDataset,
+    initial: Networks | None,
     observe: Callable[[loop.Progress], None] | None,
 ) -> Outcome | None:
     """Train until the run has been trained for `minutes`; None if it already has."""
@@ -210,242 +293,10 @@ def _train_for(
         config,
         run_dir,
         dataset=dataset,
+        initial=initial,
         observe=observe_until_end,
         max_minutes=max(minutes_left, 0.0),
     )
     if outcome.signal is None:
-        _write_json(run_dir / FINISHED, {"minutes": minutes})
+        write_json(run_dir / FINISHED, {"minutes": minutes})
     return outcome
-
-
-def trained_minutes(run_dir: Path) -> float:
-    """Return how long a run has been trained, 0 for a new one.
-
-    For an interrupted run, it is the time up to the last line of the log.
-    """
-    try:
-        finished = float(json.loads((run_dir / FINISHED).read_text(encoding="utf-8"))["minutes"])
-    except (OSError, ValueError, TypeError, KeyError):  # not there, or damaged
-        finished = 0.0
-    logged: float = sum(record["time"]["seconds"] for record in ticks(run_dir)) / 60
-    return max(finished, logged)
-
-
-def ticks(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the records of the log about training."""
-    return [record for record in read_log(run_dir) if record["kind"] == "tick"]
-
-
-def _write_report(
-    config: RunConfig, run_dir: Path, *, dataset: ImageDataset, progress: Progress | None
-) -> Distances:
-    """Write figures, distances and the report of a trained run into its folder."""
-    count = counter(progress, "report, parts")
-    device = torch.device(decided(config.runtime.device, "runtime.device"))
-    # Initial weights are a function of the seed, so these are the weights before training.
-    start = TrainState(config, device).generator_ema
-    trained = load(run_dir).to(device)
-    distances = measure(start, trained, reals=dataset, seed=config.seed)
-    if count is not None:
-        count(1, 3)
-    pictures = draw(trained, run_dir / "report")
-    row = samples_over_training(start, run_dir, device=device)
-    if count is not None:
-        count(2, 3)
-    sections = [
-        Section(title="What this is", blocks=[_summary(config, run_dir, trained)]),
-        Section(title="Samples over training", blocks=[Text(text=_SAMPLES), row]),
-        *_picture_sections(pictures, _some(dataset, 64, config.seed)),
-        Section(
-            title="Sliced Wasserstein distance",
-            blocks=[Text(text=_DISTANCE), distance_table(distances)],
-        ),
-        Section(
-            title="Training", blocks=[*charts(ticks(run_dir)), *metric_charts(read_log(run_dir))]
-        ),
-    ]
-    title = f"stylegan demo: {dataset.name} at {RESOLUTION}x{RESOLUTION}"
-    write_page(run_dir / "report.html", title, sections=sections)
-    _write_json(run_dir / "report" / "swd.json", asdict(distances))
-    if count is not None:
-        count(3, 3)
-    return distances
-
-
-def draw(generator: AbstractGenerator, folder: Path) -> dict[str, bytes]:
-    """Write the figures of the papers, and return the files by name."""
-
-    def latents(first: int, num: int) -> Tensor:
-        return latents_from_seeds(range(first, first + num), generator.z_dim)
-
-    grids = {
-        "samples": sample_grid(generator, latents(0, 64), columns=8, psi=PSI),
-        "truncation": truncation_grid(
-            generator, map_latents(generator, latents(0, 6)), names=_names(0, 6), scale=GRID_SCALE
-        ),
-        "mixing": mixing_grid(
-            generator,
-            map_latents(generator, latents(100, 5), psi=PSI),
-            sources=map_latents(generator, latents(200, 6), psi=PSI),
-            layers=parse_layers("coarse", generator.num_ws),
-            captions=mixing_captions(_names(100, 5), sources=_names(200, 6), layers="coarse"),
-            scale=GRID_SCALE,
-        ),
-    }
-    for name, grid in grids.items():
-        images.write_grid(grid, folder / f"{name}.png")
-    images.write_gif(interpolation_frames(generator), folder / "interpolation.gif", fps=LOOP_FPS)
-    files = {path.stem: path.read_bytes() for path in folder.glob("*.png")}
-    return files | {"interpolation": (folder / "interpolation.gif").read_bytes()}
-
-
-def _names(first: int, num: int) -> list[str]:
-    return [name_of(seed) for seed in range(first, first + num)]
-
-
-def samples_over_training(start: AbstractGenerator, run_dir: Path, *, device: torch.device) -> Row:
-    """Return samples of the same latents before training and at snapshots."""
-    z = latents_from_seeds(range(16), start.z_dim)
-
-    def figure(generator: AbstractGenerator, nimg: int) -> Figure:
-        grid = sample_grid(generator, z, columns=4)
-        return Figure(data=images.png_bytes(grid), caption=f"{nimg / 1000:.1f} kimg")
-
-    figures = [figure(start, 0)]
-    for folder in evenly(complete_snapshots(run_dir), ROW_FIGURES - 1):
-        generator = io.load(folder, only=["generator_ema"]).generator_ema
-        assert generator is not None
-        figures.append(figure(generator.eval().to(device), int(folder.name)))
-    return Row(figures=figures)
-
-
-def find_data(path: Path | None) -> Path:
-    """Return `path`, or the demo set in the current folder or the source checkout.
-
-    Raises:
-        DataError: if it does not exist.
-    """
-    checkout = Path(__file__).parents[3]
-    candidates = [DATA, checkout / DATA] if path is None else [path]
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    raise DataError(
-        f"no images at {candidates[0]}; run the demo in a checkout of the source, make a set with "
-        f"{command_line('data', 'prepare', 'SRC', candidates[0], '--resolution', 64)}, or name one "
-        "with --data"
-    )
-
-
-def measure(
-    start: AbstractGenerator, end: AbstractGenerator, *, reals: ImageDataset, seed: int
-) -> Distances:
-    """Compare both generators, and other real images, with the same real images.
-
-    Generators run without truncation and with random noise. Every set has the same size, at
-    most 2,048 and at most half of the real images.
-
-    Args:
-        start: before training.
-        end: after training.
-        reals: real images, two at least.
-        seed: seed of the choice of images, latents and noise.
-    """
-    order = torch.randperm(len(reals), generator=generator_for("swd reals", seed=seed)).tolist()
-    num = min(SWD_IMAGES, len(reals) // 2)
-    first = reals.gather(order[:num])
-    others = reals.gather(order[num : 2 * num])
-    return Distances(
-        start=sliced_wasserstein_distance(first, sample(start, num, seed=seed), seed=seed),
-        end=sliced_wasserstein_distance(first, sample(end, num, seed=seed), seed=seed),
-        real=sliced_wasserstein_distance(first, others, seed=seed),
-    )
-
-
-def sample(generator: AbstractGenerator, num: int, *, seed: int) -> Tensor:
-    """Return images for a metric, uint8 [num, C, R, R]: no truncation, random noise."""
-    device = next(generator.parameters()).device
-    noise = generator_for("swd noise", seed=seed)
-    z = torch.randn(num, generator.z_dim, generator=generator_for("swd latents", seed=seed))
-    blocks = []
-    with torch.no_grad():
-        for start in range(0, num, SWD_BATCH):
-            block = z[start : start + SWD_BATCH].to(device)
-            generated = generator(block, noise_mode="random", generator=noise)
-            blocks.append(images.to_uint8(generated).cpu())
-    return torch.cat(blocks)
-
-
-def interpolation_frames(generator: AbstractGenerator) -> list[Tensor]:
-    """Return the frames of several closed walks in w side by side, uint8 [C, 2 R, 6 R] each."""
-    z = latents_from_seeds(range(LOOP_KEYS * LOOP_TILES), generator.z_dim)
-    ws = map_latents(generator, z, psi=PSI)
-    keys = ws.view(LOOP_KEYS, LOOP_TILES, generator.num_ws, generator.w_dim)
-    return [
-        images.grid(torch.stack(list(render(generator, tiles))), columns=LOOP_TILES // 2)
-        for tiles in loop_through(keys, LOOP_FRAMES_PER_KEY)
-    ]
-
-
-def distance_table(distances: Distances) -> Table:
-    """Return a table of the distances by pyramid level."""
-    results = (distances.start, distances.end, distances.real)
-    rows = [
-        [f"{level}x{level}", *(f"{result.levels[level]:.1f}" for result in results)]
-        for level in distances.start.levels
-    ]
-    rows.append(["average", *(f"{result.average:.1f}" for result in results)])
-    ratio = distances.end.average / distances.start.average
-    return Table(
-        header=["level", "before training", "trained", "other real images"],
-        rows=rows,
-        caption=f"Times 1e3; {distances.start.num_images:,} images on each side; lower is better. "
-        f"Training reduced the average to {ratio:.0%} of its initial value; the last column is "
-        "what a perfect generator would reach.",
-    )
-
-
-def _summary(config: RunConfig, run_dir: Path, generator: AbstractGenerator) -> Table:
-    nimg = max(int(folder.name) for folder in complete_snapshots(run_dir))
-    return Table(
-        header=["what", "value"],
-        rows=[
-            ["preset", config.preset],
-            ["images", config.data.path],
-            ["resolution", f"{config.generator.resolution}x{config.generator.resolution}"],
-            ["parameters of the generator", f"{num_parameters(generator):,}"],
-            ["real images shown", f"{nimg:,}"],
-            ["time of training", f"{trained_minutes(run_dir):.1f} minutes"],
-            ["device", f"{config.runtime.device}, {torch.get_num_threads()} threads"],
-            ["seed", str(config.seed)],
-            ["versions", f"stylegan {__version__}, PyTorch {torch.__version__}"],
-        ],
-    )
-
-
-def _picture_sections(pictures: Mapping[str, bytes], reals: Tensor) -> list[Section]:
-    real_grid = images.png_bytes(images.grid(reals, columns=8))
-    generated = f"Generated, not selected: seeds 0 to 63, psi {PSI:g}."
-    side_by_side = [
-        Figure(data=real_grid, caption="Real images, chosen at random.", scale=2),
-        Figure(data=pictures["samples"], caption=generated, scale=2),
-    ]
-    sections = [Section(title="Real and generated", blocks=[Row(figures=side_by_side)])]
-    for title, name, caption, scale in (
-        ("Truncation", "truncation", _TRUNCATION, 1),
-        ("Style mixing", "mixing", _MIXING, 1),
-        ("Interpolation", "interpolation", _INTERPOLATION, 2),
-    ):
-        figure = Figure(data=pictures[name], caption=caption, scale=scale)
-        sections.append(Section(title=title, blocks=[figure]))
-    return sections
-
-
-def _some(reals: ImageDataset, num: int, seed: int) -> Tensor:
-    stream = generator_for("report reals", seed=seed)
-    order = torch.randperm(len(reals), generator=stream)[:num].tolist()
-    return reals.gather(order)
-
-
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write_atomic(path, json.dumps(data, indent=2) + "\n")

@@ -25,7 +25,7 @@ from stylegan.latent.directions import factorize
 from stylegan.latent.grids import PADDING, TRUNCATION_PSIS, mixing_grid, truncation_grid
 from stylegan.latent.interpolate import loop_through
 from stylegan.latent.layers import parse_layers
-from stylegan.latent.project import DEFAULTS
+from stylegan.latent.project import DEFAULTS, Space
 from stylegan.latent.render import map_latents, render
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.statistics import sample_styles
@@ -164,7 +164,7 @@ def report(
     )
     sections = []
     for title, build in builder.parts:
-        sections.append(_section(title, build))
+        sections.append(build_section(title, build))
         if progress is not None:
             progress("sections", len(sections), len(builder.parts))
     title = f"{builder.name}: report"
@@ -173,8 +173,8 @@ def report(
     return Report(title=title, sections=sections, path=out)
 
 
-def _section(title: str, build: Callable[[], Sequence[Block]]) -> Section:
-    """Build a section; if that is not possible, it gives the reason."""
+def build_section(title: str, build: Callable[[], Sequence[Block]]) -> Section:
+    """Build a section; if that is not possible, it states the reason."""
     try:
         return Section(title=title, blocks=build())
     except StyleganError as error:
@@ -186,7 +186,7 @@ def _section(title: str, build: Callable[[], Sequence[Block]]) -> Section:
 
 
 class ReportBuilder:
-    """Builds the sections of a report; arguments as of `report`.
+    """Builds the sections of a report; arguments as of `report`, `space` as of `project`.
 
     Attributes:
         name: the network's name.
@@ -207,11 +207,13 @@ class ReportBuilder:
         device: DeviceName | torch.device,
         seed: int,
         progress: Progress | None,
+        space: Space = "w",
     ) -> None:
         self.network = network
         self.path = None if isinstance(network, AbstractGenerator) else weights_path(network)
         self.name = "network" if self.path is None else str(network)
         self.data, self.num, self.projections, self.steps = data, num, projections, steps
+        self.space = space
         self.perceptual = choose_perceptual(perceptual, weights_dir=weights_dir)
         self.weights_dir, self.class_index, self.seed = weights_dir, class_index, seed
         self.device, self.progress = device, progress
@@ -446,7 +448,7 @@ class ReportBuilder:
             perceptual=self.perceptual,
             weights_dir=self.weights_dir,
             class_index=self.class_index,
-            config=replace(DEFAULTS["w"], num_steps=self.steps),
+            config=replace(DEFAULTS[self.space], num_steps=self.steps),
             seed=self.seed,
             progress=self.progress,
         )
@@ -460,7 +462,7 @@ class ReportBuilder:
         for target, projection in zip(targets, projector.project(targets), strict=True):
             pair = torch.stack([_small(target.image), _small(projection.image)])
             caption = (
-                f"{target.name} and its projection into w, {self.steps} steps: "
+                f"{target.name} and its projection into {self.space}, {self.steps} steps: "
                 f"{projector.distance.name} {projection.distance:.3f}, "
                 f"PSNR {projection.psnr:.1f} dB."
             )
