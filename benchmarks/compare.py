@@ -4,13 +4,14 @@
         [--runs runs/compare] [--plot FILE.png]
 
 The TOML file has the data, the options of all runs ([options]) and those of each variant
-([variants.VARIANT]), in the form of `stylegan train`. Each snapshot is measured with the features
-of EfficientNet-Lite0 (images resized to 128 pixels): Frechet distance and KID to the training
-images and to images that are held out, and the mean logits of the discriminator for training,
-held-out and generated images. Samples are of the moving average of the generator, without
-truncation, with random noise. Two further keys of the file are for the last snapshot: `metrics`,
-as `stylegan evaluate` takes them, and `num_projected`: this many of the first images are projected
-into w with the features of EfficientNet-Lite0.
+([variants.VARIANT]), in the form of `stylegan train`. A variant with [variants.VARIANT.first]
+starts from the weights of a run with these options. Each snapshot is measured with the features of
+EfficientNet-Lite0 (images resized to 128 pixels): Frechet distance and KID to the training images
+and to images that are held out, and the mean logits of the discriminator for training, held-out and
+generated images. Samples are of the moving average of the generator, without truncation, with
+random noise. Two further keys of the file are for the last snapshot: `metrics`, as `stylegan
+evaluate` takes them, and `num_projected`: this many of the first images are projected into w with
+the features of EfficientNet-Lite0.
 
 Results are written to benchmarks/results/NAME.json after each run, and finished runs are not
 repeated. Several processes may work on one experiment, each with one thread: each takes a run that
@@ -168,10 +169,16 @@ def measure_last(experiment, out, *, data, seed):
 def run_one(experiment, variant, seed, *, out, sets, network, reals, data):
     """Train one variant with one seed, and return its record."""
     options = experiment["options"] | experiment["variants"][variant]
+    first = options.pop("first", None)
     start, cpu_start = time.perf_counter(), time.process_time()
-    result = stylegan.train(data, out, seed=seed, metrics="none", threads=1, **options)
-    if result.outcome.signal is not None:
-        raise SystemExit(f"{out} was interrupted and saved")
+    stages = [(out, options)]
+    if first is not None:
+        start_from = out.with_name(f"{out.name}-first")
+        stages = [(start_from, options | first), (out, options | {"init_from": start_from})]
+    for folder, settings in stages:
+        result = stylegan.train(data, folder, seed=seed, metrics="none", threads=1, **settings)
+        if result.outcome.signal is not None:
+            raise SystemExit(f"{folder} was interrupted and saved")
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     log = read_log(out)
     ticks = [line for line in log if line["kind"] == "tick"]

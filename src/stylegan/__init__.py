@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stylegan.workflows.data import augment, check, info, prepare, shard
     from stylegan.workflows.demo import demo
     from stylegan.workflows.evaluate import compare, evaluate, watch
+    from stylegan.workflows.pack import pack
     from stylegan.workflows.project import project
     from stylegan.workflows.report import report
     from stylegan.workflows.train import train
@@ -41,6 +42,7 @@ __all__ = [
     "info",
     "load",
     "load_networks",
+    "pack",
     "prepare",
     "project",
     "report",
@@ -69,6 +71,7 @@ _HOMES = {
     "info": "stylegan.workflows.data",
     "load": "stylegan.interop.load",
     "load_networks": "stylegan.interop.load",
+    "pack": "stylegan.workflows.pack",
     "prepare": "stylegan.workflows.data",
     "project": "stylegan.workflows.project",
     "report": "stylegan.workflows.report",

@@ -1,5 +1,6 @@
 """The choice of a device by name."""
 
+import platform
 from typing import Literal
 
 import torch
@@ -39,3 +40,15 @@ def resolve_device(name: DeviceName | str | torch.device) -> torch.device:
         )
     index = distributed.cuda_index() if device == "cuda" else None
     return torch.device(device) if index is None else torch.device(device, index)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the model of a GPU, or the kind of a CPU with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    capability = torch.backends.cpu.get_cpu_capability()
+    num = torch.get_num_threads()
+    threads = "1 thread" if num == 1 else f"{num} threads"
+    return f"{platform.machine()} CPU, {threads}, {capability}"

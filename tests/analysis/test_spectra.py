@@ -40,3 +40,15 @@ def test_images_of_several_sizes_and_no_image_are_refused():
         mean_spectrum([torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 32, 32)])
     with pytest.raises(ValueError, match="at least one"):
         mean_spectrum([])
+
+
+@pytest.mark.parametrize(("along_x", "along_y"), [(5, 0), (0, 3), (10, 3)])
+def test_frequencies_of_rectangles_count_in_cycles_per_shorter_side(along_x, along_y):
+    height, width = 24, 40
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    wave = torch.cos(2 * torch.pi * (along_x * x / width + along_y * y / height))
+    spectrum = mean_spectrum([wave[None, None]])
+    assert spectrum.power.shape == (height, width)
+    frequency = round((along_y**2 + (along_x * height / width) ** 2) ** 0.5)
+    assert max(range(len(spectrum.radial)), key=spectrum.radial.__getitem__) == frequency
+    assert len(spectrum.radial) == height // 2 + 1

@@ -217,3 +217,27 @@ def test_diffaugment_is_the_formulas_of_the_paper():
     shifted[..., 1:, 1:] = x[..., :-1, :-1]  # from -2 to 2 pixels
     shifted[..., 8:16, 8:16] = 0  # a square of 8 pixels around the pixel 12
     torch.testing.assert_close(diffaugment(images, parameters), shifted)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (24, 16)])
+def test_quarter_turns_are_left_out_where_the_sides_differ(size):
+    images = torch.randn(1, 3, *size)
+    quarter, half = (
+        draw_parameters({"quarter_turn"}, 1.0, QuantileDraws(1, quantile))
+        for quantile in (0.25, 0.5)
+    )
+    assert torch.equal(augment(images, quarter), images)
+    assert not torch.equal(augment(images, half), images)
+    square = torch.randn(1, 3, 16, 16)
+    assert not torch.equal(augment(square, quarter), square)
+
+
+def test_shifts_and_cutouts_are_fractions_of_each_side():
+    images = torch.ones(1, 1, 16, 64)
+    cut = draw_parameters({"cutout"}, 1.0, QuantileDraws(1, 0.5))
+    (rows, columns) = (augment(images, cut)[0, 0] == 0).nonzero().unbind(dim=1)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 11, 16, 47)
+    picture = torch.zeros(1, 1, 16, 64)
+    picture[0, 0, 8, 32] = 1
+    shift = draw_parameters({"integer_shift"}, 1.0, QuantileDraws(1, 1.0))  # an eighth
+    assert augment(picture, shift)[0, 0, 10, 40] == pytest.approx(1, abs=1e-4)

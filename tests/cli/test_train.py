@@ -284,7 +284,7 @@ def test_init_from_starts_from_the_weights_of_another_run(line, tmp_path, capsys
             "batch must be a multiple of discriminator.mbstd_group_size 4, got 6",
         ),
         (["--kimg", "0"], 1, "output.total_kimg must be more than 0, got 0"),
-        (["--resolution", "48"], 1, "48"),
+        (["--resolution", "50"], 1, "50"),
         (
             ["--preset", "progan", "--set", "loss.mixing_prob=0.9"],
             1,
@@ -318,7 +318,8 @@ def test_mistakes_are_reported_in_one_line(line, capsys, change, status, message
         (["--metrics", "fud12"], "metric 'fud12' does not exist"),
         (["--metrics", "ls"], "metric ls in training: it needs classifiers"),
         (["--batch", "6"], "batch must be a multiple of"),
-        (["--resolution", "48"], "the resolution must be a power of two"),
+        (["--resolution", "50"], "the resolution 50 is (25x25) * 2^1"),
+        (["--resolution", "wide"], "the resolution must be one number or HEIGHTxWIDTH"),
         (["--init-from", "/nowhere"], "/nowhere does not exist"),
         (["--out", "."], ". is not empty, and is not the folder of a run"),
     ],

@@ -22,7 +22,7 @@ def test_trains_and_shows_how_good_they_are(line, tmp_path, capsys):
         assert text in shown.out
     assert "01-top: accuracy " in shown.err
     found = load_classifiers(tmp_path / "out")
-    assert [(c.index, c.name, c.resolution) for c in found] == [
+    assert [(c.index, c.name, c.size.width) for c in found] == [
         (0, "Bright_Pixels", 8),
         (1, "top", 8),
     ]
@@ -66,8 +66,8 @@ def test_every_option_reaches_the_classifier(line, tmp_path):
             "there is no attribute 'bald'; the attributes are 0 Bright_Pixels, 1 top",
         ),
         (["--max-minutes", "-1"], "max_minutes must be 0 or more, got -1"),
-        (["--resolution", "4"], "resolution must be a power of two from 8, got 4"),
-        (["--resolution", "12"], "the resolution must be a power of two from 4, such as 8, got 12"),
+        (["--resolution", "4"], "the resolution 4 is (4x4)"),
+        (["--resolution", "50"], "the resolution 50 is (25x25)"),
         (["--kimg", "0"], "kimg must be more than 0, got 0"),
         (["--data", "nowhere"], "nowhere does not exist"),
     ],

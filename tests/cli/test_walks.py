@@ -362,6 +362,13 @@ def test_a_short_walk_of_every_kind_of_network_moves(tmp_path, preset, c_dim, op
     assert steps.min() > 1
 
 
+@pytest.mark.parametrize("more", [{}, {"seeds": "1-2"}, {"seeds": "1-2", "psi_to": "0"}])
+def test_a_video_of_the_mean_image_is_warned_of(network, tmp_path, caplog, more):
+    run("video", network, seconds="0.1", fps="20", psi="0", out=tmp_path / "v", **more)
+    assert "with psi 0 each one is the mean image; give another psi" in caplog.text
+    assert "several seeds" not in caplog.text
+
+
 def test_a_still_is_warned_of(network, tmp_path, caplog):
     video(network, out=tmp_path / "still", seeds=[3], seconds=1, fps=4, device="cpu")
     assert "all frames are the same" in caplog.text

@@ -20,7 +20,7 @@ def test_every_offender_is_listed_once_with_its_reason(rogues, rogue_reasons):
     assert [name for name, _ in selection.bad] == sorted(rogue_reasons)
     for name, reason in selection.bad:
         assert reason.startswith(rogue_reasons[name])
-    assert (selection.size, selection.mode, len(selection.usable)) == (
+    assert (selection.size, str(selection.pixels), len(selection.usable)) == (
         ImageSize(16, 16),
         "RGB",
         9,
@@ -56,7 +56,7 @@ def test_the_majority_decides_about_color(tmp_path, num_color, mode):
     for index in range(4):
         Image.new("RGB" if index < num_color else "L", (8, 8)).save(tmp_path / f"{index}.png")
     selection = selection_of(tmp_path)
-    assert selection.mode == mode
+    assert str(selection.pixels) == mode
     assert len(selection.usable) == (4 if mode == "RGB" else 3)
 
 
@@ -65,10 +65,10 @@ def test_the_record_of_a_prepared_zip_spares_decoding(folder, tmp_path, monkeypa
     prepare(folder, archive, options=PrepareOptions(resolution=8))
     source = open_source(archive)
     decoded = examine(open_source(folder))
-    monkeypatch.setattr("stylegan.data.check.decode", None)
+    monkeypatch.setattr("stylegan.data.check.read_raster", None)
     entries = examine(source)
     assert [entry.size for entry in entries] == [(8, 8)] * len(decoded)
-    assert {entry.mode for entry in entries} == {"RGB"}
+    assert {str(entry.pixels) for entry in entries} == {"RGB"}
 
 
 def rewrite(archive, change):
@@ -105,3 +105,26 @@ def test_a_record_that_does_not_fit_is_not_believed(folder, tmp_path):
     (bad,) = selection_of(archive).bad
     assert bad[0] == "00000/img00000002.png"
     assert bad[1].startswith("truncated or damaged")
+
+
+def test_images_that_are_not_square_are_used_natively_if_nearly_all_have_one_size(tmp_path):
+    wide = save(tmp_path / "a", *[(40, 24)] * 19, (16, 16))
+    selection = selection_of(wide)
+    assert (selection.size, len(selection.usable)) == (ImageSize(24, 40), 19)
+    assert selection.bad == (("19.png", "wrong size 16x16 (most images are 40x24)"),)
+    mixed = save(tmp_path / "b", *[(40, 24)] * 8, *[(16, 16)] * 2)
+    assert selection_of(mixed).size == ImageSize(16, 16)
+    # (6x4) * 2^2 and (25x15) * 2^1: too few doublings
+    for name, size in (("c", (24, 16)), ("d", (50, 30))):
+        assert selection_of(save(tmp_path / name, size)).size is None
+
+
+def test_a_resolution_that_is_not_square_takes_its_multiples(tmp_path):
+    path = save(tmp_path / "a", (40, 24), (80, 48), (80, 48), (24, 40), (20, 12), (120, 72))
+    selection = selection_of(path, resolution="24x40")
+    assert (selection.size, len(selection.usable)) == (ImageSize(48, 80), 2)
+    reasons = dict(selection.bad)
+    assert reasons["0.png"] == "wrong size 40x24 (most images are 80x48)"
+    assert reasons["3.png"] == "wrong size 24x40 (below the resolution 24x40, height x width)"
+    assert reasons["4.png"] == "wrong size 20x12 (below the resolution 24x40, height x width)"
+    assert reasons["5.png"].endswith("(not 24x40, height x width, times a power of two)")

@@ -78,6 +78,30 @@ def test_a_wrapping_folder_does_not_hide_labels_and_classes(tmp_path, depth, kin
     assert ImageDataset(source).labels == (0, 0, 0, 1, 1, 1)
 
 
+@pytest.mark.parametrize("written", ["", "photos/"])
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_a_picture_beside_the_wrapping_folder_does_not_hide_labels(
+    tmp_path, written, is_zip, caplog
+):
+    photos = write_images(tmp_path / "set" / "photos", CATS_AND_DOGS)
+    write_images(tmp_path / "set", ["cover.png", "more/cover.png"])
+    write_labels(photos, [[written + name, label] for name, label in PAIRS])
+    source = tmp_path / "set"
+    labels = read_labels(open_source(zipped(source, tmp_path / "set.zip") if is_zip else source))
+    assert labels.by_name == {f"photos/{name}": label for name, label in PAIRS}
+    (line,) = caplog.messages
+    assert "photos/dataset.json; 2 images outside of that folder have no label" in line
+
+
+def test_labels_of_several_folders_are_not_mixed(tmp_path, caplog):
+    for name in ("a", "b"):
+        write_labels(write_images(tmp_path / name, CATS_AND_DOGS), PAIRS)
+    assert read_labels(open_source(tmp_path)) is None
+    (line,) = caplog.messages
+    assert "no labels are read, as 2 folders have a dataset.json; a/ and b/" in line
+    assert "name one of the folders" in line
+
+
 @pytest.mark.parametrize("place", ["", "photos/"])
 @pytest.mark.parametrize("written", ["", "photos/"])
 def test_names_in_labels_may_have_the_wrapping_folder_or_not(tmp_path, place, written):

@@ -475,3 +475,36 @@ def test_grey_images_are_padded_in_color_where_that_is_asked_for(tmp_path):
         )  # fmt: skip
         assert prepared.mode == mode
     assert ImageDataset(tmp_path / "red.zip")[0][:, 0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("crop", "size", "steps"),
+    [
+        ("center", (100, 100), ("cropped to 100x60 at (0, 20)", "resized 100x60 to 40x24 (box)")),
+        ("center", (100, 20), ("cropped to 33x20 at (33, 0)", "resized 33x20 to 40x24 (box)")),
+        (
+            "pad",
+            (100, 100),
+            ("resized 100x100 to 24x24 (box)", "centered on a black 40x24 rectangle"),
+        ),
+        ("none", (100, 100), ("resized 100x100 to 40x24 (box)",)),
+        ("wide", (80, 60), ("cropped to 80x30 at (0, 15)", "resized 80x30 to 40x24 (box)")),
+    ],
+)
+def test_images_are_fitted_to_a_resolution_that_is_not_square(crop, size, steps):
+    options = PrepareOptions(resolution="24x40", crop=crop, filter="box")
+    image, done = fit(Image.new("RGB", size), options=options)
+    assert (image.size, done) == ((40, 24), steps)
+
+
+def test_a_prepared_zip_opens_at_its_resolution_and_below(tmp_path):
+    (tmp_path / "set").mkdir()
+    for index in range(3):
+        Image.new("RGB", (90, 50), (index, 0, 0)).save(tmp_path / "set" / f"{index}.png")
+    archive = tmp_path / "set.zip"
+    made = prepare(tmp_path / "set", archive, options=PrepareOptions(resolution="24x40"))
+    assert str(made).startswith(f"{archive}: 3 images, 24x40 RGB")
+    assert ImageDataset(archive).resolution == "24x40"
+    dataset = ImageDataset(archive, resolution="12x20")
+    assert dataset[1].shape == (3, 12, 20)
+    assert dataset.gather([0, 1], resolution="6x10").shape == (2, 3, 6, 10)

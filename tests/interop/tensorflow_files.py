@@ -67,14 +67,14 @@ def generator(name: str, network: Generator, *, ada: bool = False, **kwargs: obj
 
     synthesis["4x4/Const/const"] = state["synthesis.b4.const"][None]
     layer("4x4/Conv", "synthesis.b4.conv1", 0)
-    for level in range(2, int(math.log2(config.resolution)) + 1):
+    for level in range(2, int(math.log2(config.size.nominal)) + 1):
         r = 1 << level
         if r > 4:
             layer(f"{r}x{r}/Conv0_up", f"synthesis.b{r}.conv0", 2 * level - 5)
             layer(f"{r}x{r}/Conv1", f"synthesis.b{r}.conv1", 2 * level - 4)
         if f"synthesis.b{r}.skip.weight" in state:
             synthesis[f"{r}x{r}/Skip/weight"] = conv(state[f"synthesis.b{r}.skip.weight"])
-        lod = int(math.log2(config.resolution // r))
+        lod = int(math.log2(config.size.nominal // r))
         if config.architecture == "growing":
             styled(f"ToRGB_lod{lod}", f"synthesis.b{r}.torgb")
         elif f"synthesis.b{r}.torgb.weight" in state:
@@ -105,9 +105,9 @@ def discriminator(network: Discriminator, **kwargs: object) -> Network:
         if f"{ours}.bias" in state:
             variables[f"{theirs}/bias"] = state[f"{ours}.bias"]
 
-    for level in range(int(math.log2(config.resolution)), 1, -1):
+    for level in range(int(math.log2(config.size.nominal)), 1, -1):
         r = 1 << level
-        lod = int(math.log2(config.resolution // r))
+        lod = int(math.log2(config.size.nominal // r))
         if config.architecture == "growing":
             put(f"FromRGB_lod{lod}", f"b{r}.fromrgb")
         elif f"b{r}.fromrgb.weight" in state:

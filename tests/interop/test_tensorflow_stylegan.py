@@ -78,17 +78,17 @@ def variables_of(network):
     return variables
 
 
-def file_of(name, **options):
+def file_of(name, *, resolution=16, **options):
     """Return G, D, Gs of a made-up file, and our networks that are in it."""
     small = {"channel_base": 64, "channel_max": 6, "z_dim": 8}
     if name != "progan":
         small["w_dim"] = 8
-    networks = create(name, 16, **small | options)
+    networks = create(name, resolution, **small | options)
     for _, network in networks.items():
         for key, parameter in network.named_parameters():
             if key.endswith(("bias", "noise_strength")):
                 torch.nn.init.normal_(parameter, std=0.3)
-    said = {"resolution": 16, "num_channels": 3, "label_size": options.get("c_dim", 0)}
+    said = {"resolution": resolution, "num_channels": 3, "label_size": options.get("c_dim", 0)}
     keyed = {"G": "generator", "D": "discriminator", "Gs": "generator_ema"}
     found = {
         key: TensorFlowNetwork(
@@ -125,6 +125,18 @@ def test_every_letter_is_read(name, labels):
     images = torch.randn(4, 3, 16, 16)
     c = torch.eye(labels)[[0, -1, 0, -1]] if labels else None
     assert torch.equal(again.discriminator(images, c), networks.discriminator(images, c))
+
+
+def test_networks_for_rectangles_are_read_where_their_shapes_tell_the_base():
+    found, networks = file_of("stylegan-f", resolution="40x24")
+    again = networks_of(found, "file")
+    for (_, network), (_, read) in zip(networks.items(), again.items(), strict=True):
+        assert read.config.resolution == "40x24"
+        ours, theirs = network.state_dict(), read.state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    found, _ = file_of("progan", resolution="40x24")  # without a constant: 15 pixels of either form
+    with pytest.raises(WeightsError, match="is non-square, base 3x5 or 5x3"):
+        networks_of(found, "file")
 
 
 def test_progan_distinguishes_joined_operations_by_their_names():
@@ -219,7 +231,7 @@ def changed(network, name, value):
         ("progan", "G", "lod", torch.tensor(math.nan), "lod = nan"),
         ("progan", "G", "lod", torch.zeros(2), "lod = 2 numbers"),
         ("progan", "D", "4x4/Dense1/bias", None, "no tensor 4x4/Dense1/bias"),
-        ("progan", "D", "4x4/Dense0/weight", torch.zeros(5, 6), "other shapes, b4.fc.weight"),
+        ("progan", "D", "4x4/Dense0/weight", torch.zeros(5, 6), "a dense layer of 5 numbers"),
         ("stylegan-f", "G", "dlatent_avg", None, "no tensor dlatent_avg"),
         ("stylegan-f", "G", "synthesis/noise1", torch.zeros(1, 1, 2, 4), "other shapes"),
         ("stylegan-f", "G", "synthesis/noise1", torch.zeros(4, 4), "of 2 axes"),

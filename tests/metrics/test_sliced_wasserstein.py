@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylegan.image_size import ImageSize
 from stylegan.metrics import sliced_wasserstein
 from stylegan.metrics.sliced_wasserstein import (
     laplacian_level,
@@ -195,3 +196,30 @@ def test_patches_reach_the_last_row_and_the_last_column():
         changed = images.clone()
         changed[corner] = 255
         assert distance(images, changed).average > 0
+
+
+def test_levels_of_rectangles_are_named_by_their_shorter_sides():
+    def pictures(seed, height, width):
+        generator = torch.Generator().manual_seed(seed)
+        shape = (4, 3, height, width)
+        return torch.randint(40, 200, shape, dtype=torch.uint8, generator=generator)
+
+    found = distance(pictures(0, 96, 160), pictures(1, 96, 160))
+    assert list(found.levels) == [96, 48, 24]
+    assert list(distance(pictures(0, 33, 47), pictures(1, 33, 47)).levels) == [33]
+    same = distance(pictures(0, 40, 24), pictures(0, 40, 24))
+    assert same.average == 0
+
+
+def test_patches_of_rectangles_reach_every_corner():
+    images = torch.arange(24 * 40, dtype=torch.int64).remainder(256).to(torch.uint8)
+    images = images.view(1, 1, 24, 40)
+    places = torch.tensor([[[0, 0], [17, 33], [0, 33], [17, 0]]])
+    patches = level_patches(images, 0, is_last=True, places=places).view(4, 7, 7)
+    for patch, (y, x) in zip(patches, places[0].tolist(), strict=True):
+        assert torch.equal(patch, images[0, 0, y : y + 7, x : x + 7].float())
+    drawn = sliced_wasserstein._draw_places(
+        ImageSize(24, 40), (40, 50), torch.Generator().manual_seed(0)
+    )
+    assert drawn.amax(dim=(0, 1)).tolist() == [17, 33]
+    assert drawn.amin(dim=(0, 1)).tolist() == [0, 0]

@@ -61,6 +61,12 @@ def edit_tensors(folder, change) -> None:
     safetensors.torch.save_file(tensors, folder / "model.safetensors")
 
 
+def test_weights_may_be_read_by_all_who_may_read_their_description(tmp_path):
+    io.save(networks(), tmp_path / "net")
+    modes = {path.stat().st_mode for path in (tmp_path / "net").iterdir()}
+    assert len(modes) == 1
+
+
 def test_networks_and_metadata_come_back(tmp_path):
     io.save(networks(), tmp_path / "a" / "net", metadata={"nimg": 5, "data": "emoji"})
     assert_equal(io.load(tmp_path / "a" / "net"), networks())

@@ -49,7 +49,7 @@ def test_every_recipe_is_a_command_with_its_story(path):
 def test_every_recipe_reaches_its_full_resolution(path):
     _, config = config_of(path)
     last = stage_at(config, round(config.output.total_kimg * 1000) - config.batch)
-    assert (last.lod, last.resolution) == (0, config.generator.resolution)
+    assert (last.lod, last.size) == (0, config.generator.size)
     assert last.batch == config.batch
 
 
@@ -106,7 +106,8 @@ def test_the_line_wins_over_the_recipe():
     }
 
 
-PUBLISHED = [path for path in RECIPES if not path.stem.startswith("emoji")]
+OURS = ("emoji", "lsun-car384x512")  # nobody has published these runs
+PUBLISHED = [path for path in RECIPES if not path.stem.startswith(OURS)]
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)

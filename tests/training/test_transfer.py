@@ -15,6 +15,7 @@ from stylegan.models.registry import build_discriminator, build_generator, creat
 from stylegan.models.stylegan2 import Generator
 from stylegan.ops.box import upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel, upsample2d
+from stylegan.pixel_format import channel_means
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.configure import configure
 from stylegan.training.loop import train
@@ -175,6 +176,35 @@ def test_grey_is_the_mean_of_rgb_in_both_networks(preset, before, after):
             rtol=1e-4,
             atol=1e-4,
         )
+
+
+@pytest.mark.parametrize("preset", ["progan", "stylegan-f", "stylegan2-e", "stylegan2-f"])
+def test_rgb_weights_start_rgba_networks_with_opaque_images(preset):
+    source = networks_of(preset, img_channels=3)
+    state = start(source, preset, 16, img_channels=4)
+    transfer = transfer_weights(state, source)
+    assert transfer.notes == (
+        "the RGB layers were converted: colors are kept, and images are opaque",
+    )
+    old, new = images_of(source.generator_ema), images_of(state.generator_ema)
+    torch.testing.assert_close(new[:, :3], old)
+    assert torch.equal(new[:, 3], torch.ones_like(new[:, 3]))
+    images = torch.randn(4, 4, 16, 16)
+    with torch.no_grad():
+        logits = state.discriminator(images)
+        torch.testing.assert_close(
+            logits, source.discriminator(images[:, :3]), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("after", [2, 7])
+def test_other_channels_are_means_of_neighbors(after):
+    source = networks_of(img_channels=3)
+    state = start(source, "stylegan2-e", 16, img_channels=after)
+    assert "a mean of neighbors of 3" in transfer_weights(state, source).notes[0]
+    old, new = images_of(source.generator_ema), images_of(state.generator_ema)
+    expected = torch.einsum("rc,nchw->nrhw", channel_means(3, after), old)
+    torch.testing.assert_close(new, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["growing", "mipmap"])
@@ -397,3 +427,24 @@ def test_any_pair_of_options_starts_or_is_refused_in_one_line(first, tmp_path):
 @pytest.mark.slow
 def test_hundreds_of_pairs_start_or_are_refused_in_one_line(tmp_path):
     assert 150 < check_pairs(range(36, 536), tmp_path) < 450
+
+
+def test_weights_start_networks_of_another_shape_of_the_same_level(run_config):
+    def state_of(resolution):
+        config = replace(
+            run_config,
+            generator=replace(run_config.generator, resolution=resolution),
+            discriminator=replace(run_config.discriminator, resolution=resolution),
+        )
+        return TrainState(config, torch.device("cpu"))
+
+    state, initial = state_of("12x20"), state_of(16).networks  # (3x5) * 2^2 and (4x4) * 2^2
+    transfer = transfer_weights(state, initial)
+    new = transfer.networks["generator_ema"].new.names
+    assert set(new) == {
+        "synthesis.b4.const",
+        *(f"synthesis.{layer}.noise_const" for layer in ("b4.conv1", "b8.conv0", "b8.conv1")),
+        *(f"synthesis.b16.{layer}.noise_const" for layer in ("conv0", "conv1")),
+    }
+    assert transfer.networks["discriminator"].new.names == ("b4.fc.weight",)
+    assert any("differ from the 16x16 images" in note for note in transfer.notes)

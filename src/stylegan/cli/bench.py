@@ -27,7 +27,7 @@ COMMAND = Command(
     function=bench,
     present=present,
     repeatable=("set",),
-    metavars={"out": "FILE.json", "set": "FIELD=VALUE"},
+    metavars={"resolution": "R", "out": "FILE.json", "set": "FIELD=VALUE"},
     example="stylegan bench --preset stylegan2-e --resolution 64 --batch 16 --channel-base 8192",
 )
 

@@ -12,7 +12,7 @@ from stylegan.workflows.generate import ImageGrid
 _CLASS = {"class_index": ("--class",)}
 _METAVARS = {
     "network": "NET",
-    "directions": "FILE.safetensors",
+    "directions": "FILE.safetensors|NAME",
     "seeds": "KEYS",
     "cutoff": "N",
     "class_index": "NAME",

@@ -27,6 +27,7 @@ COMMANDS = {
     "attribute": ("stylegan.cli.attribute", "decide whether a network generated an image"),
     "analyze": ("stylegan.cli.analyze", "run the papers' analyses on a network"),
     "report": ("stylegan.cli.report", "write one page with all results for a network"),
+    "pack": ("stylegan.cli.pack", "make a folder of a run to share, with a model card"),
     "convert": ("stylegan.cli.convert", "convert weight files from and to other formats"),
     "bench": ("stylegan.cli.bench", "measure the speed of sampling and training"),
     "demo": ("stylegan.cli.demo", "fine-tune the bundled network for a few minutes"),

@@ -43,6 +43,7 @@ COMMAND = Command(
         "out": "RUN",
         "preset": "NAME",
         "recipe": "FILE.toml",
+        "resolution": "R",
         "metrics": "NAME,NAME",
         "weights_dir": "DIR",
     },

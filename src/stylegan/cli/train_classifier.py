@@ -18,7 +18,13 @@ def present(outcome: ClassifiersOutcome, console: Console) -> int:
 COMMAND = Command(
     function=train_classifier,
     present=present,
-    metavars={"data": "DATA", "out": "DIR", "attributes": "A,B,...", "names": "A,B,..."},
+    metavars={
+        "data": "DATA",
+        "out": "DIR",
+        "attributes": "A,B,...",
+        "names": "A,B,...",
+        "resolution": "R",
+    },
     example="stylegan train-classifier --data celeba.zip --out classifiers --names celeba",
 )
 

@@ -9,7 +9,7 @@ import math
 import posixpath
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stylegan import distributed
@@ -28,17 +28,17 @@ def read_labels(source: AbstractSource) -> Labels | None:
     """Return the labels of a source; None if there are none for its images.
 
     They are those of its dataset.json, else those that are part of its format. The file can be in
-    the wrapping folder of all images, too. Names are compared after normalization of slashes, `./`,
-    surrounding spaces, Unicode form and, where that is unambiguous, case. If no name is that of
-    an image, the folder that all names have in common, as in absolute paths, is removed first.
-    Images whose label is null or NaN have no label.
+    the wrapping folder of all images, too, or in one other folder of images; images outside of that
+    folder then have no label. Names are compared after normalization of slashes, `./`, surrounding
+    spaces, Unicode form and, where that is unambiguous, case. If no name is that of an image, the
+    folder that all names have in common, as in absolute paths, is removed first. Images whose label
+    is null or NaN have no label.
 
     Raises:
         DataError: if the file is not in the official layout.
     """
-    wrapping = wrapping_folder(source.images)
-    parents = [wrapping[: match.end()] for match in re.finditer("/", wrapping)]
-    for prefix in ("", *parents):
+    parents = ["", *_folders_of(wrapping_folder(source.images))]
+    for prefix in (*parents, *_nested_labels(source, parents)):
         name = prefix + LABELS_NAME
         content = source.read_json(name)
         if content is None:
@@ -54,7 +54,7 @@ def read_labels(source: AbstractSource) -> Labels | None:
         if not isinstance(pairs, list):
             raise _bad_labels(origin, "labels that are not a list")
         values = dict(_parse_pair(pair, origin) for pair in pairs)
-        labels = _match_images(values, source, origin)
+        labels = _match_images(values, source, origin, folder="" if prefix in parents else prefix)
         if labels is None:
             return None
         classes = content.get("classes") or _recorded_classes(source, prefix)
@@ -64,6 +64,42 @@ def read_labels(source: AbstractSource) -> Labels | None:
             attributes=_texts(content.get("attributes")),
         )
     return source.labels
+
+
+def _nested_labels(source: AbstractSource, parents: Collection[str]) -> list[str]:
+    """Return the folder of images that holds a dataset.json, unless a folder of all images does.
+
+    It is empty, with a warning, if several folders hold one, as their classes may differ.
+
+    Args:
+        source: the images.
+        parents: folders that all images are in, each with a slash at its end, or empty.
+    """
+    if any(source.read_json(folder + LABELS_NAME) is not None for folder in parents):
+        return []
+    every = {name.rpartition("/")[0] + "/" for name in source.images if "/" in name}
+    folders = {folder for each in every for folder in _folders_of(each)}
+    nested = [
+        folder
+        for folder in sorted(folders.difference(parents))
+        if source.read_json(folder + LABELS_NAME) is not None
+    ]
+    if not nested:
+        return []
+    text = f"{source.path}: labels are read from {nested[0]}{LABELS_NAME}"
+    num_outside = sum(not name.startswith(nested[0]) for name in source.images)
+    note = f"{num_outside} images outside of that folder have no label"
+    if len(nested) > 1:
+        text = f"{source.path}: no labels are read, as {len(nested)} folders have a {LABELS_NAME}"
+        note = f"{' and '.join(nested[:2])} are two of them; name one of the folders instead"
+    if distributed.is_main_process():
+        logger.warning("%s; %s", text, note)
+    return nested if len(nested) == 1 else []
+
+
+def _folders_of(folder: str) -> list[str]:
+    """Return a folder and those that it is in, from the outermost; each ends in a slash."""
+    return [folder[: match.end()] for match in re.finditer("/", folder)]
 
 
 def read_csv_labels(path: Path, source: AbstractSource) -> Labels:
@@ -206,19 +242,31 @@ def _number(text: str) -> float | None:
 
 
 def _match_images(
-    values: Mapping[str, Label | str | None], source: AbstractSource, origin: str
+    values: Mapping[str, Label | str | None],
+    source: AbstractSource,
+    origin: str,
+    *,
+    folder: str = "",
 ) -> Labels | None:
-    """Return labels by the names of the images; None, with a warning, if none is named."""
-    find = _NameIndex(source.images, values)
+    """Return labels by the names of the images; None, with a warning, if none is named.
+
+    Args:
+        values: the labels by names.
+        source: the images.
+        origin: the label file, for messages.
+        folder: only images in this folder have labels; empty for all.
+    """
+    images = [name for name in source.images if name.startswith(folder)]
+    find = _NameIndex(images, values)
     by_image = {image: label for name, label in values.items() if (image := find(name)) is not None}
-    if values and source.images and not by_image:
+    if values and images and not by_image:
         if distributed.is_main_process():
             logger.warning(
                 "%s names none of the images, such as %r where the images have names such as %r: "
                 "no image has a label",
                 origin,
                 next(iter(values)),
-                source.images[0],
+                images[0],
             )
         return None
     if find.folder and distributed.is_main_process():
@@ -265,8 +313,7 @@ class _NameIndex:
 
 def _index(images: Sequence[str], form: Callable[[str], str]) -> dict[str, list[str]]:
     """Return the images by their names, with and without wrapping folders."""
-    wrapping = wrapping_folder(images)
-    prefixes = ["", *(wrapping[: match.end()] for match in re.finditer("/", wrapping))]
+    prefixes = ["", *_folders_of(wrapping_folder(images))]
     index: dict[str, list[str]] = {}
     for image in images:
         for key in {form(image.removeprefix(prefix)) for prefix in prefixes}:

@@ -344,7 +344,12 @@ def _check_expressible(config: GeneratorConfig | DiscriminatorConfig, name: str)
         groups = f"{config.mbstd_group_size} and {config.mbstd_num_channels}"
         raise _inexpressible(name, f"minibatch group and channels {groups}", "4 and 1")
     if not config.size.is_power_of_two:
-        raise _inexpressible(name, f"images of {config.size}", "square ones, a power of two")
+        raise _inexpressible(
+            name,
+            f"images of {config.size}",
+            "square ones, a power of two",
+            fix="convert to native",
+        )
     resolutions = block_resolutions(config.size)
     widths = {r: channels_at(config, r) for r in resolutions}
     multiplier = max(widths.get(64, 512) // 256, 1)
@@ -353,9 +358,11 @@ def _check_expressible(config: GeneratorConfig | DiscriminatorConfig, name: str)
         raise _inexpressible(name, f"channels {widths}", f"channels {table}")
 
 
-def _inexpressible(name: str, option: str, expected: str) -> WeightsError:
+def _inexpressible(
+    name: str, option: str, expected: str, *, fix: str = "convert to nvidia or native"
+) -> WeightsError:
     return WeightsError(
         f"{name} has {option}, which rosinality files do not support",
         expected=expected,
-        fix="convert to nvidia or native",
+        fix=fix,
     )

@@ -3,7 +3,7 @@
 import json
 import logging
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +33,17 @@ class RunRecord:
         fingerprint: of its images.
         metrics: arguments of `stylegan.train` that choose the metrics of snapshots: those of
             `metrics`, `metrics_fraction` and `weights_dir` that were given.
+        num_images: that are trained on, without mirrored ones; None in older runs.
+        machine: what the run was last started on; None in older runs.
+        history: the runs before this one, see `training.history`.
     """
 
     config: RunConfig
     fingerprint: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    num_images: int | None = None
+    machine: str | None = None
+    history: Sequence[Mapping[str, Any]] = ()
 
 
 def save_checkpoint(run_dir: Path, state: dict[str, Any], *, nimg: int, keep: int) -> Path:
@@ -135,6 +141,9 @@ def read_run_record(run_dir: Path) -> RunRecord | None:
             config=RunConfig.from_json(content["config"]),
             fingerprint=content["fingerprint"],
             metrics=dict(content.get("metrics", {})),
+            num_images=content.get("num_images"),
+            machine=content.get("machine"),
+            history=tuple(content.get("history", ())),
         )
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(
@@ -189,6 +198,9 @@ def write_run_record(run_dir: Path, record: RunRecord) -> None:
         "config": record.config.to_json(),
         "fingerprint": record.fingerprint,
         "metrics": dict(record.metrics),
+        "num_images": record.num_images,
+        "machine": record.machine,
+        "history": list(record.history),
     }
     write_atomic(run_dir / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 

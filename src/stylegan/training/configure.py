@@ -15,6 +15,7 @@ from stylegan.models.registry import FAMILIES
 from stylegan.ops.normalize import stddev_group
 from stylegan.training import fields
 from stylegan.training.config import (
+    BY_RULE,
     FROM_IMAGES,
     EmaConfig,
     GrowthConfig,
@@ -56,7 +57,7 @@ def configure(
         options: what the user gave, as `RunConfig.with_options` takes it. It replaces the preset's
             options and those of the initial networks.
         resolution: side of the images in pixels, or "HEIGHTxWIDTH".
-        img_channels: 1 for grey images, 3 for RGB.
+        img_channels: channels of the images.
         label_dim: width of the labels that the networks learn, 0 for none.
         num_images: images of the set, without mirrored ones; None if that is not known.
         initial: options of the networks to start from. They replace the preset's, except for the
@@ -105,7 +106,7 @@ def resolve(
     Args:
         config: options of a run; None, in the options of `config.BY_RULE`, is replaced.
         resolution: side of the images in pixels, or "HEIGHTxWIDTH".
-        img_channels: 1 for grey images, 3 for RGB.
+        img_channels: channels of the images.
         label_dim: width of the labels that the networks learn, 0 for none.
         num_images: images of the set, without mirrored ones; None if that is not known.
         grown_to: nominal resolution that the initial weights have grown to. None: that of the run.
@@ -184,6 +185,76 @@ def deviations(config: RunConfig, published: RunConfig) -> list[str]:
         for name in (*names, "output.total_kimg")
         if name in before and after[name] != before[name]
     ]
+
+
+def chosen_options(
+    config: RunConfig,
+    *,
+    num_images: int | None = None,
+    initial: Sequence[GeneratorConfig | DiscriminatorConfig] | None = None,
+    grown_to: int | None = None,
+) -> dict[str, Any]:
+    """Return the options by which a run differs from its preset: `configure` gives it with them.
+
+    Data, initial weights and runtime are left out, and the intervals of what is written.
+
+    Args:
+        config: options of the run, decided; of a preset of `PRESETS`.
+        num_images: images of the set, as of `configure`.
+        initial: options of the networks that it started from.
+        grown_to: as of `configure`.
+
+    Raises:
+        ConfigError: if the preset is unknown, or this version refuses an option.
+    """
+    wanted = _comparable(config)
+    options: dict[str, Any] = {"data.path": config.data.path, "init_from": config.init_from}
+    while True:
+        found, _ = configure(
+            config.preset,
+            options,
+            resolution=config.generator.resolution,
+            img_channels=config.generator.img_channels,
+            label_dim=config.generator.c_dim,
+            num_images=num_images,
+            initial=initial,
+            grown_to=grown_to,
+        )
+        values = _comparable(found)
+        missing = {
+            name: value
+            for name, value in wanted.items()
+            if name not in options and (name not in values or values[name] != value)
+        }
+        if not missing:
+            return {name: value for name, value in options.items() if name in wanted}
+        # Rules follow from the batch and the length; what a rule then decides is not an option.
+        first = (
+            [name for name in missing if name in ("batch", "output.total_kimg")]
+            or [name for name in missing if name not in BY_RULE]
+            or [next(iter(missing))]
+        )
+        options |= {name: missing[name] for name in first}
+
+
+_NOT_CHOSEN = ("preset", "family", "runtime.", "data.path", "data.labels", "init_from")
+
+
+def _comparable(config: RunConfig) -> dict[str, Any]:
+    """Return the values of a config by full name that `chosen_options` compares."""
+    values: dict[str, Any] = {}
+    for section, content in config.to_json().items():
+        if isinstance(content, dict):
+            values |= {f"{section}.{name}": value for name, value in content.items()}
+        else:
+            values[section] = content
+    return {
+        name: value
+        for name, value in values.items()
+        if not name.startswith(_NOT_CHOSEN)
+        and name not in FROM_IMAGES
+        and (not name.startswith("output.") or name == "output.total_kimg")
+    }
 
 
 def _adopted(

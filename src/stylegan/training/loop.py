@@ -20,6 +20,7 @@ from stylegan.data.labels import LabelTable
 from stylegan.data.loader import Stream
 from stylegan.data.shard_stream import ShardStream
 from stylegan.data.shards import ShardSet
+from stylegan.devices import device_name
 from stylegan.errors import check_fraction, decided
 from stylegan.models.base import Networks
 from stylegan.ops.precision import float32_precision
@@ -28,6 +29,7 @@ from stylegan.training.checkpoint import (
     check_run_folder,
     load_newest_checkpoint,
     lock_run_folder,
+    read_run_record,
     save_checkpoint,
     write_run_record,
 )
@@ -98,6 +100,7 @@ def train(
     *,
     dataset: ImageDataset | ShardSet | None = None,
     initial: Networks | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
     observe: Callable[[Progress], None] | None = None,
     max_minutes: float | None = None,
     evaluate: Evaluator | None = None,
@@ -121,6 +124,8 @@ def train(
         dataset: the real images, if they are open already; None opens `config.data`.
         initial: weights for a new run, as of `transfer_weights`. What was copied is logged and
             written to `initial.json`.
+        history: of the initial weights, as of `training.history`. It is written to `config.json`
+            and to snapshots; a run that is resumed keeps that of its start.
         observe: called after each iteration.
         max_minutes: wall-clock limit; None for no limit.
         evaluate: computes metrics of a copy of the EMA generator, in eval mode and without
@@ -147,6 +152,8 @@ def train(
         if is_main:
             check_run_folder(run_dir, config, fingerprint=dataset.fingerprint)
             stack.enter_context(lock_run_folder(run_dir))
+            if (started := read_run_record(run_dir)) is not None:
+                history = started.history
         dataset, held_out = hold_out(dataset, config)
         options = json.dumps([config.to_json(), dataset.fingerprint])
         distributed.check_same_on_all_ranks(options, "options or images")
@@ -156,6 +163,7 @@ def train(
         with distributed.keep_others_waiting():
             features = load_path_features(config.loss, weights_dir=weights_dir, device=device)
         state = TrainState(config, device, path_features=features)
+        state.pixels = dataset.pixels
         transfer = start_or_resume(state, run_dir, initial)
         if config.data.labels:
             state.generator.class_names = dataset.class_names
@@ -166,7 +174,12 @@ def train(
         if is_main:
             # From here on the folder holds a run; errors before this leave nothing behind.
             record = RunRecord(
-                config=config, fingerprint=dataset.fingerprint, metrics=metrics or {}
+                config=config,
+                fingerprint=dataset.fingerprint,
+                metrics=metrics or {},
+                num_images=len(dataset) // (2 if config.data.mirror else 1),
+                machine=_machine(device),
+                history=history,
             )
             write_run_record(run_dir, record)
             if transfer is not None:  # resuming must not need the source of the weights
@@ -185,7 +198,7 @@ def train(
         signals = stack.enter_context(SignalWatch())
         labels = dataset.label_table if config.data.labels else None
         trainer = Trainer(
-            config, run_dir, state, log, labels, observe, evaluate, evaluation, held_out
+            config, run_dir, state, log, labels, observe, evaluate, evaluation, held_out, history
         )
         return trainer.run(dataset, signals, deadline_s)
 
@@ -231,6 +244,7 @@ class Trainer:
         evaluator: computes metrics; None for none.
         evaluation: decides which snapshots are evaluated; None on all ranks but 0.
         held_out: real images that are not trained on; None if there are none.
+        history: the runs before this one.
     """
 
     def __init__(
@@ -244,6 +258,7 @@ class Trainer:
         evaluator: Evaluator | None,
         evaluation: Evaluation | None,
         held_out: ImageDataset | None,
+        history: Sequence[Mapping[str, Any]],
     ) -> None:
         self.config = config
         self.run_dir = run_dir
@@ -254,7 +269,7 @@ class Trainer:
         self.evaluation = evaluation
         self.held_out = held_out
         self.clock = Clock()
-        self.outputs = RunOutputs(config, run_dir, state, log, labels, self.clock)
+        self.outputs = RunOutputs(config, run_dir, state, log, labels, self.clock, history)
         self.total_nimg = round(config.output.total_kimg * 1000)
         self.last_batch = config.batch
         self.fitted_stage: tuple[int, int] | None = None
@@ -412,3 +427,8 @@ class Trainer:
                 record=record,
             )
         )
+
+
+def _machine(device: torch.device) -> str:
+    num = distributed.world_size()
+    return device_name(device) if num == 1 else f"{num} processes, each {device_name(device)}"

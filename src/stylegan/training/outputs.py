@@ -1,6 +1,7 @@
 """What a run writes: lines of the log, snapshots, sample grids, checkpoints. Rank 0 writes."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class RunOutputs:
         log: the run's log; None on all ranks but 0.
         labels: labels of the dataset, for networks with labels.
         clock: measures the time; writing and measuring are counted as "snapshots".
+        history: the runs before this one, for the metadata of snapshots.
 
     Attributes:
         probe: measures further terms of the log; None on all ranks but 0.
@@ -55,6 +57,7 @@ class RunOutputs:
         log: RunLog | None,
         labels: LabelTable | None,
         clock: Clock,
+        history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._config = config
         self._run_dir = run_dir
@@ -62,6 +65,7 @@ class RunOutputs:
         self._log = log
         self._labels = labels
         self._clock = clock
+        self._history = [dict(stage) for stage in history]
         self._slowdown = SlowdownMonitor()
         self.probe: HealthProbe | None = None
         self._tick_nimg, self._tick_iteration = state.nimg, state.iteration
@@ -149,7 +153,11 @@ class RunOutputs:
             native.save(
                 self._state.networks,
                 self.snapshot_path(),
-                metadata={"nimg": self._state.nimg, "run": self._config.to_json()},
+                metadata={
+                    "nimg": self._state.nimg,
+                    "run": self._config.to_json(),
+                    "history": self._history,
+                },
             )
             self._write_samples()
 
@@ -175,7 +183,7 @@ class RunOutputs:
             c = c[c.argmax(dim=1).argsort(stable=True)]  # images of a class side by side
         # In small batches: one pass over all samples would need more memory than training.
         batches = [
-            images.to_uint8(
+            state.pixels.shown(
                 upsample_nearest(generator(z[rows], None if c is None else c[rows]), factor=factor)
             ).cpu()
             for rows in (
@@ -197,7 +205,8 @@ class RunOutputs:
                 num=self._config.output.samples,
                 resolution=self._config.generator.resolution,
             )
-            self._write_grid(images.to_uint8(reals.images), reals.labels, Path(REALS))
+            pictures = self._state.pixels.shown(reals.images)
+            self._write_grid(pictures, reals.labels, Path(REALS))
 
     def _write_grid(self, pictures: Tensor, c: Tensor | None, path: Path) -> None:
         """Write a grid into the run's folder, with the class of each image as its caption."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import stylegan
-from stylegan.devices import DeviceName, resolve_device
+from stylegan.devices import DeviceName, device_name, resolve_device
 from stylegan.errors import check_not_negative, check_positive
 from stylegan.files import write_atomic
 from stylegan.image_size import Resolution
@@ -226,7 +226,7 @@ def bench(
             measured_layers, bandwidth = measure_layers(state, rounds=rounds)
     result = BenchResult(
         config=config,
-        device=_device_name(torch_device),
+        device=device_name(torch_device),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         speed=speed,
         layers=tuple(measured_layers),
@@ -245,12 +245,3 @@ def _pass_to_json(direction: Pass) -> dict[str, Any]:
         "bound": "products" if direction.bound == "compute" else direction.bound,
         "share_of_bound": direction.roof_fraction,
     }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "mps":
-        return "Apple GPU"
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, {capability}"

@@ -1,8 +1,11 @@
 """Charts of the log of a run."""
 
+import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stylegan.plotting import DPI, import_matplotlib
 from stylegan.workflows.page import Chart
 
 X_LABEL = "images shown (thousands)"
@@ -33,6 +36,9 @@ CURVES = (
     ("R1 penalty", "squared gradient norm", {"r1/penalty": "R1"}),
     ("Path length", "mean length", {"path_length/mean": "path length"}),
 )
+
+COLUMNS = 3
+CHART_SIZE = 4.0, 2.6  # inches
 
 
 def evenly(items: Sequence[Any], num: int) -> list[Any]:
@@ -70,3 +76,41 @@ def metric_charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
         Chart(title=name, series={name: curve}, x_label=X_LABEL, y_label="value")
         for name, curve in curves.items()
     ]
+
+
+def charts_png(drawn: Sequence[Chart]) -> bytes:
+    """Return one PNG file of the charts that have points, three in a row.
+
+    Raises:
+        ConfigError: if matplotlib is not installed.
+    """
+    import_matplotlib("curves")
+    from matplotlib import pyplot
+
+    shown = [chart for chart in drawn if any(chart.series.values())]
+    rows = math.ceil(len(shown) / COLUMNS)
+    size = CHART_SIZE[0] * COLUMNS, CHART_SIZE[1] * rows
+    figure, axes = pyplot.subplots(
+        rows, COLUMNS, figsize=size, dpi=DPI, layout="constrained", squeeze=False
+    )
+    try:
+        for place in axes.flat[len(shown) :]:
+            place.axis("off")
+        for place, chart in zip(axes.flat, shown, strict=False):
+            for name, points in chart.series.items():
+                if points:
+                    # a single point is no line
+                    marker = "." if len(points) < 30 else None
+                    place.plot(*zip(*points, strict=True), label=name, marker=marker)
+            place.set_title(chart.title, fontsize="medium")
+            place.set_xlabel(chart.x_label, fontsize="small")
+            place.set_ylabel(chart.y_label, fontsize="small")
+            place.tick_params(labelsize="small")
+            place.spines[["top", "right"]].set_visible(False)
+            if len(chart.series) > 1:
+                place.legend(frameon=False, fontsize="small")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+    finally:
+        pyplot.close(figure)
+    return buffer.getvalue()

@@ -13,6 +13,7 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import DataError, WeightsError, check_positive, command_line
+from stylegan.image_size import Resolution
 from stylegan.interop import catalogue
 from stylegan.interop.load import complete_snapshots
 from stylegan.latent.grids import sample_grid
@@ -146,6 +147,7 @@ def demo(
     check_positive("minutes", minutes)
     device = resolve_device(device)
     start: AbstractGenerator | None = None
+    resolution: Resolution
     if from_scratch:
         path = find_data(None if data is None else Path(data))
         resolution, options = RESOLUTION, FROM_SCRATCH
@@ -153,7 +155,7 @@ def demo(
         path = PORTRAITS if data is None else Path(data)
         check_exists(path)
         start = load_generator(_bundled(), device)
-        resolution, options = start.img_resolution, FINE_TUNING
+        resolution, options = start.img_size.stored, FINE_TUNING
         if (pictures := write_pictures(start, out)) is not None and on_start is not None:
             on_start(f"images of the bundled network {MODEL}: {pictures}")
     dataset = _open(path, resolution=resolution, run_dir=out, progress=progress)
@@ -161,7 +163,7 @@ def demo(
     if on_start is not None:
         name = f"{PRESET} from scratch" if start is None else f"fine-tuning of {MODEL}"
         on_start(
-            f"{minutes:g} minutes of {name} at {resolution}x{resolution} on {len(dataset):,} "
+            f"{minutes:g} minutes of {name} at {dataset.size} on {len(dataset):,} "
             f"images of {path}, in {out}"
         )
     outcome = _train_for(
@@ -232,7 +234,9 @@ def _bundled() -> Path:
     )
 
 
-def _open(path: Path, *, resolution: int, run_dir: Path, progress: Progress | None) -> ImageDataset:
+def _open(
+    path: Path, *, resolution: Resolution, run_dir: Path, progress: Progress | None
+) -> ImageDataset:
     """Open the images, prepared first if they have other sizes."""
     dataset = open_training_set(
         DataConfig(path=str(path)), resolution=resolution, run_dir=run_dir, progress=progress

@@ -221,8 +221,7 @@ def _write(
     dataset: ImageDataset,
     distances: Distances,
 ) -> None:
-    side = config.generator.resolution
-    title = f"stylegan demo: {dataset.name} at {side}x{side}"
+    title = f"stylegan demo: {dataset.name} at {config.generator.size}"
     write_page(run_dir / PAGE, title, sections=sections)
     write_json(run_dir / "report" / "swd.json", asdict(distances))
 
@@ -290,8 +289,9 @@ def measure(
     """
     order = torch.randperm(len(reals), generator=generator_for("swd reals", seed=seed)).tolist()
     num = min(SWD_IMAGES, len(reals) // 2)
-    first = reals.gather(order[:num])
-    others = reals.gather(order[num : 2 * num])
+    first, others = (
+        reals.pixels.seen_stored(reals.gather(part)) for part in (order[:num], order[num : 2 * num])
+    )
 
     def distance_of(generator: AbstractGenerator) -> SlicedWasserstein:
         generated = sample(generator, num, seed=seed)
@@ -307,7 +307,7 @@ def measure(
 
 
 def sample(generator: AbstractGenerator, num: int, *, seed: int) -> Tensor:
-    """Return images for a metric, uint8 [num, C, R, R]: no truncation, random noise."""
+    """Return images for a metric, uint8 [num, 1 or 3, R, R]: no truncation, random noise."""
     device = next(generator.parameters()).device
     noise = generator_for("swd noise", seed=seed)
     z = torch.randn(num, generator.z_dim, generator=generator_for("swd latents", seed=seed))
@@ -316,7 +316,7 @@ def sample(generator: AbstractGenerator, num: int, *, seed: int) -> Tensor:
         for start in range(0, num, SWD_BATCH):
             block = z[start : start + SWD_BATCH].to(device)
             generated = generator(block, noise_mode="random", generator=noise)
-            blocks.append(images.to_uint8(generated).cpu())
+            blocks.append(generator.pixels.seen(generated).cpu())
     return torch.cat(blocks)
 
 
@@ -357,7 +357,7 @@ def _summary(config: RunConfig, run_dir: Path, generator: AbstractGenerator) -> 
             ["preset", config.preset],
             ["initial weights", config.init_from or "random"],
             ["images", config.data.path],
-            ["resolution", f"{config.generator.resolution}x{config.generator.resolution}"],
+            ["resolution", str(config.generator.size)],
             ["parameters of the generator", f"{num_parameters(generator):,}"],
             ["real images shown", f"{nimg:,}"],
             ["time of training", f"{trained_minutes(run_dir):.1f} minutes"],
@@ -389,7 +389,7 @@ def _picture_sections(pictures: Mapping[str, bytes], reals: Tensor) -> list[Sect
 def _some(reals: ImageDataset, num: int, seed: int) -> Tensor:
     stream = generator_for("report reals", seed=seed)
     order = torch.randperm(len(reals), generator=stream)[:num].tolist()
-    return reals.gather(order)
+    return reals.pixels.shown_stored(reals.gather(order))
 
 
 def trained_minutes(run_dir: Path) -> float:

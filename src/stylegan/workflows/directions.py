@@ -13,7 +13,7 @@ import stylegan
 from stylegan.captions import Captions
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError
-from stylegan.images import from_uint8, to_uint8, write
+from stylegan.files import write_atomic
 from stylegan.images import grid as tile
 from stylegan.interop.classifiers import load_classifiers
 from stylegan.interop.load import origin_of, weights_path
@@ -29,7 +29,7 @@ from stylegan.latent.directions import (
 )
 from stylegan.latent.grids import PADDING
 from stylegan.latent.layers import parse_layers
-from stylegan.latent.render import device_of, render
+from stylegan.latent.render import device_of, render, synthesize_each
 from stylegan.latent.saved import Keys, as_keys, names_of, styles_of, write_latents
 from stylegan.latent.statistics import sample_styles
 from stylegan.metrics.separability import fit_hyperplane
@@ -205,7 +205,8 @@ def sheet(
 
     Args:
         network: a run folder, a native folder, a weight file, a URL or a known name.
-        directions: a file of `directions find`.
+        directions: a file of `directions find`; or the name of one in the network's own folder,
+            such as factorize or pca in a folder of `stylegan pack`.
         seeds: seeds and files of latents, such as "0-3,projected/cat.npz".
         out: the PNG file to write.
         names: which directions, such as "smile,pose" (default all).
@@ -236,7 +237,7 @@ def sheet(
     check_suffix(path, ".png")
     if not strengths:
         raise ConfigError("strengths must have at least one value")
-    loaded = _load(directions)
+    loaded = _load(directions, network)
     chosen = loaded.names if names is None else _split(names)
     generator = _open(network, device, loaded, psi, cutoff, progress)
     label = label_of(class_index, generator)
@@ -286,7 +287,8 @@ def apply(
 
     Args:
         network: a run folder, a native folder, a weight file, a URL or a known name.
-        directions: a file of `directions find`.
+        directions: a file of `directions find`; or the name of one in the network's own folder,
+            such as factorize or pca in a folder of `stylegan pack`.
         seeds: seeds and files of latents, such as "1-8,projected/cat.npz".
         edit: names and strengths, such as "factorize-0=2,smile=-1".
         out: the folder to write to.
@@ -311,25 +313,39 @@ def apply(
     folder = None if out is None else Path(out)
     check_folder(folder)
     strengths = sum_strengths(_parse_edit(edit) if isinstance(edit, str) else [*edit.items()])
-    loaded = _load(directions)
+    loaded = _load(directions, network)
     generator = _open(network, device, loaded, psi, cutoff, progress)
     label = label_of(class_index, generator)
     ws = styles_of(generator, keys, c=label, psi=psi, cutoff=cutoff, batch=batch)
     moved = loaded.apply(ws, strengths)
     names = names_of(keys, generator)
-    images = track(render(generator, moved, batch=batch), progress, "images", len(moved))
+    pixels, each = generator.pixels, synthesize_each(generator, moved, batch=batch)
+    images = track(each, progress, "images", len(moved))
     kept = []
     for name, image, row in zip(names, images, moved, strict=True):
+        stored = pixels.to_stored(image).cpu()
         if folder is None:
-            kept.append(image)
+            kept.append(stored)
             continue
-        write(image, folder / f"{name}.png")
+        write_atomic(folder / f"{name}{pixels.suffix}", pixels.file_bytes(stored))
         write_latents(folder / f"{name}.npz", row[None])
-    return EditedImages(names=names, folder=folder, grid=None, pixels=kept, ws=moved)
+    return EditedImages(names=names, folder=folder, grid=None, pixels=kept, format=pixels, ws=moved)
 
 
-def _load(directions: Path | str | Directions) -> Directions:
-    return directions if isinstance(directions, Directions) else read_directions(directions)
+def directions_path(folder: Path, name: str) -> Path:
+    """Return where a native folder has its directions of a name, if it has any."""
+    return folder / "directions" / f"{name}.safetensors"
+
+
+def _load(directions: Path | str | Directions, network: Network) -> Directions:
+    """Read directions from a file, or by their name from the network's folder."""
+    if isinstance(directions, Directions):
+        return directions
+    if not isinstance(network, AbstractGenerator) and not Path(directions).exists():
+        stored = directions_path(weights_path(network), str(directions))
+        if stored.is_file():
+            return read_directions(stored)
+    return read_directions(directions)
 
 
 def _open(
@@ -390,7 +406,8 @@ def _logits(
     for batch in track(batches, progress, "batches of images", len(batches)):
         ws = batch.to(device_of(generator))[:, None].expand(-1, generator.num_ws, -1)
         with torch.no_grad():
-            images = from_uint8(to_uint8(generator.synthesis(ws)))
+            pixels = generator.pixels
+            images = pixels.to_float(pixels.to_stored(generator.synthesis(ws)))
             columns = [classifier.logits(images).flatten() for classifier in classifiers]
         rows.append(torch.stack(columns, dim=1).cpu())
     return torch.cat(rows)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from stylegan.models.base import Networks
 from stylegan.models.growth import resolution_at
 from stylegan.models.registry import FAMILIES
 from stylegan.training.checkpoint import list_checkpoints, read_config
+from stylegan.training.history import Stage, stages_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +25,16 @@ class Initial:
         networks: None on ranks above 0, and for a run that has a checkpoint of its own already.
         architectures: options of the networks; None for a run from random weights.
         grown_to: the nominal resolution that the networks have grown to; None if they do not grow.
+        history: the runs that the networks come from; empty where there are no networks.
     """
 
     networks: Networks | None = None
     architectures: list[Any] | None = None
     grown_to: int | None = None
+    history: Sequence[Stage] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything except the networks as plain JSON data."""
+        """Return everything except the networks and their history as plain JSON data."""
         kinds = {kind: name for name, kind in _kinds().items()}
         architectures = [
             {"kind": kinds[type(options)], "options": dataclasses.asdict(options)}
@@ -102,4 +106,5 @@ def _read(source: str, run_dir: Path) -> Initial:
         networks=networks,
         architectures=[network.config for network in loaded],
         grown_to=min(grown, default=None),
+        history=stages_of(source),
     )

@@ -83,6 +83,11 @@ def choose_perceptual(name: Perceptual, *, weights_dir: Path | None) -> Perceptu
     return "efficientnet"
 
 
+def distance_option(name: str) -> str:
+    """Return the option that chooses a perceptual distance, by the distance's own name."""
+    return {full: option for option, full in _DISTANCES.items()}.get(name, name)
+
+
 def load_perceptual(
     name: Perceptual,
     network: Network,

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan import images
+from stylegan.data.array_files import reduce
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.readers import reading_for
 from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError, StyleganError
@@ -257,6 +259,7 @@ class ReportBuilder:
         return ImageDataset(
             self.data,
             resolution=self.sampler.size,
+            reading=reading_for(self.generator.pixels),
             progress=counter(self.progress, "reading images"),
         )
 
@@ -277,7 +280,8 @@ class ReportBuilder:
             ["family", family_of(generator)],
             [
                 "images",
-                f"{self.sampler.size}, {generator.img_channels} channels",
+                f"{self.sampler.size}, {generator.img_channels} channels"
+                + ("" if generator.pixels.is_plain else f" ({generator.pixels})"),
             ],
             ["parameters", f"{num_parameters(generator):,}"],
             ["style inputs", f"{generator.num_ws} of width {generator.w_dim}"],
@@ -314,7 +318,8 @@ class ReportBuilder:
         if self.reals is not None:
             num = min(NUM_SAMPLES, len(self.reals))
             chosen = self.reals.gather([index * len(self.reals) // num for index in range(num)])
-            return self._sheet([*chosen], f"Real images, at even distances in {self.data}.")
+            pictures = self.reals.pixels.shown_stored(chosen)
+            return self._sheet([*pictures], f"Real images, at even distances in {self.data}.")
         path = None if self.run is None else self.run / REALS
         if path is None or not path.exists():
             return None
@@ -323,7 +328,7 @@ class ReportBuilder:
 
     def _sheet(self, pictures: Sequence[Tensor], caption: str) -> Figure:
         """Return a figure of pictures in rows of eight."""
-        small = torch.stack([_small(picture) for picture in pictures])
+        small = torch.stack([small_picture(picture) for picture in pictures])
         return _figure(images.grid(small, columns=8), caption, columns=8)
 
     def truncation(self) -> list[Block]:
@@ -357,7 +362,7 @@ class ReportBuilder:
         keys = ws.view(LOOP_KEYS, LOOP_TILES, *ws.shape[1:])
         frames = [
             images.grid(
-                torch.stack([_small(each) for each in render(self.generator, tiles)]),
+                torch.stack([small_picture(each) for each in render(self.generator, tiles)]),
                 columns=LOOP_TILES // 2,
             )
             for tiles in loop_through(keys, LOOP_FRAMES)
@@ -392,7 +397,7 @@ class ReportBuilder:
             rows = torch.cat(
                 [found.apply(base, {name: s}) for name in found.names for s in STRENGTHS]
             )
-            pictures = torch.stack([_small(each) for each in render(generator, rows)])
+            pictures = torch.stack([small_picture(each) for each in render(generator, rows)])
             caption = (
                 f"The first four directions in the {layers} layers by rows (closed-form "
                 "factorization); from left to right -3 to 3 deviations."
@@ -455,12 +460,12 @@ class ReportBuilder:
         targets = read_targets(
             [Path(self.data)],
             size=projector.size,
-            num_channels=self.generator.img_channels,
+            pixels=self.generator.pixels,
             num=self.projections,
         )
         blocks: list[Block] = []
         for target, projection in zip(targets, projector.project(targets), strict=True):
-            pair = torch.stack([_small(target.image), _small(projection.image)])
+            pair = torch.stack([small_picture(target.picture), small_picture(projection.image)])
             caption = (
                 f"{target.name} and its projection into {self.space}, {self.steps} steps: "
                 f"{projector.distance.name} {projection.distance:.3f}, "
@@ -507,7 +512,7 @@ class ReportBuilder:
         return map_latents(self.generator, z, c=self.label, psi=psi)
 
     def _reduced(self, sheet: Tensor) -> Tensor:
-        """Reduce a sheet of pictures as `_small` does one."""
+        """Reduce a sheet of pictures as `small_picture` does one."""
         factor = max(1, max(self.sampler.size.height, self.sampler.size.width) // SHOWN_SIDE)
         return _averaged(sheet, factor)
 
@@ -565,7 +570,7 @@ def _bounded(block: Block) -> Block:
     return replace(block, data=images.png_bytes(_averaged(sheet, factor)))
 
 
-def _small(picture: Tensor) -> Tensor:
+def small_picture(picture: Tensor) -> Tensor:
     """Reduce uint8 [C, H, W] to about 128 pixels."""
     return _averaged(picture, max(1, max(picture.shape[1:]) // SHOWN_SIDE))
 
@@ -573,6 +578,10 @@ def _small(picture: Tensor) -> Tensor:
 def _averaged(picture: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return picture
+    if picture.shape[0] == 4 and not any(side % factor for side in picture.shape[1:]):
+        return reduce(picture, factor, has_alpha=True)
+    if picture.shape[0] == 4:
+        picture = images.over_checkerboard(picture)
     mean = F.avg_pool2d(picture[None].float(), factor, ceil_mode=True)
     return mean[0].round().to(torch.uint8)
 

@@ -276,6 +276,7 @@ def train(
         run_dir,
         dataset=dataset,
         initial=initial.networks,
+        history=initial.history,
         observe=observe or _reporting(counter(progress, "training, kimg", scale=1e-3)),
         max_minutes=call["max_minutes"],
         evaluate=evaluate,
@@ -359,6 +360,9 @@ def _kept_options(run_dir: Path, start: RunConfig, options: Mapping[str, Any]) -
         "precision": start.precision,
         "ema.w_avg_beta": start.ema.w_avg_beta,
     }
+    for name in ("background", "depth"):  # before version 0.3, other defaults
+        kept[f"data.{name}"] = getattr(recorded.data, name)
+        defaults[f"data.{name}"] = getattr(start.data, name)
     given = start.with_options(options)
     if recorded.growth is not None and given.growth is not None:
         for name in ("train_kimg", "fade_kimg"):
