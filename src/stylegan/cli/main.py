@@ -30,6 +30,7 @@ COMMANDS = {
     "pack": ("stylegan.cli.pack", "make a folder of a run to share, with a model card"),
     "convert": ("stylegan.cli.convert", "convert weight files from and to other formats"),
     "bench": ("stylegan.cli.bench", "measure the speed of sampling and training"),
+    "explore": ("stylegan.cli.explore", "open a page in the browser to play with a generator"),
     "demo": ("stylegan.cli.demo", "fine-tune the bundled network for a few minutes"),
     "completion": ("stylegan.cli.completion", "print the completion script of a shell"),
 }
