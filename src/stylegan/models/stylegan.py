@@ -237,7 +237,7 @@ class SynthesisNetwork(AbstractSynthesis):
                 break
             block = self.get_submodule(f"b{resolution}")
             assert isinstance(block, SynthesisBlock)
-            noise = block.noise_inputs(len(ws), noise_mode, generator)
+            noise = block.noise_inputs(ws.shape[0], noise_mode, generator)
             run = checkpointed(block, self.activation_checkpointing)
             x = run(x, ws[:, 2 * index : 2 * index + 2], dtype=dtype, noise=noise)
             if resolution == top or (weight > 0 and resolution == top // 2):

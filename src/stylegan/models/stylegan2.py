@@ -276,7 +276,7 @@ class SynthesisNetwork(AbstractSynthesis):
                 ws=ws[:, start:end],
                 x=None if x is None else x.to(block_dtype),
                 dtype=block_dtype,
-                noise=block.noise_inputs(len(ws), noise_mode, generator),
+                noise=block.noise_inputs(ws.shape[0], noise_mode, generator),
             )
             if resolution in with_rgb:
                 # RGB shares its style with the first layer of the next block.

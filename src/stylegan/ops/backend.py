@@ -14,7 +14,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "reference", "triton"]
+Backend = Literal["auto", "reference", "portable", "triton"]
 
 _backend: Backend = "auto"
 _checked: dict[tuple[torch.device, torch.dtype], bool] = {}
@@ -26,7 +26,8 @@ def use_backend(backend: Backend) -> Iterator[None]:
     """Choose the implementation of the ops while the context is open.
 
     Args:
-        backend: "reference"; "triton", also on the CPU, where Triton's interpreter runs the
+        backend: "reference"; "portable", the reference without writes into slices, which formats of
+            computation graphs lack; "triton", also on the CPU, where Triton's interpreter runs the
             kernels; "auto" for Triton on CUDA devices where it works.
 
     Raises:
@@ -44,7 +45,7 @@ def use_backend(backend: Backend) -> Iterator[None]:
 
 def is_fused(x: Tensor) -> bool:
     """Return whether an op on `x` uses its Triton kernel."""
-    if _backend == "reference" or torch.compiler.is_compiling():
+    if _backend in ("reference", "portable") or torch.compiler.is_compiling():
         return False  # a compiler fuses by itself
     if _backend == "triton":
         return True
@@ -54,6 +55,11 @@ def is_fused(x: Tensor) -> bool:
     if key not in _checked:
         _checked[key] = _is_correct(*key)
     return _checked[key]
+
+
+def is_portable() -> bool:
+    """Return whether ops must consist of operations that formats of computation graphs have."""
+    return _backend == "portable"
 
 
 def _is_correct(device: torch.device, dtype: torch.dtype) -> bool:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan.ops.backend import is_fused
+from stylegan.ops.backend import is_fused, is_portable
 
 RESAMPLE_TAPS = (1.0, 3.0, 3.0, 1.0)
 """The binomial low-pass filter of StyleGAN2 (Karras et al. 2020, appendix B)."""
@@ -175,6 +175,8 @@ def upsample2d(x: Tensor, kernel: Tensor) -> Tensor:
     """Double the size of [N, C, H, W]. A constant keeps its value, but for the border."""
     taps_y, taps_x = kernel.shape
     padding = ((taps_x + 1) // 2, (taps_x - 2) // 2, (taps_y + 1) // 2, (taps_y - 2) // 2)
+    if is_portable():
+        return _transposed_upsample2d(x, kernel)
     return upfirdn2d(x, kernel, up=2, padding=padding, gain=4)
 
 
@@ -183,6 +185,16 @@ def downsample2d(x: Tensor, kernel: Tensor) -> Tensor:
     taps_y, taps_x = kernel.shape
     padding = ((taps_x - 1) // 2, (taps_x - 2) // 2, (taps_y - 1) // 2, (taps_y - 2) // 2)
     return upfirdn2d(x, kernel, down=2, padding=padding)
+
+
+def _transposed_upsample2d(x: Tensor, kernel: Tensor) -> Tensor:
+    """Compute `upsample2d` as one transposed convolution, without inserting zeros."""
+    channels, height, width = x.shape[1:]
+    weight = (kernel * 4).to(device=x.device, dtype=x.dtype).expand(channels, 1, -1, -1)
+    # The full result begins where the last tap meets the first sample.
+    padding = [taps - 1 - (taps + 1) // 2 for taps in kernel.shape]
+    y = F.conv_transpose2d(x, weight, stride=2, padding=padding, groups=channels)
+    return y[:, :, : 2 * height, : 2 * width]
 
 
 def _insert_zeros(x: Tensor, up: int) -> Tensor:
