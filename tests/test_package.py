@@ -38,7 +38,7 @@ def test_import_gives_no_warning_and_does_not_import_torch():
 
 
 def test_public_names_are_there_and_others_are_not():
-    modules = {"analyze", "directions", "generate"}  # of functions
+    modules = {"analyze", "directions", "export", "generate"}  # of functions
     for name in stylegan.__all__:
         assert callable(getattr(stylegan, name)) or name in modules
     assert callable(stylegan.generate.images)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stylegan.models.io import save
     from stylegan.models.registry import create
     from stylegan.progress import ProgressBar
-    from stylegan.workflows import analyze, directions, generate
+    from stylegan.workflows import analyze, directions, export, generate
     from stylegan.workflows.attribute import attribute
     from stylegan.workflows.bench import bench
     from stylegan.workflows.convert import convert
@@ -38,6 +38,7 @@ __all__ = [
     "demo",
     "directions",
     "evaluate",
+    "export",
     "generate",
     "info",
     "load",
@@ -67,6 +68,7 @@ _HOMES = {
     "demo": "stylegan.workflows.demo",
     "evaluate": "stylegan.workflows.evaluate",
     "directions": "stylegan.workflows",
+    "export": "stylegan.workflows",
     "generate": "stylegan.workflows",
     "info": "stylegan.workflows.data",
     "load": "stylegan.interop.load",

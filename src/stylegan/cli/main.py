@@ -28,6 +28,7 @@ COMMANDS = {
     "analyze": ("stylegan.cli.analyze", "run the papers' analyses on a network"),
     "report": ("stylegan.cli.report", "write one page with all results for a network"),
     "pack": ("stylegan.cli.pack", "make a folder of a run to share, with a model card"),
+    "export": ("stylegan.cli.export", "write a generator as an ONNX or pt2 file"),
     "convert": ("stylegan.cli.convert", "convert weight files from and to other formats"),
     "bench": ("stylegan.cli.bench", "measure the speed of sampling and training"),
     "demo": ("stylegan.cli.demo", "train a small network for a few minutes"),

@@ -1,0 +1,1 @@
+"""Generators as files of computation graphs, which run without this package."""
