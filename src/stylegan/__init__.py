@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stylegan.workflows.data import augment, check, info, prepare, shard
     from stylegan.workflows.demo import demo
     from stylegan.workflows.evaluate import compare, evaluate, watch
+    from stylegan.workflows.explore import explore
     from stylegan.workflows.pack import pack
     from stylegan.workflows.project import project
     from stylegan.workflows.report import report
@@ -38,6 +39,7 @@ __all__ = [
     "demo",
     "directions",
     "evaluate",
+    "explore",
     "export",
     "generate",
     "info",
@@ -67,6 +69,7 @@ _HOMES = {
     "create": "stylegan.models.registry",
     "demo": "stylegan.workflows.demo",
     "evaluate": "stylegan.workflows.evaluate",
+    "explore": "stylegan.workflows.explore",
     "directions": "stylegan.workflows",
     "export": "stylegan.workflows",
     "generate": "stylegan.workflows",

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import os
 import secrets
@@ -104,6 +105,13 @@ def new_array(
                     raise OSError(error.errno, error.strerror, str(path)) from error
                 # otherwise the file system does not support reservation
     return array
+
+
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """Return an array as the bytes of a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def replace_folder(folder: Path, temporary: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from stylegan.alpha import straight
 from stylegan.captions import (
     Captions,
     default_scale,
@@ -49,6 +50,29 @@ def enlarge(images: Tensor, scale: int) -> Tensor:
     return images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
+def over_checkerboard(pictures: Tensor) -> Tensor:
+    """Compose straight RGBA, uint8 [..., 4, H, W], on a checkerboard: uint8 [..., 3, H, W].
+
+    It has squares of 8 pixels, white and light grey.
+    """
+    height, width = pictures.shape[-2:]
+    rows, columns = (torch.arange(size, device=pictures.device) // 8 for size in (height, width))
+    is_grey = (rows[:, None] + columns) % 2 == 1
+    return over_color(pictures, torch.where(is_grey, 204, 255))
+
+
+def over_color(pictures: Tensor, color: Tensor | int = 255) -> Tensor:
+    """Compose straight RGBA, uint8 [..., 4, H, W], on a color: uint8 [..., 3, H, W].
+
+    Args:
+        pictures: the pixels.
+        color: levels in 0..255 that broadcast with the result; white by default.
+    """
+    levels = pictures.to(torch.int32)
+    rgb, alpha = levels[..., :3, :, :], levels[..., 3:, :, :]
+    return ((rgb * alpha + color * (255 - alpha) + 127) // 255).to(torch.uint8)
+
+
 def grid(
     images: Tensor,
     *,
@@ -61,7 +85,7 @@ def grid(
     """Tile uint8 [N, C, H, W] row by row into one image, uint8 [C, H', W'].
 
     Args:
-        images: uint8 [N, C, H, W].
+        images: uint8 [N, C, H, W]. RGBA (straight) is composed on a checkerboard, to RGB.
         columns: number of columns.
         padding: pixels between images.
         fill: value of the padding, of cells without an image, and behind captions.
@@ -75,6 +99,8 @@ def grid(
     if scale is None:
         scale = 1 if captions is None else default_scale(images.shape[-1])
     images = enlarge(images, scale)
+    if images.shape[1] == 4:
+        images = over_checkerboard(images)
     num, channels, height, width = images.shape
     size = font_size(width)
     line = line_height(size)
@@ -113,7 +139,8 @@ def to_pil(images: Tensor) -> Image.Image | list[Image.Image]:
 
     Args:
         images: float in [-1, 1], as networks give them, or uint8 in 0..255: [C, H, W] or
-            [N, C, H, W] with 1 (gray), 3 (RGB) or 4 (RGBA) channels, on any device.
+            [N, C, H, W] with 1 (gray), 3 (RGB) or 4 (RGBA) channels, on any device. Alpha is
+            premultiplied in floats, and straight in uint8.
 
     Returns:
         An image for [C, H, W], a list of images for [N, C, H, W].
@@ -129,7 +156,8 @@ def to_pil(images: Tensor) -> Image.Image | list[Image.Image]:
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"to_pil takes float or uint8, got {images.dtype}")
     pixels = images.detach()
-    pixels = pixels if pixels.dtype == torch.uint8 else to_uint8(pixels)
+    if pixels.dtype != torch.uint8:
+        pixels = to_uint8(straight(pixels.to(torch.float32)) if pixels.shape[-3] == 4 else pixels)
     if pixels.ndim == 3:
         return pil_image(pixels)
     return [pil_image(image) for image in pixels]

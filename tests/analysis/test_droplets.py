@@ -124,7 +124,7 @@ def test_a_spike_planted_in_a_network_is_found_in_its_layer_and_place(preset, la
     assert found.places[1][1:] == pytest.approx((7.5 / side, 3.5 / side))
     assert found.share == 1
     assert found.num_images == 2
-    before = [each for each in found.layers if each.size.width < side]
+    before = [each for each in found.layers if each.side < side]
     assert all(each.share == 0 for each in before)
     (there,) = [each for each in found.layers if each.layer == layer]
     assert there.share == 1

@@ -17,6 +17,7 @@ from stylegan import images
 from stylegan.cli.main import main
 from stylegan.data.dataset import ImageDataset
 from stylegan.errors import ConfigError, StyleganError, WeightsError
+from stylegan.image_size import ImageSize
 from stylegan.metrics import records
 from stylegan.metrics.protocols import STANDARD, parse_all
 from stylegan.metrics.targets import NetworkTarget, network_target
@@ -510,7 +511,7 @@ def test_a_growing_network_is_measured_at_the_side_it_has(capsys, photos, tmp_pa
     )
     for lod, side in ((0.0, 16), (0.5, 16), (1.0, 8), (2.0, 4)):
         generator.lod = lod
-        assert NetworkTarget(generator=generator, origin={}).side == side
+        assert NetworkTarget(generator=generator, origin={}).size == ImageSize(side, side)
     generator.lod = 1.0
     io.save(Networks(generator_ema=generator), tmp_path / "growing")
     words = ["--network", tmp_path / "growing", "--data", photos, "--metrics", f"kid8:{LITE}"]
@@ -538,9 +539,11 @@ def test_what_training_measures_needs_no_download_and_refuses_no_set(monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert default_metrics(dataset, gpu) == "swd80"
     assert evaluator_for("auto", sets[2], **options).names == ["swd2"]
-    odd = SimpleNamespace(image_names=range(80), resolution=24)
-    for found in (sets[1], tiny, odd):
+    low = SimpleNamespace(image_names=range(80), size=ImageSize(12, 24))
+    for found in (sets[1], tiny, low):
         assert evaluator_for("auto", found, **options) is None
+    wide = SimpleNamespace(image_names=range(80), size=ImageSize(24, 40))
+    assert default_metrics(wide, cpu) == "swd80"
 
 
 def evaluate_with_small_detectors(words):

@@ -68,7 +68,7 @@ def rogues(tmp_path: Path) -> Path:
 
 ROGUES: dict[str, str] = {
     "empty.png": "empty",
-    "float.tiff": "wrong mode F",
+    "float.tiff": "wrong mode float32",
     "large.png": "wrong size 32x32 (most images are 16x16)",
     "notes.txt": "not an image (by its file name extension)",
     "oblong.png": "wrong size 16x8 (not square)",

@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan.data.dataset import ImageDataset, reduce
+from stylegan.data.array_files import reduce
+from stylegan.data.dataset import ImageDataset
 from stylegan.data.prepare import PrepareOptions, prepare
+from stylegan.data.readers import Reading
 from stylegan.data.sources.zip import ZipSource
 from stylegan.errors import ConfigError, DataError
 
@@ -93,11 +95,11 @@ def test_what_cannot_be_used_is_skipped_by_name_and_the_rest_is_converted(
     assert torch.equal(by_name["rotated.png"], turned)
 
 
-def test_transparent_pixels_become_white(tmp_path):
+def test_transparent_pixels_become_white_if_that_is_the_background(tmp_path):
     levels = np.zeros((16, 16, 4), dtype=np.uint8)
     levels[:, :8, 3] = 255
     Image.fromarray(levels).save(tmp_path / "half.png")
-    image = ImageDataset(tmp_path)[0]
+    image = ImageDataset(tmp_path, reading=Reading(background=(255, 255, 255)))[0]
     assert image[:, :, :8].max() == 0
     assert image[:, :, 8:].min() == 255
 

@@ -75,7 +75,7 @@ def test_how_a_set_was_prepared_is_known(tmp_path):
     assert Pictures(tmp_path / "set.zip").preparation == {
         "crop": "center",
         "filter": "box",
-        "background": "white",
+        "background": None,
     }
 
 

@@ -13,8 +13,10 @@ from stylegan.data import readers
 from stylegan.data.readers import decode, map_in_order, num_threads, parse_color
 from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
+from stylegan.files import npy_bytes
 from stylegan.image_size import ImageSize
 from stylegan.latent.targets import read_targets
+from stylegan.pixel_format import PixelFormat
 
 
 def encoded(image, *, format="png", **options):
@@ -159,8 +161,14 @@ def test_a_cut_file_is_truncated_at_whatever_length(format):
 def test_other_bad_files_have_reasons_of_their_own(monkeypatch):
     assert reason_of(b"") == "empty"
     assert reason_of(b"plain text, long enough to hold any header") == "not an image"
-    floats = Image.fromarray(np.zeros((8, 8), np.float32))
-    assert reason_of(encoded(floats, format="tiff")) == "wrong mode F"
+    floats = encoded(Image.fromarray(np.full((8, 8), -1, np.float32)), format="tiff")
+    reason = "wrong mode float32 (floats from -1 to -1; state their range by --range)"
+    assert reason_of(floats) == reason
+    assert reason_of(npy_bytes(np.full((8, 8), np.nan))) == (
+        "wrong mode float32 (values that are not finite)"
+    )
+    assert reason_of(npy_bytes(np.zeros((2, 2, 8, 8)))).startswith("not an image (an array [2, 2,")
+    assert reason_of(npy_bytes(np.zeros((8, 8), np.int64))).startswith("wrong mode int64 (save")
     negative = Image.fromarray(np.full((8, 8), -1, np.int32))
     assert reason_of(encoded(negative, format="tiff")).startswith("wrong mode I (values")
     data = encoded(Image.new("L", (64, 64)))
@@ -284,7 +292,7 @@ def test_heic_is_known_by_its_content(heic_folder, tmp_path, brand):
         with pytest.raises(DataError, match=NEEDS_PACKAGE):
             decode(open_source(heic_folder).read(name))
         with pytest.raises(DataError, match=rf"{name}: {NEEDS_PACKAGE}"):
-            read_targets([heic_folder / name], size=ImageSize(16, 16), num_channels=3)
+            read_targets([heic_folder / name], size=ImageSize(16, 16), pixels=PixelFormat())
     with zipfile.ZipFile(heic_folder / "phone.zip", "w") as archive:
         archive.writestr("DCIM/IMG_2.HEIC", data)
     with pytest.raises(DataError, match=NEEDS_PACKAGE):

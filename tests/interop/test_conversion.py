@@ -111,3 +111,13 @@ def test_a_source_without_networks_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("stylegan.interop.nvidia.networks_of", lambda *_: Networks())
     with pytest.raises(WeightsError, match="has no network"):
         convert(TORCH, tmp_path / "out")
+
+
+@pytest.mark.parametrize("to", ["nvidia", "rosinality"])
+def test_a_generator_without_noise_is_written_with_noise_of_strength_zero(tmp_path, to):
+    generator = create("stylegan2-e", 8, noise=False).generator_ema
+    io.save(Networks(generator_ema=generator), tmp_path / "native")
+    convert(tmp_path / "native", tmp_path / "network.pt", to=to)
+    again = load_networks(tmp_path / "network.pt").generator_ema
+    z = torch.randn(2, again.z_dim)
+    torch.testing.assert_close(again(z, noise_mode="const"), generator(z), rtol=0, atol=1e-5)

@@ -118,3 +118,9 @@ def test_arguments_that_contradict_the_tensors_are_refused(tmp_path):
     torch.save(content, tmp_path / "network.pt")
     with pytest.raises(WeightsError, match="says w_dim = 3, its tensors say 40"):
         load_networks(tmp_path / "network.pt")
+
+
+def test_generators_without_noise_are_read(tmp_path):
+    generator = Generator(GeneratorConfig(**SMALL, noise=False))
+    torch.save({"G_ema": generator.state_dict()}, tmp_path / "bare.pt")
+    assert load_networks(tmp_path / "bare.pt").generator_ema.config == generator.config

@@ -22,6 +22,7 @@ from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.statistics import style_statistics
 from stylegan.models.noise import store_noise, synthesize
 from stylegan.perceptual.discriminator import DiscriminatorDistance
+from stylegan.pixel_format import PixelFormat
 
 STEPS = 40
 
@@ -272,13 +273,16 @@ def test_noise_regularizer_of_a_checkerboard_and_of_stripes():
 
 def test_psnr_of_a_known_error():
     image = torch.full([3, 4, 4], 100, dtype=torch.uint8)
-    assert psnr(image, image + 51) == pytest.approx(10 * math.log10(25))
-    assert psnr(image, image) == math.inf
+    assert psnr(image, image + 51, PixelFormat()) == pytest.approx(10 * math.log10(25))
+    assert psnr(image, image, PixelFormat()) == math.inf
 
 
 def test_large_images_are_reduced_before_they_are_compared(networks, distance, statistics):
     class Watched(torch.nn.Module):
         smallest, largest = 1, 8
+
+        def view(self, images, pixels):
+            return pixels.flat(images)
 
         def layers(self, images):
             seen.append(images)

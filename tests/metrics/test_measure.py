@@ -113,6 +113,7 @@ class Repeated:
     """The first images of a folder, again and again."""
 
     fingerprint, path, preparation, formats, num_channels = "", "", None, {}, 3
+    view = None
 
     def __init__(self, folder, period, num):
         self._pictures, self._period, self._num = Pictures(folder), period, num
@@ -120,7 +121,7 @@ class Repeated:
     def __len__(self):
         return self._num
 
-    def __getitem__(self, index):
+    def seen(self, index):
         return self._pictures[index % self._period]
 
 

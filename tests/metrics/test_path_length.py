@@ -18,6 +18,7 @@ from stylegan.metrics.path_length import (
 )
 from stylegan.metrics.protocols import PathLengthProtocol, parse
 from stylegan.models import stylegan2
+from stylegan.pixel_format import PixelFormat
 from stylegan.rng import generator_for
 
 ROUNDING = 5e-3
@@ -31,6 +32,9 @@ class Quadratic(nn.Module):
         super().__init__()
         self.shown: list[tuple[Tensor, Tensor]] = []
 
+    def view(self, images: Tensor, pixels: PixelFormat) -> Tensor:
+        return pixels.flat(images)
+
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         self.shown.append((a, b))
         return (a - b).square().flatten(1).sum(dim=1)
@@ -43,6 +47,7 @@ class Linear(nn.Module):
         super().__init__()
         self.z_dim = z_dim
         self.num_ws = 2
+        self.pixels = PixelFormat(num_channels=1)
         self.compute_dtype = torch.float32
         self.map_weight = nn.Parameter(
             torch.eye(z_dim) if spherical else torch.randn(z_dim, z_dim) / z_dim**0.5

@@ -378,3 +378,21 @@ def test_cuda_images_are_within_two_levels_of_the_cpu(generator_config):
     z = torch.randn(4, 8)
     there = generator.cuda()(z.cuda()).cpu()
     assert (there - generator.cpu()(z)).abs().max() < 2 / 127.5
+
+
+def test_a_generator_without_noise_makes_the_images_of_noise_of_strength_zero():
+    config = GeneratorConfig(resolution=16, z_dim=8, w_dim=8, channel_base=128, channel_max=8)
+    with_noise = Generator(config)
+    without = Generator(dataclasses.replace(config, noise=False))
+    missing = without.load_state_dict(with_noise.state_dict(), strict=False)
+    assert not missing.missing_keys
+    assert {name.rpartition(".")[2] for name in missing.unexpected_keys} == {
+        "noise_strength", "noise_const",
+    }  # fmt: skip
+    z = torch.randn(2, 8)
+    for mode in ("const", "random", "none"):
+        images = without(z, noise_mode=mode)
+        assert torch.equal(images, with_noise(z, noise_mode="none"))
+    with torch.no_grad():
+        with_noise.synthesis.b16.conv1.noise_strength.fill_(1)
+    assert not torch.equal(with_noise(z, noise_mode="const"), images)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import stylegan
 from stylegan.errors import ConfigError
 from stylegan.training.config import (
     BY_RULE,
@@ -253,6 +254,20 @@ def test_a_run_of_version_0_1_goes_on(run_config, tmp_path):
     assert outcome.is_complete
     assert [record["nimg"] for record in read_log(run)] == [16]
     assert "runtime" in json.loads((run / "config.json").read_text())["config"]
+
+
+def test_a_run_before_version_0_3_keeps_its_rules_about_pixels(run_config, tmp_path):
+    run = tmp_path / "run"
+    train(run_config, run, max_minutes=0)
+    written = json.loads((run / "config.json").read_text())
+    for name in ("background", "range", "alpha", "depth"):
+        del written["config"]["data"][name]
+    (run / "config.json").write_text(json.dumps(written))
+    data = RunConfig.from_json(written["config"]).data
+    assert (data.background, data.depth) == ("white", "uint8")
+    result = stylegan.train(out=run, kimg=0.008, metrics="none")
+    assert result.outcome.is_complete
+    assert result.plan.config.data == data
 
 
 def test_names_of_version_0_1_are_understood(run_config):

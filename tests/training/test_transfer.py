@@ -15,6 +15,7 @@ from stylegan.models.registry import build_discriminator, build_generator, creat
 from stylegan.models.stylegan2 import Generator
 from stylegan.ops.box import upsample_nearest
 from stylegan.ops.fir import RESAMPLE_TAPS, fir_kernel, upsample2d
+from stylegan.pixel_format import channel_means
 from stylegan.training.checkpoint import list_checkpoints
 from stylegan.training.configure import configure
 from stylegan.training.loop import train
@@ -175,6 +176,35 @@ def test_grey_is_the_mean_of_rgb_in_both_networks(preset, before, after):
             rtol=1e-4,
             atol=1e-4,
         )
+
+
+@pytest.mark.parametrize("preset", ["progan", "stylegan-f", "stylegan2-e", "stylegan2-f"])
+def test_rgb_weights_start_rgba_networks_with_opaque_images(preset):
+    source = networks_of(preset, img_channels=3)
+    state = start(source, preset, 16, img_channels=4)
+    transfer = transfer_weights(state, source)
+    assert transfer.notes == (
+        "the RGB layers were converted: colors are kept, and images are opaque",
+    )
+    old, new = images_of(source.generator_ema), images_of(state.generator_ema)
+    torch.testing.assert_close(new[:, :3], old)
+    assert torch.equal(new[:, 3], torch.ones_like(new[:, 3]))
+    images = torch.randn(4, 4, 16, 16)
+    with torch.no_grad():
+        logits = state.discriminator(images)
+        torch.testing.assert_close(
+            logits, source.discriminator(images[:, :3]), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("after", [2, 7])
+def test_other_channels_are_means_of_neighbors(after):
+    source = networks_of(img_channels=3)
+    state = start(source, "stylegan2-e", 16, img_channels=after)
+    assert "a mean of neighbors of 3" in transfer_weights(state, source).notes[0]
+    old, new = images_of(source.generator_ema), images_of(state.generator_ema)
+    expected = torch.einsum("rc,nchw->nrhw", channel_means(3, after), old)
+    torch.testing.assert_close(new, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["growing", "mipmap"])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stylegan.analysis.activations import feature_layers, observe_features
-from stylegan.image_size import ImageSize
+from stylegan.image_size import ImageSize, Resolution
 from stylegan.models.base import AbstractGenerator
 
 THRESHOLD = 10.0  # peak over median; docs/analyze.md has the scores of maps without droplets
@@ -86,7 +86,7 @@ class LayerDroplets:
 
     Attributes:
         layer: name of the layer.
-        size: height and width of its feature maps.
+        side: side of its feature maps in pixels, or "HEIGHTxWIDTH".
         num_channels: number of its channels.
         median_score: median over images.
         highest_score: maximum over images.
@@ -94,7 +94,7 @@ class LayerDroplets:
     """
 
     layer: str
-    size: ImageSize
+    side: Resolution
     num_channels: int
     median_score: float
     highest_score: float
@@ -162,7 +162,7 @@ def find_droplets(
             layers.append(
                 LayerDroplets(
                     layer=layer,
-                    size=sizes[layer],
+                    side=sizes[layer].stored,
                     num_channels=widths[layer],
                     median_score=score.median().item(),
                     highest_score=score.max().item(),

@@ -58,7 +58,8 @@ class Variation:
     """The variation of an image with noise.
 
     Attributes:
-        mean: mean over realizations, [C, H, W], nominally in [-1, 1].
+        mean: mean over realizations, [C, H, W], nominally in [-1, 1]; other channels than grey and
+            RGB as of `PixelFormat.as_rgb`.
         deviation: std over realizations of the mean of the color channels, [H, W]; 1 is the range
             from black to white.
     """
@@ -124,7 +125,7 @@ def variation(
         }
         with torch.no_grad():
             images = synthesize(generator, ws.expand(len(indices), -1, -1), noise=noise)
-        images = images.clamp(-1, 1).double().cpu()
+        images = generator.pixels.flat(images).clamp(-1, 1).double().cpu()
         gray = images.mean(dim=1) / 2  # black to white is 1
         mean = mean + images.sum(dim=0) / num
         gray_mean = gray_mean + gray.sum(dim=0) / num

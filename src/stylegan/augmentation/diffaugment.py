@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stylegan.augmentation.draws import Draws
 from stylegan.augmentation.parameters import CUTOUT_SIDE, AugmentParameters
+from stylegan.augmentation.pixels import join_alpha, split_alpha
 
 _MAX_SHIFT = 0.125  # fraction of the image
 
@@ -27,18 +28,35 @@ def draw_diffaugment(draws: Draws) -> AugmentParameters:
     )
 
 
-def diffaugment(images: Tensor, parameters: AugmentParameters) -> Tensor:
+def diffaugment(
+    images: Tensor, parameters: AugmentParameters, *, has_alpha: bool = False
+) -> Tensor:
     """Change colors, shift and cut out a square, in this order.
+
+    With alpha, colors change in proportion to alpha, which stays, means are weighted by it, and
+    pixels beyond the border and in the square are transparent.
 
     Args:
         images: [N, C, H, W] in [-1, 1]. Values of the result are not clamped.
         parameters: of `draw_diffaugment`, of as many images.
+        has_alpha: whether the images are premultiplied RGBA.
     """
     values = parameters.values
     brightness, saturation, contrast = (
         values[name].to(images)[..., None, None]
         for name in ("brightness", "saturation", "contrast")
     )
+    if has_alpha:
+        color, alpha = split_alpha(images)
+        color = color + brightness * alpha
+        grey = color.mean(dim=1, keepdim=True)
+        color = (color - grey) * saturation + grey
+        visible = alpha.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-4)
+        mean = color.mean(dim=(1, 2, 3), keepdim=True) / visible
+        color = (color - mean * alpha) * contrast + mean * alpha
+        # zeros are transparent black
+        images = join_alpha(color, alpha) + 1
+        return _cut_out(_shift(images, values["shift"]), values["cutout"]) - 1
     images = images + brightness
     grey = images.mean(dim=1, keepdim=True)
     images = (images - grey) * saturation + grey

@@ -1,5 +1,9 @@
 """Transforms of pixel values: color, frequency bands, noise and cutout.
 
+With alpha, images are premultiplied RGBA. Their colors are transformed as if the image was opaque,
+and premultiplied again, which needs no division: the color relative to mid-grey, times alpha, is
+`rgb + 1 - a` with a = (alpha + 1) / 2. Alpha itself is never changed by a transform of colors.
+
 Source: Karras et al. 2020 (ADA), appendix B.
 """
 
@@ -16,7 +20,9 @@ from stylegan.augmentation.wavelets import band_filters
 _HUE_CHANNELS = 3
 
 
-def color_matrices(values: Mapping[str, Tensor], num_channels: int) -> tuple[Tensor, Tensor]:
+def color_matrices(
+    values: Mapping[str, Tensor], num_channels: int, *, has_alpha: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the gains [N, C, C] and offsets [N, C] of pixel values, float64.
 
     The luma axis is the diagonal of the color space, for any number of channels. Hue needs three
@@ -25,7 +31,10 @@ def color_matrices(values: Mapping[str, Tensor], num_channels: int) -> tuple[Ten
     Args:
         values: of `AugmentParameters`.
         num_channels: C.
+        has_alpha: whether the images are premultiplied RGBA; alpha is left as it is.
     """
+    if has_alpha:
+        return _with_alpha(*color_matrices(values, num_channels - 1))
     num = len(next(iter(values.values())))
     identity = torch.eye(num_channels, dtype=torch.float64)
     gain = identity.expand(num, -1, -1)
@@ -45,6 +54,44 @@ def color_matrices(values: Mapping[str, Tensor], num_channels: int) -> tuple[Ten
     for step in steps:
         gain, offset = step @ gain, (step @ offset[..., None])[..., 0]
     return gain, offset
+
+
+def _with_alpha(gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gains and offsets of premultiplied RGBA from those of opaque RGB.
+
+    With q = p + 1 - a, the color p becomes `gain q + a offset - 1 + a`, and a = (alpha + 1) / 2.
+
+    Args:
+        gain: [N, 3, 3].
+        offset: [N, 3].
+    """
+    num, size = offset.shape
+    of_one = gain.sum(dim=2)
+    gains = torch.zeros([num, size + 1, size + 1], dtype=gain.dtype)
+    offsets = torch.zeros([num, size + 1], dtype=gain.dtype)
+    gains[:, :size, :size] = gain
+    gains[:, :size, size] = (1 + offset - of_one) / 2
+    gains[:, size, size] = 1
+    offsets[:, :size] = (of_one + offset - 1) / 2
+    return gains, offsets
+
+
+def split_alpha(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the colors of premultiplied RGBA relative to mid-grey, times alpha, and alpha in 0..1.
+
+    Args:
+        images: [N, 4, H, W] in [-1, 1].
+
+    Returns:
+        [N, 3, H, W] and [N, 1, H, W].
+    """
+    alpha = (images[:, 3:] + 1) / 2
+    return images[:, :3] + 1 - alpha, alpha
+
+
+def join_alpha(color: Tensor, alpha: Tensor) -> Tensor:
+    """Return premultiplied RGBA [N, 4, H, W] from the result of `split_alpha`."""
+    return torch.cat([color - 1 + alpha, 2 * alpha - 1], dim=1)
 
 
 def recolor(images: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
@@ -89,12 +136,13 @@ def add_noise(images: Tensor, std: Tensor, seeds: Tensor) -> Tensor:
     return images + noise
 
 
-def cut_out(images: Tensor, centers: Tensor) -> Tensor:
-    """Set a rectangle to zero.
+def cut_out(images: Tensor, centers: Tensor, *, level: float = 0.0) -> Tensor:
+    """Set a rectangle to a level.
 
     Args:
         images: [N, C, H, W].
         centers: of the rectangles, x and y in fractions of the image, [N, 2].
+        level: 0 for mid-grey; -1 for transparent.
     """
     height, width = images.shape[2:]
     x = (torch.arange(width, dtype=torch.float64) + 0.5) / width
@@ -102,7 +150,8 @@ def cut_out(images: Tensor, centers: Tensor) -> Tensor:
     is_outside_x = (x - centers[:, :1]).abs() >= CUTOUT_SIDE / 2
     is_outside_y = (y - centers[:, 1:]).abs() >= CUTOUT_SIDE / 2
     keep = is_outside_y[:, None, :, None] | is_outside_x[:, None, None, :]
-    return images * keep.to(images)
+    keep = keep.to(images)
+    return images * keep if level == 0 else (images - level) * keep + level
 
 
 def _rotation_about_luma(angle: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -78,7 +79,12 @@ class Augmentation:
 
 
 def draw_augmentation(
-    config: AugmentConfig, p: float, batch: int, generator: torch.Generator
+    config: AugmentConfig,
+    p: float,
+    batch: int,
+    generator: torch.Generator,
+    *,
+    has_alpha: bool = False,
 ) -> Augmentation | None:
     """Draw the augmentation of a batch; None if there is none.
 
@@ -87,13 +93,15 @@ def draw_augmentation(
         p: probability of each transform.
         batch: number of images.
         generator: on the CPU.
+        has_alpha: whether the images are premultiplied RGBA.
     """
     draws = RandomDraws(batch, generator)
     match config.mode:
         case "diffaugment":
-            return Augmentation(diffaugment, draw_diffaugment(draws))
+            return Augmentation(partial(diffaugment, has_alpha=has_alpha), draw_diffaugment(draws))
         case "ada" | "fixed" if p > 0:
-            return Augmentation(augment, draw_parameters(transforms_of(config.set), p, draws))
+            parameters = draw_parameters(transforms_of(config.set), p, draws)
+            return Augmentation(partial(augment, has_alpha=has_alpha), parameters)
     return None
 
 

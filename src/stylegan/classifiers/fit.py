@@ -24,7 +24,6 @@ from stylegan.data.readers import map_in_order, num_threads
 from stylegan.data.sampler import InfiniteSampler
 from stylegan.errors import CheckpointError, StyleganError, WeightsError, check_positive
 from stylegan.image_size import ImageSize, Resolution
-from stylegan.images import from_uint8
 from stylegan.models import io
 from stylegan.models.base import AbstractDiscriminator, Networks
 from stylegan.models.registry import build_discriminator, configs_for
@@ -483,7 +482,7 @@ class _Training:
             return images, self.attribute.has[torch.tensor(chunk) % num_images]
 
         for images, has in map_in_order(read, chunks(), workers=num_threads(None)):
-            yield from_uint8(images.to(device)), has.to(device, torch.float32)
+            yield self.dataset.pixels.to_float(images.to(device)), has.to(device, torch.float32)
 
     @torch.no_grad()
     def test_and_save(
@@ -494,7 +493,7 @@ class _Training:
         for first in range(0, len(held_out), _TEST_BATCH):
             chunk = held_out[first : first + _TEST_BATCH]
             images = self.dataset.gather(chunk, resolution=self.config.resolution)
-            logits.append(network(from_uint8(images.to(device))).squeeze(1).cpu())
+            logits.append(network(self.dataset.pixels.to_float(images.to(device))).squeeze(1).cpu())
         scores, has = torch.cat(logits), self.attribute.has[held_out]
         accuracy = ((scores > 0) == has).double().mean().item()
         result = self.result(accuracy, area_under_curve(scores, has), len(held_out))

@@ -31,6 +31,7 @@ COMMANDS = {
     "export": ("stylegan.cli.export", "write a generator as an ONNX or pt2 file"),
     "convert": ("stylegan.cli.convert", "convert weight files from and to other formats"),
     "bench": ("stylegan.cli.bench", "measure the speed of sampling and training"),
+    "explore": ("stylegan.cli.explore", "open a page in the browser to play with a generator"),
     "demo": ("stylegan.cli.demo", "train a small network for a few minutes"),
     "completion": ("stylegan.cli.completion", "print the completion script of a shell"),
 }

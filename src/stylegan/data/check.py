@@ -9,21 +9,21 @@ import logging
 import statistics
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
+from stylegan.data.array_files import can_convert, is_picture_format
 from stylegan.data.labels import Label
-from stylegan.data.readers import Mode, decode, map_in_order, num_threads
+from stylegan.data.readers import Raster, Reading, map_in_order, num_threads, read_raster
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.files import LABELS_NAME, RECORD_NAME
 from stylegan.download import cache_folder
 from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.files import printable_name, write_atomic
 from stylegan.image_size import SMALLEST, ImageSize, Resolution, require_usable
+from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
@@ -46,10 +46,11 @@ class Entry:
         num_bytes: size of the file.
         crc32: checksum of the file.
         size: width and height in pixels, after rotation by EXIF.
-        mode: mode of the decoded image.
+        pixels: format of the decoded image.
         stored_mode: Pillow's mode of the file.
         format: of the file, as of `readers.stored_format`.
         pixel_digest: 16 bytes that are equal for equal pixels, if `examine` was to compute them.
+        is_clipped: whether floats outside the stated range were clipped.
         reason: why the file cannot be decoded; then size and modes are not set. Else None.
     """
 
@@ -57,10 +58,11 @@ class Entry:
     num_bytes: int
     crc32: int
     size: tuple[int, int] = (0, 0)
-    mode: Mode = "RGB"
+    pixels: PixelFormat = field(default_factory=PixelFormat)
     stored_mode: str = ""
     format: str = ""
     pixel_digest: bytes = b""
+    is_clipped: bool = False
     reason: str | None = None
 
 
@@ -70,13 +72,13 @@ class Selection:
 
     Attributes:
         size: of the images as stored; None if no image is usable.
-        mode: L for a grey set, RGB for a color set.
+        pixels: format of the set, to which all images are converted.
         usable: sorted by name. Grey images of a color set are included.
         bad: name and reason of each other file.
     """
 
     size: ImageSize | None
-    mode: Mode
+    pixels: PixelFormat
     usable: tuple[Entry, ...]
     bad: tuple[tuple[str, str], ...]
 
@@ -84,6 +86,7 @@ class Selection:
 def examine(
     source: AbstractSource,
     *,
+    reading: Reading | None = None,
     workers: int | None = None,
     progress: Counter | None = None,
     trusts_record: bool = True,
@@ -96,6 +99,7 @@ def examine(
 
     Args:
         source: whose images to decode.
+        reading: how files become pixels; None for the defaults.
         workers: number of threads; None uses one per processor core.
         progress: called with the number of images done and their total.
         trusts_record: False decodes the images of a prepared zip as well.
@@ -108,7 +112,9 @@ def examine(
         return recorded
     entries = []
     for entry in map_in_order(
-        lambda name: _examine_one(source, name, with_digest=with_digests),
+        lambda name: _examine_one(
+            source, name, reading=reading or Reading(), with_digest=with_digests
+        ),
         source.images,
         workers=num_threads(workers),
     ):
@@ -118,30 +124,37 @@ def examine(
     return tuple(entries)
 
 
-def _examine_one(source: AbstractSource, name: str, *, with_digest: bool) -> Entry:
+def _examine_one(
+    source: AbstractSource, name: str, *, reading: Reading, with_digest: bool
+) -> Entry:
     num_bytes, crc32 = source.stored_crc32(name) or (0, 0)
     try:
         data = source.read(name)
         num_bytes, crc32 = len(data), zlib.crc32(data)
-        decoded = decode(data)
+        raster = read_raster(data, reading)
     except DataError as error:
         return Entry(name=name, num_bytes=num_bytes, crc32=crc32, reason=error.message)
     return Entry(
         name=name,
         num_bytes=num_bytes,
         crc32=crc32,
-        size=decoded.image.size,
-        mode="L" if decoded.image.mode == "L" else "RGB",
-        stored_mode=decoded.mode,
-        format=decoded.format,
-        pixel_digest=_pixel_digest(decoded.image) if with_digest else b"",
+        size=(raster.stored.shape[2], raster.stored.shape[1]),
+        pixels=raster.pixels,
+        stored_mode=raster.mode,
+        format=raster.format,
+        pixel_digest=_pixel_digest(raster) if with_digest else b"",
+        is_clipped=raster.is_clipped,
     )
 
 
-def _pixel_digest(image: Image.Image) -> bytes:
+def _pixel_digest(raster: Raster) -> bytes:
     """Return 16 bytes that are equal for equal pixels; a grey image equals its RGB form."""
-    size = f"{image.width}x{image.height}".encode()
-    return hashlib.blake2b(size + image.convert("RGB").tobytes(), digest_size=16).digest()
+    stored = raster.stored
+    if raster.pixels.num_channels == 1:
+        stored = stored.expand(3, -1, -1)
+    facts = f"{raster.pixels.depth}{list(stored.shape)}".encode()
+    content = stored.contiguous().numpy().tobytes()
+    return hashlib.blake2b(facts + content, digest_size=16).digest()
 
 
 def duplicates(entries: Iterable[Entry]) -> list[tuple[str, ...]]:
@@ -169,9 +182,13 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
         return None
     try:
         resolution, mode = record["options"]["resolution"], record["mode"]
-        if not isinstance(resolution, Resolution) or mode not in ("L", "RGB"):
+        if not isinstance(resolution, Resolution):
             return None
         size = ImageSize.of(resolution)
+        if "pixels" in record:
+            pixels = PixelFormat.from_json(record["pixels"])
+        else:  # before version 0.3
+            pixels = PixelFormat(num_channels={"L": 1, "RGB": 3}[mode])
         recorded = {image["name"]: int(image["crc32"], 16) for image in record["images"]}
     except (ConfigError, KeyError, TypeError, ValueError):
         return None
@@ -188,12 +205,25 @@ def read_record(source: AbstractSource) -> tuple[Entry, ...] | None:
                 num_bytes=stored[0],
                 crc32=stored[1],
                 size=(size.width, size.height),
-                mode=mode,
-                stored_mode=mode,
-                format="PNG",  # the only one that `prepare` writes
+                pixels=pixels,
+                stored_mode=str(pixels),
+                format=pixels.suffix[1:].upper(),
             )
         )
     return tuple(entries)
+
+
+def reading_of_record(source: AbstractSource, reading: Reading | None) -> Reading:
+    """Return how the images of a source are read: in a prepared zip, as its record states."""
+    recorded = read_record(source)
+    if not recorded:
+        return reading or Reading()
+    pixels = recorded[0].pixels
+    return replace(
+        reading or Reading(),
+        range=pixels.range,
+        alpha="none" if pixels.num_channels == 4 and not pixels.has_alpha else "auto",
+    )
 
 
 def verify_checksums(source: AbstractSource, *, progress: Counter | None = None) -> list[str]:
@@ -340,6 +370,7 @@ def select(
     source: AbstractSource,
     entries: tuple[Entry, ...],
     *,
+    reading: Reading | None = None,
     resolution: Resolution | ImageSize | None = None,
 ) -> Selection:
     """Select the images that can be trained on together.
@@ -347,13 +378,16 @@ def select(
     All must be of one size: the most common one that is `resolution` times a power of two. Without
     a resolution, that is the size of the images if it is not square, can be doubled three times or
     more from its base, and all but `MAX_LEFT_OUT` of the images have it; otherwise the most common
-    square size that is a power of two. Then the majority decides whether the set is grey or color.
+    square size that is a power of two. Then the majority decides on the pixels: whether the set
+    holds pictures or images of other channels, is grey or color, has alpha, and has 8 or 16 bits.
     Grey images are usable in a color set, as converting them loses nothing; color images are not
-    usable in a grey set.
+    usable in a grey set. Alpha of a minority is composed on white, and 16 bits of a minority are
+    rounded.
 
     Args:
         source: the entries' source; the files that it leaves out count as bad.
         entries: from `examine`.
+        reading: how files are read, if the entries are those of a record; None for the defaults.
         resolution: to train at; None: the size of the images.
 
     Raises:
@@ -374,17 +408,49 @@ def select(
             right_size.append(entry)
         else:
             reasons[entry.name] = _why_wrong_size(_size(entry), chosen, wanted)
-    num_color = sum(entry.mode == "RGB" for entry in right_size)
-    mode: Mode = "RGB" if 2 * num_color >= len(right_size) else "L"
+    reading = reading or Reading()
+    pixels = format_of_most([as_read(entry.pixels, reading) for entry in right_size])
+    most = {"L": "grey"}.get(str(pixels), str(pixels))
     usable = []
     for entry in right_size:
-        if mode == "RGB" or entry.mode == "L":
+        if can_convert(as_read(entry.pixels, reading), pixels):
             usable.append(entry)
         else:
-            reasons[entry.name] = f"wrong mode {entry.stored_mode} (most images are grey)"
+            reasons[entry.name] = f"wrong mode {entry.stored_mode} (most images are {most})"
     return Selection(
-        size=chosen, mode=mode, usable=tuple(usable), bad=tuple(sorted(reasons.items()))
+        size=chosen, pixels=pixels, usable=tuple(usable), bad=tuple(sorted(reasons.items()))
     )
+
+
+def format_of_most(formats: Sequence[PixelFormat], *, any_color: bool = False) -> PixelFormat:
+    """Return the format of a set of images with these formats; see `select`.
+
+    Args:
+        formats: of the images.
+        any_color: make the set a color set if any image has color, instead of half of them.
+    """
+    others = collections.Counter(each for each in formats if not is_picture_format(each))
+    pictures = [each for each in formats if is_picture_format(each)]
+    if others and max(others.values()) > len(pictures):
+        return max(others, key=lambda each: (others[each], str(each)))
+    num_color = sum(each.num_channels > 1 for each in pictures)
+    is_color = num_color > 0 if any_color else 2 * num_color >= len(pictures)
+    has_alpha = is_color and 2 * sum(each.has_alpha for each in pictures) >= len(pictures) > 0
+    num_deep = sum(each.depth == "uint16" for each in pictures)
+    return PixelFormat(
+        num_channels=4 if has_alpha else 3 if is_color else 1,
+        depth="uint16" if 2 * num_deep > len(pictures) else "uint8",
+        has_alpha=has_alpha,
+    )
+
+
+def as_read(pixels: PixelFormat, reading: Reading) -> PixelFormat:
+    """Return the format in which a set of a format is read."""
+    if pixels.has_alpha and reading.background is not None:
+        pixels = replace(pixels, num_channels=3, has_alpha=False)
+    if reading.depth == "uint8" and pixels.depth != "uint8":
+        pixels = PixelFormat(num_channels=pixels.num_channels, has_alpha=pixels.has_alpha)
+    return pixels
 
 
 def group_by_reason(files: Iterable[tuple[str, str]], *, verb: str = "skipped") -> list[str]:
@@ -451,7 +517,9 @@ def _why_wrong_size(size: ImageSize, chosen: ImageSize | None, wanted: ImageSize
             why = f"not {wanted}, height x width, times a power of two"
         else:
             why = f"most images are {_width_first(chosen)}"
-    elif not size.is_square and not (chosen is not None and not chosen.is_square):
+    elif chosen is not None and not chosen.is_square:
+        why = f"most images are {_width_first(chosen)}"
+    elif not size.is_square:
         why = "not square"
     elif not size.is_native:
         why = "not a power of two"

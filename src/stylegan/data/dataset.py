@@ -4,13 +4,15 @@ import copy
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stylegan import distributed, images
+from stylegan import distributed
+from stylegan.data.array_files import flipped, reduce
 from stylegan.data.check import (
     Entry,
     OnBad,
@@ -27,11 +29,12 @@ from stylegan.data.check import (
 )
 from stylegan.data.label_files import read_labels
 from stylegan.data.labels import Label, LabelTable
-from stylegan.data.readers import decode, map_in_order, num_threads
+from stylegan.data.readers import Reading, map_in_order, num_threads, read_pixels
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.image_size import ImageSize, Resolution
+from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
 from stylegan.rng import generator_for
 
@@ -45,8 +48,9 @@ class ImageDataset(Dataset[Tensor]):
     A zip that `stylegan data prepare` made opens without decoding, as its record lists the images.
     Each file that is left out is named in a warning.
 
-    Images are sorted by name. Transparent pixels are composed on white, EXIF rotation is applied,
-    and grey images of a color set are converted to RGB. Objects are pickled without their cache.
+    Images are sorted by name. EXIF rotation is applied, and grey images of a color set are
+    converted to RGB. Transparency is kept if at least half of the images have it, and else composed
+    on white. Objects are pickled without their cache.
 
     Args:
         path: a folder, a zip, or another source of `stylegan.data.sources.open.open_source`.
@@ -55,6 +59,7 @@ class ImageDataset(Dataset[Tensor]):
         mirror: double the set; the second half is the first, flipped horizontally.
         on_bad: "skip" leaves out files that cannot be used, "limit" up to a tenth of the images,
             "fail" none.
+        reading: how files become pixels; None for the defaults.
         entries: what `examine` returned, if the images have been examined.
         workers: threads that decode at construction; None uses one per processor core.
         progress: called with the number of images decoded and their total.
@@ -71,18 +76,25 @@ class ImageDataset(Dataset[Tensor]):
         resolution: Resolution | ImageSize | None = None,
         mirror: bool = False,
         on_bad: OnBad = "skip",
+        reading: Reading | None = None,
         entries: tuple[Entry, ...] | None = None,
         workers: int | None = None,
         progress: Counter | None = None,
     ) -> None:
         self._source = open_source(path)
         if entries is None:
-            entries = examine(self._source, workers=workers, progress=progress)
-        selection = select(self._source, entries, resolution=resolution)
-        _report(self._source, selection, on_bad=on_bad)
+            entries = examine(self._source, reading=reading, workers=workers, progress=progress)
+        selection = select(self._source, entries, reading=reading, resolution=resolution)
+        _report(self._source, selection, on_bad=on_bad, reading=reading or Reading())
         self._entries = selection.usable
         self._bad = selection.bad
-        self._mode = selection.mode
+        self._pixels = selection.pixels
+        self._reading = reading or Reading()
+        # A prepared set states range and alpha itself.
+        if self._pixels.depth == "float32":
+            self._reading = replace(self._reading, range=self._pixels.range)
+        if self._pixels.num_channels == 4 and not self._pixels.has_alpha:
+            self._reading = replace(self._reading, alpha="none")
         assert selection.size is not None  # `_report` raises if no image is usable
         self._stored_size = selection.size
         self._size = selection.size if resolution is None else ImageSize.of(resolution)
@@ -127,8 +139,13 @@ class ImageDataset(Dataset[Tensor]):
 
     @property
     def num_channels(self) -> int:
-        """1 for a grey set, 3 for a color set."""
-        return 1 if self._mode == "L" else 3
+        """1 for a grey set, 3 for a color set, 4 with alpha; others have any number."""
+        return self._pixels.num_channels
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """The format of the images."""
+        return self._pixels
 
     @property
     def image_names(self) -> tuple[str, ...]:
@@ -246,7 +263,7 @@ class ImageDataset(Dataset[Tensor]):
         return len(self._entries) * (2 if self._mirror else 1)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Return an image, uint8 [C, H, W].
+        """Return an image as it is stored, [C, H, W] in the type of `pixels`.
 
         Raises:
             IndexError: if there is no such image.
@@ -254,10 +271,23 @@ class ImageDataset(Dataset[Tensor]):
         """
         return self._image(index, decode=self._decode)
 
+    @property
+    def view(self) -> str | None:
+        """How feature networks see the images, as of `PixelFormat.view`."""
+        return self._pixels.view
+
+    def seen(self, index: int) -> Tensor:
+        """Return an image as feature networks see it, uint8 [C, H, W], C 1 or 3.
+
+        Raises:
+            IndexError, DataError: as `__getitem__`.
+        """
+        return self._pixels.seen_stored(self[index])
+
     def gather(
         self, indices: Sequence[int], *, resolution: Resolution | ImageSize | None = None
     ) -> Tensor:
-        """Return images as uint8 [N, C, H, W].
+        """Return images as they are stored, [N, C, H, W] in the type of `pixels`.
 
         In place of an image that cannot be read any more, the next one is taken, with a warning on
         rank 0 for each such image.
@@ -275,7 +305,10 @@ class ImageDataset(Dataset[Tensor]):
         if resolution is not None:
             factor = self._size.height // ImageSize.of(resolution).height
         # one by one, as a large batch needs much more memory at full size
-        return torch.stack([reduce(self._image(index), factor) for index in indices])
+        has_alpha = self._pixels.has_alpha
+        return torch.stack(
+            [reduce(self._image(index), factor, has_alpha=has_alpha) for index in indices]
+        )
 
     def gather_labels(self, indices: Sequence[int]) -> Tensor:
         """Return the labels of images by their indices, float32 [N, label_dim].
@@ -320,7 +353,7 @@ class ImageDataset(Dataset[Tensor]):
             DataError: if more than `MAX_UNREADABLE` of the images cannot be read any more.
         """
         shape = (len(self._entries), self.num_channels, self._size.height, self._size.width)
-        num_bytes = torch.Size(shape).numel()
+        num_bytes = torch.Size(shape).numel() * self._pixels.dtype.itemsize
         if num_bytes > budget_bytes:
             logger.info(
                 "%.1f MiB of decoded images exceed the budget of %.1f MiB: reading from disk",
@@ -329,7 +362,7 @@ class ImageDataset(Dataset[Tensor]):
             )
             return False
         if self._cache is None:
-            cache = torch.empty(shape, dtype=torch.uint8)
+            cache = torch.empty(shape, dtype=self._pixels.dtype)
             decoded = map_in_order(
                 self._decode_or_next, range(len(self._entries)), workers=num_threads(workers)
             )
@@ -352,7 +385,7 @@ class ImageDataset(Dataset[Tensor]):
         is_flipped, index = divmod(index, len(self._entries))
         decode = decode or self._decode_or_next
         image = decode(index) if self._cache is None else self._cache[index]
-        return image.flip(2) if is_flipped else image
+        return flipped(image) if is_flipped else image
 
     def _decode_or_next(self, index: int) -> Tensor:
         """Decode an image, or the next one that can be read."""
@@ -371,33 +404,23 @@ class ImageDataset(Dataset[Tensor]):
     def _decode(self, index: int) -> Tensor:
         name = self._entries[index].name
         try:
-            image = decode(self._source.read(name)).image
-            stored = self._stored_size
-            if image.size != (stored.width, stored.height):
+            stored = read_pixels(self._source.read(name), self._pixels, self._reading)
+            size = ImageSize(stored.shape[1], stored.shape[2])
+            if size != self._stored_size:
+                before = self._stored_size
                 raise DataError(
-                    f"the size is {image.width}x{image.height} now, and was "
-                    f"{stored.width}x{stored.height} when the set was opened"
+                    f"the size is {size.width}x{size.height} now, and was "
+                    f"{before.width}x{before.height} when the set was opened"
                 )
         except DataError as error:
             raise error.at(f"{name} in {self._source.path}") from error
-        pixels = images.from_pil(image if image.mode == self._mode else image.convert(self._mode))
-        return reduce(pixels, stored.height // self._size.height)
+        factor = self._stored_size.height // self._size.height
+        return reduce(stored, factor, has_alpha=self._pixels.has_alpha)
 
 
-def reduce(pixels: Tensor, factor: int) -> Tensor:
-    """Reduce uint8 [..., H, W] by an integer factor with a box filter.
-
-    Means are rounded once, to nearest, halves upwards.
-    """
-    if factor == 1:
-        return pixels
-    *rest, height, width = pixels.shape
-    blocks = pixels.reshape(*rest, height // factor, factor, width // factor, factor)
-    sums = blocks.sum(dim=(-3, -1), dtype=torch.int64)
-    return ((sums + factor**2 // 2) // factor**2).to(torch.uint8)
-
-
-def _report(source: AbstractSource, selection: Selection, *, on_bad: OnBad) -> None:
+def _report(
+    source: AbstractSource, selection: Selection, *, on_bad: OnBad, reading: Reading
+) -> None:
     """Warn of the files that are left out; raise if `on_bad` does not allow as many."""
     num_usable = len(selection.usable)
     if on_bad == "fail":
@@ -415,9 +438,23 @@ def _report(source: AbstractSource, selection: Selection, *, on_bad: OnBad) -> N
             "of one size: the resolution or that times a power of two, by default square",
             fix=f"see {command_line('data', 'check', source.path)}, or run `stylegan data prepare`",
         )
-    num_grey = sum(entry.mode == "L" for entry in selection.usable)
-    if selection.mode == "RGB" and num_grey and distributed.is_main_process():
+    if not distributed.is_main_process():
+        return
+    pixels = selection.pixels
+    num_grey = sum(entry.pixels.num_channels == 1 for entry in selection.usable)
+    if pixels.num_channels in (3, 4) and num_grey:
         logger.warning("%d grey images in a color set: converted to RGB", num_grey)
+    num_transparent = sum(entry.pixels.has_alpha for entry in selection.usable)
+    if num_transparent and not pixels.has_alpha and reading.background is None:
+        logger.warning(
+            "composed %d of %d images on white: the others have no transparency",
+            num_transparent,
+            len(selection.usable),
+        )
+    if num_clipped := sum(entry.is_clipped for entry in selection.usable):
+        logger.warning(
+            "%d images have values outside the range %g to %g: clipped", num_clipped, *pixels.range
+        )
 
 
 def _aligned(

@@ -21,13 +21,14 @@ from stylegan.data.check import (
     formats_of,
     previous_power_of_two,
     read_record,
+    reading_of_record,
     select,
     suggested_resolution,
 )
 from stylegan.data.label_files import read_labels
 from stylegan.data.labels import Labels
-from stylegan.data.prepare import PrepareOptions, fit
-from stylegan.data.readers import decode, map_in_order, num_threads
+from stylegan.data.prepare import PrepareOptions, fit, fit_stored
+from stylegan.data.readers import Reading, map_in_order, num_threads, read_raster
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.files import RECORD_NAME
 from stylegan.data.sources.open import open_source
@@ -55,6 +56,7 @@ class CheckReport(TextResult):
             are none.
         bad: name and reason of each file that cannot be trained on.
         advice: what to do, one line for each kind of problem.
+        pixels: channels and depth of the images, such as "RGB" or "L uint16".
         duplicates: groups of names of images with equal pixels.
     """
 
@@ -62,6 +64,7 @@ class CheckReport(TextResult):
     resolution: Resolution
     bad: tuple[tuple[str, str], ...]
     advice: tuple[str, ...]
+    pixels: str = ""
     duplicates: tuple[tuple[str, ...], ...] = ()
 
     @property
@@ -74,7 +77,8 @@ class CheckReport(TextResult):
         lines = [f"{printable_name(name)}: {reason}" for name, reason in self.bad]
         if self.num_usable:
             size = ImageSize.of(self.resolution)
-            lines.append(f"{self.num_usable} images can be trained on at {size}.")
+            kind = "" if self.pixels in ("", "L", "RGB") else f", {self.pixels}"
+            lines.append(f"{self.num_usable} images can be trained on at {size}{kind}.")
         else:
             lines.append("No image can be trained on.")
         if self.bad:
@@ -100,6 +104,7 @@ class SetInfo(TextResult):
         num_bad: files that cannot.
         sizes: number of images of each (width, height) in pixels, the most common first.
         modes: number of images of each of Pillow's modes, the most common first.
+        pixels: channels and depth of the set, such as "RGB" or "L uint16".
         formats: number of images in each file format, the most common first.
         labels: a description of the labels.
         fingerprint: SHA-256 over names, sizes, checksums and labels of the usable images.
@@ -113,6 +118,7 @@ class SetInfo(TextResult):
     num_bad: int
     sizes: Mapping[tuple[int, int], int]
     modes: Mapping[str, int]
+    pixels: str
     formats: Mapping[str, int]
     labels: str
     fingerprint: str
@@ -127,6 +133,7 @@ class SetInfo(TextResult):
             "images": f"{self.num_usable} can be trained on, {self.num_bad} files cannot",
             "sizes": _histogram(sizes),
             "modes": _histogram(self.modes),
+            "pixels": self.pixels,
             "formats": _histogram(self.formats),
             "labels": self.labels,
             "fingerprint": self.fingerprint,
@@ -149,18 +156,25 @@ def check(
     path: str | Path,
     *,
     resolution: Resolution | None = None,
+    reading: Reading | None = None,
     workers: int | None = None,
     progress: Counter | None = None,
 ) -> CheckReport:
     """Decode every image, and report the files that cannot be trained on."""
     source = open_source(path)
     entries = examine(
-        source, workers=workers, progress=progress, trusts_record=False, with_digests=True
+        source,
+        reading=reading_of_record(source, reading),
+        workers=workers,
+        progress=progress,
+        trusts_record=False,
+        with_digests=True,
     )
     selection = select(source, entries, resolution=resolution)
     return CheckReport(
         num_usable=len(selection.usable),
         resolution=_trained_size(selection, resolution),
+        pixels=str(selection.pixels) if selection.usable else "",
         bad=selection.bad,
         advice=tuple(_advice(Path(path), entries, selection, resolution=resolution)),
         duplicates=tuple(duplicates(entries)),
@@ -178,19 +192,21 @@ def info(
     path: str | Path,
     *,
     out: Path | None = None,
+    reading: Reading | None = None,
     workers: int | None = None,
     progress: Counter | None = None,
 ) -> SetInfo:
     """Describe a set, and write its contact sheet; see `stylegan.info`."""
     source = open_source(path)
-    entries = examine(source, workers=workers, progress=progress)
+    reading = reading_of_record(source, reading)
+    entries = examine(source, reading=reading, workers=workers, progress=progress)
     selection = select(source, entries)
     labels = read_labels(source)
     by_name = None if labels is None else labels.by_name
     decodable = [entry for entry in entries if entry.reason is None]
     sheet = sheet_path = None
     if decodable:
-        sheet = _contact_sheet(source, decodable, workers=workers)
+        sheet = _contact_sheet(source, decodable, reading=reading, workers=workers)
         sheet_path = out or Path(f"{Path(path).resolve().stem}-sheet.png")
         images.write_grid(sheet, sheet_path)
     return SetInfo(
@@ -199,6 +215,7 @@ def info(
         num_bad=len(selection.bad),
         sizes=_counts(entry.size for entry in decodable),
         modes=_counts(entry.stored_mode for entry in decodable),
+        pixels=str(selection.pixels) if selection.usable else "none",
         formats=formats_of(decodable),
         labels=_describe_labels(labels, selection),
         fingerprint=fingerprint(selection.usable, by_name),
@@ -265,7 +282,7 @@ def preparation_facts(source: AbstractSource) -> dict[str, str]:
 
 
 def _contact_sheet(
-    source: AbstractSource, entries: Sequence[Entry], *, workers: int | None
+    source: AbstractSource, entries: Sequence[Entry], *, reading: Reading, workers: int | None
 ) -> Tensor:
     """Draw evenly spaced images of the set, uint8 [3, H, W]."""
     num_drawn = min(len(entries), _SHEET_COLUMNS * _SHEET_ROWS)
@@ -273,7 +290,12 @@ def _contact_sheet(
     options = PrepareOptions(resolution=_tile_size(drawn).stored)
 
     def draw(entry: Entry) -> Tensor:
-        image, _ = fit(decode(source.read(entry.name)).image, options=options)
+        raster = read_raster(source.read(entry.name), reading)
+        if raster.pixels.has_alpha:
+            stored, _ = fit_stored(raster.stored, raster.pixels, options=options)
+            return images.over_checkerboard(raster.pixels.shown_stored(stored))
+        picture = images.pil_image(raster.pixels.shown_stored(raster.stored))
+        image, _ = fit(picture, options=options)
         return images.from_pil(image.convert("RGB"))
 
     tiles = list(map_in_order(draw, drawn, workers=num_threads(workers)))

@@ -14,7 +14,6 @@ from stylegan.data.dataset import ImageDataset
 from stylegan.data.sampler import InfiniteSampler
 from stylegan.errors import DataError
 from stylegan.image_size import ImageSize, Resolution
-from stylegan.images import from_uint8
 from stylegan.microbatch import BatchSlice
 from stylegan.rng import generator_for
 
@@ -24,7 +23,7 @@ class Batch:
     """Real images on the device, and their labels.
 
     Attributes:
-        images: float32 [N, C, H, W] in [-1, 1].
+        images: float32 [N, C, H, W] in [-1, 1], with premultiplied alpha.
         labels: float32 [N, label_dim]; None unless they were requested.
     """
 
@@ -189,11 +188,11 @@ def _batches(
             for tensor in tensors
         )
         assert images is not None
-        yield Batch(images=from_uint8(images), labels=labels)
+        yield Batch(images=sized.dataset.pixels.to_float(images), labels=labels)
 
 
 _Decoded = tuple[Tensor, Tensor | None, tuple[str, ...]]
-"""Images, uint8 on the CPU, labels, and errors of images that could not be read for the first time.
+"""Images as they are stored, on the CPU, labels, and errors of images that could not be read.
 
 A tuple, as the loader can pin tensors in tuples.
 """

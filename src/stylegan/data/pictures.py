@@ -27,7 +27,8 @@ class Pictures:
     """The images of a folder or zip, sorted by name, each of its own size.
 
     Every image is decoded once at construction; files that cannot be decoded are left out with a
-    warning. EXIF rotation is applied, and transparent pixels are composed on white.
+    warning. EXIF rotation is applied, and transparent pixels are composed on white. Images of other
+    channels are seen as RGB, as of `PixelFormat.as_rgb`.
 
     Args:
         path: a folder (searched recursively), a zip, or another source of images.
@@ -36,7 +37,8 @@ class Pictures:
     Attributes:
         path: of the folder or zip.
         fingerprint: as of an `ImageDataset`.
-        num_channels: 1 if all are grey, 3 if all are RGB, else None.
+        num_channels: of the images as they are seen: 1 if all are grey, 3 if none is, else None.
+        view: the rule by which others than grey and RGB are seen; None if there are none.
         sizes: the different (width, height) of the images, in pixels, sorted.
         formats: number of images in each file format.
         preparation: crop, filter and background used by `stylegan data prepare`; None for other
@@ -59,8 +61,10 @@ class Pictures:
         self._names = [entry.name for entry in usable]
         labels = read_labels(self._source)
         self.fingerprint = fingerprint(usable, None if labels is None else labels.by_name)
-        modes = {entry.mode for entry in usable}
-        self.num_channels = None if len(modes) > 1 else 1 if modes == {"L"} else 3
+        is_grey = {entry.pixels.num_channels == 1 for entry in usable}
+        self.num_channels = None if len(is_grey) > 1 else 1 if is_grey == {True} else 3
+        others = (entry.pixels for entry in usable if not entry.pixels.is_plain)
+        self.view = next((pixels.view for pixels in others), None)
         self.sizes = sorted({entry.size for entry in usable})
         self.formats = formats_of(usable)
         self.preparation = preparation(self._source)
@@ -74,6 +78,10 @@ class Pictures:
         """Height and width of the images if all are of one size, else None."""
         (width, height), *others = self.sizes
         return None if others else ImageSize(height, width)
+
+    def seen(self, index: int) -> Tensor:
+        """Return an image, as `__getitem__` does."""
+        return self[index]
 
     def __getitem__(self, index: int) -> Tensor:
         """Return an image, uint8 [C, H, W], C 1 or 3.

@@ -1,5 +1,6 @@
 """Make a training set: a zip of equally sized images from images of any size and mode."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -10,27 +11,37 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import PIL
+import torch
 from PIL import Image
+from torch import Tensor
 
 from stylegan import __version__, images
+from stylegan.data.array_files import convert
 from stylegan.data.check import (
     OnBad,
     check_left_out,
+    format_of_most,
     group_by_reason,
     listing_digest,
 )
 from stylegan.data.label_files import labels_by_folder, read_csv_labels, read_labels
 from stylegan.data.labels import Label, Labels
 from stylegan.data.readers import (
-    Color,
-    Mode,
+    WHITE,
+    Alpha,
+    Decoded,
+    KeptDepth,
+    Raster,
+    Reading,
     decode,
-    final_mode,
+    is_array_file,
     map_in_order,
     num_threads,
-    open_image,
     parse_color,
+    read_raster,
+    reading_of,
 )
 from stylegan.data.resumable_zip import ResumableZip, resumable_zip
 from stylegan.data.sources.base import AbstractSource
@@ -39,6 +50,7 @@ from stylegan.data.sources.open import open_source
 from stylegan.errors import ConfigError, DataError
 from stylegan.image_size import ImageSize, Resolution, require_usable
 from stylegan.notebook import TextResult
+from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
 
 logger = logging.getLogger(__name__)
@@ -46,6 +58,8 @@ logger = logging.getLogger(__name__)
 Crop = Literal["center", "pad", "wide", "none"]
 Filter = Literal["lanczos", "box"]
 
+NUM_SAMPLED = 1000
+"""Images that decide on alpha and depth of a prepared set."""
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 
 
@@ -62,7 +76,10 @@ class PrepareOptions:
     wide_height: int | None = None
     pad_color: str = "black"
     filter: Filter = "lanczos"
-    background: str = "white"
+    background: str | None = None
+    range: str | None = None
+    alpha: Alpha = "auto"
+    depth: KeptDepth = "keep"
     compress_level: int = 6
     labels_from: str | None = None
     every: int = 1
@@ -71,7 +88,7 @@ class PrepareOptions:
     def __post_init__(self) -> None:
         """Check the values."""
         object.__setattr__(self, "resolution", require_usable(self.resolution).stored)
-        parse_color(self.background)
+        self.reading  # noqa: B018  (checks its options)
         parse_color(self.pad_color)
         if not 0 <= self.compress_level <= 9:
             raise ConfigError(f"compress_level must be from 0 to 9, got {self.compress_level}")
@@ -86,6 +103,13 @@ class PrepareOptions:
         """Height and width of the images."""
         return ImageSize.of(self.resolution)
 
+    @property
+    def reading(self) -> Reading:
+        """How files become pixels."""
+        return reading_of(
+            background=self.background, range=self.range, alpha=self.alpha, depth=self.depth
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared(TextResult):
@@ -96,7 +120,8 @@ class Prepared(TextResult):
         num_images: images in the zip.
         num_enlarged: how many of them were smaller than the resolution before.
         resolution: side of the images in pixels, or "HEIGHTxWIDTH".
-        mode: L if all images are grey, else RGB.
+        mode: L if all images are grey, RGB or RGBA, or the number of channels; with the depth if
+            it is not 8 bits.
         skipped: name and reason of each file that was left out.
         num_bytes: size of the zip.
         classes: number, name and number of images of each class, one in a line.
@@ -106,7 +131,7 @@ class Prepared(TextResult):
     num_images: int
     num_enlarged: int
     resolution: Resolution
-    mode: Mode
+    mode: str
     skipped: tuple[tuple[str, str], ...]
     num_bytes: int
     classes: str = ""
@@ -124,7 +149,7 @@ class Prepared(TextResult):
 
 @dataclass(frozen=True, kw_only=True)
 class _PreparedImage:
-    png: bytes
+    content: bytes
     size: tuple[int, int]
     mode: str
     steps: tuple[str, ...]
@@ -169,10 +194,12 @@ def prepare(
         raise ConfigError(f"{destination} exists; choose another name, or pass --overwrite")
     opened = open_source(source, every=options.every)
     labels = _labels(opened, options.labels_from)
-    colors = [parse_color(options.background)]
-    if options.crop == "pad":
-        colors.append(parse_color(options.pad_color))
-    mode = _mode_of_set(opened, colors=colors)
+    pixels = _format_of_set(opened, options, workers=workers)
+    if options.crop == "pad" and options.pad_color != "black" and not pixels.is_plain:
+        raise ConfigError(
+            f"--pad-color is for grey and RGB images of 8 bits, not for {pixels}, which are padded "
+            "with the lowest value (black, or transparent)"
+        )
     skipped = list(opened.left_out)
     if skipped and options.on_bad == "fail":
         raise _unusable_file(*skipped[0])
@@ -181,21 +208,21 @@ def prepare(
         if labels is not None and options.labels_from is not None and name not in labels.by_name:
             return "no label"
         try:
-            return _convert(opened.read(name), options=options, mode=mode)
+            return _convert(opened.read(name), options=options, pixels=pixels)
         except DataError as error:
             return error.message
 
     records: list[dict[str, Any]] = []
     new_labels: list[tuple[str, Label]] = []
     enlarged: list[str] = []
-    key = f"{__version__} {PIL.__version__} {options} {mode} {labels} {listing_digest(opened)}"
+    key = f"{__version__} {PIL.__version__} {options} {pixels} {labels} {listing_digest(opened)}"
     with resumable_zip(destination, key=key) as archive:
         if archive.journal:
             logger.info("continuing %s after %d files", destination, len(archive.journal))
         rest = opened.images[len(archive.journal) :]
         converted = map_in_order(convert, rest, workers=num_threads(workers))
         written = (
-            _write(archive, name, result, num_before=len(records))
+            _write(archive, name, result, num_before=len(records), suffix=pixels.suffix)
             for name, result in zip(rest, converted, strict=True)
         )
         for num_done, facts in enumerate(itertools.chain(archive.journal, written), 1):
@@ -234,7 +261,8 @@ def prepare(
             "pillow": PIL.__version__,
             "source": opened.path.resolve().name,
             "options": asdict(options),
-            "mode": mode,
+            "mode": pixels.mode,
+            "pixels": pixels.to_json(),
             "classes": [] if labels is None else list(labels.classes),
             "images": records,
             "skipped": [{"source": name, "reason": reason} for name, reason in skipped],
@@ -245,7 +273,7 @@ def prepare(
         num_images=len(records),
         num_enlarged=len(enlarged),
         resolution=options.resolution,
-        mode=mode,
+        mode=str(pixels),
         skipped=tuple(skipped),
         num_bytes=destination.stat().st_size,
         classes="" if labels is None else labels.class_table(),
@@ -253,7 +281,9 @@ def prepare(
 
 
 def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tuple[str, ...]]:
-    """Crop and resize an L or RGB image to `options.resolution`.
+    """Crop and resize an L, RGB or F image to `options.resolution`.
+
+    Images of mode F, which are single channels, are padded with 0.
 
     Returns:
         The image, and descriptions of the steps.
@@ -275,7 +305,8 @@ def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tu
         color = options.pad_color if options.crop == "pad" else "black"
         if image.mode == "L" and len(set(parse_color(color))) > 1:
             image = image.convert("RGB")
-        canvas = Image.new(image.mode, (final.width, final.height), color)
+        fill = 0 if image.mode == "F" else color
+        canvas = Image.new(image.mode, (final.width, final.height), fill)
         canvas.paste(image, ((final.width - width) // 2, (final.height - height) // 2))
         image = canvas
         kind = "square" if final.is_square else "rectangle"
@@ -283,24 +314,90 @@ def fit(image: Image.Image, *, options: PrepareOptions) -> tuple[Image.Image, tu
     return image, tuple(steps)
 
 
-def _convert(data: bytes, *, options: PrepareOptions, mode: Mode) -> _PreparedImage:
-    decoded = decode(data, background=parse_color(options.background))
-    image, steps = fit(decoded.image, options=options)
-    if image.mode != mode:
-        image = image.convert(mode)
-        steps = (*steps, "converted grey to RGB")
-    left, top, right, bottom = _crop_box(decoded.image.size, options=options)
+def _convert(data: bytes, *, options: PrepareOptions, pixels: PixelFormat) -> _PreparedImage:
+    decoded: Decoded | Raster
+    if pixels.is_plain and not is_array_file(data):
+        content, plain, steps = _convert_plain(data, options=options, pixels=pixels)
+        upright, decoded = plain.image.size, plain
+    else:
+        stored, raster, steps = _convert_raster(data, options=options, pixels=pixels)
+        content = pixels.file_bytes(stored, compress_level=options.compress_level)
+        upright = (raster.stored.shape[2], raster.stored.shape[1])
+        decoded = raster
+    left, top, right, bottom = _crop_box(upright, options=options)
     crop = right - left, bottom - top
     is_enlarged = any(
         before < after for before, after in zip(crop, _picture_size(crop, options), strict=True)
     )
     return _PreparedImage(
-        png=images.png_bytes(images.from_pil(image), compress_level=options.compress_level),
+        content=content,
         size=decoded.size,
         mode=decoded.mode,
         steps=(*decoded.steps, *steps),
         is_enlarged=is_enlarged,
     )
+
+
+def _convert_plain(
+    data: bytes, *, options: PrepareOptions, pixels: PixelFormat
+) -> tuple[bytes, Decoded, tuple[str, ...]]:
+    """Convert an image to grey or RGB of 8 bits, with Pillow's filters for bytes."""
+    reading = options.reading
+    decoded = decode(data, background=reading.background or WHITE, reading=reading)
+    image, steps = fit(decoded.image, options=options)
+    mode = "L" if pixels.num_channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+        steps = (*steps, "converted grey to RGB")
+    png = images.png_bytes(images.from_pil(image), compress_level=options.compress_level)
+    return png, decoded, steps
+
+
+def _convert_raster(
+    data: bytes, *, options: PrepareOptions, pixels: PixelFormat
+) -> tuple[Tensor, Raster, tuple[str, ...]]:
+    """Convert an image to other pixels: each channel is cropped and resized in float32.
+
+    Colors are premultiplied by alpha where the image is resized, and exact where it is not.
+    """
+    raster = read_raster(data, options.reading)
+    try:
+        stored = convert(raster.stored, raster.pixels, pixels)
+    except ValueError as error:
+        raise DataError(f"wrong mode {raster.mode} ({error})") from error
+    steps = (*(() if raster.pixels == pixels else (f"converted {raster.pixels} to {pixels}",)),)
+    fitted, more = fit_stored(stored, pixels, options=options)
+    return fitted, raster, (*steps, *more)
+
+
+def fit_stored(
+    stored: Tensor, pixels: PixelFormat, *, options: PrepareOptions
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Crop and resize stored pixels [C, H, W] as `fit` does, each channel in float32.
+
+    Padding has the lowest value in all channels, which is black or transparent.
+
+    Returns:
+        The pixels, and descriptions of the steps.
+
+    Raises:
+        DataError: if the image is too small for crop "wide".
+    """
+    height, width = stored.shape[1:]
+    left, top, right, bottom = _crop_box((width, height), options=options)
+    crop = right - left, bottom - top
+    is_resized = crop != _picture_size(crop, options)
+    low = pixels.range[0] if pixels.depth == "float32" else 0.0
+    values = pixels.to_float(stored) + 1 if is_resized else stored.to(torch.float32) - low
+    steps: tuple[str, ...] = ()
+    channels = []
+    for channel in values.numpy():
+        image, steps = fit(Image.fromarray(channel), options=options)
+        channels.append(torch.from_numpy(np.array(image)))
+    fitted = torch.stack(channels)
+    if is_resized:
+        return pixels.to_stored(fitted - 1), steps
+    return (fitted + low).to(pixels.dtype), steps
 
 
 def _picture_size(crop: tuple[int, int], options: PrepareOptions) -> tuple[int, int]:
@@ -342,23 +439,36 @@ def _crop_box(size: tuple[int, int], *, options: PrepareOptions) -> tuple[int, i
     return 0, top, width, top + num_rows
 
 
-def _mode_of_set(source: AbstractSource, *, colors: Sequence[Color]) -> Mode:
-    """Return RGB if any image has color; reads headers only, up to the first color image.
+def _format_of_set(
+    source: AbstractSource, options: PrepareOptions, *, workers: int | None
+) -> PixelFormat:
+    """Return the pixels of the set that is made; see `check.format_of_most`.
 
-    Args:
-        source: the images.
-        colors: the background of transparent pixels, and the color of the padding if there is one.
+    Alpha and depth follow from up to `NUM_SAMPLED` evenly spaced images. The set has color if any
+    image has; after the samples, headers are read up to the first color image.
     """
-    background, *padding = colors
-    if any(len(set(color)) > 1 for color in padding):
-        return "RGB"
-    for name in source.images:
-        try:
-            if final_mode(open_image(source.read(name)), background=background) == "RGB":
-                return "RGB"
-        except DataError:
-            continue  # reported when the image is converted
-    return "L"
+    reading = options.reading
+
+    def format_of(name: str) -> PixelFormat | None:
+        with contextlib.suppress(DataError):  # reported when the image is converted
+            return read_raster(source.read(name), reading).pixels
+        return None
+
+    num = min(len(source.images), NUM_SAMPLED)
+    sampled = [source.images[index * len(source.images) // num] for index in range(num)]
+    formats = map_in_order(format_of, sampled, workers=num_threads(workers))
+    known = [pixels for pixels in formats if pixels is not None]
+    pixels = format_of_most(known, any_color=True)
+    is_colored = options.crop == "pad" and len(set(parse_color(options.pad_color))) > 1
+    if pixels.num_channels > 1 or pixels.depth == "float32":
+        return pixels
+    others = set(source.images) - set(sampled)
+    if is_colored or any(
+        each is not None and each.num_channels > 1
+        for each in (format_of(name) for name in source.images if name in others)
+    ):
+        return replace(pixels, num_channels=3)
+    return pixels
 
 
 def _labels(source: AbstractSource, labels_from: str | None) -> Labels | None:
@@ -401,7 +511,12 @@ def _labels_in_use(
 
 
 def _write(
-    archive: ResumableZip, source: str, result: _PreparedImage | str, *, num_before: int
+    archive: ResumableZip,
+    source: str,
+    result: _PreparedImage | str,
+    *,
+    num_before: int,
+    suffix: str,
 ) -> dict[str, Any]:
     """Add an image to the zip, or only the reason why it is left out; return the facts about it.
 
@@ -410,22 +525,23 @@ def _write(
         source: name of the image in its source.
         result: the image, or the reason.
         num_before: number of images in the zip.
+        suffix: ending of the image's name.
     """
     if isinstance(result, str):
         facts: dict[str, Any] = {"source": source, "reason": result}
         archive.add(facts)
         return facts
-    name = f"{num_before // 1000:05d}/img{num_before:08d}.png"
+    name = f"{num_before // 1000:05d}/img{num_before:08d}{suffix}"
     facts = {
         "name": name,
         "source": source,
         "size": result.size,
         "mode": result.mode,
         "steps": result.steps,
-        "crc32": f"{zlib.crc32(result.png):08x}",
+        "crc32": f"{zlib.crc32(result.content):08x}",
         "is_enlarged": result.is_enlarged,
     }
-    archive.add(facts, name, result.png)
+    archive.add(facts, name, result.content)
     return facts
 
 

@@ -14,15 +14,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from stylegan import images
-from stylegan.data.dataset import reduce
+from stylegan.data.array_files import flipped, reduce
 from stylegan.data.labels import Label
 from stylegan.data.loader import Batch
-from stylegan.data.readers import decode
+from stylegan.data.readers import Reading, read_pixels
 from stylegan.data.shards import INDEX_NAME, Index, ShardSet, read_address
 from stylegan.errors import ConfigError, DataError
 from stylegan.image_size import ImageSize, Resolution
 from stylegan.microbatch import BatchSlice
+from stylegan.pixel_format import PixelFormat
 from stylegan.rng import generator_for
 
 
@@ -103,7 +103,7 @@ class ShardStream:
         following = (start + rows.batch_size, rows, size)
         self._next = following, self._prefetcher.submit(self._make, *following)
         return Batch(
-            images=images.from_uint8(self._to_device(batch.images)),
+            images=self._dataset.pixels.to_float(self._to_device(batch.images)),
             labels=None if batch.labels is None else self._to_device(batch.labels),
         )
 
@@ -121,14 +121,15 @@ class ShardStream:
         self.close()
 
     def _make(self, start: int, rows: BatchSlice, size: ImageSize) -> Batch:
-        """Return a batch on the CPU, images as uint8."""
+        """Return a batch on the CPU, images as they are stored."""
         first = self._num_read(start, rows)
         samples = [self._sample(position) for position in range(first, first + len(rows))]
         factor = self._dataset.index.size.height // size.height
 
         def load(sample: _Sample) -> Tensor:
-            pixels = reduce(_decoded(sample, self._dataset.index), factor)
-            return pixels.flip(2) if sample.is_flipped else pixels
+            pixels = _decoded(sample, self._dataset.index, self._dataset.pixels)
+            pixels = reduce(pixels, factor, has_alpha=self._dataset.pixels.has_alpha)
+            return flipped(pixels) if sample.is_flipped else pixels
 
         pixels = torch.stack(list(self._decoders.map(load, samples)))
         labels = self._labels_of(samples) if self._has_labels else None
@@ -213,7 +214,7 @@ class _Epoch:
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
     name: str
-    png: bytes
+    data: bytes
     label: Label | None = None
     is_flipped: bool = False
 
@@ -243,19 +244,22 @@ def _samples(content: bytes, address: str) -> Iterator[_Sample]:
         files = {member.name: archive.extractfile(member) for member in archive}
         for name, file in files.items():
             key, _, extension = name.partition(".")
-            if extension == "png" and file is not None:
+            if extension in ("png", "npy") and file is not None:
                 label_file = files.get(f"{key}.json")
                 label = None if label_file is None else json.load(label_file)
                 yield _Sample(
                     name=f"{name} in {address}",
-                    png=file.read(),
+                    data=file.read(),
                     label=tuple(label) if isinstance(label, list) else label,
                 )
 
 
-def _decoded(sample: _Sample, index: Index) -> Tensor:
+def _decoded(sample: _Sample, index: Index, pixels_of_set: PixelFormat) -> Tensor:
+    reading = Reading(
+        range=pixels_of_set.range, alpha="auto" if pixels_of_set.has_alpha else "none"
+    )
     try:
-        pixels = images.from_pil(decode(sample.png).image)
+        pixels = read_pixels(sample.data, pixels_of_set, reading)
     except DataError as error:
         raise error.at(sample.name) from error
     shape = [index.num_channels, index.size.height, index.size.width]

@@ -13,16 +13,18 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from stylegan import download, images
+from stylegan import download
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.labels import Label, LabelTable
 from stylegan.data.readers import map_in_order, num_threads
 from stylegan.errors import ConfigError, DataError
 from stylegan.files import write_atomic
 from stylegan.image_size import ImageSize, Resolution
+from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
 from stylegan.rng import generator_for
 
@@ -56,7 +58,8 @@ class Index:
     Attributes:
         shards: in the order in which they were written.
         resolution: side of the images in pixels, or "HEIGHTxWIDTH".
-        num_channels: 1 for grey images, 3 for RGB.
+        num_channels: of the images.
+        pixels: format of the images, as of `PixelFormat.to_json`; None for grey or RGB of 8 bits.
         labels: up to 65,536 labels, drawn from those of the set; None for a set without labels.
         classes: the names of the classes, by number.
     """
@@ -64,6 +67,7 @@ class Index:
     shards: tuple[Shard, ...]
     resolution: Resolution
     num_channels: int
+    pixels: dict[str, Any] | None = None
     labels: tuple[Label, ...] | None = None
     classes: tuple[str, ...] = ()
 
@@ -71,6 +75,13 @@ class Index:
     def size(self) -> ImageSize:
         """Height and width of the images."""
         return ImageSize.of(self.resolution)
+
+    @property
+    def pixel_format(self) -> PixelFormat:
+        """The format of the images."""
+        if self.pixels is None:
+            return PixelFormat(num_channels=self.num_channels)
+        return PixelFormat.from_json(self.pixels)
 
 
 def write_shards(
@@ -101,33 +112,37 @@ def write_shards(
     labels = dataset.labels if dataset.label_table is not None else None
     generator = generator_for("shards", seed=seed)
     order = torch.randperm(len(dataset), generator=generator).tolist()
+    pixels = dataset.pixels
     encoded = map_in_order(
-        lambda index: images.png_bytes(dataset[index]), order, workers=num_threads(workers)
+        lambda index: pixels.file_bytes(dataset[index]), order, workers=num_threads(workers)
     )
     shards: list[Shard] = []
     members: list[tuple[str, bytes]] = []
     size = num = 0
-    for num_done, (index, png) in enumerate(zip(order, encoded, strict=True), 1):
+    for num_done, (index, content) in enumerate(zip(order, encoded, strict=True), 1):
         key = f"{index:09d}"
-        members.append((f"{key}.png", png))
+        members.append((f"{key}{pixels.suffix}", content))
         if labels is not None:
             members.append((f"{key}.json", json.dumps(labels[index]).encode()))
-        size, num = size + len(png), num + 1
+        size, num = size + len(content), num + 1
         if size >= shard_bytes or num_done == len(order):
             shards.append(_write_shard(folder / f"shard-{len(shards):06d}.tar", members, num))
             members, size, num = [], 0, 0
         if progress is not None:
             progress(num_done, len(order))
-    index = Index(
+    written = Index(
         shards=tuple(shards),
         resolution=dataset.resolution,
         num_channels=dataset.num_channels,
+        pixels=None if pixels.is_plain else pixels.to_json(),
         labels=None if labels is None else _sample_labels(labels, generator),
         classes=dataset.class_names,
     )
-    content = {"version": VERSION, **asdict(index)}
-    write_atomic(folder / INDEX_NAME, json.dumps(content) + "\n")
-    return index
+    record = {"version": VERSION, **asdict(written)}
+    if written.pixels is None:
+        del record["pixels"]  # which version 0.2 does not take
+    write_atomic(folder / INDEX_NAME, json.dumps(record) + "\n")
+    return written
 
 
 def _write_shard(path: Path, members: Sequence[tuple[str, bytes]], num: int) -> Shard:
@@ -207,8 +222,13 @@ class ShardSet:
 
     @property
     def num_channels(self) -> int:
-        """1 for grey images, 3 for RGB."""
+        """Number of channels of the images."""
         return self.index.num_channels
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """The format of the images."""
+        return self.index.pixel_format
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -244,6 +264,8 @@ def _parse_index(content: bytes, base: str) -> Index:
             else tuple(tuple(label) if isinstance(label, list) else label for label in labels),
             **data,
         )
+        if index.pixel_format.num_channels != index.num_channels:
+            raise ValueError("another number of channels")
         # Names become parts of paths and URLs, so they must not lead out of the folder.
         is_valid = all(
             shard.name.removesuffix(".tar").replace("-", "").isalnum() and shard.num > 0

@@ -1,6 +1,7 @@
 """Conversion of weights of any kind to our format or those of other programs."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from stylegan.errors import WeightsError
 from stylegan.files import write_atomic_by
 from stylegan.interop import nvidia, rosinality
 from stylegan.interop.load import Kind, kind_of, local_path
-from stylegan.models import io
+from stylegan.models import io, stylegan2
 from stylegan.models.base import (
     AbstractDiscriminator,
     AbstractGenerator,
@@ -22,7 +23,10 @@ from stylegan.models.base import (
 )
 from stylegan.models.registry import family_of
 from stylegan.models.sizes import block_resolutions, channels_at
+from stylegan.pixel_format import PixelFormat
 from stylegan.progress import Counter
+
+logger = logging.getLogger(__name__)
 
 Format = Literal["native", "nvidia", "rosinality"]
 _SUMMARIZED_FIELDS = (
@@ -132,7 +136,8 @@ def convert(
     if to == "native":
         io.save(networks, out, metadata=_metadata(kind, path))
     else:
-        content = _CONTENTS[to](networks)
+        content = _CONTENTS[to](_with_noise(networks))
+        _warn_of_pixels(networks, to)
         write_atomic_by(out, lambda file: torch.save(content, file))
     return Conversion(
         kind=kind.name, path=path, to=to, out=out, networks=summarize(networks, to=to)
@@ -158,6 +163,36 @@ _NAMES: dict[str, dict[str, str]] = {
     "nvidia": {ours: theirs for theirs, ours in nvidia.NETWORK_NAMES.items()},
     "rosinality": {ours: theirs for theirs, ours in rosinality.NETWORK_NAMES.items()},
 }
+
+
+def _warn_of_pixels(networks: Networks, to: Format) -> None:
+    """Warn if a format does not record what the channels are, and a reader would assume others."""
+    generator = networks.generator_ema or networks.generator
+    if generator is None:
+        return
+    assumed = PixelFormat.of_channels(generator.img_channels)
+    if generator.pixels != assumed:
+        logger.warning(
+            "--to %s does not record that images are %s; who reads the file takes them for %s",
+            to,
+            generator.pixels,
+            assumed,
+        )
+
+
+def _with_noise(networks: Networks) -> Networks:
+    """Return the networks with noise of strength 0 in StyleGAN2 generators that have none.
+
+    Other programs have noise in every layer.
+    """
+    converted = dataclasses.replace(networks)
+    for name, network in networks.items():
+        if isinstance(network, stylegan2.Generator) and not network.config.noise:
+            with torch.random.fork_rng(devices=[]):
+                copy = stylegan2.Generator(dataclasses.replace(network.config, noise=True))
+            copy.load_state_dict(network.state_dict(), strict=False)  # the strength is 0 at first
+            setattr(converted, name, copy)
+    return converted
 
 
 def _metadata(kind: Kind, path: Path) -> dict[str, object]:
@@ -186,13 +221,19 @@ def _summary(
         becomes=becomes,
         family=family_of(network),
         architecture=f"{shape}, lod {network.lod:g}" if network.is_growing else shape,
-        images=f"{network.img_size}, {network.img_channels} channels",
+        images=f"{network.img_size}, {network.img_channels} channels{_pixels(network)}",
         widths=_widths({r: channels_at(config, r) for r in block_resolutions(network.img_size)}),
         latents=latents,
         labels=network.c_dim,
         others=", ".join(others),
         parameters=num_parameters(network),
     )
+
+
+def _pixels(network: AbstractGenerator | AbstractDiscriminator) -> str:
+    if isinstance(network, AbstractDiscriminator) or network.pixels.is_plain:
+        return ""
+    return f" ({network.pixels})"
 
 
 def _format(value: object) -> str:

@@ -319,6 +319,7 @@ def _generator_config(module: OfficialModule, origin: str) -> GeneratorConfig:
         architecture=architecture,
         channel_base=channel_base,
         channel_max=channel_max,
+        noise="synthesis.b4.conv1.noise_strength" in shapes,
         conv_clamp=_conv_clamp(module, recorded, origin),
     )
 

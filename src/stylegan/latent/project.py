@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan.errors import ConfigError, check_not_negative, check_positive
-from stylegan.images import to_uint8
 from stylegan.latent.saved import SavedLatents
 from stylegan.latent.statistics import StyleStatistics
 from stylegan.models.base import AbstractGenerator
 from stylegan.models.noise import noise_maps, synthesize
 from stylegan.perceptual.detector import AbstractDistance
+from stylegan.pixel_format import PixelFormat
 from stylegan.rng import generator_for
 
 Space = Literal["w", "w+"]
@@ -85,8 +85,8 @@ class Projection:
         ws: [1, num_ws, w_dim], float32, on the CPU.
         noise: noise of each layer by name, [r, r], on the CPU; empty if it was not optimized.
         distance: perceptual distance between the generated image and the target.
-        image: the generated image, without noise on w, uint8 [C, R, R].
-        psnr: peak signal-to-noise ratio of the pixels, in dB.
+        image: the generated image, without noise on w, as a picture: uint8 [1, 3 or 4, R, R].
+        psnr: peak signal-to-noise ratio of the pixels, in dB; with alpha, of premultiplied ones.
     """
 
     ws: Tensor
@@ -104,7 +104,7 @@ class Projector:
 
     Args:
         generator: in eval mode, without gradients for its parameters; computes in its dtype.
-        targets: uint8 [N, C, R, R], in the size of the generator's images.
+        targets: [N, C, R, R], in the size and the format of the generator's images.
         distance: on the generator's device.
         statistics: of w, for the label of the images.
         config: options.
@@ -146,10 +146,11 @@ class Projector:
         self._size = generator.current_size
         self._check_targets()
         device = statistics.mean.device
-        self._target_images = targets.to(device, torch.float32) / 127.5 - 1
+        self._target_images = generator.pixels.to_float(targets.to(device))
         self._keys = [_key(target) for target in targets]
         with torch.no_grad():
-            self._layers = list(distance.layers(resized_for(self._target_images, distance)))
+            seen = distance.view(self._target_images, generator.pixels)
+            self._layers = list(distance.layers(resized_for(seen, distance)))
         num_ws = generator.num_ws if config.space == "w+" else 1
         w = statistics.mean if initial is None else _initial_w(initial.ws, num_ws).to(device)
         self._w = w.expand(len(targets), num_ws, -1).clone().requires_grad_()
@@ -187,14 +188,18 @@ class Projector:
         self.step += 1
 
     def images(self) -> Tensor:
-        """Return the current images without noise on w: uint8 [N, C, H, W], on the CPU.
+        """Return the current images without noise on w as pictures: uint8 [N, C, H, W].
 
-        They are computed one at a time, so that `stylegan generate images` reproduces them from the
-        saved latents.
+        They are on the CPU; C is 1, 3 or 4 (RGBA). They are computed one at a time, so that
+        `stylegan generate images` reproduces them from the saved latents.
         """
+        return self.generator.pixels.shown(self._images())
+
+    def _images(self) -> Tensor:
+        """Return the current images without noise on w: float [N, C, R, R], on the CPU."""
         with torch.no_grad():
             rows = [
-                to_uint8(self._synthesize(self._w, slice(row, row + 1))).cpu()
+                self._synthesize(self._w, slice(row, row + 1)).cpu()
                 for row in range(len(self._targets))
             ]
         return torch.cat(rows)
@@ -214,7 +219,9 @@ class Projector:
 
     def _current(self) -> list[tuple[Projection, float]]:
         """Return the current projections and their losses, without the noise regularizer."""
-        images = self.images()
+        images = self._images()
+        pixels = self.generator.pixels
+        stored, pictures = pixels.to_stored(images), pixels.shown(images)
         with torch.no_grad():
             synthesized = self._synthesize(self._w)
             distances = self._distances(synthesized)
@@ -226,8 +233,8 @@ class Projector:
                     ws=ws[row : row + 1].clone(),
                     noise={name: maps[row, 0].detach().cpu() for name, maps in self._noise.items()},
                     distance=float(distances[row]),
-                    image=images[row],
-                    psnr=psnr(images[row], self._targets[row]),
+                    image=pictures[row],
+                    psnr=psnr(stored[row], self._targets[row], pixels),
                 ),
                 float(losses[row]),
             )
@@ -279,8 +286,9 @@ class Projector:
         return synthesize(self.generator, ws, noise=noise)
 
     def _distances(self, images: Tensor) -> Tensor:
+        seen = self.distance.view(images, self.generator.pixels)
         layers = zip(
-            self.distance.layers(resized_for(images, self.distance)), self._layers, strict=True
+            self.distance.layers(resized_for(seen, self.distance)), self._layers, strict=True
         )
         terms = [(image - target).square().flatten(1).sum(dim=1) for image, target in layers]
         return torch.stack(terms).sum(dim=0)
@@ -376,10 +384,17 @@ def noise_regularizer(noise: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(terms).sum(dim=0)
 
 
-def psnr(image: Tensor, target: Tensor) -> float:
-    """Return the peak signal-to-noise ratio of two uint8 images, in dB; infinite if equal."""
-    error = (image.double() - target.double()).square().mean().item()
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+def psnr(image: Tensor, target: Tensor, pixels: PixelFormat) -> float:
+    """Return the peak signal-to-noise ratio of two stored images, in dB; infinite if equal.
+
+    With alpha it is that of premultiplied pixels, as the color of transparent ones is arbitrary.
+    """
+    if pixels.is_plain:
+        error = (image.double() - target.double()).square().mean().item() / 255**2
+    else:
+        difference = pixels.to_float(image) - pixels.to_float(target)
+        error = difference.double().square().mean().item() / 4
+    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def _initial_w(ws: Tensor, num_ws: int) -> Tensor:

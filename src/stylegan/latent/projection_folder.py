@@ -109,7 +109,7 @@ class ProjectionFolder:
             name: of the distance.
         """
         folder = self.folder
-        images.write(self.target.image, folder / "target.png")
+        images.write(self.target.picture, folder / "target.png")
         images.write(projection.image, folder / "projected.png")
         write_latents(folder / PROJECTION, projection.ws, noise=projection.noise)
         self.write_strip()
@@ -139,7 +139,7 @@ class ProjectionFolder:
         num_steps = self.setting["options"]["num_steps"]
         steps = [step for step in _strip_steps(num_steps) if self._intermediate(step).exists()]
         paths = [*map(self._intermediate, steps), self.folder / "projected.png"]
-        strip = torch.stack([self.target.image, *map(images.read, paths)])
+        strip = torch.stack([self.target.picture, *map(images.read, paths)])
         titles = [self.target.name, *(f"step {step}" for step in (*steps, num_steps))]
         grid = images.grid(
             strip,
@@ -167,8 +167,9 @@ class ProjectionFolder:
         if not paths:
             logger.warning("%s was projected without --video, so it has no frames", self.folder)
             return
+        pairs = (torch.cat([self.target.picture, images.read(path)], dim=2) for path in paths)
         write_video(
-            (torch.cat([self.target.image, images.read(path)], dim=2) for path in paths),
+            (images.over_color(pair) if pair.shape[0] == 4 else pair for pair in pairs),
             self.folder / "video.mp4",
             fps=VIDEO_FPS,
             scale=max(1, 256 // self.target.image.shape[-1]),

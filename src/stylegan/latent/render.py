@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from stylegan.images import to_uint8
 from stylegan.models.base import AbstractGenerator
 from stylegan.nn.noise import NoiseMode
 from stylegan.rng import generator_for
@@ -73,7 +72,28 @@ def render(
     seed: int = 0,
     batch: int = 16,
 ) -> Iterator[Tensor]:
-    """Yield the images of ws one after the other, each uint8 [C, R, R] on the CPU.
+    """Yield the images of ws as pictures: uint8 [C, R, R] on the CPU, C 1, 3 or 4 (RGBA).
+
+    Images of other channels are shown as RGB, as of `PixelFormat.shown`. Arguments as of
+    `synthesize_each`.
+    """
+    each = synthesize_each(
+        generator, ws, noise_mode=noise_mode, noise_keys=noise_keys, seed=seed, batch=batch
+    )
+    for image in each:
+        yield generator.pixels.shown(image).cpu()
+
+
+def synthesize_each(
+    generator: AbstractGenerator,
+    ws: Tensor,
+    *,
+    noise_mode: NoiseMode = "const",
+    noise_keys: Sequence[int] | None = None,
+    seed: int = 0,
+    batch: int = 16,
+) -> Iterator[Tensor]:
+    """Yield the images of ws one after the other, each float [C, R, R], nominally in [-1, 1].
 
     On the CPU, and with random noise on every device, images are computed one at a time.
     Random noise is drawn on the CPU and depends only on `seed` and the image's key.
@@ -97,7 +117,7 @@ def render(
             images = generator.synthesis(
                 ws[start : start + step].to(device), noise_mode=noise_mode, generator=noise
             )
-        yield from to_uint8(images).cpu()
+        yield from images
 
 
 def device_of(generator: AbstractGenerator) -> torch.device:

@@ -7,16 +7,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from stylegan import images
-from stylegan.data.prepare import PrepareOptions, fit
-from stylegan.data.readers import decode, image_extensions, is_image_start
+from stylegan.data.array_files import convert
+from stylegan.data.prepare import PrepareOptions, fit, fit_stored
+from stylegan.data.readers import (
+    decode,
+    image_extensions,
+    is_image_start,
+    read_raster,
+    reading_for,
+)
 from stylegan.data.sources.open import open_source
 from stylegan.errors import DataError
 from stylegan.files import unique_name
 from stylegan.image_size import ImageSize
+from stylegan.pixel_format import PixelFormat
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +35,19 @@ class Target:
     Attributes:
         name: the file's name without its suffix; a number follows if several have the same.
         path: of the file; for one in a folder or zip, with the name there.
-        image: uint8 [C, H, W].
+        image: as it is stored, [C, H, W].
+        pixels: its format.
     """
 
     name: str
     path: str
     image: Tensor
+    pixels: PixelFormat
+
+    @property
+    def picture(self) -> Tensor:
+        """The image as it is shown, uint8 [1, 3 or 4, R, R]."""
+        return self.pixels.shown_stored(self.image)
 
     @property
     def sha256(self) -> str:
@@ -41,26 +55,27 @@ class Target:
         return hashlib.sha256(self.image.contiguous().numpy().tobytes()).hexdigest()
 
 
-def targets_of(pixels: Tensor, *, size: ImageSize, num_channels: int) -> list[Target]:
+def targets_of(stored: Tensor, *, size: ImageSize, pixels: PixelFormat) -> list[Target]:
     """Return images [N, C, H, W] or [C, H, W] as targets, named "image0" and so on.
 
     Raises:
-        DataError: if they are not uint8, or differ from the network's images in shape.
+        DataError: if they differ from the network's images in type or shape.
     """
-    stacked = pixels[None] if pixels.ndim == 3 else pixels
-    expected = [num_channels, size.height, size.width]
-    if stacked.dtype != torch.uint8 or list(stacked.shape[1:]) != expected or not len(stacked):
+    stacked = stored[None] if stored.ndim == 3 else stored
+    expected = [pixels.num_channels, size.height, size.width]
+    if stacked.dtype != pixels.dtype or list(stacked.shape[1:]) != expected or not len(stacked):
         raise DataError(
-            f"images must be uint8 {['N', *expected]}, got {pixels.dtype} {list(pixels.shape)}"
+            f"images must be {pixels.depth} {['N', *expected]}, got {stored.dtype} "
+            f"{list(stored.shape)}"
         )
     return [
-        Target(name=f"image{index}", path=f"image {index}", image=image)
+        Target(name=f"image{index}", path=f"image {index}", image=image, pixels=pixels)
         for index, image in enumerate(stacked.cpu())
     ]
 
 
 def read_targets(
-    paths: Sequence[Path], *, size: ImageSize, num_channels: int, num: int | None = None
+    paths: Sequence[Path], *, size: ImageSize, pixels: PixelFormat, num: int | None = None
 ) -> list[Target]:
     """Read images of any size: files, and those in folders and zips.
 
@@ -70,7 +85,8 @@ def read_targets(
     Args:
         paths: at least one.
         size: height and width of the results.
-        num_channels: of the results: 1 for grey, 3 for RGB.
+        pixels: format of the results, as of the network. RGB networks get transparent images
+            composed on white.
         num: take only this many of each folder or zip, at even intervals; None takes all.
 
     Raises:
@@ -84,9 +100,9 @@ def read_targets(
         num_before = len(targets)
         for name, read in _contents(path, num):
             try:
-                image, _ = fit(decode(read()).image, options=options)
+                image = _read_target(read(), pixels, options)
             except DataError as error:
-                if _is_image(path):
+                if name == str(path):
                     raise DataError(
                         f"{name}: {error.message}", expected=error.expected, fix=error.fix
                     ) from error
@@ -96,12 +112,26 @@ def read_targets(
                 Target(
                     name=unique_name(Path(name).stem, taken),
                     path=name,
-                    image=images.from_pil(image.convert("L" if num_channels == 1 else "RGB")),
+                    image=image,
+                    pixels=pixels,
                 )
             )
         if len(targets) == num_before:
             raise DataError(f"{path} holds no usable image")
     return targets
+
+
+def _read_target(data: bytes, pixels: PixelFormat, options: PrepareOptions) -> Tensor:
+    """Decode and fit an image, in the format of a network."""
+    if pixels.is_plain:
+        image, _ = fit(decode(data).image, options=options)
+        return images.from_pil(image.convert("L" if pixels.num_channels == 1 else "RGB"))
+    raster = read_raster(data, reading_for(pixels))
+    try:
+        stored = convert(raster.stored, raster.pixels, pixels)
+    except ValueError as error:
+        raise DataError(f"the network has images of {pixels} ({error})") from error
+    return fit_stored(stored, pixels, options=options)[0]
 
 
 def _contents(path: Path, num: int | None) -> Iterator[tuple[str, Callable[[], bytes]]]:
@@ -111,6 +141,9 @@ def _contents(path: Path, num: int | None) -> Iterator[tuple[str, Callable[[], b
         return
     source = open_source(path)
     names = source.images
+    if path.suffix.lower() == ".npy" and len(names) == 1:
+        yield str(path), path.read_bytes
+        return
     if num is not None and num < len(names):
         names = tuple(names[index * len(names) // num] for index in range(num))
     for name in names:

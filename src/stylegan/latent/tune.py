@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from stylegan.errors import check_not_negative, check_positive
-from stylegan.images import from_uint8, to_uint8
 from stylegan.latent.project import psnr, resized_for
 from stylegan.latent.render import device_of
 from stylegan.latent.seeds import latents_from_seeds
@@ -102,11 +101,13 @@ def tune_generator(
     parameters = list(tuned.synthesis.requires_grad_(True).parameters())
     adam = torch.optim.Adam(parameters, lr=config.learning_rate)
     pivot = ws.to(device)
-    target_image = from_uint8(target.to(device))[None]
+    pixels = generator.pixels
+    target_image = pixels.to_float(target.to(device))[None]
     label = None if c is None else c.to(device)[None]
 
     def difference(a: Tensor, b: Tensor) -> Tensor:
-        perceived = distance.distance(resized_for(a, distance), resized_for(b, distance))
+        seen = (resized_for(distance.view(each, pixels), distance) for each in (a, b))
+        perceived = distance.distance(*seen)
         return (perceived + config.pixel_weight * (a - b).square().mean(dim=(1, 2, 3))).sum()
 
     for step in track(range(config.num_steps), progress, "tuning steps", config.num_steps):
@@ -127,5 +128,6 @@ def tune_generator(
         adam.step()
     tuned.requires_grad_(False)
     with torch.no_grad():
-        image = to_uint8(tuned.synthesis(pivot)).cpu()[0]
-    return Tuned(generator=tuned, image=image, psnr=psnr(image, target))
+        image = tuned.synthesis(pivot).cpu()[0]
+    ratio = psnr(pixels.to_stored(image), target.cpu(), pixels)
+    return Tuned(generator=tuned, image=pixels.shown(image), psnr=ratio)

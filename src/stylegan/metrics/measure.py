@@ -218,7 +218,7 @@ class Session:
         assert self._reals is not None
         assert self._target.size is not None
         real, fake = self._reals.source(protocol), self._target.source(protocol.num_fake)
-        # Grayscale is expanded to RGB if the other set is RGB, as for feature networks.
+        # Grayscale is expanded to RGB if the other set is not, as for feature networks.
         is_gray = self._reals.num_channels == self._target.num_channels == 1
         size = self._target.size
         shape = (1 if is_gray else 3, size.height, size.width)

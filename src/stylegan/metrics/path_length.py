@@ -81,7 +81,10 @@ def path_length_values(
             # Complete batches even if the last rows are not needed: noise is drawn per batch.
             pair = [
                 prepare_for_distance(
-                    _render(generator, latents, first, seed=seed, index=index, size=size),
+                    distance.view(
+                        _render(generator, latents, first, seed=seed, index=index, size=size),
+                        generator.pixels,
+                    ),
                     crop=protocol.crop,
                 )[: batch.stop - first]
                 for latents in (starts, ends)

@@ -76,7 +76,7 @@ def ranking_grids(
                 row=row,
                 labels=source.draw(index).c,
             )
-            shown.append(images.to_uint8(image))
+            shown.append(source.generator.pixels.shown(image))
         texts = Captions(tiles=[f"{value:.4g}" for value in values[places].tolist()])
         grids[which] = images.grid(
             torch.stack(shown), columns=COLUMNS, padding=2, captions=texts if captions else None

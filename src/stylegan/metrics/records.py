@@ -28,6 +28,7 @@ COMPARED = (
     "real.num",
     "real.choice",
     "real.mirrored",
+    "real.view",
     "fake.kind",
     "fake.side",
     "fake.num",
@@ -35,8 +36,12 @@ COMPARED = (
     "fake.truncation",
     "fake.noise",
     "fake.precision",
+    "fake.view",
     "classifiers",
 )
+
+
+_VIEWS = ("real.view", "fake.view")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +77,8 @@ def comparable_key(record: Mapping[str, Any]) -> str:
         value: Any = record
         for part in name.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
-        values.append(value)
+        if value is not None or name not in _VIEWS:  # keys of records without one stay the same
+            values.append(value)
     text = json.dumps(values, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -18,7 +18,6 @@ from stylegan.data.labels import LabelTable
 from stylegan.data.readers import map_in_order, num_threads
 from stylegan.errors import WeightsError
 from stylegan.image_size import ImageSize
-from stylegan.images import to_uint8
 from stylegan.models.base import AbstractGenerator
 from stylegan.nn.noise import NoiseMode
 from stylegan.progress import Counter
@@ -40,11 +39,13 @@ class ImageSet(Protocol):
     @property
     def num_channels(self) -> int | None: ...  # noqa: D102  (None: some gray, some RGB)
     @property
+    def view(self) -> str | None: ...  # noqa: D102  (as of `PixelFormat.view`)
+    @property
     def preparation(self) -> Mapping[str, object] | None: ...  # noqa: D102
     @property
     def formats(self) -> Mapping[str, int]: ...  # noqa: D102  (number of images in each)
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Tensor: ...
+    def seen(self, index: int, /) -> Tensor: ...  # noqa: D102  (uint8, grey or RGB)
 
 
 class AbstractSource(ABC):
@@ -125,6 +126,7 @@ class StoredImages(AbstractSource):
             "choice": "spread" if self._spread else "first",
             "mirrored": self._mirror_seed is not None,
             "mirror_seed": self._mirror_seed,
+            **view_facts(self._images.view),
         }
 
     def _chosen(self, indices: Iterable[int]) -> Iterator[tuple[int, bool]]:
@@ -142,7 +144,8 @@ class StoredImages(AbstractSource):
 
     def _image(self, chosen: tuple[int, bool]) -> Tensor:
         place, flip = chosen
-        return self._images[place].flip(2) if flip else self._images[place]
+        image = self._images.seen(place)
+        return image.flip(2) if flip else image
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class GeneratedImages(AbstractSource):
         """Yield chunks, as `AbstractSource.chunks`."""
         for index in indices:
             batches = self.render(self.map(self.draw(index)), index)
-            images = [image for batch in batches for image in to_uint8(batch)]
+            images = [image for batch in batches for image in self.generator.pixels.seen(batch)]
             yield images[: self.chunk_size(index)]
 
     def facts(self) -> dict[str, object]:
@@ -209,6 +212,7 @@ class GeneratedImages(AbstractSource):
             "truncation": self._psi,
             "noise": self._noise_mode,
             "precision": str(self.generator.compute_dtype).removeprefix("torch."),
+            **view_facts(self.generator.pixels.view),
         }
 
     def draw(self, index: int) -> Latents:
@@ -242,6 +246,11 @@ class GeneratedImages(AbstractSource):
                 )
             check_finite(batch)
             yield batch
+
+
+def view_facts(view: str | None) -> dict[str, object]:
+    """Return the entry of a record on how feature networks see images; none for grey and RGB."""
+    return {} if view is None else {"view": view}
 
 
 def check_finite(values: Tensor) -> None:

@@ -37,8 +37,8 @@ class NetworkTarget:
 
     @property
     def num_channels(self) -> int:
-        """1 for grayscale, 3 for RGB."""
-        return self.generator.img_channels
+        """Channels as they are seen: 1 for grayscale, else 3."""
+        return 1 if self.generator.img_channels == 1 else 3
 
     def source(self, num: int) -> GeneratedImages:
         """Return the first `num` images."""

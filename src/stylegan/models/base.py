@@ -15,6 +15,7 @@ from stylegan.image_size import ImageSize
 from stylegan.models.growth import max_lod, resolution_at
 from stylegan.models.sizes import SizesConfig, block_resolutions
 from stylegan.nn.noise import NoiseMode, check_noise_mode
+from stylegan.pixel_format import PixelFormat
 from stylegan.rng import Source
 
 Images = Tensor | Sequence[Tensor]
@@ -100,6 +101,7 @@ class AbstractGenerator(nn.Module, ABC):
         img_channels: channels of the images.
         is_growing: whether the network has a level of detail.
         class_names: the name of each class, by number; empty if there are no labels or names.
+        pixels: what the channels are, and how images are stored, as in the training set.
     """
 
     config: Any
@@ -125,6 +127,7 @@ class AbstractGenerator(nn.Module, ABC):
         self.img_size = config.size
         self.img_resolution = config.size.nominal
         self.img_channels = config.img_channels
+        self.pixels = PixelFormat.of_channels(config.img_channels)
         self.synthesis = synthesis
         self.mapping = mapping
 

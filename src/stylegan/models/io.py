@@ -17,6 +17,7 @@ from stylegan.errors import ConfigError, WeightsError
 from stylegan.files import replace_folder
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
 from stylegan.models.registry import FAMILIES, family_of
+from stylegan.pixel_format import PixelFormat
 
 FORMAT = "stylegan"
 VERSION = 1
@@ -90,6 +91,7 @@ def save(
                 "config": asdict(network.config),
                 **({"lod": network.lod} if network.is_growing else {}),
                 **({"classes": classes} if (classes := _class_names(network)) else {}),
+                **_pixels(network),
             }
             for name, network in present.items()
         },
@@ -231,10 +233,31 @@ def _build(name: str, description: object, tensors: Mapping[str, Tensor], origin
         network.lod = lod
     except ValueError as error:
         raise _damaged(f"{origin} ({name}): {_line(error)}") from error
-    classes = rest.get("classes", [])
-    if isinstance(network, AbstractGenerator) and isinstance(classes, list):
-        network.class_names = tuple(map(str, classes))
+    if isinstance(network, AbstractGenerator):
+        classes = rest.get("classes", [])
+        if isinstance(classes, list):
+            network.class_names = tuple(map(str, classes))
+        if "pixels" in rest:
+            network.pixels = _pixels_of(network, rest["pixels"], f"{origin} ({name})")
     return network
+
+
+def _pixels(network: nn.Module) -> dict[str, object]:
+    """Return the entry on the pixels of a generator; nothing for those that need none."""
+    if not isinstance(network, AbstractGenerator):
+        return {}
+    is_default = network.pixels == PixelFormat.of_channels(network.img_channels)
+    return {} if is_default else {"pixels": network.pixels.to_json()}
+
+
+def _pixels_of(network: AbstractGenerator, content: object, origin: str) -> PixelFormat:
+    try:
+        pixels = PixelFormat.from_json(content)
+    except ValueError as error:
+        raise _damaged(f"{origin}: {_line(error)}") from error
+    if pixels.num_channels != network.img_channels:
+        raise _damaged(f"{origin} has pixels of {pixels.num_channels} channels")
+    return pixels
 
 
 def _class_names(network: nn.Module) -> list[str]:

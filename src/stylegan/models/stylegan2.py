@@ -68,6 +68,7 @@ class GeneratorConfig(Sized):
             fades; "mipmap" makes an image pyramid.
         channel_base: a block at the nominal resolution r has `channel_base / r` channels,
         channel_max: but at most this many.
+        noise: add noise to every layer.
         conv_clamp: bound on the magnitude of the output of each synthesis layer and RGB layer, in
             every precision; None for none. Official files of ADA and StyleGAN3 have 256.
     """
@@ -83,6 +84,7 @@ class GeneratorConfig(Sized):
     architecture: Architecture = "skip"
     channel_base: int = 32768
     channel_max: int = 512
+    noise: bool = True
     conv_clamp: float | None = None
 
     def __post_init__(self) -> None:
@@ -155,7 +157,7 @@ class SynthesisBlock(nn.Module):
     def __init__(self, in_channels: int, *, config: GeneratorConfig, resolution: int) -> None:
         super().__init__()
         channels, clamp = channels_at(config, resolution), config.conv_clamp
-        size = config.size.at(resolution)
+        size, noise = config.size.at(resolution), config.noise
         self.architecture = config.architecture
         self.is_first = in_channels == 0
         self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
@@ -168,9 +170,12 @@ class SynthesisBlock(nn.Module):
                 w_dim=config.w_dim,
                 size=size,
                 up=True,
+                noise=noise,
                 clamp=clamp,
             )
-        self.conv1 = SynthesisLayer(channels, channels, w_dim=config.w_dim, size=size, clamp=clamp)
+        self.conv1 = SynthesisLayer(
+            channels, channels, w_dim=config.w_dim, size=size, noise=noise, clamp=clamp
+        )
         if self.architecture in RGB_EVERYWHERE or resolution == config.size.nominal:
             self.torgb = ToRGB(channels, config.img_channels, w_dim=config.w_dim, clamp=clamp)
         if self.architecture == "resnet" and not self.is_first:
@@ -214,7 +219,10 @@ class SynthesisBlock(nn.Module):
     ) -> list[Tensor | None]:
         """Return the noise of each convolution for `num` images, in the order of the layers."""
         layers = [self.conv1] if self.is_first else [self.conv0, self.conv1]
-        return [layer_noise(layer.noise_const, num, mode, generator) for layer in layers]
+        return [
+            layer_noise(layer.noise_const, num, mode, generator) if layer.noise else None
+            for layer in layers
+        ]
 
 
 class SynthesisNetwork(AbstractSynthesis):

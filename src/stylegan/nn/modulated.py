@@ -27,6 +27,7 @@ class SynthesisLayer(nn.Module):
         w_dim: width of w.
         size: of the output.
         up: double the size, filtering with [1, 3, 3, 1].
+        noise: add noise, with a learned strength.
         clamp: bound on the magnitude of the output, before `gain` of `forward`; None for none.
     """
 
@@ -41,19 +42,22 @@ class SynthesisLayer(nn.Module):
         w_dim: int,
         size: ImageSize,
         up: bool = False,
+        noise: bool = True,
         clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.size = size
         self.clamp = clamp
         self.up = up
+        self.noise = noise
         self.form: ConvForm = "scaled"
         self.affine = EqualizedLinear(w_dim, in_channels, bias_init=1.0)
         # Demodulation cancels any scale, so the stored weight needs none.
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.noise_strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("noise_const", torch.randn(size.height, size.width))
+        if noise:
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+            self.register_buffer("noise_const", torch.randn(size.height, size.width))
         if up:
             self.register_buffer("kernel", fir_kernel(RESAMPLE_TAPS), persistent=False)
 
@@ -67,7 +71,7 @@ class SynthesisLayer(nn.Module):
     ) -> Tensor:
         """Map [N, in_channels, h, w] and w [N, w_dim] to [N, out_channels, H, W], times `gain`.
 
-        Noise is [H, W], or [N, 1, H, W], or None.
+        Noise is [H, W], or [N, 1, H, W], or None; None for a layer without noise.
         """
         return modulated_conv2d(
             x,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError, WeightsError
+from stylegan.pixel_format import PixelFormat
 
 
 class AbstractDetector(nn.Module, ABC):
@@ -91,6 +92,15 @@ class AbstractDistance(nn.Module, ABC):
         Yields:
             float32 [N, ...] for each layer, computed lazily.
         """
+
+    def view(self, images: Tensor, pixels: PixelFormat) -> Tensor:
+        """Return images [N, C, H, W] in [-1, 1] as the network takes them: grey or RGB.
+
+        Args:
+            images: of any channels.
+            pixels: what the channels are; see `PixelFormat.as_rgb`.
+        """
+        return pixels.flat(images)
 
     def embed(self, images: Tensor) -> Tensor:
         """Map images to vectors whose squared Euclidean distance is the perceptual distance.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from stylegan.models.base import AbstractDiscriminator
 from stylegan.perceptual.detector import AbstractDistance, unit_norm
+from stylegan.pixel_format import PixelFormat
 
 
 class DiscriminatorDistance(AbstractDistance):
@@ -37,6 +38,10 @@ class DiscriminatorDistance(AbstractDistance):
             for name, block in discriminator.named_children()
             if re.fullmatch(r"b\d+", name) and name != "b4"
         ]
+
+    def view(self, images: Tensor, pixels: PixelFormat) -> Tensor:
+        """Return the images as they are, as the discriminator takes all channels."""
+        return images
 
     def layers(self, images: Tensor) -> Iterator[Tensor]:
         """Yield the features at each size above the base, of images [N, C, H, W]."""

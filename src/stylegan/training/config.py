@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from stylegan.augmentation.policy import AugmentConfig
+from stylegan.data.readers import Alpha, KeptDepth, Reading, reading_of
 from stylegan.errors import (
     ConfigError,
     check_fraction,
@@ -41,6 +42,12 @@ class DataConfig:
         labels: train both networks on the labels of the data set.
         holdout: fraction of the images that are not trained on. The log then has the
             discriminator's output for them, which shows overfitting.
+        background: compose transparent pixels on this color: a CSS name, or #rrggbb. None: keep
+            transparency if at least half of the images have it.
+        range: of floats, the values that become black and white, as LOW,HIGH; others are clipped.
+            None: that of a prepared set, else 0,1.
+        alpha: "auto" takes the last of four channels of an array for alpha, "none" does not.
+        depth: "uint8" rounds deeper pixels to 8 bits.
     """
 
     path: str
@@ -48,10 +55,22 @@ class DataConfig:
     on_bad: Literal["limit", "skip", "fail"] = "limit"
     labels: bool = False
     holdout: float = 0.0
+    background: str | None = None
+    range: str | None = None
+    alpha: Alpha = "auto"
+    depth: KeptDepth = "keep"
 
     def __post_init__(self) -> None:
         """Check every value."""
         check_fraction("data.holdout", self.holdout)
+        self.reading  # noqa: B018  (checks its options)
+
+    @property
+    def reading(self) -> Reading:
+        """How files become pixels."""
+        return reading_of(
+            background=self.background, range=self.range, alpha=self.alpha, depth=self.depth
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +272,8 @@ SHORT_NAMES = {
     "cond": ("data.labels",),
     "on_bad": ("data.on_bad",),
     "holdout": ("data.holdout",),
+    "background": ("data.background",),
+    "range": ("data.range",),
     "kimg": ("output.total_kimg",),
     "total_kimg": ("output.total_kimg",),
     "snapshot_kimg": ("output.snapshot_kimg",),
@@ -551,6 +572,9 @@ def split_overrides(overrides: typing.Iterable[str]) -> dict[str, str]:
 
 def _migrated(data: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON data of a config under the names of this version."""
+    if isinstance(data, dict) and isinstance(data.get("data"), dict):
+        # before version 0.3 all images were flat and of 8 bits
+        data = {**data, "data": {"background": "white", "depth": "uint8"} | data["data"]}
     output = data.get("output") if isinstance(data, dict) else None
     if not isinstance(output, dict) or "runtime" in data:
         return data

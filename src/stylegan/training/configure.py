@@ -57,7 +57,7 @@ def configure(
         options: what the user gave, as `RunConfig.with_options` takes it. It replaces the preset's
             options and those of the initial networks.
         resolution: side of the images in pixels, or "HEIGHTxWIDTH".
-        img_channels: 1 for grey images, 3 for RGB.
+        img_channels: channels of the images.
         label_dim: width of the labels that the networks learn, 0 for none.
         num_images: images of the set, without mirrored ones; None if that is not known.
         initial: options of the networks to start from. They replace the preset's, except for the
@@ -106,7 +106,7 @@ def resolve(
     Args:
         config: options of a run; None, in the options of `config.BY_RULE`, is replaced.
         resolution: side of the images in pixels, or "HEIGHTxWIDTH".
-        img_channels: 1 for grey images, 3 for RGB.
+        img_channels: channels of the images.
         label_dim: width of the labels that the networks learn, 0 for none.
         num_images: images of the set, without mirrored ones; None if that is not known.
         grown_to: nominal resolution that the initial weights have grown to. None: that of the run.

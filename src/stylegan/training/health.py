@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan import images
 from stylegan.data.dataset import ImageDataset
 from stylegan.image_size import ImageSize
 from stylegan.microbatch import BatchSlice
@@ -117,7 +116,7 @@ class HealthProbe:
         stream = generator_for("probe order", seed=state.config.seed)
         indices = torch.randperm(len(dataset), generator=stream)[:num].tolist()
         batch = dataset.gather(indices, resolution=state.stage.size)
-        x = fade(images.from_uint8(batch).to(state.device), state.stage.fade)
+        x = fade(dataset.pixels.to_float(batch).to(state.device), state.stage.fade)
         if state.discriminator.c_dim == 0:
             return x, None
         return x, dataset.gather_labels(indices).to(state.device)

@@ -163,6 +163,7 @@ def train(
         with distributed.keep_others_waiting():
             features = load_path_features(config.loss, weights_dir=weights_dir, device=device)
         state = TrainState(config, device, path_features=features)
+        state.pixels = dataset.pixels
         transfer = start_or_resume(state, run_dir, initial)
         if config.data.labels:
             state.generator.class_names = dataset.class_names

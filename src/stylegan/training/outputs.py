@@ -183,7 +183,7 @@ class RunOutputs:
             c = c[c.argmax(dim=1).argsort(stable=True)]  # images of a class side by side
         # In small batches: one pass over all samples would need more memory than training.
         batches = [
-            images.to_uint8(
+            state.pixels.shown(
                 upsample_nearest(generator(z[rows], None if c is None else c[rows]), factor=factor)
             ).cpu()
             for rows in (
@@ -205,7 +205,8 @@ class RunOutputs:
                 num=self._config.output.samples,
                 resolution=self._config.generator.resolution,
             )
-            self._write_grid(images.to_uint8(reals.images), reals.labels, Path(REALS))
+            pictures = self._state.pixels.shown(reals.images)
+            self._write_grid(pictures, reals.labels, Path(REALS))
 
     def _write_grid(self, pictures: Tensor, c: Tensor | None, path: Path) -> None:
         """Write a grid into the run's folder, with the class of each image as its caption."""

@@ -11,6 +11,7 @@ from stylegan.errors import ConfigError
 from stylegan.losses.objective import LossConfig, PathSpace
 from stylegan.perceptual.detector import AbstractDistance
 from stylegan.perceptual.networks import load_distance
+from stylegan.pixel_format import PixelFormat
 
 DISTANCES: dict[PathSpace, str] = {
     "lpips": "lpips-vgg16",
@@ -34,11 +35,14 @@ class PathFeatures:
 
     Attributes:
         scale: the constant; 1 until `calibrate` is called.
+        pixels: what the channels of images are; the network sees them by `AbstractDistance.view`.
+            None for grey and RGB.
     """
 
     def __init__(self, network: AbstractDistance) -> None:
         self._network = network
         self.scale = 1.0
+        self.pixels: PixelFormat | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Map images [N, C, H, W] in [-1, 1] to features [N, K], twice differentiable.
@@ -48,6 +52,8 @@ class PathFeatures:
         return self._features(images) * self.scale
 
     def _features(self, images: Tensor) -> Tensor:
+        if self.pixels is not None:
+            images = self._network.view(images, self.pixels)
         factor = -(-max(images.shape[2:]) // self._network.largest)
         return self._network.embed(F.avg_pool2d(images, factor) if factor > 1 else images)
 

@@ -32,6 +32,7 @@ def open_dataset(config: RunConfig) -> ImageDataset | ShardSet:
         resolution=config.generator.resolution,
         mirror=config.data.mirror,
         on_bad=config.data.on_bad,
+        reading=config.data.reading,
     )
 
 

@@ -103,7 +103,13 @@ def sample_augmentation(state: TrainState, use: str, num: int) -> Augmentation |
         num: images of the batch.
     """
     generator = generator_for(f"augment/{use}", seed=state.config.seed, nimg=state.nimg)
-    return draw_augmentation(state.config.augment, state.augment_control.p, num, generator)
+    return draw_augmentation(
+        state.config.augment,
+        state.augment_control.p,
+        num,
+        generator,
+        has_alpha=state.pixels.has_alpha,
+    )
 
 
 def sample_replaced(state: TrainState, num: int) -> Tensor | None:

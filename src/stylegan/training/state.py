@@ -14,6 +14,7 @@ from stylegan.microbatch import BatchSlice
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
 from stylegan.models.registry import build_discriminator, build_generator
 from stylegan.nn.compiled import check_compiler, compile_blocks
+from stylegan.pixel_format import PixelFormat
 from stylegan.rng import generator_for
 from stylegan.training.config import OptimConfig, RunConfig
 from stylegan.training.path_features import PathFeatures
@@ -101,6 +102,17 @@ class TrainState:
         self.batch_gpu = config.runtime.batch_gpu
         self.stage = stage_at(config, 0)
         self._enter(self.stage)
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What the channels of the images are. Set it to the format of the training set."""
+        return self.generator.pixels
+
+    @pixels.setter
+    def pixels(self, pixels: PixelFormat) -> None:
+        self.generator.pixels = self.generator_ema.pixels = pixels
+        if self.path_features is not None:
+            self.path_features.pixels = pixels
 
     def advance(self, num: int) -> None:
         """Count one iteration, and enter the stage that follows.

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from stylegan.errors import ConfigError
@@ -17,6 +18,7 @@ from stylegan.files import write_atomic
 from stylegan.models.base import AbstractDiscriminator, AbstractGenerator, Networks
 from stylegan.models.growth import resolution_at
 from stylegan.nn.modulated import ToRGB
+from stylegan.pixel_format import channel_means
 from stylegan.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -117,9 +119,9 @@ def read_transfer(run_dir: Path) -> Transfer | None:
 def transfer_weights(state: TrainState, initial: Networks) -> Transfer:
     """Copy the tensors whose names and shapes agree into a new run, and log how many did.
 
-    Layers that see the images or labels are converted if only the number of image channels (grey
-    or RGB) or the width of the labels differs. For skip generators of a larger resolution, the RGB
-    layers of the new blocks start at zero.
+    Layers that see the images or labels are converted if only the number of image channels or the
+    width of the labels differs; see `_other_channels`. For skip generators of a larger resolution,
+    the RGB layers of the new blocks start at zero.
 
     Args:
         state: of a run that has not started. Its networks are changed.
@@ -136,6 +138,10 @@ def transfer_weights(state: TrainState, initial: Networks) -> Transfer:
         "discriminator": initial.discriminator,
     }
     transfers: dict[str, NetworkTransfer] = {}
+    before = state.pixels if average is None else average.pixels
+    after = state.pixels
+    gains_alpha = after.has_alpha and before.num_channels == 3
+    keeps_colors = gains_alpha or (before.has_alpha and after.num_channels == 3)
     for name, network in state.networks.items():
         source = sources[name]
         if source is None:
@@ -143,12 +149,15 @@ def transfer_weights(state: TrainState, initial: Networks) -> Transfer:
             continue
         if type(source) is not type(network):
             raise ConfigError(f"--init-from has a {name} of another family than this run")
-        transfers[name] = _copy(name, network, source)
+        transfers[name] = _copy(name, network, source, keeps_colors=keeps_colors)
         logger.info("%s: %s", name, transfers[name])
     notes: list[_Note] = []
     if average is not None:
         notes += _conversions(state.generator_ema, average)
         notes += _start_at_old_images(state, average, transfers["generator_ema"].new)
+        if gains_alpha:
+            for generator in (state.generator, state.generator_ema):
+                _start_opaque(generator)
     _check_frozen(state, transfers)
     for note in notes:
         logger.log(note.level, "%s", note.text)
@@ -183,8 +192,14 @@ class _Note:
     text: str
 
 
-def _copy(name: str, network: Network, source: Network) -> NetworkTransfer:
+def _copy(name: str, network: Network, source: Network, *, keeps_colors: bool) -> NetworkTransfer:
     """Copy a source's tensors into a network, as far as they fit.
+
+    Args:
+        name: of the network.
+        network: is changed.
+        source: where the tensors come from.
+        keeps_colors: as of `_other_channels`.
 
     Raises:
         ConfigError: if no weight fits. Noise maps and scalars fit any network.
@@ -194,7 +209,7 @@ def _copy(name: str, network: Network, source: Network) -> NetworkTransfer:
     for key, value in old.items():
         if key not in new:
             continue
-        converted = _converted(key, value, new[key], network, source)
+        converted = _converted(key, value, new[key], network, source, keeps_colors=keeps_colors)
         if new[key].shape == converted.shape:
             kept[key] = converted
     weights = {key for key, parameter in network.named_parameters() if parameter.ndim > 1}
@@ -213,15 +228,22 @@ def _copy(name: str, network: Network, source: Network) -> NetworkTransfer:
 
 
 def _converted(
-    key: str, value: Tensor, target: Tensor, network: Network, source: Network
+    key: str,
+    value: Tensor,
+    target: Tensor,
+    network: Network,
+    source: Network,
+    *,
+    keeps_colors: bool,
 ) -> Tensor:
     """Return a tensor of the source for the image channels and labels of a network.
 
     It is returned as it is if there is no such conversion.
     """
     layer = key.rpartition(".")[0].rpartition(".")[2]
-    if layer in ("torgb", "fromrgb") and _is_grey_to_rgb(network, source):
-        return _other_channels(value, axis=0 if layer == "torgb" else 1, num=network.img_channels)
+    if layer in ("torgb", "fromrgb") and network.img_channels != source.img_channels:
+        axis, num = 0 if layer == "torgb" else 1, network.img_channels
+        return _other_channels(value, axis=axis, num=num, keeps_colors=keeps_colors)
     if (
         key == "mapping.fc0.weight"
         and isinstance(network, AbstractGenerator)
@@ -238,16 +260,18 @@ def _converted(
     return value
 
 
-def _is_grey_to_rgb(network: Network, source: Network) -> bool:
-    """Return whether one of two networks works on grey images, and the other on RGB images."""
-    return {network.img_channels, source.img_channels} == {1, 3}
-
-
 def _conversions(generator: AbstractGenerator, source: AbstractGenerator) -> list[_Note]:
     """Return a note for each kind of conversion that `_converted` makes."""
     notes = []
-    if _is_grey_to_rgb(generator, source):
-        how = "grey is the mean of RGB" if generator.img_channels == 1 else "RGB repeats grey"
+    channels = source.img_channels, generator.img_channels
+    if channels[0] != channels[1]:
+        how = {(3, 1): "grey is the mean of RGB", (1, 3): "RGB repeats grey"}.get(
+            channels, f"each of {channels[1]} channels is a mean of neighbors of {channels[0]}"
+        )
+        if generator.pixels.has_alpha and source.img_channels == 3:
+            how = "colors are kept, and images are opaque"
+        elif source.pixels.has_alpha and generator.img_channels == 3:
+            how = "alpha is left out, so images are those on black"
         notes.append(_Note(logging.INFO, f"the RGB layers were converted: {how}"))
     if generator.c_dim != source.c_dim:
         text = (
@@ -258,22 +282,52 @@ def _conversions(generator: AbstractGenerator, source: AbstractGenerator) -> lis
     return notes
 
 
-def _other_channels(value: Tensor, *, axis: int, num: int) -> Tensor:
-    """Convert the weight or bias of an RGB layer from grey to RGB or back.
+def _other_channels(value: Tensor, *, axis: int, num: int, keeps_colors: bool) -> Tensor:
+    """Convert the weight or bias of an RGB layer to another number of channels.
+
+    Each channel is the mean of neighbors, as of `channel_means`: grey is the mean of RGB, and RGB
+    repeats grey. RGB and RGBA share their colors: a new alpha channel has the weight 0 (see
+    `_start_opaque` for its bias), and that of a source is left out.
 
     Args:
         value: of a layer to RGB (axis 0) or from RGB (axis 1), or its bias.
         axis: of the image channels.
-        num: of image channels, 1 or 3.
+        num: of image channels.
+        keeps_colors: whether RGB becomes RGBA, or RGBA becomes RGB.
     """
     if value.ndim <= axis:
         return value
-    mean = value.mean(dim=axis, keepdim=True)
+    before = value.shape[axis]
     shape = list(value.shape)
     shape[axis] = num
     # A layer from RGB sums over the channels, and divides by the root of their number.
-    scale = 1.0 if axis == 0 else math.sqrt(value.shape[1] / num)
-    return (mean * scale).expand(shape)
+    if keeps_colors:
+        scale = 1.0 if axis == 0 else math.sqrt(num / before)
+        converted = value.new_zeros(shape)
+        converted.narrow(axis, 0, 3).copy_(value.narrow(axis, 0, 3) * scale)
+        return converted
+    scale = 1.0 if axis == 0 else math.sqrt(before / num)
+    if 1 in (before, num):
+        return (value.mean(dim=axis, keepdim=True) * scale).expand(shape)
+    weights = channel_means(before, num).to(value)
+    means: Tensor = torch.tensordot(weights, value, dims=([1], [axis])).movedim(0, axis)
+    return means * scale
+
+
+def _start_opaque(generator: AbstractGenerator) -> None:
+    """Set the biases of alpha, in place, so that images are opaque.
+
+    RGB of a skip generator is a sum over its blocks, so only the last one gets the bias. In others
+    each block makes whole images.
+    """
+    layers = [
+        layer for name, layer in generator.named_modules() if name.rpartition(".")[2] == "torgb"
+    ]
+    is_sum = getattr(generator.config, "architecture", "growing") == "skip"
+    for layer in layers[-1:] if is_sum else layers:
+        bias = layer.get_parameter("bias")
+        with torch.no_grad():
+            bias[3] = 1.0
 
 
 def _start_at_old_images(state: TrainState, source: AbstractGenerator, new: Part) -> list[_Note]:

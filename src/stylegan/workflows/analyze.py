@@ -11,6 +11,7 @@ import torch
 
 import stylegan
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.readers import reading_for
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError
 from stylegan.files import write_atomic
@@ -207,7 +208,10 @@ def spectra(
     reals = None
     if data is not None:
         reals = ImageDataset(
-            data, resolution=samplers[0].size, progress=counter(progress, "reading images")
+            data,
+            resolution=samplers[0].size,
+            reading=reading_for(samplers[0].generator.pixels),
+            progress=counter(progress, "reading images"),
         )
     analysis = analyze_spectra(samplers[0], num=num, reals=reals, captions=captions)
     return _finish(analysis, samplers, network, out, num=num, class_index=class_index)

@@ -18,7 +18,7 @@ from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError, DataError, command_line
 from stylegan.extras import import_extra
 from stylegan.files import write_atomic
-from stylegan.images import enlarge, grid, read, to_uint8
+from stylegan.images import enlarge, grid, read
 from stylegan.latent.attribution import (
     CONFIDENCE,
     ERROR_RATE,
@@ -329,7 +329,7 @@ class _Network:
                     fix="name another file for the calibration by --calibration",
                 )
         reals = read_targets(
-            [data], size=projector.size, num_channels=projector.generator.img_channels, num=num
+            [data], size=projector.size, pixels=projector.generator.pixels, num=num
         )
         if len(reals) < num:
             logger.warning("%s has %d usable images, not %d", data, len(reals), num)
@@ -393,7 +393,9 @@ def _subfolder(folder: Path | None, index: int, num: int) -> Path | None:
 
 def _generated_target(projector: BatchProjector, seed: int) -> Target:
     image, _ = image_with_seeded_noise(projector.generator, seed, c=projector.label)
-    return Target(name=f"seed{seed}", path=f"seed {seed}", image=to_uint8(image).cpu()[0])
+    pixels = projector.generator.pixels
+    stored = pixels.to_stored(image).cpu()[0]
+    return Target(name=f"seed{seed}", path=f"seed {seed}", image=stored, pixels=pixels)
 
 
 def _attribute(

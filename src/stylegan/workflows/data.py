@@ -17,6 +17,7 @@ from stylegan.data.check import OnBad
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.describe import CheckReport, SetInfo
 from stylegan.data.prepare import Crop, Filter, Prepared, PrepareOptions
+from stylegan.data.readers import Alpha, KeptDepth, Reading, parse_range
 from stylegan.data.shards import write_shards
 from stylegan.errors import check_positive
 from stylegan.image_size import ImageSize, Resolution
@@ -35,7 +36,10 @@ def prepare(
     wide_height: int | None = None,
     pad_color: str = "black",
     filter: Filter = "lanczos",
-    background: str = "white",
+    background: str | None = None,
+    range: str | None = None,
+    alpha: Alpha = "auto",
+    depth: KeptDepth = "keep",
     compress_level: int = 6,
     labels_from: str | None = None,
     every: int = 1,
@@ -46,8 +50,9 @@ def prepare(
 ) -> Prepared:
     """Make a training set: crop, resize and pack images into a zip.
 
-    Images are rotated by EXIF and converted to 8-bit RGB, or to grey if all images are grey. The
-    zip records in prepare.json how each image was made. Files that cannot be used are named in a
+    Images are rotated by EXIF and converted to RGB, or to grey if all images are grey.
+    Transparency, 16 bits and channels of arrays are kept where most images have them. The zip
+    records in prepare.json how each image was made. Files that cannot be used are named in a
     warning and counted.
 
     Args:
@@ -63,7 +68,12 @@ def prepare(
             resolution for square images, the whole height for others.
         pad_color: of the padding: a CSS name, or #rrggbb.
         filter: for resizing.
-        background: color behind transparent pixels: a CSS name, or #rrggbb.
+        background: color on which transparent pixels are composed: a CSS name, or #rrggbb. Default:
+            transparency is kept if at least half of the images have it, else composed on white.
+        range: of floats, the values that become black and white, as LOW,HIGH; others are clipped.
+            Default: 0,1, and images with others are skipped.
+        alpha: "auto" takes the last of four channels of an array for alpha, "none" does not.
+        depth: "uint8" rounds deeper pixels to 8 bits.
         compress_level: of the PNG files, from 0 (large and fast) to 9 (small and slow).
         labels_from: "json" for the source's dataset.json; "folders" numbers the folders of the
             images by their names; or a CSV file with a name and a class, or several numbers, in
@@ -91,6 +101,9 @@ def prepare(
         pad_color=pad_color,
         filter=filter,
         background=background,
+        range=range,
+        alpha=alpha,
+        depth=depth,
         compress_level=compress_level,
         labels_from=labels_from,
         every=every,
@@ -110,6 +123,7 @@ def check(
     source: str | Path,
     *,
     resolution: Resolution | None = None,
+    range: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
@@ -120,6 +134,7 @@ def check(
     Args:
         source: a folder of images, a zip, or another source that `prepare` takes.
         resolution: to train at: a side in pixels, or HEIGHTxWIDTH. Default: the images' own size.
+        range: of floats, as of `prepare`.
         workers: number of threads. Default: one per processor core.
         progress: called with the number of images done.
 
@@ -131,7 +146,11 @@ def check(
         DataError: if `source` is no source of images.
     """
     return describe.check(
-        source, resolution=resolution, workers=workers, progress=counter(progress, "images")
+        source,
+        resolution=resolution,
+        reading=Reading(range=parse_range(range)),
+        workers=workers,
+        progress=counter(progress, "images"),
     )
 
 
@@ -139,6 +158,7 @@ def info(
     source: str | Path,
     *,
     out: Path | None = None,
+    range: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> SetInfo:
@@ -147,13 +167,20 @@ def info(
     Args:
         source: a folder of images, a zip, or another source that `prepare` takes.
         out: the contact sheet, a PNG file. Default: NAME-sheet.png in the current folder.
+        range: of floats, as of `prepare`.
         workers: number of threads. Default: one per processor core.
         progress: called with the number of images done.
 
     Raises:
         DataError: if `source` is no source of images.
     """
-    return describe.info(source, out=out, workers=workers, progress=counter(progress, "images"))
+    return describe.info(
+        source,
+        out=out,
+        reading=Reading(range=parse_range(range)),
+        workers=workers,
+        progress=counter(progress, "images"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,12 +251,13 @@ def augment(
     generator = generator_for("augmented sheet", seed=seed)
     chosen = torch.randperm(len(dataset), generator=generator)[:num].tolist()
     originals = dataset.gather(chosen)
-    rows = [originals]
+    rows = [dataset.pixels.shown_stored(originals)]
+    pixels = dataset.pixels
     for _ in range(draws):
-        drawn = draw_augmentation(config, p, len(chosen), generator)
+        drawn = draw_augmentation(config, p, len(chosen), generator, has_alpha=pixels.has_alpha)
         whole = BatchSlice.whole(len(chosen))
-        augmented = images.from_uint8(originals)
-        rows.append(images.to_uint8(augmented if drawn is None else drawn.of(whole)(augmented)))
+        augmented = pixels.to_float(originals)
+        rows.append(pixels.shown(augmented if drawn is None else drawn.of(whole)(augmented)))
     picture = images.grid(torch.cat(rows), columns=len(chosen), scale=scale)
     path = out or Path(f"{dataset.name}-augmented.png")
     images.write_grid(picture, path)

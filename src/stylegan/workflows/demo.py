@@ -353,8 +353,9 @@ def measure(
     """
     order = torch.randperm(len(reals), generator=generator_for("swd reals", seed=seed)).tolist()
     num = min(SWD_IMAGES, len(reals) // 2)
-    first = reals.gather(order[:num])
-    others = reals.gather(order[num : 2 * num])
+    first, others = (
+        reals.pixels.seen_stored(reals.gather(part)) for part in (order[:num], order[num : 2 * num])
+    )
     return Distances(
         start=sliced_wasserstein_distance(first, sample(start, num, seed=seed), seed=seed),
         end=sliced_wasserstein_distance(first, sample(end, num, seed=seed), seed=seed),
@@ -363,7 +364,7 @@ def measure(
 
 
 def sample(generator: AbstractGenerator, num: int, *, seed: int) -> Tensor:
-    """Return images for a metric, uint8 [num, C, R, R]: no truncation, random noise."""
+    """Return images for a metric, uint8 [num, 1 or 3, R, R]: no truncation, random noise."""
     device = next(generator.parameters()).device
     noise = generator_for("swd noise", seed=seed)
     z = torch.randn(num, generator.z_dim, generator=generator_for("swd latents", seed=seed))
@@ -372,7 +373,7 @@ def sample(generator: AbstractGenerator, num: int, *, seed: int) -> Tensor:
         for start in range(0, num, SWD_BATCH):
             block = z[start : start + SWD_BATCH].to(device)
             generated = generator(block, noise_mode="random", generator=noise)
-            blocks.append(images.to_uint8(generated).cpu())
+            blocks.append(generator.pixels.seen(generated).cpu())
     return torch.cat(blocks)
 
 
@@ -444,7 +445,7 @@ def _picture_sections(pictures: Mapping[str, bytes], reals: Tensor) -> list[Sect
 def _some(reals: ImageDataset, num: int, seed: int) -> Tensor:
     stream = generator_for("report reals", seed=seed)
     order = torch.randperm(len(reals), generator=stream)[:num].tolist()
-    return reals.gather(order)
+    return reals.pixels.shown_stored(reals.gather(order))
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

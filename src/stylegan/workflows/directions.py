@@ -13,7 +13,7 @@ import stylegan
 from stylegan.captions import Captions
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError
-from stylegan.images import from_uint8, to_uint8, write
+from stylegan.files import write_atomic
 from stylegan.images import grid as tile
 from stylegan.interop.classifiers import load_classifiers
 from stylegan.interop.load import origin_of, weights_path
@@ -29,7 +29,7 @@ from stylegan.latent.directions import (
 )
 from stylegan.latent.grids import PADDING
 from stylegan.latent.layers import parse_layers
-from stylegan.latent.render import device_of, render
+from stylegan.latent.render import device_of, render, synthesize_each
 from stylegan.latent.saved import Keys, as_keys, names_of, styles_of, write_latents
 from stylegan.latent.statistics import sample_styles
 from stylegan.metrics.separability import fit_hyperplane
@@ -319,15 +319,17 @@ def apply(
     ws = styles_of(generator, keys, c=label, psi=psi, cutoff=cutoff, batch=batch)
     moved = loaded.apply(ws, strengths)
     names = names_of(keys, generator)
-    images = track(render(generator, moved, batch=batch), progress, "images", len(moved))
+    pixels, each = generator.pixels, synthesize_each(generator, moved, batch=batch)
+    images = track(each, progress, "images", len(moved))
     kept = []
     for name, image, row in zip(names, images, moved, strict=True):
+        stored = pixels.to_stored(image).cpu()
         if folder is None:
-            kept.append(image)
+            kept.append(stored)
             continue
-        write(image, folder / f"{name}.png")
+        write_atomic(folder / f"{name}{pixels.suffix}", pixels.file_bytes(stored))
         write_latents(folder / f"{name}.npz", row[None])
-    return EditedImages(names=names, folder=folder, grid=None, pixels=kept, ws=moved)
+    return EditedImages(names=names, folder=folder, grid=None, pixels=kept, format=pixels, ws=moved)
 
 
 def directions_path(folder: Path, name: str) -> Path:
@@ -404,7 +406,8 @@ def _logits(
     for batch in track(batches, progress, "batches of images", len(batches)):
         ws = batch.to(device_of(generator))[:, None].expand(-1, generator.num_ws, -1)
         with torch.no_grad():
-            images = from_uint8(to_uint8(generator.synthesis(ws)))
+            pixels = generator.pixels
+            images = pixels.to_float(pixels.to_stored(generator.synthesis(ws)))
             columns = [classifier.logits(images).flatten() for classifier in classifiers]
         rows.append(torch.stack(columns, dim=1).cpu())
     return torch.cat(rows)

@@ -15,7 +15,7 @@ import torch
 from stylegan import distributed
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.pictures import Pictures
-from stylegan.data.readers import LOSSY_FORMATS
+from stylegan.data.readers import LOSSY_FORMATS, reading_for
 from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName, resolve_device
 from stylegan.errors import CheckpointError, ConfigError, StyleganError
@@ -388,6 +388,7 @@ def watch(
         data or config.data.path,
         resolution=config.generator.resolution,
         on_bad=config.data.on_bad,
+        reading=config.data.reading,
         progress=counter(progress, "reading images"),
     )
     reals = training_images(dataset, is_mirrored=config.data.mirror, seed=seed)
@@ -611,6 +612,7 @@ def _network_and_reals(
         dataset = ImageDataset(
             data,
             resolution=generator.current_size,
+            reading=reading_for(generator.pixels),
             progress=counter(progress, "reading images"),
         )
     origin = {} if path is None else origin_of(path)

@@ -33,7 +33,7 @@ from stylegan.analysis.variation import (
 from stylegan.captions import Captions, default_scale
 from stylegan.data.dataset import ImageDataset
 from stylegan.image_size import ImageSize
-from stylegan.images import from_uint8, grid, to_uint8
+from stylegan.images import from_uint8, grid, over_checkerboard
 from stylegan.latent.render import map_latents
 from stylegan.latents import lerp
 from stylegan.models.base import AbstractGenerator
@@ -285,7 +285,8 @@ def analyze_spectra(
     sampler: Sampler, *, num: int, reals: ImageDataset | None = None, captions: bool = True
 ) -> Analysis:
     """Compare the mean power spectra of generated and of real images."""
-    found = {"generated": mean_spectrum(sampler.images(num))}
+    pixels = sampler.generator.pixels
+    found = {"generated": mean_spectrum(pixels.flat(each) for each in sampler.images(num))}
     if reals is not None:
         found["real"] = mean_spectrum(_real_batches(reals, num, sampler.batch))
     series = {
@@ -336,7 +337,8 @@ def analyze_noise(
     deviations: dict[str, list[float]] = {group: [] for group in GROUPS}
     for index in range(num):
         ws = sampler.styles(1, first=index)
-        cells += [to_uint8(with_noise_of(generator, ws, group)).cpu()[0] for group in GROUPS]
+        rendered = (with_noise_of(generator, ws, group).cpu()[0] for group in GROUPS)
+        cells += [picture_of(generator, image) for image in rendered]
         deviations["none"].append(0.0)
         for group in GROUPS:
             if group == "none":
@@ -406,7 +408,7 @@ def _droplet_sheet(
     bottom: list[Tensor] = []
     for index in shown:
         pictures, spikes = magnitude_maps(sampler.generator, sampler.styles(1, first=index), layer)
-        picture = to_uint8(pictures).cpu()[0].expand(3, -1, -1)
+        picture = picture_of(sampler.generator, pictures.cpu()[0]).expand(3, -1, -1)
         heat = _heat(spikes.magnitude[0] / spikes.magnitude[0].median() / HEAT_TOP)
         heat = F.interpolate(heat[None].float(), size=picture.shape[-2:])[0].to(torch.uint8)
         if spikes.found[0]:
@@ -447,7 +449,8 @@ def _droplet_table(sampler: Sampler, droplets: Droplets) -> Table:
 def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
     """Render a path between two latents without noise: uint8 [T, C, H, W].
 
-    Images whose shorter side is above 256 pixels are reduced.
+    Images whose shorter side is above 256 pixels are reduced. C is 1 for grey, else 3, as of
+    `PixelFormat.seen`.
     """
     ends = sampler.styles(2, first=2 * path, purpose="path")
     frames = []
@@ -459,7 +462,7 @@ def _path_frames(sampler: Sampler, path: int, num_frames: int) -> Tensor:
         factor = 1 << max(min(image.shape[2:]) // SCORED_SIDE, 1).bit_length() - 1
         if factor > 1:
             image = F.avg_pool2d(image, factor)
-        frames.append(to_uint8(image).cpu())
+        frames.append(sampler.generator.pixels.seen(image).cpu())
     return torch.cat(frames)
 
 
@@ -509,7 +512,16 @@ def _real_batches(reals: ImageDataset, num: int, batch: int) -> Iterator[Tensor]
     num = min(num, len(reals))
     indices = [index * len(reals) // num for index in range(num)]
     for start in range(0, num, batch):
-        yield from_uint8(reals.gather(indices[start : start + batch]))
+        yield reals.pixels.flat(reals.pixels.to_float(reals.gather(indices[start : start + batch])))
+
+
+def picture_of(generator: AbstractGenerator, image: Tensor) -> Tensor:
+    """Return an image of a network, float [C, R, R], as a picture: uint8 [1 or 3, R, R].
+
+    Transparency is shown on a checkerboard.
+    """
+    picture = generator.pixels.shown(image)
+    return over_checkerboard(picture) if picture.shape[0] == 4 else picture
 
 
 def _heat(values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,9 +16,9 @@ from torch import Tensor
 from stylegan.captions import Captions
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError
-from stylegan.files import unique_name
+from stylegan.files import unique_name, write_atomic
 from stylegan.images import grid as tile
-from stylegan.images import read, write, write_grid
+from stylegan.images import over_color, write_grid
 from stylegan.latent.grids import (
     PADDING,
     TRUNCATION_PSIS,
@@ -36,13 +36,14 @@ from stylegan.latent.interpolate import (
     walk_through,
 )
 from stylegan.latent.layers import parse_layers
-from stylegan.latent.render import map_latents, render
+from stylegan.latent.render import map_latents, render, synthesize_each
 from stylegan.latent.saved import Key, Keys, as_keys, latents_of, name_of, names_of, styles_of
 from stylegan.latent.seeds import latents_from_seeds
 from stylegan.latent.video import auto_scale, check_video, video_html, write_video
 from stylegan.models.base import AbstractGenerator
 from stylegan.nn.noise import NoiseMode
 from stylegan.notebook import Picture
+from stylegan.pixel_format import UNIT, PixelFormat
 from stylegan.progress import Progress, track
 from stylegan.rng import generator_for
 from stylegan.workflows.networks import (
@@ -72,30 +73,36 @@ _MAX_SHOWN = 64
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedImages:
-    """A sequence of generated images, uint8 [C, R, R] each, read from their files on access.
+    """A sequence of generated images, read from their files on access.
+
+    Each is [C, R, R] as it is stored: uint8 unless the network was trained on deeper images.
 
     Attributes:
         names: of the images, in the order of the seeds.
-        folder: the folder with `NAME.png`; None if no files were written.
+        folder: the folder with `NAME.png` or `NAME.npy`; None if no files were written.
         grid: path of the grid; None if none was written.
         pixels: the images if no files were written, else empty.
+        format: channels and depth of the images.
     """
 
     names: Sequence[str]
     folder: Path | None
     grid: Path | None
     pixels: Sequence[Tensor] = field(repr=False)
+    format: PixelFormat = field(default_factory=PixelFormat)
 
     @property
     def paths(self) -> list[Path]:
         """The files of the images; empty if none were written."""
-        return [] if self.folder is None else [self.folder / f"{name}.png" for name in self.names]
+        if self.folder is None:
+            return []
+        return [self.folder / f"{name}{self.format.suffix}" for name in self.names]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.pixels[index] if self.folder is None else read(self.paths[index])
+        return self.pixels[index] if self.folder is None else self.format.read(self.paths[index])
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
@@ -104,7 +111,7 @@ class GeneratedImages:
         self, num: int = _MAX_SHOWN, *, captions: bool = False, scale: int | None = None
     ) -> Picture:
         """Return a grid of the first `num` images; options as of `images`."""
-        shown = list(itertools.islice(self, num))
+        shown = [self.format.shown_stored(image) for image in itertools.islice(self, num)]
         return Picture(pixels=_tiled(shown, self.names[:num] if captions else None, scale))
 
     def _repr_png_(self) -> bytes:
@@ -163,6 +170,7 @@ def images(
     grid: bool = False,
     captions: bool = False,
     scale: int | None = None,
+    depth: Literal["auto", "uint8", "uint16", "float32"] = "auto",
     batch: int = 16,
     device: DeviceName | torch.device = "auto",
     seed: int = 0,
@@ -170,8 +178,9 @@ def images(
 ) -> GeneratedImages:
     """Generate one image for each seed and each saved latent.
 
-    OUT gets seed0000.png and so on. On the CPU a seed gives the same file, byte for byte,
-    independent of the other seeds and the batch size.
+    OUT gets seed0000.png and so on; seed0000.npy, [H, W, C], for floats and channels that PNG files
+    cannot hold. RGBA images have transparency. On the CPU a seed gives the same file, byte for
+    byte, independent of the other seeds and the batch size.
 
     Args:
         network: a run folder, a native folder, a weight file, a URL or a known name.
@@ -188,6 +197,8 @@ def images(
         captions: write the name of each image below it in the grid.
         scale: enlarge the images of the grid by this whole number (default: with captions to 64
             pixels or more).
+        depth: type of a channel in the files; "auto" for that of the images that the network was
+            trained on. Floats have the range of these images, else 0 to 1.
         batch: batch size on a GPU; the CPU computes one image at a time.
         device: where to compute; "auto" prefers CUDA, then Apple's MPS. A loaded generator stays
             on its device.
@@ -217,7 +228,7 @@ def images(
     total = sum(1 if isinstance(key, int) else len(latents_of(key, generator).ws) for key in keys)
 
     def rendered(ws: Tensor, noise_keys: Sequence[int]) -> Iterator[Tensor]:
-        return render(
+        return synthesize_each(
             generator, ws, noise_mode=noise_mode, noise_keys=noise_keys, seed=seed, batch=batch
         )
 
@@ -233,22 +244,28 @@ def images(
             with stored_noise(generator, saved.noise if noise_from is None else {}):
                 yield from zip(names, rendered(saved.ws, range(num)), strict=True)
 
+    pixels = generator.pixels
+    if depth != "auto" and depth != pixels.depth:
+        pixels = replace(pixels, depth=depth, range=UNIT)
     names: list[str] = []
     taken: set[str] = set()
     kept: list[Tensor] = []
+    shown: list[Tensor] = []
     with stored_noise(generator, read_noise(noise_from, generator)):
         for name, image in track(named(), progress, "images", total):
             names.append(unique_name(name, taken))
-            if folder is not None:
-                write(image, folder / f"{names[-1]}.png")
-            if grid or folder is None:
-                kept.append(image)
+            stored = pixels.to_stored(image).cpu()
+            if folder is None:
+                kept.append(stored)
+            else:
+                write_atomic(folder / f"{names[-1]}{pixels.suffix}", pixels.file_bytes(stored))
+            if grid:
+                shown.append(pixels.shown(image).cpu())
     grid_path = None
     if grid and folder is not None:
         grid_path = folder / "grid.png"
-        write_grid(_tiled(kept, names if captions else None, scale), grid_path)
-    pixels = kept if folder is None else []
-    return GeneratedImages(names=names, folder=folder, grid=grid_path, pixels=pixels)
+        write_grid(_tiled(shown, names if captions else None, scale), grid_path)
+    return GeneratedImages(names=names, folder=folder, grid=grid_path, pixels=kept, format=pixels)
 
 
 def mix(
@@ -639,7 +656,7 @@ def _frames(
     seed: int,
     batch: int,
 ) -> Iterator[Tensor]:
-    """Yield frames with an image of each path side by side."""
+    """Yield frames with an image of each path side by side; transparency is shown on white."""
     cells = [
         render(
             generator,
@@ -652,7 +669,8 @@ def _frames(
         for index, ws in enumerate(paths)
     ]
     for images_of_frame in zip(*cells, strict=True):
-        yield tile(torch.stack(images_of_frame), columns=columns)
+        frame = torch.stack(images_of_frame)
+        yield tile(over_color(frame) if frame.shape[1] == 4 else frame, columns=columns)
 
 
 def _chunks(keys: Sequence[Key]) -> Iterator[list[int] | Path | Tensor]:

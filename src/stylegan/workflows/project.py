@@ -299,11 +299,11 @@ def _latents(init: Path | str | Tensor, generator: AbstractGenerator) -> SavedLa
 
 def targets_for(images: Images, projector: BatchProjector) -> list[Target]:
     """Read images in the size and channels of a projector's network."""
-    size, num_channels = projector.size, projector.generator.img_channels
+    size, pixels = projector.size, projector.generator.pixels
     if isinstance(images, Tensor):
-        return targets_of(images, size=size, num_channels=num_channels)
+        return targets_of(images, size=size, pixels=pixels)
     paths = [images] if isinstance(images, str | Path) else images
-    return read_targets([Path(path) for path in paths], size=size, num_channels=num_channels)
+    return read_targets([Path(path) for path in paths], size=size, pixels=pixels)
 
 
 def _in_memory(
@@ -317,7 +317,7 @@ def _in_memory(
         images=[
             ProjectedImage(
                 name=target.name,
-                target=target.image,
+                target=target.picture,
                 image=projection.image,
                 ws=projection.ws,
                 distance=projection.distance,
@@ -336,7 +336,7 @@ def _read_projection(
     psnr = folder.result["psnr"]
     return ProjectedImage(
         name=folder.target.name,
-        target=folder.target.image,
+        target=folder.target.picture,
         image=read(folder.folder / "projected.png"),
         ws=read_latents(folder.folder / PROJECTION, projector.generator).ws,
         distance=folder.distance,

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan import images
+from stylegan.data.array_files import reduce
 from stylegan.data.dataset import ImageDataset
+from stylegan.data.readers import reading_for
 from stylegan.data.sources.open import check_exists
 from stylegan.devices import DeviceName
 from stylegan.errors import ConfigError, StyleganError
@@ -255,6 +257,7 @@ class ReportBuilder:
         return ImageDataset(
             self.data,
             resolution=self.sampler.size,
+            reading=reading_for(self.generator.pixels),
             progress=counter(self.progress, "reading images"),
         )
 
@@ -275,7 +278,8 @@ class ReportBuilder:
             ["family", family_of(generator)],
             [
                 "images",
-                f"{self.sampler.size}, {generator.img_channels} channels",
+                f"{self.sampler.size}, {generator.img_channels} channels"
+                + ("" if generator.pixels.is_plain else f" ({generator.pixels})"),
             ],
             ["parameters", f"{num_parameters(generator):,}"],
             ["style inputs", f"{generator.num_ws} of width {generator.w_dim}"],
@@ -312,7 +316,8 @@ class ReportBuilder:
         if self.reals is not None:
             num = min(NUM_SAMPLES, len(self.reals))
             chosen = self.reals.gather([index * len(self.reals) // num for index in range(num)])
-            return self._sheet([*chosen], f"Real images, at even distances in {self.data}.")
+            pictures = self.reals.pixels.shown_stored(chosen)
+            return self._sheet([*pictures], f"Real images, at even distances in {self.data}.")
         path = None if self.run is None else self.run / REALS
         if path is None or not path.exists():
             return None
@@ -453,12 +458,12 @@ class ReportBuilder:
         targets = read_targets(
             [Path(self.data)],
             size=projector.size,
-            num_channels=self.generator.img_channels,
+            pixels=self.generator.pixels,
             num=self.projections,
         )
         blocks: list[Block] = []
         for target, projection in zip(targets, projector.project(targets), strict=True):
-            pair = torch.stack([small_picture(target.image), small_picture(projection.image)])
+            pair = torch.stack([small_picture(target.picture), small_picture(projection.image)])
             caption = (
                 f"{target.name} and its projection into w, {self.steps} steps: "
                 f"{projector.distance.name} {projection.distance:.3f}, "
@@ -571,6 +576,10 @@ def small_picture(picture: Tensor) -> Tensor:
 def _averaged(picture: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return picture
+    if picture.shape[0] == 4 and not any(side % factor for side in picture.shape[1:]):
+        return reduce(picture, factor, has_alpha=True)
+    if picture.shape[0] == 4:
+        picture = images.over_checkerboard(picture)
     mean = F.avg_pool2d(picture[None].float(), factor, ceil_mode=True)
     return mean[0].round().to(torch.uint8)
 

@@ -360,6 +360,9 @@ def _kept_options(run_dir: Path, start: RunConfig, options: Mapping[str, Any]) -
         "precision": start.precision,
         "ema.w_avg_beta": start.ema.w_avg_beta,
     }
+    for name in ("background", "depth"):  # before version 0.3, other defaults
+        kept[f"data.{name}"] = getattr(recorded.data, name)
+        defaults[f"data.{name}"] = getattr(start.data, name)
     given = start.with_options(options)
     if recorded.growth is not None and given.growth is not None:
         for name in ("train_kimg", "fade_kimg"):

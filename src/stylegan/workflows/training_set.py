@@ -1,6 +1,7 @@
 """The images of a run: opened, and prepared first if they are of different sizes."""
 
 import contextlib
+import hashlib
 import logging
 import shlex
 import tempfile
@@ -19,6 +20,7 @@ from stylegan.data.check import (
 from stylegan.data.dataset import ImageDataset
 from stylegan.data.label_files import labels_by_folder, read_labels
 from stylegan.data.prepare import PrepareOptions, prepare
+from stylegan.data.readers import Reading
 from stylegan.data.shards import ShardSet, is_shards
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.open import open_source
@@ -60,7 +62,12 @@ def open_training_set(
     if is_shards(data.path):
         return ShardSet(data.path, resolution=resolution, mirror=data.mirror)
     source = open_source(data.path)
-    options: dict[str, Any] = {"mirror": data.mirror, "on_bad": data.on_bad}
+    reading = data.reading
+    options: dict[str, Any] = {
+        "mirror": data.mirror,
+        "on_bad": data.on_bad,
+        "reading": reading,
+    }
     if read_record(source) is not None or data.on_bad == "skip":
         count = counter(progress, "reading images")
         return ImageDataset(data.path, resolution=resolution, progress=count, **options)
@@ -68,10 +75,12 @@ def open_training_set(
     labels_from = "folders" if data.labels and _has_class_folders_only(source) else None
     shown = "median" if resolution is None else str(ImageSize.of(resolution).stored)
     words = [stem, shown, digest, *([labels_from] if labels_from else [])]
+    if reading != Reading():
+        words.append(hashlib.sha256(repr(reading).encode()).hexdigest()[:8])
     path = run_dir.parent / f"{'-'.join(words)}.zip"
     if path.exists():
         return ImageDataset(path, resolution=resolution, **options)
-    entries = examine(source, progress=counter(progress, "reading images"))
+    entries = examine(source, reading=reading, progress=counter(progress, "reading images"))
     if labels_from is None and not _needs_preparation(source, entries, resolution):
         return ImageDataset(data.path, resolution=resolution, entries=entries, **options)
     size = ImageSize.of(suggested_resolution(entries) if resolution is None else resolution)
@@ -82,7 +91,13 @@ def open_training_set(
             source.path,
             path,
             options=PrepareOptions(
-                resolution=size.stored, labels_from=labels_from, on_bad=data.on_bad
+                resolution=size.stored,
+                labels_from=labels_from,
+                on_bad=data.on_bad,
+                background=data.background,
+                range=data.range,
+                alpha=data.alpha,
+                depth=data.depth,
             ),
             progress=counter(progress, "preparing images"),
         )

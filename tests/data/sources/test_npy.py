@@ -61,6 +61,19 @@ def test_16_bits_and_floats_are_rounded_to_the_nearest_level(tmp_path):
     assert image.tolist() == [[0, 0, 1, 1, 255, 255]]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [2, 7])
+def test_arrays_of_many_channels_keep_all_of_them(tmp_path, channels, dtype):
+    values = np.random.default_rng(0).integers(0, 256, (3, 8, 8, channels)).astype(dtype)
+    values = values / 256 if dtype == "float32" else values
+    for array in (values, values.transpose(0, 3, 1, 2)):
+        dataset = ImageDataset(saved(tmp_path / "a.npy", array))
+        assert (dataset.num_channels, dataset.pixels.depth) == (channels, dtype)
+        assert np.array_equal(dataset[2].numpy().transpose(1, 2, 0), values[2])
+    one = tmp_path / "one.npy"
+    assert ImageDataset(saved(one, values[0])).num_channels == channels
+
+
 def test_transparent_pixels_are_composed_on_white(tmp_path):
     array = np.zeros((2, 4, 4, 4), np.uint8)
     array[1, ..., 3] = 255
@@ -72,18 +85,11 @@ def test_transparent_pixels_are_composed_on_white(tmp_path):
     ("array", "reason"),
     [
         (COLOR[:3, :, :, 0], "one image [C, H, W] or 3 images [N, H, W]; save it with 4 axes"),
-        (COLOR.astype(np.int64), "of int64; expected uint8, uint16, or floats in [0, 1]"),
+        (COLOR.astype(np.int64), "of int64; expected uint8, uint16, or floats"),
         (GREY > 9, "of bool; expected"),
-        (np.zeros((2, 8, 8, 2), np.uint8), "[2, 8, 8, 2]; expected [N, H, W, C]"),
         (np.zeros((2, 2, 8, 8, 3), np.uint8), "[2, 2, 8, 8, 3]; expected"),
         (np.zeros(8, np.uint8), "[8]; expected"),
         (np.zeros((2, 0, 8, 3), np.uint8), "[2, 0, 8, 3]; expected"),
-        (COLOR / 127.5 - 1, "(floats from -"),
-        (COLOR.astype(np.float32), "(floats from 0 to 255 at index 0); expected floats in [0, 1]"),
-        (
-            np.stack([GREY / 255, GREY * np.nan]).reshape(10, 8, 16),
-            "(floats from nan to nan at index 5)",
-        ),
         (
             np.array([{"a": 1}], object),
             "unreadable (Array can't be memory-mapped",

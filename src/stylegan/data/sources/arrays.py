@@ -13,6 +13,7 @@ from PIL import Image
 
 from stylegan.data.labels import Label, Labels
 from stylegan.data.sources.base import AbstractSource
+from stylegan.files import npy_bytes
 
 
 class AbstractArraySource(AbstractSource):
@@ -37,8 +38,8 @@ class AbstractArraySource(AbstractSource):
         """
 
     @abc.abstractmethod
-    def pixels(self, row: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return the pixels of an image from its row, uint8 [H, W] or [H, W, C]."""
+    def pixels(self, row: NDArray[Any]) -> NDArray[Any]:
+        """Return the pixels of an image from its row, [H, W] or [H, W, C]."""
 
     def read(self, name: str) -> bytes:
         """Return an image as the bytes of a file; see `AbstractSource.read`."""
@@ -56,17 +57,19 @@ class AbstractArraySource(AbstractSource):
         self.__dict__.update(state, _lock=threading.Lock())
 
 
-def encode(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode uint8 [H, W] or [H, W, C], C 1, 3 or 4, as an image file.
+def encode(pixels: NDArray[Any]) -> bytes:
+    """Encode [H, W] or [H, W, C] as an image file.
 
-    The formats PGM and PPM are not compressed: encoding is fast, and the bytes do not depend on the
-    version of zlib. Only PNG stores an alpha channel.
+    For uint8 it is PGM or PPM, which are not compressed: encoding is fast, and the bytes do not
+    depend on the version of zlib. Other types and numbers of channels are stored as NPY.
     """
+    if pixels.dtype != np.uint8 or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
+        return npy_bytes(np.ascontiguousarray(pixels))
     image = Image.fromarray(
         pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     )
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG" if image.mode == "RGBA" else "PPM")
+    image.save(buffer, format="PPM")
     return buffer.getvalue()
 
 

@@ -37,11 +37,11 @@ class AbstractFiles(AbstractSource):
             for name in names
             if not _is_system_file(name) and name.rpartition("/")[2] not in known
         )
-        images = [name for name in names if self._is_image(name)]
+        images = [name for name in names if self.is_image(name)]
         others = sorted(set(names) - set(images))
         super().__init__(path, images, left_out=[(name, _why_left_out(name)) for name in others])
 
-    def _is_image(self, name: str) -> bool:
+    def is_image(self, name: str) -> bool:
         """Decide by the extension of a file, without one by its content."""
         if extension := os.path.splitext(name)[1].lower():
             return extension in image_extensions()

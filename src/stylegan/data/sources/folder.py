@@ -9,6 +9,7 @@ from stylegan.data.readers import unusable
 from stylegan.data.sources.base import AbstractSource
 from stylegan.data.sources.containers import open_container
 from stylegan.data.sources.files import AbstractFiles
+from stylegan.data.sources.npy import NumpySource
 from stylegan.data.sources.tiff import TiffSource
 from stylegan.errors import DataError, StyleganError
 
@@ -49,12 +50,14 @@ class FolderSource(AbstractFiles):
         self.left_out = tuple(sorted(left_out))
 
     def _expand(self, name: str, every: int) -> list[str]:
-        """Return the names of the images in a file that holds several; empty for other files."""
+        """Return the names of the images in a file that can hold several; empty for other files."""
         if not (self.path / name).is_file():  # reading a named pipe would block forever
             return []
         container = open_container(self.path / name, every=every)
-        if container is None or (isinstance(container, TiffSource) and len(container.images) == 1):
+        if container is None:
             return []
+        if isinstance(container, TiffSource | NumpySource) and len(container.images) == 1:
+            return [name]
         if not container.images:
             raise unusable("empty")
         self._containers[name] = container

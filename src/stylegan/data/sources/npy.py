@@ -17,11 +17,11 @@ SUFFIXES = (".npy", ".npz")
 
 _CHANNELS = (1, 3, 4)
 _MAX_BYTES = 1 << 30  # of the arrays in a .npz file, which are held in memory
-_LAYOUTS = "[N, H, W, C], [N, C, H, W], [N, H, W], [H, W, C] or [H, W], where C is 1, 3 or 4"
+_LAYOUTS = "[N, H, W, C], [N, C, H, W], [N, H, W], [H, W, C] or [H, W]"
 
 
 class NumpySource(AbstractArraySource):
-    """The images of an array: uint8, uint16, or floats in [0, 1].
+    """The images of an array: uint8, uint16 or floats, of any number of channels.
 
     A `.npy` file is mapped into memory. Of a `.npz` file, the only array of images is taken, or the
     only one with "train" in its name; the only other array with as many rows holds the labels.
@@ -32,7 +32,6 @@ class NumpySource(AbstractArraySource):
 
     def __init__(self, path: Path) -> None:
         rows, labels = _read(path)
-        _check_range(rows)
         super().__init__(path, rows)
         self._labels = None if labels is None else row_labels(labels, self.images)
 
@@ -50,12 +49,8 @@ class NumpySource(AbstractArraySource):
         """Return the images, [N, H, W] or [N, H, W, C]; see `AbstractArraySource.load`."""
         return _read(self.path)[0]
 
-    def pixels(self, row: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return an image with 8 bits per channel."""
-        if row.dtype.kind == "f":
-            return np.rint(row.astype(np.float64) * 255).astype(np.uint8)
-        if row.dtype.itemsize == 2:
-            return ((row.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    def pixels(self, row: NDArray[Any]) -> NDArray[Any]:
+        """Return an image with its depth."""
         return row
 
 
@@ -115,15 +110,14 @@ def _problem(array: NDArray[Any]) -> str | None:
     """Return why an array does not hold images; None if it does."""
     kind = array.dtype.kind
     if kind != "f" and not (kind == "u" and array.dtype.itemsize <= 2):
-        return f"of {array.dtype}; expected uint8, uint16, or floats in [0, 1]"
+        return f"of {array.dtype}; expected uint8, uint16, or floats"
     shape = array.shape
     if array.ndim == 3 and shape[0] in (3, 4) and shape[2] not in _CHANNELS:
         return (
             f"{list(shape)}, which is one image [C, H, W] or {shape[0]} images [N, H, W]; "
             "save it with 4 axes"
         )
-    has_channels = array.ndim < 4 or shape[3] in _CHANNELS or shape[1] in _CHANNELS
-    if array.ndim not in (2, 3, 4) or not has_channels or 0 in shape[1:]:
+    if array.ndim not in (2, 3, 4) or 0 in shape[1:]:
         return f"{list(shape)}; expected {_LAYOUTS}"
     return None
 
@@ -131,33 +125,27 @@ def _problem(array: NDArray[Any]) -> str | None:
 def _with_rows(array: NDArray[Any]) -> NDArray[Any]:
     """Return images as [N, H, W] or [N, H, W, C].
 
+    Four axes are [N, C, H, W] if the last is not 1, 3 or 4 and the second is, or is the smaller
+    one. Three axes are one image [H, W, C] if the last is 1, 3 or 4, or if only the first two are
+    equal and more than the last.
+
     Raises:
         DataError: if the array does not hold images.
     """
     if problem := _problem(array):
         raise DataError(f"not an image (an array {problem})")
-    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS):
+    shape = array.shape
+    if array.ndim == 2 or (array.ndim == 3 and _is_one_image(shape)):
         return array[None]
-    if array.ndim == 4 and array.shape[3] not in _CHANNELS:
-        return array.transpose(0, 2, 3, 1)
+    if array.ndim == 4 and shape[3] not in _CHANNELS:
+        is_channels_first = shape[1] in _CHANNELS or shape[1] < shape[3]
+        return array.transpose(0, 2, 3, 1) if is_channels_first else array
     return array
 
 
-def _check_range(images: NDArray[Any]) -> None:
-    """Check that floats are in [0, 1], image by image, as the array may be larger than memory.
-
-    Raises:
-        DataError: if they are not.
-    """
-    if images.dtype.kind != "f":
-        return
-    for index, image in enumerate(images):
-        low, high = float(image.min()), float(image.max())
-        if not (low >= 0 and high <= 1):  # also of NaN
-            raise DataError(
-                f"not an image (floats from {low:g} to {high:g} at index {index})",
-                expected="floats in [0, 1]",
-            )
+def _is_one_image(shape: tuple[int, ...]) -> bool:
+    height, width, channels = shape
+    return channels in _CHANNELS or (height == width > channels)
 
 
 def _describe(array: NDArray[Any]) -> str:

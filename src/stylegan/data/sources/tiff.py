@@ -5,13 +5,24 @@ import os
 import threading
 from pathlib import Path
 
-from PIL import Image
+import tifffile
+from PIL import Image, UnidentifiedImageError
 
-from stylegan.data.readers import image_formats, one_line, page_numbers, unusable
+from stylegan.data.array_files import is_part, tiff_page
+from stylegan.data.readers import (
+    has_deep_color,
+    image_formats,
+    one_line,
+    page_numbers,
+    unusable,
+)
 from stylegan.data.sources.base import AbstractSource
 from stylegan.errors import DataError
+from stylegan.files import npy_bytes
 
 SUFFIXES = (".tif", ".tiff")
+_WHOLE_MODES = frozenset({"1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B"})
+"""Modes of Pillow that hold the pixels of a page without loss."""
 
 
 class TiffSource(AbstractSource):
@@ -25,12 +36,23 @@ class TiffSource(AbstractSource):
         self._lock = threading.Lock()
         self._image: Image.Image | None = None
         self._process = os.getpid()
+        self._is_array = False
         try:
-            with Image.open(path, formats=image_formats()) as image:
-                self._pages = page_numbers(image)
+            self._pages = self._read_pages(path)
         except Exception as error:  # a damaged file can raise nearly any exception
             raise DataError(f"truncated or damaged ({one_line(error)})") from error
         super().__init__(path, [f"{number:06d}" for number in range(len(self._pages))])
+
+    def _read_pages(self, path: Path) -> list[int]:
+        """Return the pages that are images; those that Pillow cannot read are read as arrays."""
+        try:
+            with Image.open(path, formats=image_formats()) as image:
+                self._is_array = image.mode not in _WHOLE_MODES or has_deep_color(image)
+                return page_numbers(image)
+        except UnidentifiedImageError:
+            self._is_array = True
+            with tifffile.TiffFile(path) as file:
+                return [number for number, page in enumerate(file.pages) if not is_part(page)]
 
     @staticmethod
     def matches(path: Path) -> bool:
@@ -38,12 +60,15 @@ class TiffSource(AbstractSource):
         return path.suffix.lower() in SUFFIXES
 
     def read(self, name: str) -> bytes:
-        """Return a page as a TIFF file; see `AbstractSource.read`."""
+        """Return a page as a TIFF or NPY file; see `AbstractSource.read`."""
         buffer = io.BytesIO()
         with self._lock:
             try:
                 if len(self._pages) == 1:
                     return self.path.read_bytes()
+                if self._is_array:
+                    with tifffile.TiffFile(self.path) as file:
+                        return npy_bytes(tiff_page(file, self._pages[int(name)])[0])
                 image = self._open()
                 image.seek(self._pages[int(name)])
                 image.save(buffer, format="TIFF", compression="raw")

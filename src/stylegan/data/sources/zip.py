@@ -84,6 +84,10 @@ class ZipSource(AbstractFiles):
         except _UNREADABLE as error:
             raise unusable(f"unreadable in the zip ({one_line(error)})") from error
 
+    def is_image(self, name: str) -> bool:
+        """Take NPY files for images as well, each for one; see `AbstractFiles.is_image`."""
+        return name.lower().endswith(".npy") or super().is_image(name)
+
     def start(self, name: str) -> bytes:
         """Return the first 16 bytes of a file; empty if they cannot be read."""
         try:

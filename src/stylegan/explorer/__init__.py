@@ -1,0 +1,1 @@
+"""The explorer: a page in the browser to play with a generator."""
