@@ -132,6 +132,13 @@ def test_a_generator_keeps_its_precision_and_a_float16_file_is_half_as_large(tmp
     assert generator.compute_dtype == torch.bfloat16
 
 
+def test_an_export_works_in_inference_mode(tmp_path):
+    generator = tiny("orig")
+    with torch.inference_mode():
+        exported = stylegan.export.onnx(generator, tmp_path / "g.onnx")
+    assert max(exported.differences.values()) <= 1e-4
+
+
 @pytest.mark.parametrize("shift", [0.1, float("nan")])
 def test_a_file_that_differs_too_much_is_not_written(tmp_path, monkeypatch, shift):
     correct = onnx_file.run_onnx

@@ -29,12 +29,14 @@ def build_onnx(part: GeneratorPart, *, half: bool) -> Any:
         NotImplementedError: if the network has an operation without an entry in the table.
     """
     onnx = import_extra("onnx", extra="export", purpose="export onnx")
-    inputs = part.example(1)
     recorder = Recorder(onnx, CONVERTERS, half=half)
-    for value, tensor in zip(part.inputs, inputs, strict=True):
-        recorder.name(tensor, value.name)
-    with torch.no_grad(), use_backend("portable"), recorder:
-        output = part(*inputs)
+    # In a caller's inference mode PyTorch would not split operations into basic ones.
+    with torch.inference_mode(False), torch.no_grad(), use_backend("portable"):
+        inputs = part.example(1)
+        for value, tensor in zip(part.inputs, inputs, strict=True):
+            recorder.name(tensor, value.name)
+        with recorder:
+            output = part(*inputs)
     recorder.node("Identity", [output], result=output, name=part.output.name)
     nodes, constants = recorder.used(part.output.name)
     helper = onnx.helper

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ def export_program(part: GeneratorPart) -> Any:
     batch = torch.export.Dim(BATCH, min=1)
     shapes = tuple({0: batch} if value.shape[:1] == (BATCH,) else {} for value in part.inputs)
     # A batch of one would be taken for a constant.
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         return torch.export.export(part, tuple(part.example(2)), dynamic_shapes=(shapes,))
 
 
@@ -28,7 +29,10 @@ def write_program(program: Any, path: Path, *, is_compiled: bool) -> None:
     if is_compiled:
         from torch import _inductor  # takes seconds
 
-        _inductor.aoti_compile_and_package(program, package_path=str(path))
+        with warnings.catch_warnings():  # PyTorch's compiler calls what PyTorch deprecates
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            _inductor.aoti_compile_and_package(program, package_path=str(path))
     else:
         torch.export.save(program, path)
 

@@ -165,10 +165,11 @@ def _load_part(
     network: Network, *, part: Part, noise: GraphNoise, progress: Progress | None
 ) -> GeneratorPart:
     """Load a generator, or copy a loaded one, onto the CPU in float32."""
-    generator = load_generator(network, "cpu", progress=progress)
-    if isinstance(network, AbstractGenerator):
-        generator = copy.deepcopy(generator).cpu()
-    generator = generator.float().eval().requires_grad_(False)
+    with torch.inference_mode(False):  # tensors made in it cannot be recorded
+        generator = load_generator(network, "cpu", progress=progress)
+        if isinstance(network, AbstractGenerator):
+            generator = copy.deepcopy(generator).cpu()
+        generator = generator.float().eval().requires_grad_(False)
     generator.compute_dtype = torch.float32
     generator.activation_checkpointing = False
     return GeneratorPart(generator, part=part, noise=noise)
