@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import stylegan
 from stylegan.errors import DataError
 
@@ -50,6 +52,7 @@ def test_public_names_are_listed_before_they_are_used():
     assert run("-c", script).stdout.split() == stylegan.__all__
 
 
+@pytest.mark.slow
 def test_generates_and_trains_without_compiler_and_network(image_folder, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "CC"}
     environment["PATH"] = str(tmp_path)  # nothing on it
