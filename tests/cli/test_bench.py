@@ -46,6 +46,7 @@ def test_numbers_that_cannot_be_are_refused(option):
         main([f"--{option.replace('_', '-')}", "-1"])
 
 
+@pytest.mark.slow
 def test_networks_with_labels_are_measured(capsys):
     assert main([*TINY, "--label-dim", "3", "--layers", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -66,6 +67,7 @@ def test_layers_of_a_growing_network_are_those_of_the_full_resolution(extra, cap
     assert {layer["shape"][-1] for layer in layers if layer["network"] == "G"} == {4, 8, 16}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own
 def test_layers_are_timed_uncompiled(monkeypatch, capsys):
     measured = []

@@ -251,6 +251,7 @@ def test_noise_on_w_is_new_in_each_step_and_fades_with_the_square(
         assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].abs() < 0.25
 
 
+@pytest.mark.slow
 def test_the_pixel_term_pulls_towards_the_pixels(projector, targets):
     with_pixels = run(projector(targets, pixel_weight=10.0)).result()
     without = run(projector(targets)).result()

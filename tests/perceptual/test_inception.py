@@ -44,6 +44,7 @@ def test_grey_images_are_repeated_and_others_refused(network):
         network.prepare(grey.float())
 
 
+@pytest.mark.slow
 def test_features_of_an_image_do_not_depend_on_its_neighbours(network):
     images = torch.randint(0, 256, [10, 3, 16, 16], dtype=torch.uint8)  # more than one part
     prepared = network.prepare(images)

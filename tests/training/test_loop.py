@@ -278,6 +278,7 @@ def test_tensorboard_gets_the_numbers_of_the_log(finished_run):
     assert [event.value for event in events.Scalars("loss/G")] == pytest.approx(logged)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_point_once_after_a_resume(run_config, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -403,6 +404,7 @@ def test_each_snapshot_is_evaluated_and_the_best_is_kept(run_config, tmp_path):
         assert (best / name).read_bytes() == (snapshot / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_log_has_the_time_of_evaluation(run_config, tmp_path):
     def evaluate(generator, nimg):
         until_s = time.monotonic() + 0.2
@@ -418,6 +420,7 @@ def test_the_log_has_the_time_of_evaluation(run_config, tmp_path):
     assert shares[3]["metrics"] * times[3]["seconds"] >= 0.2  # however slow the rest is
 
 
+@pytest.mark.slow
 def test_the_last_snapshot_is_evaluated_whatever_it_takes(run_config, tmp_path, caplog):
     config = run_config.with_overrides("output.snapshot_kimg=0.04")
     train(config, tmp_path / "run", evaluate=metric(by_weights), evaluate_fraction=0)
