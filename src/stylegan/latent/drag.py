@@ -60,8 +60,8 @@ class DragConfig:
 class Dragger:
     """Moves handle points of one image to target points.
 
-    Features are those of the block at half the image's resolution, as in the paper, enlarged to the
-    size of the image. The losses are sums over pixels, and means over channels in place of sums: a
+    Features are those of the block at half the image's resolution, enlarged to the size of the
+    image; the paper takes those of the sixth block, whatever the size. The losses are sums over pixels, and means over channels in place of sums: a
     common factor, which Adam cancels.
 
     Args:
@@ -172,7 +172,7 @@ class Dragger:
         return torch.stack(losses).sum()
 
     def _track(self, features: Tensor) -> None:
-        """Move each handle to the pixel around it that is most like the first handle."""
+        """Move each handle to the nearby pixel whose features are nearest to its first ones."""
         radius = self._tracking_radius
         for index, (x, y) in enumerate(self.handles):
             left, top = max(0, round(x) - radius), max(0, round(y) - radius)
