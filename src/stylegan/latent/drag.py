@@ -61,8 +61,8 @@ class Dragger:
     """Moves handle points of one image to target points.
 
     Features are those of the block at half the image's resolution, enlarged to the size of the
-    image; the paper takes those of the sixth block, whatever the size. The losses are sums over pixels, and means over channels in place of sums: a
-    common factor, which Adam cancels.
+    image; the paper takes those of the sixth block, whatever the size. The losses are sums over
+    pixels, and means over channels in place of sums: a common factor, which Adam cancels.
 
     Args:
         generator: in eval mode, without gradients for its parameters.
@@ -172,7 +172,7 @@ class Dragger:
         return torch.stack(losses).sum()
 
     def _track(self, features: Tensor) -> None:
-        """Move each handle to the nearby pixel whose features are nearest to its first ones."""
+        """Move each handle to the nearby pixel with the features closest to its first ones."""
         radius = self._tracking_radius
         for index, (x, y) in enumerate(self.handles):
             left, top = max(0, round(x) - radius), max(0, round(y) - radius)

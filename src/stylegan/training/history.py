@@ -49,7 +49,7 @@ def stages_of(source: str | Path) -> list[Stage]:
 
 
 def _before(run: Mapping[str, Any] | None) -> list[Stage]:
-    """Return the stages before a run of version 0.2, which did not record them."""
+    """Return the stages before a run that did not record them."""
     source = None if run is None else run.get("init_from")
     if source is None:
         return []
